@@ -1,0 +1,6 @@
+"""Hyperparameter search for image classifiers with Hydra and Optuna."""
+
+from sweeper.search.trial import trial
+
+__version__ = "0.1.0"
+__all__ = ["trial"]

@@ -1,0 +1,314 @@
+"""The keys of one run's config: their types, defaults and limits. ``conf/`` holds the alternatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from math import isfinite
+from typing import Any
+
+from sweeper.errors import BadInput
+
+
+@dataclass
+class Dataset:
+    name: str = "digits"
+    path: str | None = None
+    root: str = "data"
+    download: bool = False
+    image_size: int | None = None
+    """Side of the square images in pixels; null keeps the size of the data."""
+    val_fraction: float = 0.2
+    test_fraction: float = 0.2
+    split_seed: int = 0
+    skip_unreadable: bool = False
+    normalization: Any = "data"
+    """``data`` (mean and standard deviation of the training part), ``imagenet``, ``none``, or
+    ``{mean: [...], std: [...]}`` for pixel values in 0 … 1."""
+    on_device: str = "auto"
+    allow_hflip: bool = False
+    """Whether a mirrored image still shows its class; augmentation flips only where it does."""
+    allow_vflip: bool = False
+
+
+@dataclass
+class Model:
+    name: str = "cnn"
+    filters: list[int] = field(default_factory=lambda: [6, 16])
+    kernel_size: int = 3
+    activation: str = "relu"
+    batch_norm: bool = False
+    dropout: float = 0.5
+    """After each hidden fully connected layer."""
+    hidden_units: list[int] = field(default_factory=lambda: [128])
+    init: str = "default"
+    weights: str | None = None
+
+
+@dataclass
+class Optimizer:
+    name: str = "sgd"
+    lr: float = 1e-3
+    momentum: float | None = None
+    weight_decay: float = 0.0
+    head_lr_factor: float = 1.0
+    decay_norm_and_bias: bool = True
+
+
+@dataclass
+class Scheduler:
+    name: str = "none"
+    step_size: int | None = None
+    """In epochs."""
+    gamma: float = 0.1
+    factor: float = 0.1
+    patience: int = 3
+    """In epochs."""
+    t_max: int | None = None
+    """In epochs; null is ``training.epochs``."""
+    eta_min: float = 0.0
+    warmup_epochs: int = 0
+
+
+@dataclass
+class Augmentation:
+    name: str = "none"
+    rotation_deg: float = 0.0
+    """Each image turns by a uniform angle within plus and minus this."""
+    crop_scale: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    """Area of the crop as a fraction of the image's, uniform between the two."""
+    crop_ratio: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    """Width by height of the crop, log-uniform between the two."""
+    hflip: float = 0.0
+    """Probability, as is ``vflip`` and ``erasing``."""
+    vflip: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    erasing: float = 0.0
+
+
+@dataclass
+class Freezing:
+    name: str = "none"
+    every: int | None = None
+
+
+@dataclass
+class Loss:
+    name: str = "cross_entropy"
+    label_smoothing: float = 0.0
+    class_weights: Any = None
+    """``balanced``, a list with a weight for each class, or null."""
+    pos_weight: Any = None
+
+
+@dataclass
+class EarlyStopping:
+    monitor: str = "val_loss"
+    patience: int | None = 5
+    """In epochs; null never stops early."""
+    min_delta: float = 0.0
+
+
+@dataclass
+class Training:
+    epochs: int = 20
+    batch_size: int = 32
+    precision: str = "auto"
+    compile: bool = False
+    tf32: bool = False
+    feature_views: int = 0
+    n_threads: int | None = None
+    """CPU threads; null takes the worker's share of the cores. Sums depend on it in their last bit."""
+    early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
+
+
+@dataclass
+class Run:
+    """Everything that decides what one training run does."""
+
+    study: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    objective: Any = "val_accuracy"
+    dataset: Dataset = field(default_factory=Dataset)
+    model: Model = field(default_factory=Model)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    freezing: Freezing = field(default_factory=Freezing)
+    loss: Loss = field(default_factory=Loss)
+    training: Training = field(default_factory=Training)
+
+
+DIRECTIONS = {
+    "val_accuracy": "maximize",
+    "val_loss": "minimize",
+    "seconds": "minimize",
+    "peak_memory_mb": "minimize",
+}
+"""What can be searched for, and which way is better."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a value must satisfy."""
+
+    holds: Callable[[Any], bool]
+    reason: str
+    remedy: str
+
+
+def _at_least(low: float, example: str) -> Limit:
+    return Limit(lambda v: isfinite(v) and v >= low, f"must be at least {low:g}", f"write for example {example}")
+
+
+def _above_zero(example: str) -> Limit:
+    return Limit(lambda v: isfinite(v) and v > 0, "must be greater than 0", f"write for example {example}")
+
+
+def _within(low: float, high: float, example: str) -> Limit:
+    return Limit(
+        lambda v: low <= v <= high, f"must be between {low:g} and {high:g}", f"write for example {example}"
+    )
+
+
+def _fraction(example: str) -> Limit:
+    return Limit(lambda v: 0 <= v < 1, "must be at least 0 and below 1", f"write for example {example}")
+
+
+def _one_of(*names: str) -> Limit:
+    return Limit(lambda v: v in names, "there is no such option", f"write one of {', '.join(names)}")
+
+
+def _pair(low: float, high: float, example: str) -> Limit:
+    return Limit(
+        lambda v: len(v) == 2 and low < v[0] <= v[1] <= high,
+        f"must be two numbers in growing order, above {low:g} and at most {high:g}",
+        f"write for example {example}",
+    )
+
+
+_SIZES = Limit(
+    lambda v: len(v) > 0 and all(n >= 1 for n in v),
+    "must be a list of numbers, each at least 1",
+    "write for example [16,32]",
+)
+
+LIMITS: dict[str, Limit] = {
+    "seed": _within(0, 2**32 - 1, "seed=0"),
+    "dataset.name": _one_of("digits", "image_folder"),
+    "dataset.image_size": _within(4, 4096, "dataset.image_size=32"),
+    "dataset.val_fraction": Limit(
+        lambda v: 0 < v < 1, "must be between 0 and 1", "write for example dataset.val_fraction=0.2"
+    ),
+    "dataset.test_fraction": _fraction("dataset.test_fraction=0.2"),
+    "dataset.on_device": _one_of("auto", "true", "false"),
+    "model.name": _one_of("cnn"),
+    "model.filters": _SIZES,
+    "model.hidden_units": Limit(
+        lambda v: all(n >= 1 for n in v),
+        "must be a list of numbers, each at least 1",
+        "write for example [128], or [] for none",
+    ),
+    "model.kernel_size": Limit(
+        lambda v: v >= 1 and v % 2 == 1,
+        "must be odd and at least 1, so that the image keeps its size",
+        "write 3, 5 or 7",
+    ),
+    "model.activation": _one_of("relu", "leaky_relu"),
+    "model.init": _one_of("default", "xavier_uniform", "kaiming_uniform"),
+    "model.dropout": _fraction("model.dropout=0.5"),
+    "optimizer.name": _one_of("sgd", "adam", "adamw", "rmsprop"),
+    "optimizer.lr": _above_zero("optimizer.lr=0.001"),
+    "optimizer.momentum": _fraction("optimizer.momentum=0.9"),
+    "optimizer.weight_decay": _at_least(0, "optimizer.weight_decay=0.0001"),
+    "optimizer.head_lr_factor": _above_zero("optimizer.head_lr_factor=100"),
+    "scheduler.name": _one_of("none", "step", "plateau", "cosine"),
+    "scheduler.step_size": _at_least(1, "scheduler.step_size=10"),
+    "scheduler.gamma": _above_zero("scheduler.gamma=0.1"),
+    "scheduler.factor": Limit(
+        lambda v: 0 < v < 1, "must be between 0 and 1", "write for example scheduler.factor=0.1"
+    ),
+    "scheduler.patience": _at_least(0, "scheduler.patience=3"),
+    "scheduler.t_max": _at_least(1, "scheduler.t_max=20"),
+    "scheduler.eta_min": _at_least(0, "scheduler.eta_min=0"),
+    "scheduler.warmup_epochs": _at_least(0, "scheduler.warmup_epochs=0"),
+    "augmentation.name": _one_of("none", "light"),
+    "augmentation.rotation_deg": _within(0, 180, "augmentation.rotation_deg=10"),
+    "augmentation.crop_scale": _pair(0, 1, "augmentation.crop_scale=[0.8,1.0]"),
+    "augmentation.crop_ratio": _pair(0, 10, "augmentation.crop_ratio=[0.75,1.333]"),
+    "augmentation.hflip": _within(0, 1, "augmentation.hflip=0.5"),
+    "augmentation.vflip": _within(0, 1, "augmentation.vflip=0.5"),
+    "freezing.name": _one_of("none"),
+    "loss.name": _one_of("cross_entropy"),
+    "loss.label_smoothing": _fraction("loss.label_smoothing=0.1"),
+    "training.epochs": _at_least(1, "training.epochs=20"),
+    "training.batch_size": _at_least(1, "training.batch_size=32"),
+    "training.precision": _one_of("auto", "float32", "bfloat16"),
+    "training.n_threads": _at_least(1, "training.n_threads=1"),
+    "training.early_stopping.monitor": _one_of("val_loss", "val_accuracy"),
+    "training.early_stopping.patience": _at_least(1, "training.early_stopping.patience=5"),
+    "training.early_stopping.min_delta": _at_least(0, "training.early_stopping.min_delta=0"),
+}
+
+NOT_YET: dict[str, object] = {
+    "model.weights": None,
+    "freezing.every": None,
+    "augmentation.brightness": 0.0,
+    "augmentation.contrast": 0.0,
+    "augmentation.saturation": 0.0,
+    "augmentation.hue": 0.0,
+    "augmentation.erasing": 0.0,
+    "loss.pos_weight": None,
+    "training.feature_views": 0,
+}
+"""Keys whose names are settled but which nothing reads yet: any other value is refused, never ignored."""
+
+
+def validate(run: Run) -> None:
+    """Refuse what cannot be trained.
+
+    Raises:
+        BadInput: naming the first key whose value is out of its range.
+    """
+    for key, value in flatten(run):
+        limit = LIMITS.get(key)
+        if value is not None and limit is not None and not limit.holds(value):
+            raise BadInput(key, value, limit.reason, limit.remedy)
+        if key in NOT_YET and value != NOT_YET[key]:
+            default = "null" if NOT_YET[key] is None else NOT_YET[key]
+            raise BadInput(key, value, "is not supported by this version", f"leave it at {key}={default}")
+    objectives(run.objective)
+    if run.scheduler.name == "step" and run.scheduler.step_size is None:
+        raise BadInput(
+            "scheduler.step_size", None, "step needs it", "write for example scheduler.step_size=10"
+        )
+    if run.dataset.name == "image_folder" and run.dataset.path is None:
+        raise BadInput(
+            "dataset.path", None, "image_folder needs it", "write dataset.path=FOLDER with one folder per class"
+        )
+
+
+def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested dataclasses with their dotted keys, in the order of definition."""
+    for item in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            yield from flatten(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", value
+
+
+def objectives(objective: object) -> list[str]:
+    """The names of the objectives, one or several.
+
+    Raises:
+        BadInput: for a name that is none of ``DIRECTIONS``.
+    """
+    names = [objective] if isinstance(objective, str) else objective
+    if not isinstance(names, list) or not names or any(name not in DIRECTIONS for name in names):
+        raise BadInput("objective", objective, "there is no such objective", f"write one of {', '.join(DIRECTIONS)}")
+    return names

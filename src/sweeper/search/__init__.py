@@ -1,0 +1,1 @@
+"""The search over any Hydra app: space, study, pool, worker. Never imports torch."""

@@ -1,0 +1,1 @@
+"""Image-classifier training in plain PyTorch. Never imports Hydra or Optuna."""
