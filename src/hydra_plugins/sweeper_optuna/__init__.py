@@ -1,0 +1,1 @@
+"""Hydra's door to the search. Hydra imports this at every start, so it imports nothing heavy."""

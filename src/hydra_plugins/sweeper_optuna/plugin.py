@@ -1,0 +1,125 @@
+"""``hydra/sweeper: sweeper_optuna``: its settings, samplers and pruners, and the class that Hydra calls."""
+
+# No `from __future__ import annotations` here: Hydra executes this module without entering it in
+# sys.modules, where a dataclass would look its string annotations up.
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import MISSING, DictConfig
+
+_GROUP = "hydra/sweeper"
+
+
+@dataclass
+class Settings:
+    """The keys of ``hydra.sweeper``."""
+
+    _target_: str = "hydra_plugins.sweeper_optuna.plugin.OptunaSweeper"
+    _recursive_: bool = False
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "hyperband"}])
+
+    sampler: Any = MISSING
+    pruner: Any = MISSING
+    direction: Any = "minimize"
+    """``minimize`` or ``maximize``, or a list of them for several objectives."""
+    study_name: str | None = None
+    """Default: date and time. The name of an existing study continues it."""
+    storage: str | None = None
+    """``memory``, a path or a URL. Default: one journal file beside the folders of the studies."""
+    n_trials: int | None = 20
+    """How many trials end COMPLETE or PRUNED, earlier runs of the study counted in; null: no limit."""
+    n_jobs: Any = "auto"
+    """Worker processes; ``auto`` is one for each visible GPU, or one for each core without."""
+    workers_per_gpu: int = 1
+    in_process: bool = False
+    """Run the trials in this process, for a debugger; needs n_jobs=1."""
+    timeout_s: float | None = None
+    """After so many seconds no new trial starts."""
+    max_retries: int = 1
+    """How often the same parameters are tried again after a worker died."""
+    max_failure_rate: float = 0.25
+    """The sweep ends when more than this part of n_trials has failed."""
+    seed: int | None = None
+    custom_search_space: str | None = None
+    """Dotted path of a function ``(config, trial)`` that suggests further parameters."""
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+class OptunaSweeper(Sweeper):
+    """Runs the trials of a study in worker processes that meet only in the storage."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context = hydra_context
+        self.config = config
+        self._task = task_function
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from sweeper.search.pool import sweep
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        return sweep(self._settings, self.hydra_context, self._task, self.config, arguments)
+
+
+def _optuna(target: str, *arguments: str, **given: Any) -> Mapping[str, Any]:
+    """A node that names an Optuna class. What stays missing (``???``) keeps Optuna's own default."""
+    return {"_target_": f"optuna.{target}", **dict.fromkeys(arguments, MISSING), **given}
+
+
+_SAMPLERS = {
+    "tpe": _optuna(
+        "samplers.TPESampler", "n_startup_trials", "n_ei_candidates", "multivariate", "group", "constant_liar", "seed"
+    ),
+    "random": _optuna("samplers.RandomSampler", "seed"),
+    "qmc": _optuna("samplers.QMCSampler", "qmc_type", "scramble", "seed"),
+    "gp": _optuna("samplers.GPSampler", "n_startup_trials", "deterministic_objective", "seed"),
+    "cmaes": _optuna(
+        "samplers.CmaEsSampler",
+        *("sigma0", "n_startup_trials", "popsize", "consider_pruned_trials", "use_separable_cma"),
+        *("with_margin", "lr_adapt", "seed"),
+    ),
+    "grid": _optuna("samplers.GridSampler", "seed"),
+    "nsgaii": _optuna(
+        "samplers.NSGAIISampler", "population_size", "mutation_prob", "crossover_prob", "swapping_prob", "seed"
+    ),
+}
+
+_PRUNERS: dict[str, Mapping[str, Any]] = {
+    # Every process must know the largest step: "auto" is inferred, and not by all at once.
+    "hyperband": _optuna(
+        "pruners.HyperbandPruner",
+        *("min_resource", "reduction_factor", "bootstrap_count"),
+        max_resource="${oc.select:training.epochs,auto}",
+    ),
+    "asha": _optuna(
+        "pruners.SuccessiveHalvingPruner",
+        *("min_resource", "reduction_factor", "min_early_stopping_rate", "bootstrap_count"),
+    ),
+    "median": _optuna(
+        "pruners.MedianPruner", "n_startup_trials", "n_warmup_steps", "interval_steps", "n_min_trials"
+    ),
+    "percentile": _optuna(
+        "pruners.PercentilePruner",
+        *("n_startup_trials", "n_warmup_steps", "interval_steps", "n_min_trials"),
+        percentile=25.0,
+    ),
+    "patient": _optuna("pruners.PatientPruner", "min_delta", wrapped_pruner=None, patience=5),
+    "threshold": _optuna("pruners.ThresholdPruner", "lower", "upper", "n_warmup_steps", "interval_steps"),
+    "none": _optuna("pruners.NopPruner"),
+}
+
+_store = ConfigStore.instance()
+_store.store(group=_GROUP, name="sweeper_optuna", node=Settings, provider="sweeper")
+for _name, _node in _SAMPLERS.items():
+    _store.store(group=f"{_GROUP}/sampler", name=_name, node=_node, provider="sweeper")
+for _name, _node in _PRUNERS.items():
+    _store.store(group=f"{_GROUP}/pruner", name=_name, node=_node, provider="sweeper")

@@ -1,0 +1,145 @@
+"""What a study leaves on disk. The only module that knows the names of the files.
+
+Everything is written whole or not at all: to a temporary file beside, then renamed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+OUTPUTS = "outputs"
+JOURNAL = "studies.journal"
+RESULTS = "optimization_results.yaml"
+CONFIG = "trial.yaml"
+HISTORY = "history.csv"
+RESULT = "result.json"
+WEIGHTS = "weights.pt"
+TRACEBACK = "traceback.txt"
+OUTPUT = "output.log"
+BEST = "best"
+_HIDDEN = ".sweeper"
+
+
+def study_lock(folder: Path) -> Path:
+    return folder / _HIDDEN / "lock"
+
+
+def life_folder(folder: Path) -> Path:
+    return folder / _HIDDEN
+
+
+def worker_log(folder: Path, index: int) -> Path:
+    """What a worker prints outside of its trials."""
+    return folder / _HIDDEN / f"worker-{index}.log"
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that readers, and a kill at any moment, find the old content or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    temporary.replace(path)
+
+
+def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One row an epoch. Floats are written with all their digits, so that they compare to the last bit."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: repr(value) for name, value in row.items()} for row in rows)
+    write_whole(folder / HISTORY, text.getvalue())
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    with (folder / HISTORY).open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+def write_results(study: optuna.Study, folder: Path, ended: int | None = None) -> None:
+    """Bring ``optimization_results.yaml`` and ``best/`` up to date. Call under the study's lock.
+
+    Args:
+        ended: the trial that has just ended; None looks after the weights of all.
+    """
+    trials = study.get_trials(deepcopy=False)
+    best = best_trials(study)
+    counts = Counter(trial.state.name for trial in trials)
+    summary: dict[str, Any] = {"name": "optuna", "study": study.study_name, "trials": dict(counts)}
+    if len(study.directions) == 1:
+        summary |= {
+            "best_trial": best[0].number if best else None,
+            "best_value": best[0].value if best else None,
+            "best_params": best[0].params if best else {},
+        }
+    else:
+        summary["solutions"] = [{"trial": t.number, "values": t.values, "params": t.params} for t in best]
+    write_whole(folder / RESULTS, yaml.safe_dump(summary, sort_keys=False, allow_unicode=True))
+    keep = {trial.number for trial in best}
+    lost = {t.number for t in trials if t.state.is_finished()} if ended is None else {ended}
+    if len(study.directions) == 1 and best:
+        lost.add(_keep_best(folder, best[0].number))
+    for number in lost - keep:  # weights are large: only the best keep theirs
+        (folder / str(number) / WEIGHTS).unlink(missing_ok=True)
+
+
+def best_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The best completed trial, or all on the Pareto front; empty while none has completed."""
+    if len(study.directions) > 1:
+        return study.best_trials
+    try:
+        return [study.best_trial]
+    except ValueError:  # none has completed
+        return []
+
+
+def _keep_best(folder: Path, number: int) -> int:
+    """Let ``best/`` hold the files of the best trial; a new one takes the place of the old in two renames.
+
+    Returns:
+        the trial that ``best/`` held before.
+    """
+    source, target = folder / str(number), folder / BEST
+    before = read_json(target / RESULT)["trial"] if (target / RESULT).exists() else number
+    if not (source / CONFIG).exists() or (target.exists() and before == number):
+        return int(before)
+    new, old = folder / _HIDDEN / "best-new", folder / _HIDDEN / "best-old"
+    _remove(new, old)
+    new.mkdir(parents=True)
+    for name in (CONFIG, HISTORY, RESULT, WEIGHTS):
+        if (source / name).exists():
+            shutil.copy2(source / name, new / name)
+    if target.exists():
+        target.replace(old)
+    new.replace(target)
+    _remove(old)
+    return int(before)
+
+
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder)

@@ -1,0 +1,436 @@
+"""The pool: checks a sweep, starts its worker processes, watches them, and replaces the dead."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import optuna
+from hydra.core.singleton import Singleton
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
+
+from sweeper.errors import BadInput
+from sweeper.results import record
+from sweeper.search import study as studies
+from sweeper.search.progress import Progress, summarize
+from sweeper.search.space import COMPOSITION_ERRORS, Space
+from sweeper.search.storage import open_storage
+from sweeper.search.study import Search
+from sweeper.search.trial import Interrupted, Interruption
+from sweeper.search.worker import Assignment, main, work
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 0.25
+_MAX_STILLBORN = 3
+"""Workers in a row that died before they asked for a trial: the fourth would die as well."""
+
+
+def sweep(
+    settings: Mapping[str, Any],
+    context: HydraContext,
+    task: TaskFunction,
+    master: DictConfig,
+    arguments: Sequence[str],
+) -> optuna.Study:
+    """Run a whole sweep: what Hydra calls for ``-m``. Exits with 2, 1 or 130 (143) as the README says."""
+    try:
+        search, n_workers, devices = read_settings(settings, master)
+        space = Space(master, arguments, context.config_loader)
+        _check(task, space, search)
+        storage = open_storage(search.storage)
+        study = studies.open_study(search, storage, space, list(space.fixed))
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    _save_master(search, master)
+    assignment = Assignment(search, context, task, master, tuple(arguments), Singleton.get_state())
+    progress = Progress(search, study)
+    if settings["in_process"]:
+        signum = _run_here(assignment, storage, space)
+    else:
+        with progress:
+            signum = Pool(assignment, study, n_workers, devices, progress).run()
+    _finish(search, study, task, signum)
+    return study
+
+
+# --- before --------------------------------------------------------------------------------------------------
+
+
+def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Search, int, list[str]]:
+    """Check ``hydra.sweeper``, and make its paths absolute.
+
+    Returns:
+        the search, the number of workers, and the GPUs they share (empty without).
+
+    Raises:
+        BadInput: naming the key.
+    """
+    plain = {key: _plain(value) for key, value in settings.items()}
+    name = str(plain["study_name"] or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    folder = Path(str(master.hydra.sweep.dir)).absolute()
+    directions = _directions(plain["direction"])
+    pruner = _without_missing(plain["pruner"])
+    if len(directions) > 1 and not str(pruner["_target_"]).endswith(".NopPruner"):
+        raise BadInput(
+            "hydra/sweeper/pruner",
+            str(pruner["_target_"]).rpartition(".")[2],
+            f"a pruner compares one value, and there are {len(directions)} objectives",
+            "write hydra/sweeper/pruner=none, or search for one objective",
+        )
+    for key, low in [("n_trials", 1), ("timeout_s", 0), ("max_retries", 0), ("workers_per_gpu", 1)]:
+        if plain[key] is not None and plain[key] < low:
+            raise BadInput(f"hydra.sweeper.{key}", plain[key], f"must be at least {low}", "write a larger number")
+    if not 0 <= plain["max_failure_rate"] <= 1:
+        raise BadInput(
+            "hydra.sweeper.max_failure_rate", plain["max_failure_rate"], "is a part of n_trials", "write 0 … 1"
+        )
+    search = Search(
+        study_name=name,
+        storage=_storage_url(plain["storage"], folder),
+        folder=folder,
+        directions=directions,
+        metrics=_metrics(master, len(directions)),
+        sampler=_without_missing(plain["sampler"]),
+        pruner=pruner,
+        seed=plain["seed"],
+        n_trials=plain["n_trials"],
+        deadline=None if plain["timeout_s"] is None else time.time() + plain["timeout_s"],
+        max_retries=plain["max_retries"],
+        max_failure_rate=plain["max_failure_rate"],
+        custom_search_space=plain["custom_search_space"],
+    )
+    studies.build_pruner(search.pruner)
+    if not search.is_grid():
+        studies.resolve("hydra.sweeper.sampler._target_", search.sampler["_target_"])
+    return search, *_workers(plain, search)
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _without_missing(node: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if value != "???"}
+
+
+def _directions(direction: Any) -> tuple[str, ...]:
+    directions = tuple(direction) if isinstance(direction, list) else (str(getattr(direction, "name", direction)),)
+    for one in directions:
+        if one not in ("minimize", "maximize"):
+            raise BadInput(
+                "hydra.sweeper.direction", one, "there is no such direction", "write minimize or maximize, or a list"
+            )
+    return directions
+
+
+def _metrics(master: DictConfig, n_objectives: int) -> tuple[str, ...] | None:
+    """What the values are called, where the app says so with a key ``objective``."""
+    objective = _plain(OmegaConf.select(master, "objective"))
+    names = (objective,) if isinstance(objective, str) else tuple(objective or ())
+    return names if len(names) == n_objectives and all(isinstance(n, str) for n in names) else None
+
+
+def _storage_url(storage: str | None, folder: Path) -> str:
+    """Paths become absolute: a worker may run elsewhere."""
+    if storage is None:
+        return str(folder.parent / record.JOURNAL)
+    if storage.startswith("sqlite:///") and not storage.startswith("sqlite:////"):
+        path = Path(storage.removeprefix("sqlite:///")).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{path}"
+    if storage == "memory" or "://" in storage:
+        return storage
+    return str(Path(storage).absolute())
+
+
+def _workers(plain: Mapping[str, Any], search: Search) -> tuple[int, list[str]]:
+    gpus = visible_gpus()
+    n_jobs = plain["n_jobs"]
+    if n_jobs == "auto":
+        n_workers = len(gpus) * plain["workers_per_gpu"] if gpus else len(os.sched_getaffinity(0))
+    elif isinstance(n_jobs, int) and not isinstance(n_jobs, bool) and n_jobs >= 1:
+        n_workers = n_jobs
+    else:
+        raise BadInput("hydra.sweeper.n_jobs", n_jobs, "is no number of workers", "write auto, or 1 or more")
+    if plain["in_process"] and n_jobs != 1:
+        raise BadInput(
+            "hydra.sweeper.in_process", True, "one process runs one trial at a time", "write hydra.sweeper.n_jobs=1 too"
+        )
+    if search.storage == "memory" and not plain["in_process"]:
+        raise BadInput(
+            "hydra.sweeper.storage",
+            "memory",
+            "worker processes do not share this process's memory",
+            "write hydra.sweeper.n_jobs=1 hydra.sweeper.in_process=true, or leave the storage out",
+        )
+    return n_workers, gpus
+
+
+def visible_gpus() -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` may name here, asked without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [gpu for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listing = subprocess.run(
+        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=False
+    )
+    return listing.stdout.split() if listing.returncode == 0 else []
+
+
+def _check(task: TaskFunction, space: Space, search: Search) -> None:
+    """Compose each option and set each range's ends, before anything is written or started.
+
+    A task function with an attribute ``check`` (a function of the config) has them checked there too.
+    """
+    check = getattr(task, "check", None)
+    try:
+        for draw in space.variations():
+            if check is not None:
+                check(draw.config)
+    except COMPOSITION_ERRORS as error:
+        reasons = [line for part in (error.__cause__, error) if part for line in str(part).splitlines() if line.strip()]
+        raise BadInput("-m", " ".join(space.fixed), reasons[0].strip(), "see --cfg job for the keys there are") from error
+    if search.is_grid():
+        next(space.points())
+
+
+def _save_master(search: Search, master: DictConfig) -> None:
+    record.write_whole(search.folder / "multirun.yaml", OmegaConf.to_yaml(master))
+
+
+# --- while ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Process:
+    process: BaseProcess
+    index: int
+    """Its place among the workers; a replacement takes the place, and with it the GPU."""
+
+
+class Pool:
+    """The worker processes of one sweep on this machine."""
+
+    def __init__(
+        self, assignment: Assignment, study: optuna.Study, n_workers: int, gpus: list[str], progress: Progress
+    ) -> None:
+        self._search = assignment.search
+        self._pickled = cloudpickle.dumps(assignment)
+        self._study = study
+        self._n_workers = n_workers
+        self._gpus = gpus
+        self._progress = progress
+        self._processes: list[_Process] = []
+        self._signums: list[int] = []
+        self._n_stillborn = 0
+
+    def run(self) -> int | None:
+        """Keep workers going until the budget is spent.
+
+        Returns:
+            the signal that stopped it, or None.
+        """
+        with self._signals():
+            try:
+                while True:
+                    self._bury()
+                    trials = self._study.get_trials(deepcopy=False)
+                    if not self._signums:
+                        self._start_missing(trials)
+                    if not self._processes:
+                        break
+                    self._progress.update(trials)
+                    wait([p.process.sentinel for p in self._processes], timeout=_TICK_S)
+            finally:
+                self._kill_all()
+        self._progress.update(self._study.get_trials(deepcopy=False))
+        return self._signums[0] if self._signums else None
+
+    def _start_missing(self, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
+        if self._n_stillborn >= _MAX_STILLBORN or studies.is_over(self._search, self._study):
+            return
+        n_finished = sum(t.state in studies.FINISHED for t in trials)
+        n_left = float("inf") if self._search.n_trials is None else self._search.n_trials - n_finished
+        taken = {p.index for p in self._processes}
+        for index in range(self._n_workers):
+            if len(self._processes) < n_left and index not in taken:
+                self._processes.append(_Process(self._start(index), index))
+
+    def _start(self, index: int) -> BaseProcess:
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=main, args=(self._pickled, index), name=f"worker-{index}")
+        # The worker inherits the environment and the blocked signal: a Ctrl-C is for the pool alone.
+        with _environment(self._device_environment(index)), _blocked(signal.SIGINT):
+            process.start()
+        return process
+
+    def _device_environment(self, index: int) -> dict[str, str]:
+        """The worker's GPU, and its share of the cores; set before it imports torch."""
+        n_threads = max(1, len(os.sched_getaffinity(0)) // self._n_workers)
+        environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(n_threads))}
+        if self._gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[index % len(self._gpus)]
+        return environment
+
+    def _bury(self) -> None:
+        """Take the processes that ended off the list; tell the trials of those that died, and why they did."""
+        ended = [p for p in self._processes if not p.process.is_alive()]
+        self._processes = [p for p in self._processes if p not in ended]
+        died = [p for p in ended if p.process.exitcode != 0]
+        if not died:
+            return
+        reasons = {p.process.pid: _reason(p.process.exitcode) for p in died}
+        with self._search.lock():
+            running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            by_worker = {
+                name: reason
+                for t in running
+                if (name := t.user_attrs.get("worker"))
+                for pid, reason in reasons.items()
+                if f"-{pid}-" in name
+            }
+            reaped = studies.reap(self._search, self._study, by_worker)
+        for number in reaped:
+            log.warning("Trial %d failed: %s. Its parameters are queued again.", number, next(iter(reasons.values())))
+        # A worker that dies again and again before its first trial will not get better.
+        self._n_stillborn = 0 if reaped or self._signums else self._n_stillborn + len(died)
+        if self._n_stillborn >= _MAX_STILLBORN:
+            tail = record.worker_log(self._search.folder, died[0].index)
+            self._progress.fail(f"workers die before their first trial ({reasons[died[0].process.pid]}); see {tail}")
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM asks the workers to stop, the second kills them."""
+
+        def stop(signum: int, frame: object) -> None:
+            self._signums.append(signum)
+            for p in self._processes:
+                if p.process.is_alive():
+                    assert p.process.pid is not None
+                    os.kill(p.process.pid, signal.SIGTERM if len(self._signums) == 1 else signal.SIGKILL)
+
+        before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def _kill_all(self) -> None:
+        for p in self._processes:
+            p.process.kill()
+            p.process.join()
+
+
+def _reason(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        hint = " (out of memory, or kill -9)" if name == "SIGKILL" else ""
+        return f"its worker was ended by {name}{hint}"
+    return f"its worker ended with exit code {exitcode}"
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _blocked(signum: signal.Signals) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signum])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _run_here(assignment: Assignment, storage: BaseStorage, space: Space) -> int | None:
+    interruption = Interruption()
+    signums = (signal.SIGINT, signal.SIGTERM)
+    before = {signum: signal.getsignal(signum) for signum in signums}
+    interruption.install(*signums)
+    try:
+        work(assignment, storage, interruption, is_own_process=False, space=space)
+    except Interrupted as stop:
+        return stop.signum
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    return None
+
+
+# --- after ---------------------------------------------------------------------------------------------------
+
+
+def _finish(search: Search, study: optuna.Study, task: TaskFunction, signum: int | None) -> None:
+    """Last words: the best trial and what to do next, or why it ended."""
+    with search.lock():
+        studies.reap(search, study)
+        record.write_results(study, search.folder)
+    trials = study.get_trials(deepcopy=False)
+    summarize(search, study)
+    if signum is not None:
+        print(f"Stopped. To go on: {_command()}", flush=True)
+        sys.exit(128 + signum)
+    if studies.has_failed(search, trials):
+        failures = studies.failed(trials)
+        last = max(failures, key=lambda t: t.number)
+        print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
+        print(
+            f"hydra.sweeper.max_failure_rate={search.max_failure_rate}: {len(failures)} trials failed, the last is "
+            f"number {last.number}; mend the cause and begin another study, or allow more failures",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    n_finished = sum(t.state in studies.FINISHED for t in trials)
+    is_short = search.n_trials is not None and n_finished < search.n_trials
+    if is_short and search.deadline is None and not search.is_grid():
+        print(f"Only {n_finished} of {search.n_trials} trials could be run.", file=sys.stderr)
+        sys.exit(1)
+    finish = getattr(task, "finish", None)
+    if finish is not None and trials:
+        finish(search.folder)
+
+
+def _command() -> str:
+    """This command, as it was typed."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = f"-m {spec.name.removesuffix('.__main__')}" if spec is not None else sys.argv[0]
+    return " ".join(["python", program, *map(_quoted, sys.argv[1:])])
+
+
+def _quoted(argument: str) -> str:
+    import shlex
+
+    return shlex.quote(argument)

@@ -1,0 +1,146 @@
+"""What a person sees of a running sweep: a line per worker and a total on a terminal, log lines elsewhere."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from sweeper.results.record import best_trials
+from sweeper.search.study import FINISHED, Search
+
+_SIGN = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+class Progress:
+    """Draws from the trials alone, so that it does not matter who runs them."""
+
+    def __init__(self, search: Search, study: optuna.Study) -> None:
+        self._search = search
+        self._study = study
+        self._console = Console()
+        self._live: Live | None = None
+        self._began = time.monotonic()
+        trials = study.get_trials(deepcopy=False)
+        self._seen = {t.number for t in trials if t.state.is_finished()}
+        self._error: str | None = None
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, transient=True, auto_refresh=False)
+            self._live.start()
+        n_trials = "without limit" if self._search.n_trials is None else f"of {self._search.n_trials} trials"
+        n_before = sum(t.state in FINISHED for t in self._study.get_trials(deepcopy=False))
+        went_on = f", {n_before} of them done before" if n_before else ""
+        self._print(f"Study {self._search.study_name}: a search {n_trials}{went_on}, in {self._search.folder}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        if self._error:
+            print(self._error, file=sys.stderr)
+
+    def fail(self, message: str) -> None:
+        """Say at the end why no more workers are started."""
+        self._error = message
+
+    def update(self, trials: Sequence[FrozenTrial]) -> None:
+        """Show how the study stands."""
+        best = best_trials(self._study)
+        for trial in trials:
+            if trial.state.is_finished() and trial.number not in self._seen:
+                self._seen.add(trial.number)
+                self._print(_line(trial, is_best=trial.number in {b.number for b in best}))
+        if self._live is not None:
+            self._live.update(self._picture(trials, best), refresh=True)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def _picture(self, trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial]) -> Group:
+        running = [t for t in trials if t.state == TrialState.RUNNING]
+        rows = Table.grid(padding=(0, 2))
+        for trial in sorted(running, key=lambda t: t.user_attrs.get("worker", "")):
+            rows.add_row(*_running_row(trial, self._search.pruner.get("max_resource")))
+        n_finished = sum(t.state in FINISHED for t in trials)
+        bars = Bars(
+            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rest]}")
+        )
+        rest = [f"{sum(t.state == state for t in trials)} {word}" for state, word in _SIGN.items()]
+        if best:
+            rest.append(f"best {_score(best[0])}")
+        if left := self._time_left(trials, n_finished, len(running)):
+            rest.append(f"{left} left")
+        bars.add_task(
+            self._search.study_name, total=self._search.n_trials, completed=n_finished, rest=" · ".join(rest)
+        )
+        return Group(rows, bars)
+
+    def _time_left(self, trials: Sequence[FrozenTrial], n_finished: int, n_running: int) -> str | None:
+        durations = [t.duration.total_seconds() for t in trials if t.state in FINISHED and t.duration]
+        if not durations or self._search.n_trials is None:
+            return None
+        seconds = statistics.mean(durations) * (self._search.n_trials - n_finished) / max(1, n_running)
+        return str(timedelta(seconds=round(seconds)))
+
+
+def _running_row(trial: FrozenTrial, max_resource: Any) -> list[Text]:
+    step = trial.last_step
+    of = f" of {max_resource}" if isinstance(max_resource, int) else ""
+    began = trial.datetime_start or datetime.now()
+    seconds = (datetime.now() - began).total_seconds()
+    return [
+        Text(f"trial {trial.number}", style="cyan"),
+        Text(f"step {step}{of}" if step is not None else "starting"),
+        Text("" if step is None else f"{trial.intermediate_values[step]:.4g}"),
+        Text(f"{seconds:.0f} s"),
+        Text(describe(trial.params), style="dim", no_wrap=True, overflow="ellipsis"),
+    ]
+
+
+def _line(trial: FrozenTrial, is_best: bool) -> str:
+    seconds = trial.duration.total_seconds() if trial.duration else 0.0
+    score = _score(trial) if trial.values else trial.user_attrs.get("reason", "")
+    diverged = " (diverged)" if trial.user_attrs.get("diverged") else ""
+    mark = "  ← best so far" if is_best else ""
+    word = _SIGN[trial.state]
+    return f"trial {trial.number:>3} {word:<6} {score}{diverged}  {seconds:.1f} s  {describe(trial.params)}{mark}"
+
+
+def _score(trial: FrozenTrial) -> str:
+    return ", ".join(f"{value:.5g}" for value in trial.values or [])
+
+
+def describe(params: dict[str, Any]) -> str:
+    """Parameters in one line, floats with four digits."""
+    return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in params.items())
+
+
+def summarize(search: Search, study: optuna.Study) -> None:
+    """The best trial and its parameters, or the Pareto front."""
+    trials = study.get_trials(deepcopy=False)
+    counts = ", ".join(f"{sum(t.state == state for t in trials)} {word}" for state, word in _SIGN.items())
+    print(f"\nStudy {study.study_name}: {counts}.")
+    for trial in best_trials(study):
+        metrics = search.metrics or tuple(["value"] * len(trial.values))
+        scores = ", ".join(f"{name} {value:.5g}" for name, value in zip(metrics, trial.values, strict=True))
+        print(f"Best trial: number {trial.number}, {scores}")
+        for name, value in trial.params.items():
+            print(f"  {name} = {value}")
+        print(f"  folder: {trial.user_attrs.get('folder')}", flush=True)

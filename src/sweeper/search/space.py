@@ -1,0 +1,484 @@
+"""The search space: Hydra's sweep syntax becomes Optuna distributions, option by option.
+
+A trial first draws the options (choices over a config group), the config is composed with them, and the
+ranges that it then holds in ``hydra.sweeper.params`` are drawn. This repeats until a composition brings
+no new choice, so that an option may bring ranges, and choices, of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    IntervalSweep,
+    Override,
+    RangeSweep,
+    Sweep,
+)
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalChoiceType,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from sweeper.errors import BadInput
+
+Suggest = Callable[[str, BaseDistribution], Any]
+"""How a value for a parameter's name is come by: ``suggest(trial)``, or a script of values."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One swept key with the distribution its values are drawn from."""
+
+    key: str
+    """As in an override, with its ``+`` where it has one."""
+    name: str
+    """Optuna's name: the key, or ``key[group=option]`` where options give the key different ranges."""
+    distribution: BaseDistribution
+    texts: tuple[str, ...] = ()
+    """For a choice: how each value is written in an override, in the order of the choices."""
+
+    @property
+    def path(self) -> str:
+        return self.key.lstrip("+")
+
+    def text(self, value: Any) -> str:
+        """The override that sets this parameter to a drawn value."""
+        if isinstance(self.distribution, CategoricalDistribution):
+            index = next(i for i, c in enumerate(self.distribution.choices) if _same(c, value))
+            return f"{self.key}={self.texts[index]}"
+        return f"{self.key}={value!r}"
+
+    def values(self) -> list[Any]:
+        """Every value there is.
+
+        Raises:
+            BadInput: for a continuous range, which has no list of values.
+        """
+        match self.distribution:
+            case CategoricalDistribution(choices=choices):
+                return list(choices)
+            case IntDistribution(low=low, high=high, step=step):
+                return list(range(low, high + 1, step))
+            case FloatDistribution(low=low, high=high, step=float(step)):
+                return [float(Decimal(str(low)) + Decimal(str(step)) * i) for i in range(round((high - low) / step) + 1)]
+        raise BadInput(
+            self.path,
+            f"interval({self.distribution.low}, {self.distribution.high})",  # type: ignore[attr-defined]
+            "a grid needs values that can be counted",
+            "write a choice or a range, or take another sampler",
+        )
+
+    def ends(self) -> list[Any]:
+        """The values between which all others lie: every choice, or the two ends of a range."""
+        if isinstance(self.distribution, CategoricalDistribution):
+            return list(self.distribution.choices)
+        return [self.distribution.low, self.distribution.high]  # type: ignore[attr-defined]
+
+
+def parse(override: Override, name: str | None = None) -> Parameter:
+    """Turn a sweep override into a parameter.
+
+    Raises:
+        BadInput: for a sweep that cannot mean anything.
+    """
+    sweep, path = override._value, override.key_or_group
+    line = override.input_line.partition("=")[2] if override.input_line else ""
+
+    def refuse(reason: str, remedy: str) -> BadInput:
+        return BadInput(path, line, reason, remedy)
+
+    tags = sweep.tags if isinstance(sweep, Sweep) else set()
+    if unknown := tags - {"log"}:
+        raise refuse(f"there is no tag {', '.join(sorted(map(str, unknown)))}", "the only tag is log")
+    key = override.get_key_element()
+    name = name or path
+    log = "log" in tags
+    if isinstance(sweep, IntervalSweep):
+        assert sweep.start is not None
+        assert sweep.end is not None
+        low, high = sweep.start, sweep.end
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise refuse("an interval needs two finite ends", "write for example interval(0, 1)")
+        if low > high:
+            raise refuse("the interval ends before it starts", f"write interval({high}, {low})")
+        if log and low <= 0:
+            raise refuse("a logarithm needs a range above 0", "write for example tag(log, interval(1e-4, 1))")
+        if isinstance(low, int) and isinstance(high, int):
+            return Parameter(key, name, IntDistribution(low, high, log=log))
+        return Parameter(key, name, FloatDistribution(low, high, log=log))
+    if isinstance(sweep, RangeSweep):
+        return Parameter(key, name, _range_distribution(sweep, log, refuse))
+    if log:
+        raise refuse("a choice has no scale", "write tag(log, interval(LOW, HIGH)), or the choice without tag")
+    elements = _elements(override, refuse)
+    texts = tuple(dict.fromkeys(Override._get_value_element_as_str(element) for element in elements))
+    parser = OverridesParser.create()
+    values = [parser.parse_override(f"x={text}").value() for text in texts]
+    return Parameter(key, name, CategoricalDistribution(_labels(values, texts)), texts)
+
+
+def _elements(override: Override, refuse: Callable[[str, str], BadInput]) -> list[Any]:
+    if isinstance(override._value, ChoiceSweep):
+        elements = list(override._value.list)
+    else:
+        try:
+            elements = list(override.sweep_iterator())
+        except HydraException as error:
+            raise refuse(str(error), "write the choices themselves") from error
+    if not elements:
+        raise refuse("there is nothing to choose from", "write at least one choice")
+    return elements
+
+
+def _range_distribution(
+    sweep: RangeSweep, log: bool, refuse: Callable[[str, str], BadInput]
+) -> IntDistribution | FloatDistribution:
+    """Hydra's range excludes its stop and may count down; Optuna's includes its high and counts up."""
+    start, stop, step = (Decimal(str(v)) for v in (sweep.start, sweep.stop, sweep.step))
+    if not all(v.is_finite() for v in (start, stop, step)) or step == 0:
+        raise refuse("a range needs finite ends and a step other than 0", "write for example range(1, 10)")
+    n_values = math.ceil((stop - start) / step)
+    if n_values < 1:
+        raise refuse("the range is empty (its stop is excluded)", "write for example range(1, 10)")
+    first, last = start, start + (n_values - 1) * step
+    low, high, step = min(first, last), max(first, last), abs(step)
+    if log and low <= 0:
+        raise refuse("a logarithm needs a range above 0", "write for example tag(log, range(1, 100))")
+    if log and step != 1:
+        raise refuse("a logarithmic range has no step", "write tag(log, interval(LOW, HIGH))")
+    if all(isinstance(v, int) for v in (sweep.start, sweep.stop, sweep.step)):
+        return IntDistribution(int(low), int(high), log=log, step=int(step))
+    if log:
+        return FloatDistribution(float(low), float(high), log=True)
+    return FloatDistribution(float(low), float(high), step=float(step))
+
+
+def _labels(values: Sequence[Any], texts: Sequence[str]) -> list[CategoricalChoiceType]:
+    """What Optuna shows for each value: itself where it can store it and tell it from the others, else its text."""
+    labels: list[CategoricalChoiceType] = []
+    for value, text in zip(values, texts, strict=True):
+        plain = value is None or (isinstance(value, str | int | float) and value not in labels)
+        label = value if plain else text
+        labels.append(label if label not in labels else f"'{text}'")
+    return labels
+
+
+def _same(a: object, b: object) -> bool:
+    return type(a) is type(b) and a == b
+
+
+def suggest(trial: Any) -> Suggest:
+    """Draw from an Optuna trial."""
+
+    def draw(name: str, distribution: BaseDistribution) -> Any:
+        match distribution:
+            case CategoricalDistribution(choices=choices):
+                return trial.suggest_categorical(name, choices)
+            case IntDistribution(low=low, high=high, step=step, log=log):
+                return trial.suggest_int(name, low, high, step=step, log=log)
+            case FloatDistribution(low=low, high=high, step=step, log=log):
+                return trial.suggest_float(name, low, high, step=step, log=log)
+        raise TypeError(distribution)
+
+    return draw
+
+
+@dataclass(frozen=True)
+class Composition:
+    """The config under one combination of options, and what it leaves to be drawn."""
+
+    config: DictConfig
+    fixed: tuple[str, ...]
+    """The overrides that made it, without Hydra's own."""
+    parameters: tuple[Parameter, ...]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One point of the space."""
+
+    overrides: list[str]
+    """What to write behind the command to get this config again."""
+    config: DictConfig
+    """Composed, with the ``hydra`` node; owned by the caller."""
+    params: dict[str, Any]
+    """Optuna's names and the drawn values."""
+
+
+class Space:
+    """What a sweep searches: the swept overrides of its command line and of ``hydra.sweeper.params``.
+
+    Args:
+        master: the sweep's own config, as Hydra composed it.
+        arguments: the task overrides of the command line.
+        loader: composes; one composition costs some 50 ms, so each combination of options is kept.
+    """
+
+    def __init__(self, master: DictConfig, arguments: Sequence[str], loader: ConfigLoader) -> None:
+        self._master = master
+        self._loader = loader
+        self._parser = OverridesParser.create(loader)
+        self._fixed: dict[str, str] = {}
+        self._swept: dict[str, Parameter] = {}
+        for override in self._parse(arguments):
+            if override.is_sweep_override():
+                self._swept[override.key_or_group] = parse(override)
+            else:
+                assert override.input_line is not None
+                self._fixed[override.key_or_group] = override.input_line
+        self.fixed = tuple(self._fixed.values())
+        """The plain overrides of the command line."""
+        self._compositions: dict[tuple[str, ...], Composition] = {}
+        self._meanings: dict[str, str] = {}
+        self._declared = self._declare()
+
+    def draw(self, suggest: Suggest, job: Mapping[str, Any] | None = None) -> Draw:
+        """Draw one point. ``job`` is merged into ``hydra.job`` (``num``, ``id``)."""
+        composition, values = self._walk(suggest)
+        numbers = {p: v for p, v in values.items() if not self._is_group(p.path)}
+        overrides = [*composition.fixed, *(p.text(v) for p, v in numbers.items())]
+        config = copy.deepcopy(composition.config)
+        with read_write(config), open_dict(config):
+            for parameter, value in numbers.items():
+                self._set(config, parameter, value)
+            config.hydra.overrides.task = overrides
+            config.hydra.job.override_dirname = _override_dirname(overrides, config.hydra.job.config.override_dirname)
+            config.hydra.job.update(job or {})
+        return Draw(overrides, config, {p.name: v for p, v in values.items()})
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Every point of a space that can be counted, the last parameter changing fastest.
+
+        Raises:
+            BadInput: if a range is continuous.
+        """
+        turn: list[int] = []
+        while True:
+            sizes: list[int] = []
+            point: dict[str, Any] = {}
+
+            def take(
+                name: str,
+                distribution: BaseDistribution,
+                sizes: list[int] = sizes,
+                point: dict[str, Any] = point,
+            ) -> Any:
+                values = Parameter(name, name, distribution).values()
+                position = len(sizes)
+                sizes.append(len(values))
+                point[name] = values[turn[position] if position < len(turn) else 0]
+                return point[name]
+
+            self._walk(take)
+            yield point
+            turn = [*turn, *[0] * (len(sizes) - len(turn))][: len(sizes)]
+            while turn and turn[-1] + 1 == sizes[len(turn) - 1]:
+                turn.pop()
+            if not turn:
+                return
+            turn[-1] += 1
+
+    def variations(self) -> Iterator[Draw]:
+        """Points that show each option and both ends of each range at least once, one change at a time."""
+        seen: dict[str, Parameter] = {}
+        todo: list[dict[str, Any]] = [{}]
+        while todo:
+            script = todo.pop(0)
+
+            def take(name: str, distribution: BaseDistribution, script: dict[str, Any] = script) -> Any:
+                return script.get(name, Parameter(name, name, distribution).ends()[0])
+
+            _, values = self._walk(take)
+            yield self.draw(take)
+            for parameter in values:
+                if parameter.name not in seen:
+                    seen[parameter.name] = parameter
+                    todo += [{**script, parameter.name: end} for end in parameter.ends()[1:]]
+        self._parameters = seen
+
+    def parameters(self) -> dict[str, Parameter]:
+        """All parameters that some trial may have, by Optuna's name."""
+        if not hasattr(self, "_parameters"):
+            for _ in self.variations():
+                pass
+        return self._parameters
+
+    def _walk(self, suggest: Suggest) -> tuple[Composition, dict[Parameter, Any]]:
+        """Draw options and compose until there is no new option, then draw the ranges."""
+        values: dict[Parameter, Any] = {}
+        while True:
+            options = {p.path: p.text(v) for p, v in values.items()}
+            composition = self._compose(tuple(options.values()))
+            pending = [p for p in composition.parameters if self._is_group(p.path) and p.path not in options]
+            if not pending:
+                break
+            values.update((p, suggest(p.name, p.distribution)) for p in pending)
+        for parameter in composition.parameters:
+            if not self._is_group(parameter.path):
+                values[parameter] = suggest(parameter.name, parameter.distribution)
+        return composition, values
+
+    def _compose(self, options: tuple[str, ...]) -> Composition:
+        if options not in self._compositions:
+            fixed = [*self._fixed.values(), *options]
+            config = self._load(fixed)
+            chosen = dict(option.lstrip("+").split("=", 1) for option in options)
+            values, parameters = self._ranges(config, chosen)
+            if values:
+                # A plain value among the params is an override that the command line may overrule.
+                fixed = [*values, *fixed]
+                config = self._load(fixed)
+                _, parameters = self._ranges(config, chosen)
+            self._compositions[options] = Composition(config, tuple(fixed), parameters)
+        return self._compositions[options]
+
+    def _load(self, overrides: list[str]) -> DictConfig:
+        return self._loader.load_sweep_config(self._master, overrides)  # type: ignore[return-value]  # untyped in Hydra
+
+    def _ranges(self, config: DictConfig, options: dict[str, str]) -> tuple[list[str], tuple[Parameter, ...]]:
+        """The plain values and the parameters of a composition; the command line's sweeps replace the params'."""
+        values: list[str] = []
+        brought: dict[str, Parameter] = {}
+        for key, expression in _params(config).items():
+            path = key.lstrip("+")
+            if path in self._fixed:
+                continue
+            if path in self._swept:
+                brought[path] = self._swept[path]
+                continue
+            override = self._parse_param(key, expression)
+            if not override.is_sweep_override():
+                values.append(f"{override.get_key_element()}={override.get_value_element_as_str()}")
+                continue
+            name = self._name(path, str(expression), options)
+            brought[path] = parse(override, name)
+        optional = {key for declared in self._declared.values() for key in declared}
+        own = {path: p for path, p in self._swept.items() if path not in brought and path not in optional}
+        return values, (*own.values(), *brought.values())
+
+    def _name(self, path: str, expression: str, options: dict[str, str]) -> str:
+        """``path``, or ``path[group=option]`` where the options of this study give it different ranges."""
+        ranges = {declared[path] for declared in self._declared.values() if path in declared}
+        owners = [
+            f"{group}={option}"
+            for (group, option), declared in self._declared.items()
+            if options.get(group) == option and declared.get(path) == expression
+        ]
+        base = self._base.get(path)
+        if base is not None and not self._always_declared(path):
+            ranges.add(base)
+        name = f"{path}[{owners[-1]}]" if owners and len(ranges) > 1 else path
+        if self._meanings.setdefault(name, expression) != expression:
+            raise BadInput(
+                path,
+                expression,
+                f"its range also is {self._meanings[name]}, and it depends on more than one option",
+                "let only one config group set the range of this key",
+            )
+        return name
+
+    def _always_declared(self, path: str) -> bool:
+        groups = {group for group, _ in self._declared}
+        return any(all(path in d for (g, _), d in self._declared.items() if g == group) for group in groups)
+
+    def _declare(self) -> dict[tuple[str, str], dict[str, str]]:
+        """What each option that a trial may draw puts into ``hydra.sweeper.params`` by itself."""
+        choices = OmegaConf.to_container(self._master.hydra.runtime.choices)
+        assert isinstance(choices, dict)
+        fixed = self._parse([*self._fixed.values()])
+        choices.update({o.key_or_group: o.value() for o in fixed if self._is_group(o.key_or_group)})
+        groups = [p for p in self._swept.values() if self._is_group(p.path)]
+        primary = self._master.hydra.job.config_name
+        self._base = self._declared_by(primary) if primary else {}
+        declared: dict[tuple[str, str], dict[str, str]] = {}
+        for group, option in choices.items():
+            if option is not None and not group.startswith("hydra/") and group not in self._swept:
+                self._base.update(self._declared_by(f"{group}/{option}"))
+        groups += self._groups_in(self._base)
+        while groups:
+            parameter = groups.pop()
+            for option in parameter.values():
+                if (parameter.path, str(option)) not in declared:
+                    params = self._declared_by(f"{parameter.path}/{option}")
+                    declared[parameter.path, str(option)] = params
+                    groups += self._groups_in(params)
+        return declared
+
+    def _groups_in(self, params: dict[str, str]) -> list[Parameter]:
+        overrides = [self._parse_param(key, expression) for key, expression in params.items()]
+        return [
+            parse(override)
+            for override in overrides
+            if override.is_sweep_override()
+            and self._is_group(override.key_or_group)
+            and override.key_or_group not in self._fixed
+            and override.key_or_group not in self._swept
+        ]
+
+    def _declared_by(self, config_path: str) -> dict[str, str]:
+        for source in self._loader.get_sources():
+            if source.is_config(config_path):
+                result = source.load_config(config_path)
+                if "/" in config_path and result.header.get("package") != "_global_":
+                    return {}
+                return {key.lstrip("+"): str(value) for key, value in _params(result.config).items()}
+        return {}
+
+    def _is_group(self, path: str) -> bool:
+        return bool(self._loader.get_group_options(path.partition("@")[0]))
+
+    def _parse(self, lines: Sequence[str]) -> list[Override]:
+        try:
+            return self._parser.parse_overrides(list(lines))
+        except HydraException as error:
+            line = getattr(error, "override", " ".join(lines))
+            key, _, value = line.partition("=")
+            raise BadInput(
+                key, value, str(error).splitlines()[0], "see the README for the grammar of sweeps"
+            ) from error
+
+    def _parse_param(self, key: str, expression: Any) -> Override:
+        text = expression if isinstance(expression, str) else Override._get_value_element_as_str(expression)
+        return self._parse([f"{key}={text}"])[0]
+
+    def _set(self, config: DictConfig, parameter: Parameter, value: Any) -> None:
+        if parameter.texts:
+            value = self._parser.parse_override(parameter.text(value)).value()
+        OmegaConf.update(config, parameter.path, value, merge=True, force_add=parameter.key.startswith("+"))
+
+
+def _params(config: Any) -> dict[str, Any]:
+    """``hydra.sweeper.params`` of a composed config or of one config file, with nested keys joined."""
+    node = OmegaConf.select(config, "hydra.sweeper.params")
+    return dict(_flat(node)) if node is not None else {}
+
+
+def _flat(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, DictConfig):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _override_dirname(overrides: list[str], settings: Any) -> str:
+    lines = sorted(line for line in overrides if line.partition("=")[0] not in settings.exclude_keys)
+    return str(settings.item_sep).join(lines).replace("=", settings.kv_sep)
+
+
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)

@@ -1,0 +1,126 @@
+"""The trial as a training run sees it: a number, ``report`` and ``set``. Outside a sweep it does nothing."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import optuna
+
+
+class Interrupted(BaseException):
+    """The person, or the system, asked the sweep to stop while a trial was running."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+class Interruption:
+    """Turns a stop signal into ``Interrupted``, raised in the task but never inside a storage operation."""
+
+    def __init__(self) -> None:
+        self._signum: int | None = None
+        self._may_raise = False
+
+    def install(self, *signums: int) -> None:
+        for signum in signums:
+            signal.signal(signum, self._on_signal)
+
+    @property
+    def requested(self) -> bool:
+        return self._signum is not None
+
+    def check(self) -> None:
+        if self._signum is not None:
+            raise Interrupted(self._signum)
+
+    @contextmanager
+    def allowed(self, may_raise: bool = True) -> Iterator[None]:
+        """A stretch in which a stop signal leaves at once (or, with False, waits for the stretch's end)."""
+        before, self._may_raise = self._may_raise, may_raise
+        try:
+            if may_raise:
+                self.check()
+            yield
+        finally:
+            self._may_raise = before
+        if before:
+            self.check()
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        self._signum = signum
+        if self._may_raise:
+            self._may_raise = False
+            raise Interrupted(signum)
+
+
+class Trial:
+    """What ``sweeper.trial()`` gives outside a sweep; inside one, ``StudyTrial`` stands in its place."""
+
+    number: int | None = None
+    """The trial's number in its study, or None outside a sweep."""
+
+    def report(self, value: float, step: int) -> None:
+        """Tell the pruner how the trial stands after ``step`` (an epoch, counted from 1).
+
+        A NaN or infinite value marks the trial as diverged and ends it.
+
+        Raises:
+            optuna.TrialPruned: when the trial should stop; let it pass.
+        """
+
+    def set(self, name: str, value: Any) -> None:
+        """Keep a JSON value with the trial; the dashboard shows it."""
+
+
+class StudyTrial(Trial):
+    """A trial that is running in a study."""
+
+    def __init__(self, trial: optuna.Trial, interruption: Interruption) -> None:
+        self._trial = trial
+        self._interruption = interruption
+        self._can_prune = len(trial.study.directions) == 1
+        self.number = trial.number
+
+    def report(self, value: float, step: int) -> None:
+        import optuna
+
+        value = float(value)
+        with self._interruption.allowed(False):
+            if not math.isfinite(value):
+                self._trial.set_user_attr("diverged", True)
+            if self._can_prune:
+                self._trial.report(value, step)
+            stop = not math.isfinite(value) or (self._can_prune and self._trial.should_prune())
+        if stop:
+            raise optuna.TrialPruned(f"pruned after step {step} with {value}")
+
+    def set(self, name: str, value: Any) -> None:
+        with self._interruption.allowed(False):
+            self._trial.set_user_attr(name, value)
+
+
+_outside = Trial()
+_running: Trial | None = None
+
+
+def trial() -> Trial:
+    """The trial that this process is running, or one that does nothing outside a sweep."""
+    return _running or _outside
+
+
+@contextmanager
+def running(current: Trial) -> Iterator[None]:
+    """Make ``current`` what ``trial()`` returns."""
+    global _running
+    _running = current
+    try:
+        yield
+    finally:
+        _running = None

@@ -1,0 +1,236 @@
+"""A worker: ask → compose → run the Hydra job → tell, until the budget is spent. Workers meet only in the storage."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import parent_process
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
+
+from sweeper.results import record
+from sweeper.search import study as studies
+from sweeper.search.space import Space, suggest
+from sweeper.search.storage import open_storage
+from sweeper.search.study import Search, Worker
+from sweeper.search.trial import Interrupted, Interruption, StudyTrial, running
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker is given: the app, its config, and the search. Everything else it reads from the storage."""
+
+    search: Search
+    context: HydraContext
+    task: TaskFunction
+    master: DictConfig
+    arguments: tuple[str, ...]
+    singletons: Any
+    """Hydra's process-wide state, which a spawned process does not share."""
+
+
+def main(pickled: bytes, index: int) -> None:
+    """The body of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the whole group; the pool speaks for it
+    interruption = Interruption()
+    interruption.install(signal.SIGTERM)
+    _die_with_parent()
+    import cloudpickle
+
+    assignment: Assignment = cloudpickle.loads(pickled)
+    Singleton.set_state(assignment.singletons)
+    setup_globals()
+    with _output_to(record.worker_log(assignment.search.folder, index)), contextlib.suppress(Interrupted):
+        work(assignment, open_storage(assignment.search.storage), interruption, is_own_process=True)
+
+
+def work(
+    assignment: Assignment,
+    storage: BaseStorage,
+    interruption: Interruption,
+    is_own_process: bool,
+    space: Space | None = None,
+) -> None:
+    """Run trials until there is nothing left to do.
+
+    Raises:
+        Interrupted: when a stop signal came; the running trial is told and queued again.
+    """
+    search = assignment.search
+    space = space or Space(assignment.master, assignment.arguments, assignment.context.config_loader)
+    study = studies.load_study(search, storage)
+    optuna.logging.enable_propagation()  # so that Hydra's log files have Optuna's lines too
+    optuna.logging.disable_default_handler()
+    worker = Worker(search)
+    try:
+        while True:
+            interruption.check()
+            if studies.is_over(search, study):
+                return
+            trial = studies.ask(search, study, space, worker)
+            if trial is None:
+                return
+            _run_trial(assignment, study, space, trial, interruption, is_own_process)
+            gc.collect()  # a trial's cycles may hold its model (optuna#5931)
+            gc.freeze()  # what is left stays, so that the next collection need not look at it
+    finally:
+        worker.end()
+
+
+def _run_trial(
+    assignment: Assignment,
+    study: optuna.Study,
+    space: Space,
+    trial: optuna.Trial,
+    interruption: Interruption,
+    captures_output: bool,
+) -> None:
+    search = assignment.search
+    folder = search.folder / str(trial.number)
+    try:
+        config, folder = _compose(assignment, space, trial)
+        trial.set_user_attr("folder", str(folder))
+        trial.set_user_attr("overrides", list(OmegaConf.to_container(config.hydra.overrides.task)))  # type: ignore[arg-type]
+        output = _output_to(folder / record.OUTPUT) if captures_output else contextlib.nullcontext()
+        with output, running(StudyTrial(trial, interruption)), interruption.allowed():
+            job = run_job(
+                task_function=assignment.task,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+                hydra_context=assignment.context,
+            )
+    except (Interrupted, KeyboardInterrupt) as stop:
+        signum = stop.signum if isinstance(stop, Interrupted) else signal.SIGINT
+        studies.tell_interrupted(search, study, trial.number, f"interrupted ({signal.Signals(signum).name})")
+        raise
+    except (Exception, SystemExit) as error:  # whatever the app does, the trial is told
+        _tell_failed(search, study, trial, folder, error)
+    else:
+        _tell_result(search, study, trial, folder, job)
+
+
+def _compose(assignment: Assignment, space: Space, trial: optuna.Trial) -> tuple[DictConfig, Path]:
+    draw = space.draw(suggest(trial), {"num": trial.number, "id": str(trial.number)})
+    config = draw.config
+    extra = _extend(assignment.search, config, trial, set(draw.params))
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = str(assignment.search.folder)
+        config.hydra.overrides.task = [*draw.overrides, *(f"{key}={value}" for key, value in extra.items())]
+    for key, value in extra.items():
+        OmegaConf.update(config, key, value, merge=True)
+    return config, assignment.search.folder / str(OmegaConf.select(config, "hydra.sweep.subdir"))
+
+
+def _extend(search: Search, config: DictConfig, trial: optuna.Trial, drawn: set[str]) -> dict[str, Any]:
+    """The parameters that the person's own ``custom_search_space`` function suggests."""
+    if search.custom_search_space is None:
+        return {}
+    module, _, name = search.custom_search_space.rpartition(".")
+    extend = getattr(__import__(module, fromlist=[name]), name)
+    extend(config, trial)
+    return {name: value for name, value in trial.params.items() if name not in drawn}
+
+
+def _tell_result(
+    search: Search, study: optuna.Study, trial: optuna.Trial, folder: Path, job: JobReturn
+) -> None:
+    if job.status == JobStatus.FAILED:
+        error = job._return_value  # the property of that name prints, and raises it
+        if isinstance(error, optuna.TrialPruned):
+            studies.tell(search, study, trial.number, TrialState.PRUNED)
+        else:
+            _tell_failed(search, study, trial, folder, error)
+        return
+    try:
+        values = _values(job.return_value, len(study.directions))
+    except TypeError as error:
+        _tell_failed(search, study, trial, folder, error)
+        return
+    if all(math.isfinite(value) for value in values):
+        studies.tell(search, study, trial.number, TrialState.COMPLETE, values)
+        return
+    if len(values) == 1 and not study.get_trials(deepcopy=False)[trial.number].intermediate_values:
+        trial.report(values[0], step=0)
+    studies.tell(search, study, trial.number, TrialState.PRUNED, attributes={"diverged": True})
+
+
+def _values(returned: Any, n_objectives: int) -> list[float]:
+    values = [float(v) for v in returned] if isinstance(returned, Sequence) else [_number(returned)]
+    if len(values) != n_objectives:
+        raise TypeError(
+            f"the task function returned {len(values)} values for {n_objectives} objectives; "
+            "return as many as hydra.sweeper.direction has"
+        )
+    return values
+
+
+def _number(returned: Any) -> float:
+    try:
+        return float(returned)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"the task function returned {returned!r}; return the score to search for, a float"
+        ) from None
+
+
+def _tell_failed(
+    search: Search, study: optuna.Study, trial: optuna.Trial, folder: Path, error: BaseException
+) -> None:
+    text = "".join(traceback.format_exception(error))
+    record.write_whole(folder / record.TRACEBACK, text)
+    reason = f"{type(error).__name__}: {error}"
+    logging.getLogger(__name__).error("Trial %d failed: %s", trial.number, reason)
+    attributes = {"reason": reason, "traceback": text}
+    studies.tell(search, study, trial.number, TrialState.FAIL, attributes=attributes)
+
+
+@contextlib.contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Everything the process prints, C code's last words included, goes to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        before = [(stream, os.dup(stream)) for stream in (1, 2)]
+        for stream, _ in before:
+            os.dup2(file.fileno(), stream)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for stream, saved in before:
+            os.dup2(saved, stream)
+            os.close(saved)
+
+
+def _die_with_parent() -> None:
+    """A worker whose pool was killed has nobody to stop it: it goes too, and its trial is found dead."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="parent watch").start()

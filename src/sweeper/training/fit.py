@@ -1,0 +1,314 @@
+"""Training: one loop from data to a history of epochs and the best weights."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import inf, isfinite
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from sweeper import schema
+from sweeper.errors import BadInput
+from sweeper.training.augment import Augment
+from sweeper.training.data import Data
+from sweeper.training.model import build
+from sweeper.training.optim import build_optimizer, build_scheduler
+
+PIXELS_PER_VALIDATION_BATCH = 2**20
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training images brought. Losses are means per image, accuracies 0 … 1.
+
+    ``val_loss`` is the plain cross entropy, without smoothing or class weights, so that trials compare.
+    ``lr`` is the one that the epoch trained with (the body's, where the head has another), ``images_per_second`` counts
+    training alone, ``seconds`` validation too. ``peak_memory_mb`` is the GPU's of this run, or the process's.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    lr: float
+    seconds: float
+    images_per_second: float
+    peak_memory_mb: float
+
+
+@dataclass
+class Fitted:
+    """A finished training; ``model`` holds the weights of the best epoch, as ``early_stopping.monitor`` judges.
+
+    ``diverged`` says that a loss became infinite or NaN, and that training ended there.
+    """
+
+    history: list[Epoch]
+    best_epoch: int
+    stopped_early: bool
+    model: nn.Module
+    diverged: bool = False
+
+
+def fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Fitted:
+    """Train a new model.
+
+    ``run.seed`` decides the weights, the order of the images, their augmentation and dropout: the same
+    run gives the same history to the last bit, on the same machine and with the same number of threads.
+    ``on_epoch`` is called after every epoch; what it raises ends the training and passes through.
+
+    Raises:
+        BadInput: where the settings do not fit the data or the machine.
+    """
+    with _threads(run.training.n_threads):
+        return _fit(run, data, on_epoch)
+
+
+def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitted:
+    device, settings = resolve_device(run.device), run.training
+    make_repeatable(device, run.seed, settings.tf32)
+    generator = torch.Generator().manual_seed(run.seed)
+    _, channels, _, side = data.train_x.shape
+    model = build(run.model, channels, side, len(data.classes))
+    # On a CPU, pooling is up to ten times as fast with the channels last.
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    forward = torch.compile(model) if settings.compile else model
+    optimizer = build_optimizer(run.optimizer, model)
+    monitor = settings.early_stopping.monitor
+    schedule = build_scheduler(run.scheduler, optimizer, settings.epochs, monitor)
+    loss_of = build_loss(run.loss, data.train_y, len(data.classes), device)
+    augment = Augment(run.augmentation, data)
+    autocast = _autocast(device, settings.precision)
+    batches = _batches(len(data.train_y), settings.batch_size)
+    best, history = _Best(settings.early_stopping, model), list[Epoch]()
+
+    for number in range(1, settings.epochs + 1):
+        started, lr = perf_counter(), optimizer.param_groups[0]["lr"]
+        model.train()
+        order, maps = _plan_epoch(data, augment, generator, device)
+        losses, predictions = [], []
+        for start, stop in batches:
+            chosen = order[start:stop]
+            images = data.train_x.index_select(0, chosen).to(device, non_blocking=True)
+            labels = data.train_y.index_select(0, chosen).to(device, non_blocking=True)
+            images = augment.normalize(images) if maps is None else augment.warp(images, maps[start:stop])
+            with autocast():
+                logits = forward(images)
+            loss = loss_of(logits.float(), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(loss.detach())
+            predictions.append(logits.detach().argmax(1))
+
+        # The epoch's first and only wait for the device.
+        train_loss, train_accuracy = _summarise(losses, predictions, data.train_y[order], batches)
+        trained = perf_counter()
+        val_loss, val_accuracy = evaluate(forward, data, "val", precision=settings.precision)
+        epoch = Epoch(
+            epoch=number,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            lr=lr,
+            seconds=perf_counter() - started,
+            images_per_second=len(data.train_y) / (trained - started),
+            peak_memory_mb=peak_memory_mb(device),
+        )
+        history.append(epoch)
+        best.see(epoch)
+        on_epoch(epoch)
+        if not (isfinite(train_loss) and isfinite(val_loss)):
+            return Fitted(history, best.epoch, False, best.restore(model), diverged=True)
+        if best.is_long_ago:
+            return Fitted(history, best.epoch, number < settings.epochs, best.restore(model))
+        schedule.step(getattr(epoch, monitor))
+    return Fitted(history, best.epoch, False, best.restore(model))
+
+
+def evaluate(
+    model: nn.Module, data: Data, part: str = "test", precision: str = "auto"
+) -> tuple[float, float]:
+    """Loss (plain cross entropy) and accuracy on ``train``, ``val`` or ``test``; NaN where the part is empty."""
+    images, labels = data.part(part)
+    if len(labels) == 0:
+        return float("nan"), float("nan")
+    device = data.mean.device
+    normalize, autocast = Augment(schema.Augmentation(), data).normalize, _autocast(device, precision)
+    batch_size = max(1, PIXELS_PER_VALIDATION_BATCH // (images.shape[-1] ** 2))
+    loss, n_correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
+    model.eval()
+    with torch.inference_mode():
+        for batch, answers in zip(images.split(batch_size), labels.to(device).split(batch_size), strict=True):
+            with autocast():
+                logits = model(normalize(batch.to(device, non_blocking=True)))
+            loss += cross_entropy(logits.float(), answers, reduction="sum")
+            n_correct += (logits.argmax(1) == answers).sum()
+    return loss.item() / len(labels), n_correct.item() / len(labels)
+
+
+# ----------------------------------------------------------------------------------------- the machine
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device by its name in torch; ``auto`` is the first GPU, or else the CPU.
+
+    Raises:
+        BadInput: where this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BadInput(
+            "device", name, "there is no such device", "write auto, cpu, cuda or cuda:0"
+        ) from error
+    n_gpus = torch.cuda.device_count()
+    if device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < n_gpus):
+        return device
+    has = (
+        f"this machine has {n_gpus} GPUs that torch can use"
+        if device.type == "cuda"
+        else "it is not supported"
+    )
+    raise BadInput("device", name, has, "write device=auto or device=cpu")
+
+
+def make_repeatable(device: torch.device, seed: int, tf32: bool) -> None:
+    """Seed torch and let it choose algorithms that give the same sums every time."""
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Else every new tensor is filled with NaN first, to catch reads that this code has none of.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory held so far: on a GPU by this run's tensors, else by the process since its start."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    in_bytes = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * in_bytes / 2**20
+
+
+@contextmanager
+def _threads(n_threads: int | None) -> Iterator[None]:
+    """Compute with that many CPU threads, then again with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _autocast(device: torch.device, precision: str) -> Callable[[], torch.autocast]:
+    enabled = precision == "bfloat16" or (
+        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    )
+    return lambda: torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+# ---------------------------------------------------------------------------------- the parts of the loop
+
+
+def build_loss(
+    settings: schema.Loss, labels: Tensor, n_classes: int, device: torch.device
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The mean cross entropy of logits (n, n_classes) and labels (n,).
+
+    ``balanced`` weighs a class by len(labels) / (n_classes * its count), as scikit-learn does.
+
+    Raises:
+        BadInput: where there is not one weight for each class.
+    """
+    weights = settings.class_weights
+    if weights == "balanced":
+        weights = len(labels) / (n_classes * torch.bincount(labels, minlength=n_classes))
+    elif weights is not None:
+        if isinstance(weights, str) or len(weights) != n_classes:
+            reason = f"there must be a weight for each of the {n_classes} classes"
+            raise BadInput("loss.class_weights", weights, reason, "write balanced, null or such a list")
+        weights = torch.tensor(weights)
+    weight = None if weights is None else weights.to(device, torch.float32)
+    return nn.CrossEntropyLoss(weight, label_smoothing=settings.label_smoothing)
+
+
+def _batches(n: int, batch_size: int) -> list[tuple[int, int]]:
+    """Starts and ends of the batches. A last one of a single image, of which batch norm could learn no
+    variance, joins the one before."""
+    starts = list(range(0, n, batch_size))
+    if n - starts[-1] == 1 and 1 < batch_size < n:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], n], strict=True))
+
+
+def _plan_epoch(
+    data: Data, augment: Augment, generator: torch.Generator, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """The order (n,) of the images and how each is augmented, drawn at once: cheaper than in every step.
+
+    Drawn on the CPU, so that they are the same on every device.
+    """
+    order = torch.randperm(len(data.train_y), generator=generator).to(data.train_y.device)
+    maps = augment.draw(len(order), generator).to(device) if augment.warps else None
+    return order, maps
+
+
+def _summarise(
+    losses: list[Tensor], predictions: list[Tensor], labels: Tensor, batches: list[tuple[int, int]]
+) -> tuple[float, float]:
+    """Mean loss per image and accuracy of an epoch's steps."""
+    sizes = torch.tensor([stop - start for start, stop in batches], dtype=torch.float64)
+    predicted = torch.cat(predictions)
+    n_correct = (predicted == labels.to(predicted.device)).sum()
+    loss = torch.dot(torch.stack(losses).cpu().double(), sizes)
+    return loss.item() / len(labels), n_correct.item() / len(labels)
+
+
+@dataclass
+class _Best:
+    """The best epoch so far, its weights, and how long nothing has improved by ``min_delta``."""
+
+    settings: schema.EarlyStopping
+    model: nn.Module
+    epoch: int = 1
+    _value: float = inf
+    _to_beat: float = inf
+    _n_waited: int = 0
+    _weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def see(self, epoch: Epoch) -> None:
+        value = getattr(epoch, self.settings.monitor)
+        value = -value if self.settings.monitor == "val_accuracy" else value
+        if value < self._value or not self._weights:
+            self.epoch, self._value = epoch.epoch, value if isfinite(value) else inf
+            self._weights = {name: weight.clone() for name, weight in self.model.state_dict().items()}
+        improves = value < self._to_beat - self.settings.min_delta
+        self._to_beat = value if improves else self._to_beat
+        self._n_waited = 0 if improves else self._n_waited + 1
+
+    @property
+    def is_long_ago(self) -> bool:
+        return self.settings.patience is not None and self._n_waited >= self.settings.patience
+
+    def restore(self, model: nn.Module) -> nn.Module:
+        model.load_state_dict(self._weights)
+        return model
