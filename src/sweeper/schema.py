@@ -34,7 +34,7 @@ class Dataset:
 @dataclass
 class Model:
     name: str = "cnn"
-    filters: list[int] = field(default_factory=lambda: [6, 16])
+    filters: list[int] = field(default_factory=lambda: [16, 32])
     kernel_size: int = 3
     activation: str = "relu"
     batch_norm: bool = False

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from sweeper.errors import BadInput
+
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
@@ -27,6 +29,7 @@ RESULTS = "optimization_results.yaml"
 CONFIG = "trial.yaml"
 HISTORY = "history.csv"
 RESULT = "result.json"
+ENVIRONMENT = "environment.json"
 WEIGHTS = "weights.pt"
 TRACEBACK = "traceback.txt"
 OUTPUT = "output.log"
@@ -40,6 +43,18 @@ def study_lock(folder: Path) -> Path:
 
 def life_folder(folder: Path) -> Path:
     return folder / _HIDDEN
+
+
+def write_storage(folder: Path, url: str) -> None:
+    """Remember which storage the study is in. The URL may hold a password, so only its owner can read it."""
+    path = folder / _HIDDEN / "storage"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(url)
+
+
+def read_storage(folder: Path) -> str:
+    return (folder / _HIDDEN / "storage").read_text()
 
 
 def worker_log(folder: Path, index: int) -> Path:
@@ -77,6 +92,31 @@ def read_json(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text())
     assert isinstance(content, dict)
     return content
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+def find_study(name: str | None) -> Path:
+    """The folder of a study, by its name or path; None is the newest under ``outputs/``.
+
+    Raises:
+        BadInput: if there is none.
+    """
+    if name is not None:
+        for folder in (Path(OUTPUTS, name), Path(name)):
+            if (folder / RESULTS).exists():
+                return folder
+    known = sorted(Path(OUTPUTS).glob(f"*/{RESULTS}"), key=lambda path: path.stat().st_mtime)
+    if name is None and known:
+        return known[-1].parent
+    begin = "begin one: python -m sweeper -m optimizer=adam,sgd"
+    names = ", ".join(path.parent.name for path in known[-5:])
+    remedy = f"write one of {names}" if known else begin
+    raise BadInput("STUDY", name, f"there is no such study in {Path(OUTPUTS).absolute()}", remedy)
 
 
 def write_results(study: optuna.Study, folder: Path, ended: int | None = None) -> None:
@@ -129,7 +169,7 @@ def _keep_best(folder: Path, number: int) -> int:
     new, old = folder / _HIDDEN / "best-new", folder / _HIDDEN / "best-old"
     _remove(new, old)
     new.mkdir(parents=True)
-    for name in (CONFIG, HISTORY, RESULT, WEIGHTS):
+    for name in (CONFIG, ENVIRONMENT, HISTORY, RESULT, WEIGHTS):
         if (source / name).exists():
             shutil.copy2(source / name, new / name)
     if target.exists():

@@ -57,6 +57,7 @@ def sweep(
         space = Space(master, arguments, context.config_loader)
         _check(task, space, search)
         storage = open_storage(search.storage)
+        search = studies.in_its_folder(search, storage)
         study = studies.open_study(search, storage, space, list(space.fixed))
     except BadInput as error:
         print(error, file=sys.stderr)
@@ -106,7 +107,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         )
     search = Search(
         study_name=name,
-        storage=_storage_url(plain["storage"], folder),
+        storage=_storage_url(plain["storage"]),
         folder=folder,
         directions=directions,
         metrics=_metrics(master, len(directions)),
@@ -150,10 +151,10 @@ def _metrics(master: DictConfig, n_objectives: int) -> tuple[str, ...] | None:
     return names if len(names) == n_objectives and all(isinstance(n, str) for n in names) else None
 
 
-def _storage_url(storage: str | None, folder: Path) -> str:
+def _storage_url(storage: str | None) -> str:
     """Paths become absolute: a worker may run elsewhere."""
     if storage is None:
-        return str(folder.parent / record.JOURNAL)
+        return str(Path(record.OUTPUTS, record.JOURNAL).absolute())
     if storage.startswith("sqlite:///") and not storage.startswith("sqlite:////"):
         path = Path(storage.removeprefix("sqlite:///")).absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -311,7 +312,8 @@ class Pool:
                 for pid, reason in reasons.items()
                 if f"-{pid}-" in name
             }
-            reaped = studies.reap(self._search, self._study, by_worker)
+            reaped = self._search.queue.reap(self._study, by_worker)
+            record.write_results(self._study, self._search.folder)
         for number in reaped:
             log.warning("Trial %d failed: %s. Its parameters are queued again.", number, next(iter(reasons.values())))
         # A worker that dies again and again before its first trial will not get better.
@@ -396,7 +398,7 @@ def _run_here(assignment: Assignment, storage: BaseStorage, space: Space) -> int
 def _finish(search: Search, study: optuna.Study, task: TaskFunction, signum: int | None) -> None:
     """Last words: the best trial and what to do next, or why it ended."""
     with search.lock():
-        studies.reap(search, study)
+        search.queue.reap(study)
         record.write_results(study, search.folder)
     trials = study.get_trials(deepcopy=False)
     summarize(search, study)
@@ -420,7 +422,7 @@ def _finish(search: Search, study: optuna.Study, task: TaskFunction, signum: int
         sys.exit(1)
     finish = getattr(task, "finish", None)
     if finish is not None and trials:
-        finish(search.folder)
+        finish(search.folder, study)
 
 
 def _command() -> str:

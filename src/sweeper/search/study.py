@@ -13,7 +13,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from sweeper.errors import BadInput
 from sweeper.results import record
 from sweeper.search.lock import LifeSign, is_alive, locked
 from sweeper.search.space import Parameter, Space
+from sweeper.search.trial import seed_of
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,10 @@ class Search:
         with locked(record.study_lock(self.folder)):
             yield
 
+    @property
+    def queue(self) -> RetryQueue:
+        return RetryQueue(self.folder, self.max_retries)
+
     def is_grid(self) -> bool:
         return self.sampler["_target_"] == "optuna.samplers.GridSampler"
 
@@ -101,13 +106,14 @@ def open_study(search: Search, storage: BaseStorage, space: Space, fixed: Sequen
         "metrics": list(search.metrics or ()),
         "space": {name: distribution_to_json(p.distribution) for name, p in space.parameters().items()},
         "fixed": list(fixed),
+        "max_retries": search.max_retries,
     }
     with search.lock():
         names = [study.study_name for study in storage.get_all_studies()]
         if search.study_name in names:
             study = load_study(search, storage)
             _check_same(search, study, begun)
-            reap(search, study)
+            search.queue.reap(study)
         else:
             study = optuna.create_study(
                 study_name=search.study_name, storage=storage, directions=list(search.directions)
@@ -117,8 +123,18 @@ def open_study(search: Search, storage: BaseStorage, space: Space, fixed: Sequen
                     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                     study.set_metric_names(list(search.metrics))
         study.set_user_attr("sweeper", begun)
+        record.write_storage(search.folder, search.storage)
         record.write_results(study, search.folder)
     return study
+
+
+def in_its_folder(search: Search, storage: BaseStorage) -> Search:
+    """The search in the folder where the study was begun, also if the app's folders are named by the time."""
+    for study in storage.get_all_studies():
+        if study.study_name == search.study_name and not record.life_folder(search.folder).exists():
+            begun = Path(study.user_attrs.get("sweeper", {}).get("folder", search.folder))
+            return replace(search, folder=begun) if begun.is_dir() else search
+    return search
 
 
 def load_study(search: Search, storage: BaseStorage) -> optuna.Study:
@@ -241,40 +257,57 @@ def tell_interrupted(search: Search, study: optuna.Study, number: int, reason: s
     """End a trial that was asked to stop, and queue its parameters for whoever goes on."""
     with search.lock():
         _set_attribute(study, number, "interrupted", True)
-        _fail_and_queue(search, study, study.get_trials(deepcopy=False)[number], reason, is_retry=False)
+        search.queue.fail_and_queue(study, study.get_trials(deepcopy=False)[number], reason, is_retry=False)
 
 
-def reap(search: Search, study: optuna.Study, reasons: Mapping[str, str] | None = None) -> list[int]:
-    """Fail the trials whose process is gone, and queue their parameters again. The lock must be held.
+@dataclass(frozen=True)
+class RetryQueue:
+    """What happens to the trials of the dead in one study, whose lock must be held."""
 
-    Args:
-        reasons: why a worker died, by its name, where somebody knows.
+    folder: Path
+    max_retries: int
 
-    Returns:
-        the numbers of the trials.
-    """
-    reaped = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        worker = trial.user_attrs.get("worker")
-        # Without a name it was just being asked for, under this lock, by a process that no longer holds it.
-        if worker is not None and is_alive(record.life_folder(search.folder), worker):
+    def reap(self, study: optuna.Study, reasons: Mapping[str, str] | None = None) -> list[int]:
+        """Fail the trials whose process is gone, and queue their parameters again.
+
+        Args:
+            reasons: why a worker died, by its name, where somebody knows.
+
+        Returns:
+            the numbers of the trials.
+        """
+        reaped = []
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            worker = trial.user_attrs.get("worker")
+            # Without a name it was just being asked for, under this lock, by a process that no longer holds it.
+            if worker is not None and is_alive(record.life_folder(self.folder), worker):
+                continue
+            reason = (reasons or {}).get(worker or "", "its process is gone (killed, or the machine went down)")
+            self.fail_and_queue(study, trial, reason, is_retry=True)
+            reaped.append(trial.number)
+        return reaped
+
+    def fail_and_queue(self, study: optuna.Study, trial: FrozenTrial, reason: str, is_retry: bool) -> None:
+        """Queue first, then fail: killed in between, the next one finds the trial RUNNING and its queued copy."""
+        n_retries = trial.user_attrs.get("n_retries", 0) + is_retry
+        copies = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get("retry_of") == trial.number]
+        if n_retries <= self.max_retries and trial.params and not copies:
+            study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number, "n_retries": n_retries})
+        _set_attribute(study, trial.number, "reason", reason)
+        study.tell(trial.number, state=TrialState.FAIL)
+
+
+def reap_all(storage: BaseStorage) -> None:
+    """Let no trial of a dead process look as if it were running, in any study of this program."""
+    for summary in storage.get_all_studies():
+        begun = summary.user_attrs.get("sweeper")
+        if begun is None or not Path(begun["folder"]).is_dir():
             continue
-        reason = (reasons or {}).get(worker or "", "its process is gone (killed, or the machine went down)")
-        _fail_and_queue(search, study, trial, reason, is_retry=True)
-        reaped.append(trial.number)
-    if reaped:
-        record.write_results(study, search.folder)
-    return reaped
-
-
-def _fail_and_queue(search: Search, study: optuna.Study, trial: FrozenTrial, reason: str, is_retry: bool) -> None:
-    """Queue first, then fail: killed in between, the next one finds the trial RUNNING and its queued copy."""
-    n_retries = trial.user_attrs.get("n_retries", 0) + is_retry
-    copies = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get("retry_of") == trial.number]
-    if n_retries <= search.max_retries and trial.params and not copies:
-        study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number, "n_retries": n_retries})
-    _set_attribute(study, trial.number, "reason", reason)
-    study.tell(trial.number, state=TrialState.FAIL)
+        study = optuna.load_study(study_name=summary.study_name, storage=storage, sampler=RandomSampler())
+        folder = Path(begun["folder"])
+        with locked(record.study_lock(folder)):
+            if RetryQueue(folder, begun["max_retries"]).reap(study):
+                record.write_results(study, folder)
 
 
 def _set_attribute(study: optuna.Study, number: int, name: str, value: Any) -> None:
@@ -322,13 +355,6 @@ def build_sampler(search: Search, space: Space, number: int) -> BaseSampler:
         sampler = build("hydra.sweeper.sampler", target, arguments)
     assert isinstance(sampler, BaseSampler)
     return sampler
-
-
-def seed_of(seed: int, number: int) -> int:
-    """A seed for one trial, far from its neighbours' (numpy's SeedSequence)."""
-    import numpy as np
-
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 class QuasiRandomSampler(BaseSampler):

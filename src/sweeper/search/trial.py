@@ -60,11 +60,22 @@ class Interruption:
             raise Interrupted(signum)
 
 
+def seed_of(seed: int, number: int) -> int:
+    """A seed for one trial, unrelated to its neighbours' (numpy's SeedSequence)."""
+    import numpy as np
+
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
 class Trial:
     """What ``sweeper.trial()`` gives outside a sweep; inside one, ``StudyTrial`` stands in its place."""
 
     number: int | None = None
     """The trial's number in its study, or None outside a sweep."""
+
+    def seed(self, seed: int) -> int:
+        """A seed that ``seed`` and the trial's number decide; outside a sweep ``seed`` itself."""
+        return seed if self.number is None else seed_of(seed, self.number)
 
     def report(self, value: float, step: int) -> None:
         """Tell the pruner how the trial stands after ``step`` (an epoch, counted from 1).

@@ -92,6 +92,7 @@ def work(
             gc.collect()  # a trial's cycles may hold its model (optuna#5931)
             gc.freeze()  # what is left stays, so that the next collection need not look at it
     finally:
+        gc.unfreeze()
         worker.end()
 
 

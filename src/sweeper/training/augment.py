@@ -35,7 +35,7 @@ class Augment:
         self._outside = "zeros" if settings.rotation_deg else "border"
         self._scale = (1 / (255 * data.std)).view(1, -1, 1, 1)
         self._offset = (-data.mean / data.std).view(1, -1, 1, 1)
-        self._centres = pixel_centres(data.train_x.shape[-1]).to(data.mean.device)
+        self._centres = pixel_centres(data.train_x.shape[-1]).to(data.device)
 
     def __call__(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """``generator`` is one of the CPU: so the same seed varies images alike on every device."""
@@ -57,34 +57,33 @@ class Augment:
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Random maps (n, 2, 3) from output to input positions, both -1 … 1 from edge to edge, on the CPU."""
-        width, height = self._draw_crops(n, generator)
-        left_right, up_down = torch.rand(2, n, generator=generator) * 2 - 1
+        width, height, centre_x, centre_y = self._draw_crops(n, generator)
         horizontal, vertical = _signs(self.hflip, n, generator), _signs(self.vflip, n, generator)
         angle = torch.rand(n, generator=generator) * 2 - 1
         return affine_maps(
             angle_deg=angle * self.settings.rotation_deg,
             width=width * horizontal,
             height=height * vertical,
-            centre_x=left_right * (1 - width),
-            centre_y=up_down * (1 - height),
+            centre_x=centre_x,
+            centre_y=centre_y,
         )
 
-    def _draw_crops(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Widths and heights (n,) of crops, as fractions of the image's side."""
+    def _draw_crops(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Widths and heights (n,) of crops and their centres' x and y, as ``affine_maps`` takes them."""
         if not self.crops:
-            return torch.ones(n), torch.ones(n)
+            return torch.ones(n), torch.ones(n), torch.zeros(n), torch.zeros(n)
         (low, high), (narrow, wide) = self.settings.crop_scale, self.settings.crop_ratio
         area = low + (high - low) * torch.rand(CROP_ATTEMPTS, n, generator=generator)
         log_ratio = torch.rand(CROP_ATTEMPTS, n, generator=generator)
         ratio = torch.exp(math.log(narrow) + math.log(wide / narrow) * log_ratio)
         width, height = torch.sqrt(area * ratio), torch.sqrt(area / ratio)
         fits = (width <= 1) & (height <= 1)
-        first = fits.int().argmax(0, keepdim=True)
-        # Where no attempt fits: the largest crop whose ratio is allowed.
-        whole_width, whole_height = min(1.0, wide), min(1.0, 1 / narrow)
-        any_fits = fits.any(0)
-        width = torch.where(any_fits, width.gather(0, first)[0], whole_width)
-        return width, torch.where(any_fits, height.gather(0, first)[0], whole_height)
+        first, any_fits = fits.int().argmax(0, keepdim=True), fits.any(0)
+        # Where no attempt fits: the largest crop whose ratio is allowed, from the middle.
+        width = torch.where(any_fits, width.gather(0, first)[0], min(1.0, wide))
+        height = torch.where(any_fits, height.gather(0, first)[0], min(1.0, 1 / narrow))
+        left_right, up_down = (torch.rand(2, n, generator=generator) * 2 - 1) * any_fits
+        return width, height, left_right * (1 - width), up_down * (1 - height)
 
 
 def affine_maps(

@@ -38,6 +38,11 @@ class Data:
     allow_hflip: bool = False
     allow_vflip: bool = False
 
+    @property
+    def device(self) -> torch.device:
+        """Where to train. The images may be elsewhere, if they are too many to fit there."""
+        return self.mean.device
+
     def part(self, name: str) -> tuple[Tensor, Tensor]:
         """Images and labels of ``train``, ``val`` or ``test``."""
         parts = {

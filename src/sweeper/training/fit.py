@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from time import perf_counter
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,9 @@ class Epoch:
     """What one pass over the training images brought. Losses are means per image, accuracies 0 … 1.
 
     ``val_loss`` is the plain cross entropy, without smoothing or class weights, so that trials compare.
-    ``lr`` is the one that the epoch trained with (the body's, where the head has another), ``images_per_second`` counts
-    training alone, ``seconds`` validation too. ``peak_memory_mb`` is the GPU's of this run, or the process's.
+    ``lr`` is the one that the epoch trained with (the body's, where the head has another).
+    ``images_per_second`` counts training alone, ``seconds`` validation too. ``peak_memory_mb`` is the most
+    that this run held on the GPU, or else that the process held since its start.
     """
 
     epoch: int
@@ -44,12 +46,18 @@ class Epoch:
     images_per_second: float
     peak_memory_mb: float
 
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss is infinite or NaN."""
+        return not (isfinite(self.train_loss) and isfinite(self.val_loss))
+
 
 @dataclass
 class Fitted:
-    """A finished training; ``model`` holds the weights of the best epoch, as ``early_stopping.monitor`` judges.
+    """A finished training; ``model`` holds the weights of the best epoch by ``early_stopping.monitor``.
 
-    ``diverged`` says that a loss became infinite or NaN, and that training ended there.
+    ``diverged`` says that a loss became infinite or NaN, and that training ended there. The best epoch is the
+    first where none was finite.
     """
 
     history: list[Epoch]
@@ -60,7 +68,7 @@ class Fitted:
 
 
 def fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Fitted:
-    """Train a new model.
+    """Train a new model, on the device that the data was loaded for.
 
     ``run.seed`` decides the weights, the order of the images, their augmentation and dropout: the same
     run gives the same history to the last bit, on the same machine and with the same number of threads.
@@ -74,14 +82,14 @@ def fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None] = lambda 
 
 
 def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitted:
-    device, settings = resolve_device(run.device), run.training
+    device, settings = data.device, run.training
     make_repeatable(device, run.seed, settings.tf32)
     generator = torch.Generator().manual_seed(run.seed)
     _, channels, _, side = data.train_x.shape
     model = build(run.model, channels, side, len(data.classes))
     # On a CPU, pooling is up to ten times as fast with the channels last.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    forward = torch.compile(model) if settings.compile else model
+    forward = cast(nn.Module, torch.compile(model)) if settings.compile else model
     optimizer = build_optimizer(run.optimizer, model)
     monitor = settings.early_stopping.monitor
     schedule = build_scheduler(run.scheduler, optimizer, settings.epochs, monitor)
@@ -128,7 +136,7 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
         history.append(epoch)
         best.see(epoch)
         on_epoch(epoch)
-        if not (isfinite(train_loss) and isfinite(val_loss)):
+        if epoch.diverged:
             return Fitted(history, best.epoch, False, best.restore(model), diverged=True)
         if best.is_long_ago:
             return Fitted(history, best.epoch, number < settings.epochs, best.restore(model))
@@ -139,19 +147,21 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
 def evaluate(
     model: nn.Module, data: Data, part: str = "test", precision: str = "auto"
 ) -> tuple[float, float]:
-    """Loss (plain cross entropy) and accuracy on ``train``, ``val`` or ``test``; NaN where the part is empty."""
+    """Plain cross entropy and accuracy on the part ``train``, ``val`` or ``test``; NaN where it is empty."""
     images, labels = data.part(part)
     if len(labels) == 0:
         return float("nan"), float("nan")
-    device = data.mean.device
+    device = data.device
     normalize, autocast = Augment(schema.Augmentation(), data).normalize, _autocast(device, precision)
     batch_size = max(1, PIXELS_PER_VALIDATION_BATCH // (images.shape[-1] ** 2))
     loss, n_correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
     model.eval()
     with torch.inference_mode():
-        for batch, answers in zip(images.split(batch_size), labels.to(device).split(batch_size), strict=True):
+        for start in range(0, len(labels), batch_size):
+            batch = images[start : start + batch_size].to(device, non_blocking=True)
+            answers = labels[start : start + batch_size].to(device, non_blocking=True)
             with autocast():
-                logits = model(normalize(batch.to(device, non_blocking=True)))
+                logits = model(normalize(batch))
             loss += cross_entropy(logits.float(), answers, reduction="sum")
             n_correct += (logits.argmax(1) == answers).sum()
     return loss.item() / len(labels), n_correct.item() / len(labels)
@@ -298,8 +308,9 @@ class _Best:
     def see(self, epoch: Epoch) -> None:
         value = getattr(epoch, self.settings.monitor)
         value = -value if self.settings.monitor == "val_accuracy" else value
+        value = inf if epoch.diverged else value
         if value < self._value or not self._weights:
-            self.epoch, self._value = epoch.epoch, value if isfinite(value) else inf
+            self.epoch, self._value = epoch.epoch, value
             self._weights = {name: weight.clone() for name, weight in self.model.state_dict().items()}
         improves = value < self._to_beat - self.settings.min_delta
         self._to_beat = value if improves else self._to_beat

@@ -307,10 +307,12 @@ def _sizes(
     parts = (("train", 1), ("val", val_fraction), ("test", test_fraction))
     wanted = [part for part, asked in parts if asked > 0]
     if n < len(wanted):
-        key, value = ("dataset.path", dataset.path) if dataset.path else ("dataset.name", dataset.name)
+        key = "path" if dataset.name == "image_folder" else "name"
         images = "1 image" if n == 1 else f"{n} images"
         reason = f"class {name} has {images}, but {', '.join(wanted)} need one each"
-        raise BadInput(key, value, reason, "add images of that class or leave it out")
+        raise BadInput(
+            f"dataset.{key}", getattr(dataset, key), reason, "add images of that class or leave it out"
+        )
     n_test = min(max(1, round(n * test_fraction)), n - len(wanted) + 1) if test_fraction > 0 else 0
     n_val = min(max(1, round(n * val_fraction)), n - n_test - 1) if val_fraction > 0 else 0
     return n_val, n_test

@@ -1,0 +1,96 @@
+"""``python -m sweeper``: trains once, searches with ``-m``, or runs one of the verbs best, reproduce, dashboard."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from sweeper.errors import BadInput, bad_override
+
+VERBS = ("best", "reproduce", "dashboard")
+
+
+def main() -> None:
+    """The command line. Bad input ends with one line and exit code 2."""
+    try:
+        if len(sys.argv) > 1 and sys.argv[1] in VERBS:
+            sys.exit(run_verb(sys.argv[1:]))
+        run_hydra()
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def run_verb(arguments: list[str]) -> int:
+    options = _parser().parse_args(arguments)
+    if options.verb == "best":
+        from sweeper.results import best
+
+        best.show(options.study)
+        return 0
+    if options.verb == "reproduce":
+        from sweeper.results.reproduce import reproduce
+
+        return reproduce(options.study, options.trial)
+    from sweeper.results import dashboard
+
+    dashboard.serve(options.port, options.storage)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sweeper")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    study = {"nargs": "?", "metavar": "STUDY", "help": "a name or a folder; default: the newest"}
+    best = verbs.add_parser("best", help="print the best trial of a study")
+    best.add_argument("study", **study)  # type: ignore[arg-type]
+    again = verbs.add_parser("reproduce", help="train the best trial again and compare epoch by epoch")
+    again.add_argument("study", **study)  # type: ignore[arg-type]
+    again.add_argument("--trial", type=int, metavar="N", help="another trial than the best")
+    dashboard = verbs.add_parser("dashboard", help="browse all studies in optuna-dashboard")
+    dashboard.add_argument("--port", type=int, default=8080)
+    dashboard.add_argument("--storage", metavar="URL", help="default: the journal under outputs/")
+    return parser
+
+
+def run_hydra() -> None:
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from sweeper import run, schema
+
+    ConfigStore.instance().store(name="schema", node=schema.Run)
+    OmegaConf.register_new_resolver("direction", direction, replace=True)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the error is told in one line below
+    application = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(run.main)
+    try:
+        application()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise bad_override(error, sys.argv[1:]) from error
+
+
+def direction(objective: Any) -> Any:
+    """Which way is better follows from the objective, so that it cannot be wrong silently."""
+    from sweeper.schema import DIRECTIONS, objectives
+
+    if isinstance(objective, str):
+        return DIRECTIONS[objectives(objective)[0]]
+    return [DIRECTIONS[name] for name in objectives(list(objective))]
+
+
+def conf_folder() -> Path:
+    """``conf/``: within the installed package, or at the top of the checkout."""
+    packaged = Path(__file__).parent / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""``python -m sweeper best [STUDY]``: the best trial so far, read from the files of the study."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sweeper.results import record
+
+
+def show(name: str | None) -> None:
+    """Print the best trial of a study, or its Pareto front.
+
+    Raises:
+        BadInput: if there is no such study.
+    """
+    folder = record.find_study(name)
+    _reap(folder)
+    results = record.read_yaml(folder / record.RESULTS)
+    console = Console(highlight=False, soft_wrap=True)
+    counts = ", ".join(f"{n} {state.lower()}" for state, n in results["trials"].items()) or "no trials"
+    console.print(f"Study {results['study']}: {counts}", markup=False)
+    if "solutions" in results:
+        for solution in results["solutions"]:
+            values = ", ".join(f"{value:.5g}" for value in solution["values"])
+            console.print(_table(f"trial {solution['trial']}: {values}", solution["params"]))
+    elif results["best_trial"] is None:
+        console.print("No trial has completed yet.")
+    else:
+        title = f"best trial: {results['best_trial']}, {results['best_value']:.5g}"
+        console.print(_table(title, results["best_params"] | _measured(folder)))
+    show_commands(folder)
+
+
+def _reap(folder: Path) -> None:
+    """Somebody looks: trials whose process is gone must not look as if they were running."""
+    from sweeper.search.storage import open_storage
+    from sweeper.search.study import reap_all
+
+    storage = record.read_storage(folder)
+    if storage != "memory":
+        reap_all(open_storage(storage))
+
+
+def _measured(folder: Path) -> dict[str, Any]:
+    path = folder / record.BEST / record.RESULT
+    result = record.read_json(path) if path.exists() else {}
+    names = ("val_accuracy", "val_loss", "test_accuracy", "best_epoch", "epochs", "seconds", "peak_memory_mb")
+    return {name: result[name] for name in names if name in result}
+
+
+def _table(title: str, rows: dict[str, Any]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, f"{value:.5g}" if isinstance(value, float) else str(value))
+    return table
+
+
+def show_commands(folder: Path) -> None:
+    """The next commands a person may want."""
+    near = os.path.relpath(folder)
+    study = shlex.quote(folder.name if near == str(Path(record.OUTPUTS) / folder.name) else str(near))
+    print("Browse:    python -m sweeper dashboard")
+    if (folder / record.BEST / record.CONFIG).exists():
+        print(f"Reproduce: python -m sweeper reproduce {study}")
+        best = shlex.quote(str(Path(near) / record.BEST))
+        print(f"Change it: python -m sweeper --config-dir {best} --config-name trial training.epochs=50", flush=True)

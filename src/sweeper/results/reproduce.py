@@ -1,0 +1,100 @@
+"""``python -m sweeper reproduce [STUDY] [--trial N]``: train again from the saved config and compare, bit by bit."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sweeper import run as runs
+from sweeper.errors import BadInput
+from sweeper.results import record
+
+IDENTICAL, DIFFERENT = 0, 3
+"""Exit codes."""
+
+_MEASURED = ("seconds", "images_per_second", "peak_memory_mb")
+"""Columns that differ from run to run."""
+
+
+class _Enough(Exception):
+    """The saved history has no more epochs to compare with."""
+
+
+def reproduce(name: str | None, number: int | None) -> int:
+    """Train the best trial of a study (or trial ``number``, or a single run's folder) again and compare.
+
+    Nothing is written.
+
+    Raises:
+        BadInput: if there is no such study or trial, or it has no history.
+    """
+    from sweeper.training import data
+    from sweeper.training.fit import Epoch, fit, resolve_device
+
+    folder = _trial_folder(name, number)
+    with (folder / record.HISTORY).open(newline="") as file:
+        saved = list(csv.DictReader(file))
+    run = runs.to_run(record.read_yaml(folder / record.CONFIG))
+    loaded = data.load(run.dataset, resolve_device(run.device))
+    print(f"Training {folder} again: {len(saved)} epochs with {run.training.n_threads} threads on {run.device}")
+    again: list[dict[str, str]] = []
+
+    def on_epoch(epoch: Epoch) -> None:
+        again.append({column: repr(value) for column, value in asdict(epoch).items()})
+        print(f"epoch {epoch.epoch}/{len(saved)}: {_difference(saved[len(again) - 1], again[-1]) or 'same'}", flush=True)
+        if len(again) == len(saved):
+            raise _Enough
+
+    try:
+        fit(run, loaded, on_epoch)
+    except _Enough:
+        pass
+    now = runs.environment(run, loaded.fingerprint)
+    return _verdict(saved, again, _environment(folder), now)
+
+
+def _trial_folder(name: str | None, number: int | None) -> Path:
+    single = Path(name) if name is not None else None
+    if number is None and single is not None and (single / record.HISTORY).exists():
+        return single
+    study = record.find_study(name)
+    folder = study / (record.BEST if number is None else str(number))
+    if not (folder / record.CONFIG).exists() or not (folder / record.HISTORY).exists():
+        what = "the best trial" if number is None else f"trial {number}"
+        there = sorted((int(p.parent.name) for p in study.glob(f"[0-9]*/{record.HISTORY}")))
+        known = f"trials {there[0]} … {there[-1]}" if there else "no trials"
+        raise BadInput("--trial", number, f"{study} has no saved run of {what}", f"it has {known}")
+    return folder
+
+
+def _difference(saved: dict[str, str], again: dict[str, str]) -> str:
+    parts = [
+        f"{column} {saved[column]} → {again.get(column)}"
+        for column in saved
+        if column not in _MEASURED and saved[column] != again.get(column)
+    ]
+    return ", ".join(parts)
+
+
+def _environment(folder: Path) -> dict[str, Any]:
+    path = folder / record.ENVIRONMENT
+    return record.read_json(path) if path.exists() else {}
+
+
+def _verdict(
+    saved: list[dict[str, str]], again: list[dict[str, str]], before: dict[str, Any], now: dict[str, Any]
+) -> int:
+    parts = [i for i, (a, b) in enumerate(zip(saved, again, strict=False), start=1) if _difference(a, b)]
+    if not parts and len(saved) == len(again):
+        print(f"identical: {len(saved)} epochs to the last bit")
+        return IDENTICAL
+    first = parts[0] if parts else len(again) + 1
+    print(f"different from epoch {first} on")
+    changed = {key: (before[key], now[key]) for key in before if before[key] != now.get(key)}
+    for key, (old, new) in changed.items():
+        print(f"  {key}: then {old}, now {new}")
+    if not changed:
+        print("  nothing that was recorded of the environment differs")
+    return DIFFERENT

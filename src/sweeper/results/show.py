@@ -1,0 +1,73 @@
+"""What a person sees of one training run: a progress bar on a terminal, a line per epoch elsewhere."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from sweeper.schema import Run
+    from sweeper.training.fit import Epoch
+
+
+class Silent:
+    """In a sweep the pool speaks for its trials."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def epoch(self, epoch: Epoch) -> None: ...
+
+    def result(self, result: dict[str, Any], folder: Path) -> None: ...
+
+
+class SingleRun(Silent):
+    def __init__(self, run: Run) -> None:
+        self._n_epochs = run.training.epochs
+        self._console = Console()
+        self._bar = Progress(
+            TextColumn("epoch"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+
+    def __enter__(self) -> SingleRun:
+        self._task = self._bar.add_task("", total=self._n_epochs)
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def epoch(self, epoch: Epoch) -> None:
+        line = (
+            f"train loss {epoch.train_loss:.4f} accuracy {epoch.train_accuracy:.4f}, "
+            f"validation loss {epoch.val_loss:.4f} accuracy {epoch.val_accuracy:.4f}, "
+            f"{epoch.images_per_second:,.0f} images/s"
+        )
+        self._bar.update(self._task, advance=1, description=line)
+        if not self._console.is_terminal:
+            print(f"epoch {epoch.epoch}/{self._n_epochs}: {line}", flush=True)
+
+    def result(self, result: dict[str, Any], folder: Path) -> None:
+        early = ", stopped early" if result["stopped_early"] else ""
+        print(f"Best epoch: {result['best_epoch']} of {result['epochs']}{early}")
+        print(f"Validation accuracy: {result['val_accuracy']:.4f}")
+        print(f"Test accuracy: {result['test_accuracy']:.4f}")
+        print(f"Folder: {folder}")
+        print(f"To train it again: python -m sweeper reproduce {shlex.quote(str(folder))}")

@@ -1,0 +1,120 @@
+"""Data as tensors: parts, statistics, and when it is read again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from sweeper.errors import BadInput
+from sweeper.schema import Dataset
+from sweeper.training.data import load
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Dataset:
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            Image.new("RGB", (8, 8), (20 * i, 100 + label, 255)).save(tmp_path / name / f"{i}.png")
+    return Dataset(name="image_folder", path=str(tmp_path), image_size=8, allow_hflip=True)
+
+
+def test_parts_are_uint8_channels_first() -> None:
+    """Images are uint8 (n, channels, height, width) with an int64 label each, in three parts."""
+    data = load(Dataset(), CPU)
+    n = [len(data.part(name)[1]) for name in ("train", "val", "test")]
+    assert sum(n) == 1797
+    for name in ("train", "val", "test"):
+        x, y = data.part(name)
+        assert (x.dtype, y.dtype) == (torch.uint8, torch.int64)
+        assert x.shape == (len(y), 1, 8, 8)
+        assert x.is_contiguous()
+    assert data.device == CPU
+
+
+def test_statistics_are_those_of_the_training_part() -> None:
+    """``data`` normalises by the training images' own mean and standard deviation."""
+    data = load(Dataset(), CPU)
+    pixels = data.train_x.double() / 255
+    torch.testing.assert_close(data.mean.double(), pixels.mean((0, 2, 3)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(data.std.double(), pixels.std((0, 2, 3), correction=0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("normalization", "mean", "std"),
+    [
+        ("none", [0, 0, 0], [1, 1, 1]),
+        ("imagenet", [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ({"mean": [0.1, 0.2, 0.3], "std": [1, 2, 3]}, [0.1, 0.2, 0.3], [1, 2, 3]),
+    ],
+)
+def test_normalization_as_asked(
+    photos: Dataset, normalization: Any, mean: list[float], std: list[float]
+) -> None:
+    """The mean and standard deviation are those that the setting names."""
+    photos.normalization = normalization
+    data = load(photos, CPU)
+    torch.testing.assert_close(data.mean, torch.tensor(mean, dtype=torch.float32))
+    torch.testing.assert_close(data.std, torch.tensor(std, dtype=torch.float32))
+
+
+def test_channel_of_one_value_stays_finite(photos: Dataset) -> None:
+    """A channel without any variation gets no standard deviation of zero."""
+    data = load(photos, CPU)
+    assert data.mean[2] == 1
+    assert data.std[2] > 0
+
+
+@pytest.mark.parametrize(
+    ("normalization", "reason"),
+    [
+        ("imagenet", "it has 3 channels, the images have 1"),
+        ("imagenett", "there is no such option"),
+        ({"mean": [0.5]}, "there is no such option"),
+        ({"mean": [0.5], "std": [0.0]}, "must be greater than 0"),
+    ],
+)
+def test_normalization_must_suit_the_images(normalization: Any, reason: str) -> None:
+    """A normalisation that does not suit the images is refused by its key."""
+    with pytest.raises(BadInput, match=rf"dataset\.normalization=.*{reason}"):
+        load(Dataset(normalization=normalization), CPU)
+
+
+def test_trials_share_the_data() -> None:
+    """The same settings give the very same tensors, without reading again."""
+    first = load(Dataset(), CPU)
+    assert load(Dataset(), CPU) is first
+    assert load(Dataset(split_seed=1), CPU) is not first
+
+
+def test_changed_file_is_noticed(photos: Dataset) -> None:
+    """A file written anew, in the same size, is read again."""
+    first = load(photos, CPU)
+    assert load(photos, CPU) is first
+    file = Path(photos.path or "", "cat", "0.png")
+    Image.new("RGB", (8, 8), (7, 7, 7)).save(file)
+    os.utime(file, ns=(1, 1))
+    second = load(photos, CPU)
+    assert second is not first
+    assert second.fingerprint != first.fingerprint
+
+
+def test_flips_follow_the_dataset(photos: Dataset) -> None:
+    """What the dataset says of mirrored images is known to those who augment them."""
+    data = load(photos, CPU)
+    assert (data.allow_hflip, data.allow_vflip) == (True, False)
+
+
+def test_labels_belong_to_their_images(photos: Dataset) -> None:
+    """Every image keeps its own label through the split."""
+    data = load(photos, CPU)
+    for name in ("train", "val", "test"):
+        x, y = data.part(name)
+        assert torch.equal(x[:, 1, 0, 0].long() - 100, y)

@@ -1,0 +1,327 @@
+"""Training: what it learns, when it stops, and that it can be repeated."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch.nn.functional import cross_entropy
+
+from sweeper.errors import BadInput
+from sweeper.schema import Augmentation, Dataset, Loss, Model, Optimizer, Run, Scheduler, Training
+from sweeper.training.data import Data, load
+from sweeper.training.fit import Epoch, Fitted, build_loss, evaluate, fit, resolve_device
+
+CPU = torch.device("cpu")
+LIGHT = Augmentation(name="light", rotation_deg=10, crop_scale=[0.8, 1.0], crop_ratio=[0.75, 1.3333])
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return load(Dataset(), CPU)
+
+
+@pytest.fixture(scope="module")
+def few(digits: Data) -> Data:
+    """300 training images: for tests of behaviour, not of learning."""
+    return replace(digits, train_x=digits.train_x[:300], train_y=digits.train_y[:300])
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other make short tests slow on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def settings(epochs: int = 2, **given: Any) -> Run:
+    given = {"device": "cpu"} | given
+    run = Run(optimizer=Optimizer(name="adam", lr=3e-3), **given)
+    run.training = replace(run.training, epochs=epochs)
+    return run
+
+
+def measured(fitted: Fitted) -> list[dict[str, float]]:
+    """The history without what depends on the clock and the process."""
+    of_the_machine = ("seconds", "images_per_second", "peak_memory_mb")
+    return [{k: v for k, v in asdict(epoch).items() if k not in of_the_machine} for epoch in fitted.history]
+
+
+def test_learns_the_digits(digits: Data) -> None:
+    """The default network tells the digits apart after a few epochs, on images that it has never seen."""
+    fitted = fit(settings(epochs=10), digits)
+    assert fitted.history[-1].train_loss < fitted.history[0].train_loss / 2
+    loss, accuracy = evaluate(fitted.model, digits, "test")
+    assert accuracy > 0.93
+    assert loss < 0.3
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
+def test_every_optimizer_learns(few: Data, name: str) -> None:
+    """Each optimizer brings the training loss down."""
+    momentum = 0.9 if name == "sgd" else None
+    run = settings(epochs=4, augmentation=LIGHT)
+    run.optimizer = Optimizer(
+        name=name, lr=0.05 if name == "sgd" else 3e-3, momentum=momentum, weight_decay=1e-4
+    )
+    history = fit(run, few).history
+    assert history[-1].train_loss < history[0].train_loss - 0.2
+
+
+REPEAT = """
+import json, sys, torch
+from dataclasses import asdict
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_fit import LIGHT, CPU, measured, repeated_run
+from sweeper.schema import Dataset
+from sweeper.training.data import load
+from sweeper.training.fit import fit
+print(json.dumps(measured(fit(repeated_run(), load(Dataset(), CPU)))))
+"""
+
+
+def repeated_run() -> Run:
+    run = settings(epochs=3, seed=7, augmentation=replace(LIGHT, hflip=0.5), model=Model(batch_norm=True))
+    run.training.n_threads = 1
+    return run
+
+
+def test_same_seed_same_history(digits: Data, few: Data) -> None:
+    """A run repeats to the last bit, after five other runs in the process and in a new one."""
+    first = measured(fit(repeated_run(), digits))
+    for seed in range(5):
+        fit(settings(epochs=1, seed=seed, augmentation=LIGHT), few)
+    assert measured(fit(repeated_run(), digits)) == first
+    command = [sys.executable, "-c", REPEAT, str(__file__).rpartition("/")[0]]
+    fresh = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert json.loads(fresh.stdout) == first
+
+
+def test_seed_decides(few: Data) -> None:
+    """Another seed gives another history."""
+    assert measured(fit(settings(seed=1), few)) != measured(fit(settings(seed=2), few))
+
+
+def test_data_stays_as_it_was(few: Data) -> None:
+    """Training with every augmentation leaves the shared images untouched."""
+    before = few.train_x.clone()
+    fit(settings(epochs=1, augmentation=LIGHT), few)
+    assert torch.equal(few.train_x, before)
+
+
+def test_every_epoch_is_told(few: Data) -> None:
+    """``on_epoch`` gets each epoch once, in order, as it stands in the history."""
+    told: list[Epoch] = []
+    fitted = fit(settings(epochs=3), few, told.append)
+    assert told == fitted.history
+    assert [epoch.epoch for epoch in told] == [1, 2, 3]
+    for epoch in told:
+        assert 0 <= epoch.train_accuracy <= 1
+        assert 0 <= epoch.val_accuracy <= 1
+        assert epoch.images_per_second * epoch.seconds >= 300
+        assert epoch.peak_memory_mb > 10
+
+
+def test_exception_of_on_epoch_leaves(few: Data) -> None:
+    """What ``on_epoch`` raises ends the training there: that is how a trial is pruned."""
+    told: list[int] = []
+
+    def stop(epoch: Epoch) -> None:
+        told.append(epoch.epoch)
+        if epoch.epoch == 2:
+            raise LookupError("pruned")
+
+    with pytest.raises(LookupError, match="pruned"):
+        fit(settings(epochs=5), few, stop)
+    assert told == [1, 2]
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
+def test_stops_early(few: Data, monitor: str) -> None:
+    """After ``patience`` epochs without an improvement of ``min_delta`` the training ends."""
+    run = settings(epochs=20)
+    run.training.early_stopping = replace(
+        run.training.early_stopping, monitor=monitor, patience=2, min_delta=100.0
+    )
+    fitted = fit(run, few)
+    assert len(fitted.history) == 3
+    assert fitted.stopped_early
+
+
+def test_patience_null_never_stops(few: Data) -> None:
+    """Without patience all epochs run."""
+    run = settings(epochs=8)
+    run.optimizer.lr = 1e-9
+    run.training.early_stopping.patience = None
+    fitted = fit(run, few)
+    assert (len(fitted.history), fitted.stopped_early) == (8, False)
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
+def test_best_weights_are_kept(few: Data, monitor: str) -> None:
+    """The model has the weights, and the running statistics, of the best epoch, not of the last."""
+    run = settings(epochs=8, model=Model(batch_norm=True))
+    run.optimizer.lr = 0.02
+    run.training.early_stopping = replace(run.training.early_stopping, monitor=monitor, patience=None)
+    fitted = fit(run, few)
+    best = fitted.history[fitted.best_epoch - 1]
+    values = [getattr(epoch, monitor) for epoch in fitted.history]
+    assert getattr(best, monitor) == (min(values) if monitor == "val_loss" else max(values))
+    assert evaluate(fitted.model, few, "val") == (best.val_loss, best.val_accuracy)
+
+
+def test_divergence_is_told_and_ends_the_training(few: Data) -> None:
+    """An epoch with a loss that is no number is reported as it is, and is the last."""
+    run = settings(epochs=9)
+    run.optimizer = Optimizer(name="sgd", lr=1e30)
+    told: list[Epoch] = []
+    fitted = fit(run, few, told.append)
+    assert fitted.diverged
+    assert told[-1].diverged
+    assert len(fitted.history) == len(told) < 9
+    assert fitted.best_epoch == 1
+
+
+@pytest.mark.parametrize("n", [1, 33, 64, 65])
+def test_all_images_train(few: Data, n: int) -> None:
+    """A last batch that is smaller trains too, and one of a single image does not break batch norm."""
+    data = replace(few, train_x=few.train_x[:n], train_y=few.train_y[:n])
+    fitted = fit(settings(epochs=1, model=Model(batch_norm=True)), data)
+    assert math.isfinite(fitted.history[0].train_loss)
+    assert fitted.history[0].train_accuracy * n == pytest.approx(round(fitted.history[0].train_accuracy * n))
+
+
+def test_batch_of_everything_is_one_step(few: Data) -> None:
+    """A batch larger than the data is one step of plain gradient descent on all of it."""
+    run = settings(epochs=2, model=Model(dropout=0.0))
+    run.training.batch_size = 1000
+    run.optimizer = Optimizer(name="sgd", lr=1e-8)
+    first, second = fit(run, few).history
+    assert first.train_loss == pytest.approx(second.train_loss, abs=1e-5)
+
+
+def test_rate_follows_the_schedule(few: Data) -> None:
+    """Each epoch tells the rate that it trained with."""
+    history = fit(settings(epochs=4, scheduler=Scheduler(name="step", step_size=2, gamma=0.1)), few).history
+    assert [epoch.lr for epoch in history] == pytest.approx([3e-3, 3e-3, 3e-4, 3e-4])
+
+
+def test_plateau_listens_to_the_monitor(few: Data) -> None:
+    """``plateau`` lowers the rate when the monitored quantity stands still."""
+    run = settings(epochs=4, scheduler=Scheduler(name="plateau", factor=0.5, patience=0))
+    run.optimizer.lr = 1e-7
+    run.training.early_stopping.patience = None
+    assert fit(run, few).history[-1].lr < 1e-7
+
+
+def test_bfloat16_learns(few: Data) -> None:
+    """Forced bfloat16 trains on the CPU too, and differs from float32."""
+    plain, short = settings(epochs=4), settings(epochs=4)
+    short.training.precision = "bfloat16"
+    histories = fit(plain, few).history, fit(short, few).history
+    assert histories[0] != histories[1]
+    assert histories[1][-1].train_loss < histories[1][0].train_loss
+
+
+def test_threads_are_given_back(few: Data) -> None:
+    """A run computes with its number of threads, and leaves the process as it was."""
+    run, seen = settings(epochs=1), []
+    run.training.n_threads = 2
+    fit(run, few, lambda epoch: seen.append(torch.get_num_threads()))
+    assert seen == [2]
+    assert torch.get_num_threads() == 1
+
+
+def test_evaluate_is_plain_cross_entropy(digits: Data) -> None:
+    """Evaluation is the mean over all images of the part, with the model as it predicts."""
+    run = settings(epochs=1, loss=Loss(label_smoothing=0.3, class_weights="balanced"))
+    fitted = fit(run, digits)
+    images = (digits.test_x / 255 - digits.mean.view(1, -1, 1, 1)) / digits.std.view(1, -1, 1, 1)
+    logits = fitted.model.eval()(images)
+    loss, accuracy = evaluate(fitted.model, digits)
+    assert loss == pytest.approx(cross_entropy(logits, digits.test_y).item(), rel=1e-4)
+    assert accuracy == pytest.approx((logits.argmax(1) == digits.test_y).float().mean().item())
+
+
+def test_evaluate_of_nothing_is_no_number(few: Data) -> None:
+    """Without a test part there is no test loss."""
+    model = fit(settings(epochs=1), few).model
+    assert all(math.isnan(value) for value in evaluate(model, replace(few, test_y=few.test_y[:0])))
+
+
+def test_balanced_weights_are_those_of_scikit_learn() -> None:
+    """``balanced`` weighs classes by how rare they are."""
+    labels = torch.tensor([0, 0, 0, 0, 1, 2, 2])
+    logits = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels.numpy())
+    given = build_loss(Loss(class_weights=list(expected)), labels, 3, CPU)(logits, labels)
+    balanced = build_loss(Loss(class_weights="balanced"), labels, 3, CPU)(logits, labels)
+    torch.testing.assert_close(balanced, given)
+    torch.testing.assert_close(
+        balanced, cross_entropy(logits, labels, torch.tensor(expected, dtype=torch.float32))
+    )
+
+
+def test_label_smoothing_is_torchs_own() -> None:
+    """Smoothing is that of torch's cross entropy."""
+    labels, logits = torch.tensor([0, 2, 1]), torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+    smoothed = build_loss(Loss(label_smoothing=0.2), labels, 3, CPU)(logits, labels)
+    torch.testing.assert_close(smoothed, cross_entropy(logits, labels, label_smoothing=0.2))
+
+
+@pytest.mark.parametrize("weights", [[1.0, 2.0], "blanced"])
+def test_weights_must_suit_the_classes(few: Data, weights: Any) -> None:
+    """A weight too few is refused with the number that there must be."""
+    with pytest.raises(BadInput, match=r"loss\.class_weights=.*a weight for each of the 10 classes"):
+        fit(settings(loss=Loss(class_weights=weights)), few)
+
+
+def test_device_by_name() -> None:
+    """``cpu`` is always there, and ``auto`` is what the machine has."""
+    assert resolve_device("cpu") == CPU
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("gpu", "there is no such device"), ("cuda:99", "this machine has"), ("meta", "is not supported")],
+)
+def test_missing_device_is_refused(name: str, reason: str) -> None:
+    """A device that this machine lacks is refused by its key."""
+    with pytest.raises(BadInput, match=rf"device={name}: .*{reason}"):
+        resolve_device(name)
+
+
+@pytest.mark.slow
+def test_compiled_model_learns_the_same(few: Data) -> None:
+    """``training.compile`` changes the speed, not what is learned."""
+    plain, compiled = (
+        settings(epochs=2, model=Model(dropout=0.0)),
+        settings(epochs=2, model=Model(dropout=0.0)),
+    )
+    compiled.training = Training(epochs=2, compile=True)
+    histories = fit(plain, few).history, fit(compiled, few).history
+    assert histories[1][-1].val_loss == pytest.approx(histories[0][-1].val_loss, rel=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_repeats_and_learns() -> None:
+    """On a GPU a run repeats to the last bit too, and learns as on the CPU."""
+    device = resolve_device("cuda")
+    data = load(Dataset(), device)
+    run = settings(epochs=10, device="cuda", augmentation=LIGHT, model=Model(batch_norm=True))
+    first, second = fit(run, data), fit(run, data)
+    assert measured(first) == measured(second)
+    assert evaluate(first.model, data)[1] > 0.9

@@ -1,0 +1,335 @@
+"""Reading images from files, and dividing them into parts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sweeper.errors import BadInput
+from sweeper.schema import Dataset
+from sweeper.training import images
+
+COLOURS = {"cat": (200, 30, 30), "dog": (30, 200, 30), "owl": (30, 30, 200)}
+
+
+def save(file: Path, colour: tuple[int, int, int] = (90, 90, 90), size: tuple[int, int] = (20, 12)) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(file)
+
+
+def fill(
+    root: Path, n: int = 5, suffix: str = "png", classes: tuple[str, ...] = ("cat", "dog", "owl")
+) -> Path:
+    for name in classes:
+        for i in range(n):
+            save(root / name / f"{i}.{suffix}", COLOURS[name])
+    return root
+
+
+def folder(path: Path, image_size: int | None = 8, **settings: object) -> Dataset:
+    return Dataset(name="image_folder", path=str(path), image_size=image_size, **settings)  # type: ignore[arg-type]
+
+
+def test_digits_have_their_own_size_and_full_contrast() -> None:
+    """The digits are 1,797 grey images of 8 × 8 pixels from 0 to 255."""
+    digits = images.read(Dataset())
+    assert digits.pixels.shape == (1797, 8, 8, 1)
+    assert digits.pixels.dtype == np.uint8
+    assert (digits.pixels.min(), digits.pixels.max()) == (0, 255)
+    assert digits.labels.dtype == np.int64
+    assert digits.classes == tuple("0123456789")
+    assert digits.part is None
+    assert digits.files is None
+
+
+@pytest.mark.parametrize("size", [4, 32])
+def test_digits_are_scaled(size: int) -> None:
+    """Digits of another size show the same picture: their mean brightness stays."""
+    small, scaled = images.read(Dataset()), images.read(Dataset(image_size=size))
+    assert scaled.pixels.shape == (1797, size, size, 1)
+    means = small.pixels.mean((1, 2, 3)), scaled.pixels.mean((1, 2, 3))
+    np.testing.assert_allclose(*means, atol=12)
+
+
+def test_folder_of_classes(tmp_path: Path) -> None:
+    """Each image has the class of its folder, however deep it lies, whatever its format."""
+    fill(tmp_path, n=2)
+    save(tmp_path / "cat" / "deep" / "er" / "x.JPG", COLOURS["cat"])
+    save(tmp_path / "owl" / ".hidden.png")
+    (tmp_path / "owl" / "notes.txt").write_text("no image")
+    (tmp_path / ".cache").mkdir()
+    found = images.read(folder(tmp_path))
+    assert found.classes == ("cat", "dog", "owl")
+    assert found.labels.tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert found.pixels.shape == (7, 8, 8, 3)
+    for pixels, label in zip(found.pixels, found.labels, strict=True):
+        assert np.abs(pixels.astype(int) - COLOURS[found.classes[label]]).max() < 6
+    assert found.files is not None
+    assert found.files[2].endswith("x.JPG")
+
+
+def test_folder_size_defaults_to_64(tmp_path: Path) -> None:
+    """Without ``image_size`` the images of a folder are 64 pixels wide and high."""
+    assert images.read(folder(fill(tmp_path, n=1), image_size=None)).pixels.shape[1:] == (64, 64, 3)
+
+
+def test_middle_is_cut_out(tmp_path: Path) -> None:
+    """The shorter side is scaled to the size and the middle of the longer one kept."""
+    fill(tmp_path, n=1)
+    strip = np.zeros((10, 30, 3), dtype=np.uint8)
+    strip[:, 10:20] = 255
+    Image.fromarray(strip).save(tmp_path / "cat" / "0.png")
+    assert images.read(folder(tmp_path, 10)).pixels[0].min() == 255
+
+
+def test_shrinking_does_not_alias(tmp_path: Path) -> None:
+    """A fine checkerboard shrinks to even grey, not to stripes."""
+    fill(tmp_path, n=1)
+    board = np.indices((128, 128)).sum(0) % 2 * 255
+    Image.fromarray(board.astype(np.uint8)).save(tmp_path / "cat" / "0.png")
+    middle = images.read(folder(tmp_path, 8)).pixels[0, 1:-1, 1:-1].astype(int)
+    assert np.abs(middle - 127).max() <= 2
+
+
+def test_photos_stand_upright(tmp_path: Path) -> None:
+    """A photo that its EXIF data calls turned is turned back."""
+    fill(tmp_path, n=1)
+    upright = np.zeros((16, 16, 3), dtype=np.uint8)
+    upright[:8] = 255
+    photo = Image.fromarray(np.rot90(upright).copy())
+    exif = photo.getexif()
+    exif[0x0112] = 6  # the camera was turned by 90 degrees
+    photo.save(tmp_path / "cat" / "0.jpg", exif=exif, quality=95)
+    (tmp_path / "cat" / "0.png").unlink()
+    shown = images.read(folder(tmp_path, 16)).pixels[0]
+    assert shown[:6].min() > 200
+    assert shown[10:].max() < 50
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "I;16"])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    """Grey, palette, transparent, black-and-white and 16-bit images are read, as bright as they were."""
+    fill(tmp_path, n=1)
+    if mode == "I;16":
+        image = Image.fromarray(np.full((9, 9), 120 * 257, dtype=np.uint16))
+    else:
+        image = Image.new("L", (9, 9), 255 if mode == "1" else 120).convert(mode)
+    image.save(tmp_path / "cat" / "0.png")
+    pixels = images.read(folder(tmp_path)).pixels[0]
+    np.testing.assert_allclose(pixels, 255 if mode == "1" else 120, atol=2)
+
+
+def test_transparent_palette_is_read(tmp_path: Path) -> None:
+    """A palette image with transparency in bytes is read without a warning."""
+    fill(tmp_path, n=1)
+    palette = Image.new("L", (9, 9), 120).convert("P")
+    palette.save(tmp_path / "cat" / "0.png", transparency=bytes([0, 128, 255]))
+    assert images.read(folder(tmp_path)).pixels.shape == (3, 8, 8, 3)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_parts_of_the_folder_stay(tmp_path: Path, name: str) -> None:
+    """What lies in train, val and test is used as just that."""
+    for part, n in (("train", 4), (name, 2), ("test", 3)):
+        fill(tmp_path / part, n)
+    found = images.read(folder(tmp_path))
+    assert found.part is not None
+    assert np.bincount(found.part).tolist() == [12, 6, 9]
+    train, val, test = images.split(found, folder(tmp_path))
+    assert [len(train), len(val), len(test)] == [12, 6, 9]
+    assert found.files is not None
+    assert all(f"/{name}/" in found.files[i] for i in val)
+
+
+def test_missing_part_is_taken_from_train(tmp_path: Path) -> None:
+    """Where a folder has train and test alone, validation is split from train, and test is untouched."""
+    fill(tmp_path / "train", 5)
+    fill(tmp_path / "test", 2)
+    found = images.read(folder(tmp_path))
+    train, val, test = images.split(found, folder(tmp_path))
+    assert [len(train), len(val), len(test)] == [12, 3, 6]
+    assert found.files is not None
+    assert all("/test/" in found.files[i] for i in test)
+    assert not any("/test/" in found.files[i] for i in [*train, *val])
+
+
+def test_class_may_be_called_train(tmp_path: Path) -> None:
+    """A folder ``train`` beside other classes is a class of trains."""
+    for name in ("car", "plane", "train"):
+        save(tmp_path / name / "0.png")
+    assert images.read(folder(tmp_path)).classes == ("car", "plane", "train")
+
+
+def test_parts_must_have_the_same_classes(tmp_path: Path) -> None:
+    """A class that one part lacks is an error that names it."""
+    fill(tmp_path / "train")
+    fill(tmp_path / "val", classes=("cat", "dog"))
+    with pytest.raises(BadInput, match=r"dataset\.path.*classes in val and in train differ: owl"):
+        images.read(folder(tmp_path))
+
+
+def test_parts_need_train(tmp_path: Path) -> None:
+    """Parts without train cannot be trained on."""
+    fill(tmp_path / "val")
+    fill(tmp_path / "test")
+    with pytest.raises(BadInput, match=r"has val, but no train"):
+        images.read(folder(tmp_path))
+
+
+def test_parts_and_classes_do_not_mix(tmp_path: Path) -> None:
+    """Classes beside train and val are refused, not silently ignored."""
+    for name in ("train", "val"):
+        fill(tmp_path / name)
+    fill(tmp_path, classes=("owl",))
+    with pytest.raises(BadInput, match=r"holds the parts train, val and beside them owl"):
+        images.read(folder(tmp_path))
+
+
+def test_folder_must_exist(tmp_path: Path) -> None:
+    """A path that leads nowhere, or to a file, is an error on ``dataset.path``."""
+    with pytest.raises(BadInput, match=r"dataset\.path=.*nowhere: there is no such folder"):
+        images.read(folder(tmp_path / "nowhere"))
+    save(tmp_path / "file.png")
+    with pytest.raises(BadInput, match=r"is a file, not a folder"):
+        images.read(folder(tmp_path / "file.png"))
+    with pytest.raises(BadInput, match=r"dataset\.path=null: image_folder needs it"):
+        images.read(Dataset(name="image_folder"))
+
+
+def test_folder_must_hold_classes(tmp_path: Path) -> None:
+    """A folder without classes, with one, without images or with an empty class is refused by name."""
+    save(tmp_path / "flat" / "0.png")
+    with pytest.raises(BadInput, match=r"flat has no class folders"):
+        images.read(folder(tmp_path / "flat"))
+    fill(tmp_path / "one", classes=("cat",))
+    with pytest.raises(BadInput, match=r"one has one class folder only \(cat\)"):
+        images.read(folder(tmp_path / "one"))
+    for name in ("a", "b"):
+        (tmp_path / "bare" / name).mkdir(parents=True)
+    with pytest.raises(BadInput, match=r"there are no image files in .*bare"):
+        images.read(folder(tmp_path / "bare"))
+    fill(tmp_path / "some", classes=("cat", "dog"))
+    (tmp_path / "some" / "owl").mkdir()
+    with pytest.raises(BadInput, match=r"there are no images in .*some/owl"):
+        images.read(folder(tmp_path / "some"))
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    """Damaged files end the reading with their number and the first five names."""
+    fill(tmp_path, n=8, suffix="jpg")
+    for i in range(7):
+        (tmp_path / "dog" / f"{i}.jpg").write_bytes(b"no image")
+    with pytest.raises(BadInput, match=r"7 files are no readable images: .*dog/0\.jpg.*dog/4\.jpg") as caught:
+        images.read(folder(tmp_path))
+    assert "5.jpg" not in str(caught.value)
+    assert "dataset.skip_unreadable=true" in str(caught.value)
+
+
+def test_unreadable_files_are_skipped_if_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With ``skip_unreadable`` a truncated and an empty file are left out, and the log names them."""
+    fill(tmp_path, n=3, suffix="jpg")
+    truncated = tmp_path / "cat" / "1.jpg"
+    truncated.write_bytes(truncated.read_bytes()[:-200])
+    (tmp_path / "owl" / "0.jpg").write_bytes(b"")
+    with caplog.at_level(logging.WARNING):
+        found = images.read(folder(tmp_path, skip_unreadable=True))
+    assert found.labels.tolist() == [0, 0, 1, 1, 1, 2, 2]
+    assert found.files is not None
+    assert [Path(file).name for file in found.files[:2]] == ["0.jpg", "2.jpg"]
+    assert "2 files are no readable images, skipped" in caplog.text
+    assert str(truncated) in caplog.text
+
+
+def test_class_without_readable_image_is_refused(tmp_path: Path) -> None:
+    """Skipping never makes a class vanish."""
+    fill(tmp_path, n=1)
+    (tmp_path / "dog" / "0.png").write_bytes(b"")
+    with pytest.raises(BadInput, match=r"no image of class dog can be read"):
+        images.read(folder(tmp_path, skip_unreadable=True))
+
+
+def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
+    """Equal data has one fingerprint; another pixel or class name gives another."""
+    first = images.fingerprint(images.read(folder(fill(tmp_path / "a"))))
+    assert first == images.fingerprint(images.read(folder(fill(tmp_path / "b"))))
+    save(tmp_path / "b" / "cat" / "0.png", (201, 30, 30))
+    assert first != images.fingerprint(images.read(folder(tmp_path / "b")))
+    (tmp_path / "a" / "cat").rename(tmp_path / "a" / "bat")
+    assert first != images.fingerprint(images.read(folder(tmp_path / "a")))
+
+
+def test_stamp_follows_the_files(tmp_path: Path) -> None:
+    """A file that is added or written anew changes the stamp; looking does not."""
+    fill(tmp_path)
+    first = images.stamp(folder(tmp_path))
+    assert images.stamp(folder(tmp_path)) == first
+    os.utime(tmp_path / "cat" / "0.png", ns=(1, 1))
+    second = images.stamp(folder(tmp_path))
+    save(tmp_path / "cat" / "new.png")
+    assert len({first, second, images.stamp(folder(tmp_path))}) == 3
+
+
+def test_split_is_disjoint_complete_and_stratified() -> None:
+    """Every image is in one part, and every class in each part in proportion."""
+    digits = images.read(Dataset())
+    parts = images.split(digits, Dataset())
+    assert sorted(np.concatenate(parts)) == list(range(1797))
+    for part, fraction in zip(parts, (0.6, 0.2, 0.2), strict=True):
+        shares = np.bincount(digits.labels[part]) / np.bincount(digits.labels)
+        np.testing.assert_allclose(shares, fraction, atol=0.01)
+
+
+def test_split_depends_on_its_seed_alone() -> None:
+    """One ``split_seed`` gives one split, another gives another."""
+    digits = images.read(Dataset())
+    first, again = images.split(digits, Dataset()), images.split(digits, Dataset())
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[1], images.split(digits, Dataset(split_seed=1))[1])
+
+
+def test_split_without_test_part() -> None:
+    """``test_fraction=0`` leaves the test part empty."""
+    train, val, test = images.split(images.read(Dataset()), Dataset(test_fraction=0.0))
+    assert len(test) == 0
+    assert len(train) + len(val) == 1797
+
+
+@pytest.mark.parametrize("val_fraction", [0.01, 0.2, 0.79])
+def test_smallest_class_is_in_every_part(tmp_path: Path, val_fraction: float) -> None:
+    """Three images of a class suffice for three parts, whatever the fractions."""
+    found = images.read(folder(fill(tmp_path, n=3)))
+    for part in images.split(found, folder(tmp_path, val_fraction=val_fraction)):
+        assert found.labels[part].tolist() == [0, 1, 2]
+
+
+def test_class_that_is_too_small_is_named(tmp_path: Path) -> None:
+    """A class that cannot be in every part is an error with its name and number of images."""
+    fill(tmp_path, n=3)
+    (tmp_path / "dog" / "2.png").unlink()
+    found = images.read(folder(tmp_path))
+    with pytest.raises(BadInput, match=r"class dog has 2 images, but train, val, test need one each"):
+        images.split(found, folder(tmp_path))
+    assert len(images.split(found, folder(tmp_path, test_fraction=0.0))[1]) == 3
+
+
+def test_fractions_must_leave_something() -> None:
+    """Fractions that add up to everything are refused."""
+    with pytest.raises(BadInput, match=r"dataset\.val_fraction=0\.5: with dataset\.test_fraction=0\.5"):
+        images.split(images.read(Dataset()), Dataset(val_fraction=0.5, test_fraction=0.5))
+
+
+def test_torch_is_not_imported(tmp_path: Path) -> None:
+    """Reading and splitting the data never imports torch."""
+    code = (
+        "import sys; from sweeper.training import images; from sweeper.schema import Dataset;"
+        f"d = Dataset(name='image_folder', path={str(fill(tmp_path))!r}); images.split(images.read(d), d);"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,160 @@
+"""Optimizers and schedules."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sweeper.schema import Model, Optimizer, Scheduler
+from sweeper.training.model import build
+from sweeper.training.optim import build_optimizer, build_scheduler
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return build(Model(batch_norm=True), 1, 8, 10)
+
+
+def rates(
+    scheduler: Scheduler, epochs: int, metrics: list[float] | None = None, monitor: str = "val_loss"
+) -> list[float]:
+    """The learning rate of each epoch, beginning at 1."""
+    optimizer = build_optimizer(Optimizer(lr=1.0), network())
+    schedule = build_scheduler(scheduler, optimizer, epochs, monitor)
+    seen = []
+    for metric in metrics or [0.0] * epochs:
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step(metric)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        (Optimizer(name="sgd", momentum=0.9), torch.optim.SGD),
+        (Optimizer(name="adam"), torch.optim.Adam),
+        (Optimizer(name="adamw"), torch.optim.AdamW),
+        (Optimizer(name="rmsprop", momentum=0.8), torch.optim.RMSprop),
+    ],
+)
+def test_optimizer_is_torchs_own(settings: Optimizer, kind: type[torch.optim.Optimizer]) -> None:
+    """A step changes the weights to just what torch's plain optimizer makes of them."""
+    settings.weight_decay, settings.lr = 0.01, 0.003
+    models = network(), network()
+    momentum = {} if settings.momentum is None else {"momentum": settings.momentum}
+    plain = kind(models[1].parameters(), lr=0.003, weight_decay=0.01, foreach=False, **momentum)
+    optimizer = build_optimizer(settings, models[0])
+    assert type(optimizer) is kind
+    images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        for model, stepper in zip(models, (optimizer, plain), strict=True):
+            model.eval()
+            stepper.zero_grad()
+            model(images).logsumexp(1).sum().backward()
+            stepper.step()
+    for ours, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_momentum_is_zero_unless_asked() -> None:
+    """``momentum=null`` is none."""
+    for name in ("sgd", "rmsprop"):
+        assert build_optimizer(Optimizer(name=name), network()).param_groups[0]["momentum"] == 0
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_momentum_without_effect_is_told(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Momentum for an optimizer that has none is said to have no effect."""
+    with caplog.at_level(logging.WARNING):
+        build_optimizer(Optimizer(name=name, momentum=0.9), network())
+    assert f"optimizer.momentum=0.9 has no effect: {name} has none" in caplog.text
+
+
+def test_every_parameter_is_in_one_group() -> None:
+    """All parameters train exactly once, whatever the groups; those that are frozen do not."""
+    for factor in (1.0, 10.0):
+        for decays in (True, False):
+            model = network()
+            frozen = next(model.parameters()).requires_grad_(False)
+            settings = Optimizer(head_lr_factor=factor, decay_norm_and_bias=decays, weight_decay=0.1)
+            groups = build_optimizer(settings, model).param_groups
+            ids = [id(parameter) for group in groups for parameter in group["params"]]
+            assert sorted(ids) == sorted(id(p) for p in model.parameters() if p is not frozen)
+
+
+def test_head_has_its_own_rate() -> None:
+    """The head learns at ``head_lr_factor`` times the rate; the first group is the body's."""
+    model = network()
+    body, head = build_optimizer(Optimizer(lr=0.01, head_lr_factor=100), model).param_groups
+    assert (body["lr"], head["lr"]) == (0.01, 1.0)
+    assert {id(p) for p in head["params"]} == {id(p) for p in model.head.parameters()}
+
+
+def test_biases_and_norms_are_spared_decay() -> None:
+    """Without ``decay_norm_and_bias`` only the weights of convolutions and linear layers decay."""
+    model = network()
+    groups = build_optimizer(Optimizer(weight_decay=0.1, decay_norm_and_bias=False), model).param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            assert (decay[id(layer.weight)], decay[id(layer.bias)]) == (0.1, 0.0)
+        if isinstance(layer, nn.BatchNorm2d):
+            assert (decay[id(layer.weight)], decay[id(layer.bias)]) == (0.0, 0.0)
+
+
+def test_constant_rate() -> None:
+    """``none`` never changes the rate."""
+    assert rates(Scheduler(), 4) == [1.0] * 4
+
+
+def test_step_falls_every_step_size() -> None:
+    """``step`` multiplies the rate by gamma after every ``step_size`` epochs."""
+    assert rates(Scheduler(name="step", step_size=2, gamma=0.5), 6) == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("t_max", [None, 4])
+def test_cosine_falls_to_its_minimum(t_max: int | None) -> None:
+    """``cosine`` follows its curve over ``t_max`` epochs, by default all of them."""
+    expected = [0.1 + 0.9 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
+    assert rates(Scheduler(name="cosine", t_max=t_max, eta_min=0.1), 4) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("monitor", "sign"), [("val_loss", 1.0), ("val_accuracy", -1.0)])
+def test_plateau_follows_the_monitored_quantity(monitor: str, sign: float) -> None:
+    """``plateau`` falls after more than ``patience`` epochs without a lower loss, or a higher accuracy."""
+    scheduler = Scheduler(name="plateau", factor=0.1, patience=1)
+    improving = [sign * metric for metric in (9.0, 8.0, 7.0, 6.0, 5.0, 4.0)]
+    assert rates(scheduler, 6, improving, monitor) == [1.0] * 6
+    stuck = [sign * metric for metric in (4.0, 5.0, 5.0, 5.0, 5.0, 5.0)]
+    assert rates(scheduler, 6, stuck, monitor) == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("given", "after"),
+    [
+        ({"name": "none"}, [1.0, 1.0, 1.0, 1.0]),
+        ({"name": "step", "step_size": 2, "gamma": 0.5}, [1.0, 1.0, 0.5, 0.5]),
+        ({"name": "plateau", "patience": 0, "factor": 0.5}, [1.0, 1.0, 0.5, 0.25]),
+        ({"name": "cosine"}, [(1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]),
+    ],
+)
+def test_warmup_comes_before_any_schedule(given: dict[str, Any], after: list[float]) -> None:
+    """The rate grows linearly to its full height, and from there the schedule runs as without a warmup."""
+    assert rates(Scheduler(warmup_epochs=3, **given), 7) == pytest.approx([0.25, 0.5, 0.75, *after])
+
+
+def test_schedule_keeps_the_heads_factor() -> None:
+    """The head's rate stays its multiple of the body's throughout."""
+    optimizer = build_optimizer(Optimizer(lr=0.01, head_lr_factor=10), network())
+    schedule = build_scheduler(Scheduler(name="cosine", warmup_epochs=2), optimizer, 6)
+    for _ in range(5):
+        body, head = optimizer.param_groups
+        assert head["lr"] == pytest.approx(10 * body["lr"])
+        optimizer.step()
+        schedule.step(1.0)
