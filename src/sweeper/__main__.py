@@ -1,4 +1,4 @@
-"""``python -m sweeper``: trains once, searches with ``-m``, or runs one of the verbs best, reproduce, dashboard."""
+"""``python -m sweeper``: trains once, searches with ``-m``, or runs a verb (best, reproduce, dashboard)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def run_hydra() -> None:
     ConfigStore.instance().store(name="schema", node=schema.Run)
     OmegaConf.register_new_resolver("direction", direction, replace=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the error is told in one line below
-    application = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(run.main)
+    application = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(
+        run.main
+    )
     try:
         application()
     except (HydraException, OmegaConfBaseException) as error:

@@ -34,26 +34,40 @@ def bad_override(error: BaseException, overrides: Sequence[str]) -> BadInput:
     Args:
         overrides: the command line's, among which the guilty one is looked for.
     """
+    if isinstance(known := _cause_of_type(error, BadInput), BadInput):
+        return known
     cause = error.__cause__ or error
     full_key = str(getattr(cause, "full_key", None) or "")
-    text = " ".join(f"{error}".split()) or type(error).__name__
+    text, reason = " ".join(str(error).split()), str(cause).strip().partition("\n")[0]
     override = getattr(error, "override", None) or _guilty(text, full_key, overrides)
     key, _, value = override.partition("=")
+    shown = "python -m sweeper --cfg job shows the keys there are"
+    if key.startswith("hydra"):
+        shown = "python -m sweeper --cfg hydra shows the keys there are"
     if names := _available(str(error)):
         return BadInput(key, value, "there is no such option", f"write one of {', '.join(names)}")
-    if "is not in struct" in str(cause) or "not in '" in str(cause):
-        return BadInput(key, value, "there is no such key", _nearest(full_key or key))
-    if cause is not error and "could not be converted" in str(cause):
-        return BadInput(key, value, str(cause).splitlines()[0], "write a value of that type")
-    reason = text if cause is error else f"{text} {str(cause).splitlines()[0]}"
-    return BadInput(key or "command line", value, reason, "python -m sweeper --cfg job shows the keys there are")
+    if "Ambiguous value" in text or "requires --multirun" in text:
+        return BadInput(key, value, "several values need a search", f"write python -m sweeper -m {override}")
+    if "grammar" in text:
+        return BadInput(key, value, reason, "write it in Hydra's override grammar (quotes protect strings)")
+    if "is not in struct" in reason or "not in '" in reason:
+        return BadInput(key, value, "there is no such key", _nearest(full_key or key) or shown)
+    if full_key:
+        return BadInput(key, value, reason, "write a value of the type that is there; " + shown)
+    return BadInput(key or "config", value, reason or type(error).__name__, shown)
+
+
+def _cause_of_type(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _guilty(text: str, full_key: str, overrides: Sequence[str]) -> str:
     """The override that an error text speaks of."""
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
-        if override in text or (key and (key == full_key or f"'{key}" in text)):
+        if override in text or (key and (key == full_key or f"'{key}'" in text or f"'{key}/" in text)):
             return override
     return full_key
 
@@ -62,12 +76,16 @@ def _available(text: str) -> list[str]:
     """The names that Hydra lists behind 'Available options', one a line."""
     _, found, rest = text.partition("Available options in ")
     lines = [line.strip() for line in rest.splitlines()[1:]]
-    return list(takewhile(bool, lines)) if found else []
+    return (
+        list(takewhile(lambda line: line and not line.startswith("Config search path"), lines))
+        if found
+        else []
+    )
 
 
-def _nearest(key: str) -> str:
+def _nearest(key: str) -> str | None:
     from sweeper.schema import Run, flatten
 
     keys = [name for name, _ in flatten(Run())]
     near = get_close_matches(key, keys, n=1) or [k for k in keys if k.startswith(key.partition(".")[0] + ".")]
-    return f"did you mean {near[0]}?" if near else "python -m sweeper --cfg job shows the keys there are"
+    return f"did you mean {near[0]}?" if near else None

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from dataclasses import asdict, replace
-from math import isfinite, nan
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from sweeper.search.trial import Trial, trial
 if TYPE_CHECKING:
     import optuna
 
-    from sweeper.training.fit import Epoch, Fitted
+    from sweeper.training.fit import Epoch
 
 
 def main(config: DictConfig) -> float | list[float]:
@@ -40,6 +40,7 @@ def main(config: DictConfig) -> float | list[float]:
     except BadInput as error:
         if current.number is not None:
             raise
+        record.remove_hydra_files(folder)
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)  # not an Exception: Hydra would print more about that
 
@@ -50,9 +51,9 @@ def to_run(config: DictConfig | dict[str, Any]) -> schema.Run:
     Raises:
         BadInput: for a key that does not exist, a wrong type, or a value out of its range.
     """
-    keys = {item for item in schema.Run.__dataclass_fields__}
+    keys = schema.Run.__dataclass_fields__
     try:
-        known = {key: value for key, value in OmegaConf.create(config).items() if key in keys}  # type: ignore[arg-type]
+        known = {key: value for key, value in OmegaConf.create(config).items() if key in keys}
         run = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema.Run), known))
     except Exception as error:
         raise bad_override(error, []) from error
@@ -92,32 +93,34 @@ def train(run: schema.Run, folder: Path, current: Trial) -> float | list[float]:
         rows.append(asdict(epoch))
         record.write_history(folder, rows)
         show.epoch(epoch)
-        diverged = not (isfinite(epoch.train_loss) and isfinite(epoch.val_loss))
-        current.report(nan if diverged else _score(run, rows, epoch.epoch)[0], epoch.epoch)
+        current.report(nan if epoch.diverged else _scores(run, rows, epoch.epoch)[0], epoch.epoch)
 
-    with _show(run, current) as show:
-        fitted = fit(run, loaded, on_epoch)
-    if fitted.diverged:
-        return [nan] * len(schema.objectives(run.objective)) if isinstance(run.objective, list) else nan
-    scores = _score(run, rows, fitted.best_epoch)
-    result = _result(run, rows, fitted, current)
-    torch.save(fitted.model.state_dict(), _prepared(folder / record.WEIGHTS))
+    try:
+        with _show(run, current) as show:
+            fitted = fit(run, loaded, on_epoch)
+    except Exception as error:  # pruned, or something broke: what was measured is kept
+        if rows:
+            _write_result(folder, run, rows, len(rows), type(error).__name__, current)
+        raise
+    ending = "diverged" if fitted.diverged else "early stopping" if fitted.stopped_early else "all epochs"
+    result = _write_result(folder, run, rows, fitted.best_epoch, ending, current)
+    with record.whole(folder / record.WEIGHTS) as path:
+        torch.save(fitted.model.state_dict(), path)
     if current.number is None:
         result |= _tested(fitted.model, run, loaded)
+        record.write_json(folder / record.RESULT, result)
         show.result(result, folder)
-    record.write_json(folder / record.RESULT, result)
-    for name in ("val_accuracy", "val_loss", "best_epoch", "epochs", "seconds", "images_per_second", "peak_memory_mb"):
-        current.set(name, result[name])
+    scores = [nan] if fitted.diverged else _scores(run, rows, fitted.best_epoch)
     return scores if isinstance(run.objective, list) else scores[0]
 
 
 def settle(run: schema.Run, current: Trial) -> schema.Run:
     """The run with nothing left to the machine or the moment: what ``trial.yaml`` holds."""
-    from sweeper.training.fit import resolve_device
+    from sweeper.training.fit import resolve_device, resolve_precision
 
     device = resolve_device(run.device)
     n_threads = run.training.n_threads or int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
-    precision = run.training.precision
+    precision = resolve_precision(run.training.precision, device)
     path = run.dataset.path and str(Path(run.dataset.path).absolute())
     return replace(
         run,
@@ -133,27 +136,32 @@ def _yaml(run: schema.Run) -> str:
     return head + OmegaConf.to_yaml(OmegaConf.create(asdict(run)))
 
 
-def _score(run: schema.Run, rows: list[dict[str, Any]], epoch: int) -> list[float]:
-    """The objectives' values after an epoch; what a run costs counts up to its end."""
-    totals = {"seconds": sum(row["seconds"] for row in rows)}
-    return [float((totals | rows[epoch - 1] | totals)[name]) for name in schema.objectives(run.objective)]
+def _scores(run: schema.Run, rows: list[dict[str, Any]], epoch: int) -> list[float]:
+    """The objectives' values after an epoch; seconds count up to the last."""
+    values = rows[epoch - 1] | {"seconds": sum(row["seconds"] for row in rows)}
+    return [float(values[name]) for name in schema.objectives(run.objective)]
 
 
-def _result(run: schema.Run, rows: list[dict[str, Any]], fitted: Fitted, current: Trial) -> dict[str, Any]:
-    best = rows[fitted.best_epoch - 1]
-    return {
-        "study": run.study,
-        "trial": current.number,
-        "objective": run.objective,
+def _write_result(
+    folder: Path, run: schema.Run, rows: list[dict[str, Any]], best_epoch: int, ending: str, current: Trial
+) -> dict[str, Any]:
+    """Write ``result.json`` and show it with the trial; ``ending`` says why there are no more epochs."""
+    best = rows[best_epoch - 1]
+    measured = {
         "val_accuracy": best["val_accuracy"],
         "val_loss": best["val_loss"],
-        "best_epoch": fitted.best_epoch,
+        "best_epoch": best_epoch,
         "epochs": len(rows),
-        "stopped_early": fitted.stopped_early,
+        "ending": ending,
         "seconds": sum(row["seconds"] for row in rows),
         "images_per_second": sum(row["images_per_second"] for row in rows) / len(rows),
         "peak_memory_mb": max(row["peak_memory_mb"] for row in rows),
     }
+    for name, value in measured.items():
+        current.set(name, value)
+    result = {"study": run.study, "trial": current.number, "objective": run.objective, **measured}
+    record.write_json(folder / record.RESULT, result)
+    return result
 
 
 def environment(run: schema.Run, fingerprint: str) -> dict[str, Any]:
@@ -216,11 +224,6 @@ def test_best(folder: Path) -> None:
         result |= _tested(model, run, loaded)
         record.write_json(folder / record.RESULT, result)
     print(f"Test accuracy of the best trial: {result['test_accuracy']:.4f}  ({folder})")
-
-
-def _prepared(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def _show(run: schema.Run, current: Trial) -> Any:

@@ -162,7 +162,9 @@ class Limit:
 
 
 def _at_least(low: float, example: str) -> Limit:
-    return Limit(lambda v: isfinite(v) and v >= low, f"must be at least {low:g}", f"write for example {example}")
+    return Limit(
+        lambda v: isfinite(v) and v >= low, f"must be at least {low:g}", f"write for example {example}"
+    )
 
 
 def _above_zero(example: str) -> Limit:
@@ -288,7 +290,10 @@ def validate(run: Run) -> None:
         )
     if run.dataset.name == "image_folder" and run.dataset.path is None:
         raise BadInput(
-            "dataset.path", None, "image_folder needs it", "write dataset.path=FOLDER with one folder per class"
+            "dataset.path",
+            None,
+            "image_folder needs it",
+            "write dataset.path=FOLDER with one folder per class",
         )
 
 
@@ -310,5 +315,7 @@ def objectives(objective: object) -> list[str]:
     """
     names = [objective] if isinstance(objective, str) else objective
     if not isinstance(names, list) or not names or any(name not in DIRECTIONS for name in names):
-        raise BadInput("objective", objective, "there is no such objective", f"write one of {', '.join(DIRECTIONS)}")
+        raise BadInput(
+            "objective", objective, "there is no such objective", f"write one of {', '.join(DIRECTIONS)}"
+        )
     return names

@@ -55,9 +55,7 @@ class OptunaSweeper(Sweeper):
     def __init__(self, **settings: Any) -> None:
         self._settings = settings
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
         self.config = config
         self._task = task_function
@@ -77,7 +75,13 @@ def _optuna(target: str, *arguments: str, **given: Any) -> Mapping[str, Any]:
 
 _SAMPLERS = {
     "tpe": _optuna(
-        "samplers.TPESampler", "n_startup_trials", "n_ei_candidates", "multivariate", "group", "constant_liar", "seed"
+        "samplers.TPESampler",
+        "n_startup_trials",
+        "n_ei_candidates",
+        "multivariate",
+        "group",
+        "constant_liar",
+        "seed",
     ),
     "random": _optuna("samplers.RandomSampler", "seed"),
     "qmc": _optuna("samplers.QMCSampler", "qmc_type", "scramble", "seed"),
@@ -89,7 +93,12 @@ _SAMPLERS = {
     ),
     "grid": _optuna("samplers.GridSampler", "seed"),
     "nsgaii": _optuna(
-        "samplers.NSGAIISampler", "population_size", "mutation_prob", "crossover_prob", "swapping_prob", "seed"
+        "samplers.NSGAIISampler",
+        "population_size",
+        "mutation_prob",
+        "crossover_prob",
+        "swapping_prob",
+        "seed",
     ),
 }
 

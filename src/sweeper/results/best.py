@@ -69,4 +69,7 @@ def show_commands(folder: Path) -> None:
     if (folder / record.BEST / record.CONFIG).exists():
         print(f"Reproduce: python -m sweeper reproduce {study}")
         best = shlex.quote(str(Path(near) / record.BEST))
-        print(f"Change it: python -m sweeper --config-dir {best} --config-name trial training.epochs=50", flush=True)
+        print(
+            f"Change it: python -m sweeper --config-dir {best} --config-name trial training.epochs=50",
+            flush=True,
+        )

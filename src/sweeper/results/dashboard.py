@@ -27,7 +27,9 @@ def serve(port: int, storage_url: str | None) -> None:
 
     journal = Path(record.OUTPUTS, record.JOURNAL)
     if storage_url is None and not journal.exists():
-        raise BadInput("outputs", journal, "there are no studies yet", "run python -m sweeper -m optimizer=adam,sgd")
+        raise BadInput(
+            "outputs", journal, "there are no studies yet", "run python -m sweeper -m optimizer=adam,sgd"
+        )
     _check_port(port)
     storage = open_storage(storage_url or str(journal.absolute()))
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +63,21 @@ def worker_log(folder: Path, index: int) -> Path:
     return folder / _HIDDEN / f"worker-{index}.log"
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
     """Write a file so that readers, and a kill at any moment, find the old content or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str) -> None:
+    with whole(path) as temporary:
+        temporary.write_text(content)
 
 
 def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -177,6 +187,15 @@ def _keep_best(folder: Path, number: int) -> int:
     new.replace(target)
     _remove(old)
     return int(before)
+
+
+def remove_hydra_files(folder: Path) -> None:
+    """Take back what Hydra wrote for a run that was refused, and nothing else."""
+    _remove(folder / ".hydra")
+    for log in folder.glob("*.log"):
+        log.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _remove(*folders: Path) -> None:

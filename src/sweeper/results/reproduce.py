@@ -1,7 +1,8 @@
-"""``python -m sweeper reproduce [STUDY] [--trial N]``: train again from the saved config and compare, bit by bit."""
+"""``python -m sweeper reproduce [STUDY] [--trial N]``: train the saved config again and compare bit by bit."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from dataclasses import asdict
 from pathlib import Path
@@ -38,19 +39,22 @@ def reproduce(name: str | None, number: int | None) -> int:
         saved = list(csv.DictReader(file))
     run = runs.to_run(record.read_yaml(folder / record.CONFIG))
     loaded = data.load(run.dataset, resolve_device(run.device))
-    print(f"Training {folder} again: {len(saved)} epochs with {run.training.n_threads} threads on {run.device}")
+    print(
+        f"Training {folder} again: {len(saved)} epochs with {run.training.n_threads} threads on {run.device}"
+    )
     again: list[dict[str, str]] = []
 
     def on_epoch(epoch: Epoch) -> None:
         again.append({column: repr(value) for column, value in asdict(epoch).items()})
-        print(f"epoch {epoch.epoch}/{len(saved)}: {_difference(saved[len(again) - 1], again[-1]) or 'same'}", flush=True)
+        print(
+            f"epoch {epoch.epoch}/{len(saved)}: {_difference(saved[len(again) - 1], again[-1]) or 'same'}",
+            flush=True,
+        )
         if len(again) == len(saved):
             raise _Enough
 
-    try:
+    with contextlib.suppress(_Enough):
         fit(run, loaded, on_epoch)
-    except _Enough:
-        pass
     now = runs.environment(run, loaded.fingerprint)
     return _verdict(saved, again, _environment(folder), now)
 
@@ -63,7 +67,7 @@ def _trial_folder(name: str | None, number: int | None) -> Path:
     folder = study / (record.BEST if number is None else str(number))
     if not (folder / record.CONFIG).exists() or not (folder / record.HISTORY).exists():
         what = "the best trial" if number is None else f"trial {number}"
-        there = sorted((int(p.parent.name) for p in study.glob(f"[0-9]*/{record.HISTORY}")))
+        there = sorted(int(p.parent.name) for p in study.glob(f"[0-9]*/{record.HISTORY}"))
         known = f"trials {there[0]} … {there[-1]}" if there else "no trials"
         raise BadInput("--trial", number, f"{study} has no saved run of {what}", f"it has {known}")
     return folder
@@ -87,12 +91,13 @@ def _verdict(
     saved: list[dict[str, str]], again: list[dict[str, str]], before: dict[str, Any], now: dict[str, Any]
 ) -> int:
     parts = [i for i, (a, b) in enumerate(zip(saved, again, strict=False), start=1) if _difference(a, b)]
-    if not parts and len(saved) == len(again):
+    is_same = not parts and len(saved) == len(again)
+    changed = {key: (before[key], now[key]) for key in before if before[key] != now.get(key)}
+    if is_same and "data" not in changed:
         print(f"identical: {len(saved)} epochs to the last bit")
         return IDENTICAL
     first = parts[0] if parts else len(again) + 1
-    print(f"different from epoch {first} on")
-    changed = {key: (before[key], now[key]) for key in before if before[key] != now.get(key)}
+    print("the history is the same, but not the data" if is_same else f"different from epoch {first} on")
     for key, (old, new) in changed.items():
         print(f"  {key}: then {old}, now {new}")
     if not changed:

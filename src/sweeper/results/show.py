@@ -65,8 +65,7 @@ class SingleRun(Silent):
             print(f"epoch {epoch.epoch}/{self._n_epochs}: {line}", flush=True)
 
     def result(self, result: dict[str, Any], folder: Path) -> None:
-        early = ", stopped early" if result["stopped_early"] else ""
-        print(f"Best epoch: {result['best_epoch']} of {result['epochs']}{early}")
+        print(f"Best epoch: {result['best_epoch']} of {result['epochs']} ({result['ending']})")
         print(f"Validation accuracy: {result['val_accuracy']:.4f}")
         print(f"Test accuracy: {result['test_accuracy']:.4f}")
         print(f"Folder: {folder}")

@@ -16,7 +16,10 @@ def locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:  # closing would not do where a child was forked meanwhile: it has the file too
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 class LifeSign:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ from sweeper.errors import BadInput
 from sweeper.results import record
 from sweeper.search import study as studies
 from sweeper.search.progress import Progress, summarize
-from sweeper.search.space import COMPOSITION_ERRORS, Space
+from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
 from sweeper.search.trial import Interrupted, Interruption
@@ -52,6 +53,7 @@ def sweep(
     arguments: Sequence[str],
 ) -> optuna.Study:
     """Run a whole sweep: what Hydra calls for ``-m``. Exits with 2, 1 or 130 (143) as the README says."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         search, n_workers, devices = read_settings(settings, master)
         space = Space(master, arguments, context.config_loader)
@@ -206,13 +208,9 @@ def _check(task: TaskFunction, space: Space, search: Search) -> None:
     A task function with an attribute ``check`` (a function of the config) has them checked there too.
     """
     check = getattr(task, "check", None)
-    try:
-        for draw in space.variations():
-            if check is not None:
-                check(draw.config)
-    except COMPOSITION_ERRORS as error:
-        reasons = [line for part in (error.__cause__, error) if part for line in str(part).splitlines() if line.strip()]
-        raise BadInput("-m", " ".join(space.fixed), reasons[0].strip(), "see --cfg job for the keys there are") from error
+    for draw in space.variations():
+        if check is not None:
+            check(draw.config)
     if search.is_grid():
         next(space.points())
 
@@ -229,6 +227,12 @@ class _Process:
     process: BaseProcess
     index: int
     """Its place among the workers; a replacement takes the place, and with it the GPU."""
+    n_told: int = 0
+    """How many of the pool's stop signals it has been told."""
+
+    def is_named(self, worker: str) -> bool:
+        """Whether this is the worker of that name."""
+        return worker.startswith(f"{socket.gethostname()}-{self.process.pid}-")
 
 
 class Pool:
@@ -246,6 +250,9 @@ class Pool:
         self._processes: list[_Process] = []
         self._signums: list[int] = []
         self._n_stillborn = 0
+        self._n_begun = 0
+        self._has_left = False
+        """Whether a worker found nothing more to do."""
 
     def run(self) -> int | None:
         """Keep workers going until the budget is spent.
@@ -260,6 +267,7 @@ class Pool:
                     trials = self._study.get_trials(deepcopy=False)
                     if not self._signums:
                         self._start_missing(trials)
+                    self._tell_to_stop()
                     if not self._processes:
                         break
                     self._progress.update(trials)
@@ -270,7 +278,7 @@ class Pool:
         return self._signums[0] if self._signums else None
 
     def _start_missing(self, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
-        if self._n_stillborn >= _MAX_STILLBORN or studies.is_over(self._search, self._study):
+        if self._n_stillborn >= _MAX_STILLBORN or not self._has_work(trials):
             return
         n_finished = sum(t.state in studies.FINISHED for t in trials)
         n_left = float("inf") if self._search.n_trials is None else self._search.n_trials - n_finished
@@ -278,6 +286,13 @@ class Pool:
         for index in range(self._n_workers):
             if len(self._processes) < n_left and index not in taken:
                 self._processes.append(_Process(self._start(index), index))
+
+    def _has_work(self, trials: Sequence[optuna.trial.FrozenTrial]) -> bool:
+        """Whether another worker would find a trial to run."""
+        if studies.is_over(self._search, self._study) or not studies.has_room(self._search, trials):
+            return False
+        is_grid_used_up = self._search.is_grid() and self._has_left
+        return not is_grid_used_up or any(t.state == TrialState.WAITING for t in trials)
 
     def _start(self, index: int) -> BaseProcess:
         context = multiprocessing.get_context("spawn")
@@ -296,31 +311,38 @@ class Pool:
         return environment
 
     def _bury(self) -> None:
-        """Take the processes that ended off the list; tell the trials of those that died, and why they did."""
+        """Take the processes that ended off the list; tell the trials that they left behind, and why."""
         ended = [p for p in self._processes if not p.process.is_alive()]
-        self._processes = [p for p in self._processes if p not in ended]
-        died = [p for p in ended if p.process.exitcode != 0]
-        if not died:
+        if not ended:
             return
-        reasons = {p.process.pid: _reason(p.process.exitcode) for p in died}
+        self._processes = [p for p in self._processes if p not in ended]
+        self._has_left = self._has_left or any(p.process.exitcode == 0 for p in ended)
         with self._search.lock():
-            running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            by_worker = {
-                name: reason
-                for t in running
-                if (name := t.user_attrs.get("worker"))
-                for pid, reason in reasons.items()
-                if f"-{pid}-" in name
-            }
-            reaped = self._search.queue.reap(self._study, by_worker)
+            workers = {t.user_attrs.get("worker", "") for t in self._study.get_trials(deepcopy=False)}
+            reasons = {worker: _reason(p.process.exitcode) for p in ended for worker in workers if p.is_named(worker)}
+            spared = {worker for p in self._processes for worker in workers if p.is_named(worker)}
+            reaped = self._search.queue.reap(self._study, reasons, spared)
             record.write_results(self._study, self._search.folder)
+        trials = self._study.get_trials(deepcopy=False)
+        tried_again = {t.user_attrs.get("retry_of") for t in trials}
         for number in reaped:
-            log.warning("Trial %d failed: %s. Its parameters are queued again.", number, next(iter(reasons.values())))
-        # A worker that dies again and again before its first trial will not get better.
-        self._n_stillborn = 0 if reaped or self._signums else self._n_stillborn + len(died)
-        if self._n_stillborn >= _MAX_STILLBORN:
-            tail = record.worker_log(self._search.folder, died[0].index)
-            self._progress.fail(f"workers die before their first trial ({reasons[died[0].process.pid]}); see {tail}")
+            rest = "are queued again" if number in tried_again else "are not tried again"
+            log.warning("Trial %d failed: %s. Its parameters %s.", number, trials[number].user_attrs["reason"], rest)
+        self._count_stillborn([p for p in ended if p.process.exitcode != 0], trials)
+
+    def _count_stillborn(self, died: list[_Process], trials: Sequence[optuna.trial.FrozenTrial]) -> None:
+        """Workers that die one after the other before their first trial will not get better."""
+        n_begun = sum(t.state != TrialState.WAITING for t in trials)
+        if n_begun > self._n_begun or self._signums:
+            self._n_stillborn = 0
+        self._n_begun = n_begun
+        workers = {t.user_attrs.get("worker", "") for t in trials}
+        stillborn = [p for p in died if not any(p.is_named(worker) for worker in workers)]
+        self._n_stillborn += len(stillborn)
+        if stillborn and self._n_stillborn >= _MAX_STILLBORN:
+            tail = record.worker_log(self._search.folder, stillborn[0].index)
+            reason = _reason(stillborn[0].process.exitcode)
+            self._progress.fail(f"workers die before their first trial ({reason}); see {tail}")
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -328,10 +350,7 @@ class Pool:
 
         def stop(signum: int, frame: object) -> None:
             self._signums.append(signum)
-            for p in self._processes:
-                if p.process.is_alive():
-                    assert p.process.pid is not None
-                    os.kill(p.process.pid, signal.SIGTERM if len(self._signums) == 1 else signal.SIGKILL)
+            self._tell_to_stop()
 
         before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -339,6 +358,16 @@ class Pool:
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+    def _tell_to_stop(self) -> None:
+        """Pass the signals on to all workers, also to one that was just being started when they came."""
+        for p in self._processes:
+            if p.n_told < len(self._signums):
+                p.n_told = len(self._signums)
+                if p.n_told == 1:
+                    p.process.terminate()
+                else:
+                    p.process.kill()
 
     def _kill_all(self) -> None:
         for p in self._processes:

@@ -11,7 +11,7 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -161,7 +161,9 @@ def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> Non
     for name in {**space, **now["space"]}:
         _check_same_range(name, space.get(name), now["space"].get(name), remedy)
     if before.get("fixed", now["fixed"]) != now["fixed"]:
-        log.warning("%s goes on with other values: %s, before: %s", study.study_name, now["fixed"], before["fixed"])
+        log.warning(
+            "%s goes on with other values: %s, before: %s", study.study_name, now["fixed"], before["fixed"]
+        )
 
 
 def _check_same_range(name: str, before: str | None, now: str | None, remedy: str) -> None:
@@ -172,7 +174,11 @@ def _check_same_range(name: str, before: str | None, now: str | None, remedy: st
     if before == now:
         return
     a, b = json_to_distribution(before), json_to_distribution(now)
-    if type(a) is not type(b) or isinstance(a, CategoricalDistribution) or getattr(a, "log", 0) != getattr(b, "log", 0):
+    if (
+        type(a) is not type(b)
+        or isinstance(a, CategoricalDistribution)
+        or getattr(a, "log", 0) != getattr(b, "log", 0)
+    ):
         raise BadInput(name, _show(now), f"the study was begun with {_show(before)}", remedy)
     log.warning("%s: the bounds are now %s, before: %s", name, _show(now), _show(before))
 
@@ -225,8 +231,19 @@ def is_over(search: Search, study: optuna.Study) -> bool:
 
 
 def failed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that count against max_failure_rate: all failures but those that somebody interrupted."""
-    return [t for t in trials if t.state == TrialState.FAIL and not t.user_attrs.get("interrupted")]
+    """The trials that count against max_failure_rate.
+
+    Not those that somebody interrupted or that died with the whole sweep: it is not known that they would
+    fail. Nor those whose parameters are tried again: the last try counts.
+    """
+    tried_again = {t.user_attrs.get("retry_of") for t in trials}
+    return [
+        t
+        for t in trials
+        if t.state == TrialState.FAIL
+        and t.number not in tried_again
+        and not (t.user_attrs.get("interrupted") or t.user_attrs.get("lost"))
+    ]
 
 
 def has_failed(search: Search, trials: Sequence[FrozenTrial]) -> bool:
@@ -267,11 +284,14 @@ class RetryQueue:
     folder: Path
     max_retries: int
 
-    def reap(self, study: optuna.Study, reasons: Mapping[str, str] | None = None) -> list[int]:
+    def reap(
+        self, study: optuna.Study, reasons: Mapping[str, str] | None = None, spared: Collection[str] = ()
+    ) -> list[int]:
         """Fail the trials whose process is gone, and queue their parameters again.
 
         Args:
             reasons: why a worker died, by its name, where somebody knows.
+            spared: workers whose pool will say it when they die.
 
         Returns:
             the numbers of the trials.
@@ -280,9 +300,12 @@ class RetryQueue:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             worker = trial.user_attrs.get("worker")
             # Without a name it was just being asked for, under this lock, by a process that no longer holds it.
-            if worker is not None and is_alive(record.life_folder(self.folder), worker):
+            if worker in spared or (worker is not None and is_alive(record.life_folder(self.folder), worker)):
                 continue
-            reason = (reasons or {}).get(worker or "", "its process is gone (killed, or the machine went down)")
+            reason = (reasons or {}).get(worker or "")
+            if reason is None:
+                reason = "its process is gone (killed, or the machine went down)"
+                _set_attribute(study, trial.number, "lost", True)
             self.fail_and_queue(study, trial, reason, is_retry=True)
             reaped.append(trial.number)
         return reaped
@@ -291,8 +314,10 @@ class RetryQueue:
         """Queue first, then fail: killed in between, the next one finds the trial RUNNING and its queued copy."""
         n_retries = trial.user_attrs.get("n_retries", 0) + is_retry
         copies = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get("retry_of") == trial.number]
-        if n_retries <= self.max_retries and trial.params and not copies:
-            study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number, "n_retries": n_retries})
+        # A trial that was itself queued may have died before it drew all of its parameters.
+        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        if n_retries <= self.max_retries and params and not copies:
+            study.enqueue_trial(params, user_attrs={"retry_of": trial.number, "n_retries": n_retries})
         _set_attribute(study, trial.number, "reason", reason)
         study.tell(trial.number, state=TrialState.FAIL)
 
@@ -378,7 +403,10 @@ class QuasiRandomSampler(BaseSampler):
         engines = {"sobol": qmc.Sobol, "halton": qmc.Halton}
         if qmc_type not in engines:
             raise BadInput(
-                "hydra.sweeper.sampler.qmc_type", qmc_type, "there is no such sequence", "write sobol or halton"
+                "hydra.sweeper.sampler.qmc_type",
+                qmc_type,
+                "there is no such sequence",
+                "write sobol or halton",
             )
         self._names = sorted(parameters)
         engine = engines[qmc_type](len(self._names), scramble=scramble, rng=seed)
@@ -386,7 +414,9 @@ class QuasiRandomSampler(BaseSampler):
             engine.fast_forward(number)
         self._point = engine.random(1)[0]
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
         return {}
 
     def sample_relative(

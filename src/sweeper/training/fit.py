@@ -229,10 +229,16 @@ def _threads(n_threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """``float32`` or ``bfloat16``; ``auto`` is bfloat16 on GPUs that have it."""
+    if precision != "auto":
+        return precision
+    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
 def _autocast(device: torch.device, precision: str) -> Callable[[], torch.autocast]:
-    enabled = precision == "bfloat16" or (
-        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    )
+    enabled = resolve_precision(precision, device) == "bfloat16"
     return lambda: torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 

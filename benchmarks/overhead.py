@@ -1,0 +1,187 @@
+"""What a trial costs beyond its training: our sweeper beside the official hydra-optuna-sweeper.
+
+    python benchmarks/overhead.py
+
+Every contestant runs constant.py with one worker. A trial's cost is the wall time of a long sweep less that
+of a short one, divided by the trials between: so starting Python and importing Hydra cancel out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+APP = Path(__file__).with_name("constant.py")
+TARGET = 0.5
+"""At most this part of what the official sweeper takes."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release of the official plugin, and what must be installed with it for it to run."""
+
+    name: str
+    requirements: tuple[str, ...]
+
+
+# The stable release. It asks for optuna>=2.10,<3. Its `hydra-core>=1.1.0.dev7` would let pip take a release
+# candidate of Hydra, and Optuna 2.10 cannot open SQLite with SQLAlchemy 2 (its table of versions stays empty: an
+# AssertionError without a message), so both are held back. Installed and run on Python 3.11.
+STABLE = Release("1.3.0", ("hydra-optuna-sweeper==1.3.0", "hydra-core==1.3.*", "sqlalchemy<2"))
+
+# The candidate for the next one, with the Optuna that we use: only Hydra and the sweepers differ.
+CANDIDATE = Release("1.4.0rc3", ("hydra-optuna-sweeper==1.4.0rc3", f"optuna=={version('optuna')}"))
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way to run the app: an interpreter and the overrides that choose sweeper and storage."""
+
+    name: str
+    release: Release | None
+    """None is ours, in the environment of this script."""
+    overrides: tuple[str, ...]
+
+
+OURS = Contestant("ours, journal file", None, ("hydra/sweeper=sweeper_optuna",))
+
+# Memory is its default: nothing but Hydra's folders is written. A file can only be SQLite: `storage` takes a URL
+# and does not instantiate a journal, which Optuna 2.10 has not got anyway.
+_OFFICIAL, _SQLITE = "hydra/sweeper=optuna", "hydra.sweeper.storage=sqlite:///studies.db"
+CONTESTANTS = [
+    OURS,
+    Contestant("official 1.3.0, memory", STABLE, (_OFFICIAL,)),
+    Contestant("official 1.3.0, SQLite file", STABLE, (_OFFICIAL, _SQLITE)),
+    Contestant("official 1.4.0rc3, memory", CANDIDATE, (_OFFICIAL,)),
+    Contestant("official 1.4.0rc3, SQLite file", CANDIDATE, (_OFFICIAL, _SQLITE)),
+]
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    pythons = {c.name: _python(c.release, options.env) for c in CONTESTANTS}
+    for sampler in options.samplers:
+        costs = {c.name: list[float]() for c in CONTESTANTS}
+        for _ in range(options.repeats):
+            for contestant in CONTESTANTS:  # in turn, so that a busy moment of the machine hits all alike
+                few, many = options.n_trials
+                cost = _cost_ms(contestant, pythons[contestant.name], sampler, few, many)
+                costs[contestant.name].append(cost)
+        _print_table(f"{sampler}, trials {options.n_trials[0]} to {options.n_trials[1]}", costs)
+    if options.long:
+        for number, costs in _long_costs_ms(pythons, (100, 1000)).items():
+            _print_table(f"random, around trial {number}", costs)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Overhead per trial, ours and the official sweeper's.")
+    parser.add_argument("--repeats", type=int, default=3, help="of each measurement; the median is printed")
+    parser.add_argument("--n-trials", type=int, nargs=2, default=[20, 120], metavar=("FEW", "MANY"))
+    parser.add_argument("--samplers", nargs="+", default=["random", "tpe"], metavar="SAMPLER")
+    parser.add_argument("--long", action="store_true", help="also what trials 100 and 1,000 cost")
+    parser.add_argument(
+        "--env",
+        type=Path,
+        default=Path(tempfile.gettempdir(), "official-optuna-sweeper"),
+        help="where the official plugin is installed, if it is not there yet (default: %(default)s)",
+    )
+    return parser
+
+
+# --- environments -------------------------------------------------------------------------------------------
+
+
+def _python(release: Release | None, folder: Path) -> Path:
+    """An interpreter that has the release installed; the first call makes it."""
+    if release is None:
+        return Path(sys.executable)
+    home = folder.absolute() / release.name
+    python, installed = home / "bin" / "python", home / "installed.txt"
+    if not installed.exists() or installed.read_text().splitlines() != list(release.requirements):
+        print(f"Installing {' '.join(release.requirements)} into {home}", flush=True)
+        shutil.rmtree(home, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", home], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *release.requirements], check=True)
+        installed.write_text("\n".join(release.requirements))
+    return python
+
+
+# --- measuring ----------------------------------------------------------------------------------------------
+
+
+def _cost_ms(contestant: Contestant, python: Path, sampler: str, few: int, many: int) -> float:
+    """Milliseconds for each of the trials by which the two sweeps differ."""
+    with tempfile.TemporaryDirectory() as folder:
+        short = _sweep(contestant, python, sampler, few, Path(folder, "short"))
+        long = _sweep(contestant, python, sampler, many, Path(folder, "long"))
+    return 1000 * (long - short) / (many - few)
+
+
+def _long_costs_ms(
+    pythons: dict[str, Path], numbers: Sequence[int], reach: int = 50
+) -> dict[int, dict[str, list[float]]]:
+    """Milliseconds from one trial to the next, a mean over ``reach`` trials before and after each number."""
+    costs = {number: dict[str, list[float]]() for number in numbers}
+    for contestant in CONTESTANTS:
+        with tempfile.TemporaryDirectory() as folder:
+            n_trials = max(numbers) + reach + 1
+            _sweep(contestant, pythons[contestant.name], "random", n_trials, Path(folder))
+            begun = dict(_begun(Path(folder)))
+        for number in numbers:
+            seconds = begun[number + reach] - begun[number - reach]
+            costs[number][contestant.name] = [1000 * seconds / (2 * reach)]
+    return costs
+
+
+def _begun(folder: Path) -> Iterator[tuple[int, float]]:
+    """When each trial began: the moment at which Hydra wrote its overrides."""
+    for path in folder.glob("sweep/*/.hydra/overrides.yaml"):
+        yield int(path.parents[1].name), path.stat().st_mtime
+
+
+def _sweep(contestant: Contestant, python: Path, sampler: str, n_trials: int, folder: Path) -> float:
+    """Run a whole sweep as from a terminal, in ``folder``, and return its wall time in seconds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    overrides = [
+        *contestant.overrides,
+        f"hydra/sweeper/sampler={sampler}",
+        f"hydra.sweeper.n_trials={n_trials}",
+        "hydra.sweeper.study_name=constant",
+        "hydra.sweep.dir=sweep",
+    ]
+    started = perf_counter()
+    command = [str(python), str(APP), "-m", *overrides]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=_environment())
+    seconds = perf_counter() - started
+    n_run = sum(path.name.isdigit() for path in Path(folder, "sweep").glob("*"))
+    if done.returncode != 0 or n_run != n_trials:
+        sys.exit(f"{contestant.name}: {n_run} of {n_trials} trials were run\n{done.stdout}{done.stderr}")
+    return seconds
+
+
+def _environment() -> dict[str, str]:
+    """What a terminal has, without what would let one environment see another's packages."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def _print_table(title: str, costs: dict[str, list[float]]) -> None:
+    ours = median(costs[OURS.name])
+    print(f"\n{title:<34} {'ms per trial':>12}  {'from … to':>15}  {'ours / it':>9}  target")
+    for name, values in costs.items():
+        spread = f"{min(values):.1f} … {max(values):.1f}"
+        verdict = "" if name == OURS.name else f"  {ours / median(values):>9.2f}  ≤ {TARGET}"
+        print(f"{name:<34} {median(values):>12.1f}  {spread:>15}{verdict}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The same search twice: by ours, and by Optuna, a DataLoader and torchvision's transforms (usual_way.py).
+
+    python benchmarks/search_digits.py
+
+20 trials of at most 20 epochs on digits at 32 pixels, turned and cropped at random. Counted are the images
+that were trained on, over the wall time of the whole command, start-up included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from sweeper import schema
+from sweeper.results import record
+from sweeper.training import images
+
+USUAL_WAY = Path(__file__).with_name("usual_way.py")
+IMAGE_SIZE = 32
+OURS = "ours, 2 workers"
+USUAL = {n: f"usual way, num_workers={n}" for n in (0, 2)}
+TARGET = 2.5
+"""At least so many times the images per second of the usual way."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search did, and how long it took."""
+
+    seconds: float
+    n_epochs: int
+    n_images: int
+    best_accuracy: float
+
+    @property
+    def images_per_second(self) -> float:
+        return self.n_images / self.seconds
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    # The same two cores for everybody; the processes that are started inherit this.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    found: dict[str, list[Searched]] = {name: [] for name in (OURS, *USUAL.values())}
+    for seed in range(options.repeats):
+        for name, search in _searches(options, seed).items():
+            found[name].append(search)
+            print(f"seed {seed}  {_line(name, [search])}", flush=True)
+    print(f"\n{options.n_trials} trials of at most {options.epochs} epochs, median of {options.repeats}")
+    for name, searches in found.items():
+        print(_line(name, searches))
+    fastest = max(USUAL.values(), key=lambda name: _speed(found[name]))
+    ratio = _speed(found[OURS]) / _speed(found[fastest])
+    print(f"{OURS} / {fastest} = {ratio:.2f}  (target ≥ {TARGET})")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Images trained per second in a search, ours and the usual way."
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="searches of each, with the seeds 0, 1, …")
+    parser.add_argument("--n-trials", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def _searches(options: argparse.Namespace, seed: int) -> dict[str, Searched]:
+    """Every way of searching, one after the other."""
+    with tempfile.TemporaryDirectory() as folder:
+        usual = {
+            name: _search_the_usual_way(Path(folder), options, seed, num_workers)
+            for num_workers, name in USUAL.items()
+        }
+        return {OURS: _search_with_ours(Path(folder), options, seed), **usual}
+
+
+def _search_with_ours(folder: Path, options: argparse.Namespace, seed: int) -> Searched:
+    study = f"digits-{seed}"
+    overrides = [
+        "optimizer=adam,sgd",
+        f"dataset.image_size={IMAGE_SIZE}",
+        "augmentation=light",
+        f"training.epochs={options.epochs}",
+        f"hydra.sweeper.n_trials={options.n_trials}",
+        "hydra.sweeper.n_jobs=2",
+        f"device={options.device}",
+        f"seed={seed}",
+        f"study={study}",
+    ]
+    seconds = _run(["-m", "sweeper", "-m", *overrides], folder)
+    outputs = folder / record.OUTPUTS / study
+    histories = [record.read_history(path) for path in outputs.iterdir() if path.name.isdigit()]
+    if len(histories) != options.n_trials:
+        sys.exit(f"ours ran {len(histories)} of {options.n_trials} trials")
+    best_accuracy = record.read_yaml(outputs / record.RESULTS)["best_value"]
+    return _searched(seconds, sum(map(len, histories)), best_accuracy)
+
+
+def _search_the_usual_way(folder: Path, options: argparse.Namespace, seed: int, num_workers: int) -> Searched:
+    result = folder / f"usual-{num_workers}.json"
+    arguments = {
+        "--n-trials": options.n_trials,
+        "--epochs": options.epochs,
+        "--num-workers": num_workers,
+        "--device": options.device,
+        "--seed": seed,
+        "--result": result,
+    }
+    seconds = _run([str(USUAL_WAY), *(str(part) for pair in arguments.items() for part in pair)], folder)
+    content = record.read_json(result)
+    return _searched(seconds, content["n_epochs"], content["best_accuracy"])
+
+
+def _run(arguments: Sequence[str], folder: Path) -> float:
+    """Run Python as from a terminal, and return its wall time in seconds."""
+    started = perf_counter()
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
+    seconds = perf_counter() - started
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(arguments)}\n{done.stdout}{done.stderr}")
+    return seconds
+
+
+def _searched(seconds: float, n_epochs: int, best_accuracy: float) -> Searched:
+    dataset = schema.Dataset(image_size=IMAGE_SIZE)
+    train, _, _ = images.split(images.read(dataset), dataset)
+    return Searched(seconds, n_epochs, n_epochs * len(train), best_accuracy)
+
+
+def _speed(searches: Sequence[Searched]) -> float:
+    return median(search.images_per_second for search in searches)
+
+
+def _line(name: str, searches: Sequence[Searched]) -> str:
+    return (
+        f"{name:<24}"
+        f"{median(s.seconds for s in searches):8.1f} s"
+        f"{median(s.n_epochs for s in searches):6.0f} epochs"
+        f"{_speed(searches):9.0f} images/s"
+        f"   best validation accuracy {median(s.best_accuracy for s in searches):.4f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The dashboard, seen in a real browser."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def address(searched):
+    """A running ``python -m sweeper dashboard`` on everything that was searched."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "sweeper", "dashboard", "--port", str(port)]
+    with subprocess.Popen(
+        command, cwd=searched, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as server:
+        assert server.stdout is not None
+        for line in server.stdout:  # until it says that it listens
+            if line.startswith("Listening on"):
+                break
+        yield f"http://127.0.0.1:{port}"
+        server.terminate()
+
+
+@pytest.fixture
+def page(address):
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no browser is installed (Debian: apt-get install chromium)")
+    with playwright.sync_playwright() as play:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        page = browser.new_page()
+        page.set_default_timeout(30_000)
+        page.goto(address)
+        page.get_by_role("link", name=re.compile("digits")).first.click()
+        yield page
+        browser.close()
+
+
+def test_the_study_opens_with_its_history(page):
+    """The list of studies leads to the study; its history names the objective."""
+    assert page.title() == "Optuna Dashboard"
+    page.get_by_text("History").first.wait_for()
+    page.get_by_text("val_accuracy").first.wait_for()
+
+
+def test_learning_curves_are_drawn_from_the_reported_values(page):
+    """The intermediate values of the trials stand in a plot of their own."""
+    page.get_by_text(re.compile("Intermediate values", re.IGNORECASE)).first.wait_for()
+
+
+def test_a_trial_shows_accuracy_seconds_memory_and_folder(page, searched):
+    """A person sees with each trial what it reached, what it cost and where its files are."""
+    page.locator("a[href$='/trials']").first.click()
+    for attribute in ("val_accuracy 0.", "seconds ", "peak_memory_mb ", f"folder {searched}"):
+        page.get_by_text(attribute).first.wait_for(state="attached")
+
+
+def test_the_note_says_how_to_reproduce_the_best_trial(page):
+    """The study's note holds the command."""
+    page.locator("a[href$='/note']").first.click()
+    page.get_by_text("python -m sweeper reproduce digits").first.wait_for()
+
+
+def test_the_dashboard_answers_on_this_machine_only(address):
+    """It has no authentication, so it binds the loopback address."""
+    port = int(address.rpartition(":")[2])
+    with urllib.request.urlopen(f"{address}/api/studies") as answer:
+        assert b"digits" in answer.read()
+    with socket.socket() as other:
+        other.bind(("127.0.0.2", port))  # would fail if the dashboard had taken every address

@@ -1,0 +1,158 @@
+"""The command line: bad input in one line, and what needs no torch imports none."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sweeper.__main__ import VERBS, conf_folder, direction, main
+
+
+@pytest.fixture
+def cli(monkeypatch, tmp_path, capsys):
+    """Runs the command line in an empty folder; gives exit code and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # restored afterwards; the program sets it
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["sweeper", *arguments])
+        with pytest.raises(SystemExit, match=r"^\d+$") as exit_:
+            main()
+        return int(exit_.value.code), capsys.readouterr().err
+
+    return run
+
+
+BAD_INPUT = [
+    # what was written                            the line that answers it
+    ("optimizer=adamx", r"^optimizer=adamx: .*write one of adam, adamw, rmsprop, sgd$"),
+    ("optimizer.lrr=0.1", r"^optimizer.lrr=0.1: .*did you mean optimizer.lr\?$"),
+    ("nonsense=1", r"^nonsense=1: there is no such key"),
+    ("training.batch_size=0", r"^training.batch_size=0: must be at least 1; .*training.batch_size=32$"),
+    ("training.batch_size=many", r"^training.batch_size=many: .*could not be converted to Integer"),
+    ("training.epochs=1.5", r"^training.epochs=1.5: .*could not be converted to Integer"),
+    ("model.dropout=1.5", r"^model.dropout=1.5: must be at least 0 and below 1; .*model.dropout=0.5$"),
+    ("optimizer.lr=-1", r"^optimizer.lr=-1.0: must be greater than 0"),
+    ("optimizer.lr=nan", r"^optimizer.lr=nan: must be greater than 0"),
+    ("optimizer.momentum=1", r"^optimizer.momentum=1.0: must be at least 0 and below 1"),
+    ("model.kernel_size=4", r"^model.kernel_size=4: must be odd .*write 3, 5 or 7$"),
+    ("model.filters=3", r"^model.filters=3: "),
+    ("model.filters=[]", r"^model.filters=\[\]: must be a list"),
+    ("augmentation.crop_scale=[0.9,0.5]", r"^augmentation.crop_scale=\[0.9, 0.5\]: must be two numbers"),
+    ("scheduler.gamma=0", r"^scheduler.gamma=0.0: must be greater than 0"),
+    ("training.precision=float16", r"^training.precision=float16: .*write one of auto, float32, bfloat16$"),
+    ("training.feature_views=4", r"^training.feature_views=4: is not supported by this version"),
+    (
+        "objective=test_accuracy",
+        r"^objective=test_accuracy: there is no such objective; write one of val_accuracy",
+    ),
+    ("device=cuda:7", r"^device=cuda:7: "),
+    ("optimizer=adam,sgd", r"^optimizer=adam,sgd: several values need a search; write python -m sweeper -m "),
+    ("optimizer.lr=interval(0,1)", r"several values need a search"),
+    ("dataset=image_folder", r"^dataset.path=null: image_folder needs it"),
+    ("dataset=image_folder dataset.path=nowhere", r"^dataset.path=.*nowhere: there is no such folder"),
+    ("-m optimizer=adam,adamx", r"^optimizer=adamx: .*write one of adam, adamw, rmsprop, sgd$"),
+    ("-m nonsense=1,2", r"^nonsense=1: there is no such key"),
+    ("-m training.batch_size=0,32", r"^training.batch_size=0: must be at least 1"),
+    ("-m model.dropout=interval(0.1,1.5)", r"^model.dropout=1.5: must be at least 0 and below 1"),
+    (
+        "-m optimizer.lr=tag(log,interval(0,1))",
+        r"^optimizer.lr=tag\(log,interval\(0,1\)\): a logarithm needs",
+    ),
+    ("-m optimizer.lr=a,b", r"^optimizer.lr=a: .*could not be converted to Float"),
+    ("-m optimizer.lr=interval(1", r"^optimizer.lr=interval\(1: .*grammar"),
+    ("-m objective=accuracy", r"^objective=accuracy: there is no such objective"),
+    ("-m objective=[val_accuracy,seconds]", r"^hydra/sweeper/pruner=HyperbandPruner: .*pruner=none"),
+    ("-m hydra/sweeper/pruner=best", r"^hydra/sweeper/pruner=best: .*write one of asha, hyperband, median"),
+    ("-m hydra.sweeper.n_jobs=0", r"^hydra.sweeper.n_jobs=0: "),
+    ("-m hydra.sweeper.jobs=2", r"^hydra.sweeper.jobs=2: there is no such key"),
+    (
+        "-m hydra.sweeper.storage=sqlite:////nowhere/x.db",
+        r"^hydra.sweeper.storage=sqlite:////nowhere/x.db: cannot be",
+    ),
+    ("-m hydra.sweeper.storage=oracle://x", r"^hydra.sweeper.storage=oracle://x: cannot be opened"),
+    ("-m hydra/sweeper/sampler=grid", r"^optimizer.lr=interval\(.*: a grid needs values that can be counted"),
+    ("best nowhere", r"^STUDY=nowhere: there is no such study in .*; begin one: python -m sweeper -m "),
+    ("reproduce nowhere", r"^STUDY=nowhere: there is no such study"),
+    ("dashboard", r"^outputs=.*studies.journal: there are no studies yet; run python -m sweeper -m "),
+]
+
+
+@pytest.mark.parametrize(("command", "answer"), BAD_INPUT, ids=[command for command, _ in BAD_INPUT])
+def test_bad_input_is_answered_in_one_line(cli, tmp_path, command, answer):
+    """Exit code 2, one line with key, value, reason and remedy, no traceback, and nothing written."""
+    code, error = cli(*command.split())
+
+    assert code == 2
+    lines = error.strip().splitlines()
+    assert len(lines) == 1
+    assert re.search(answer, lines[0]), lines[0]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_corrupt_image_is_named_before_a_search_begins(cli, tmp_path):
+    """One unreadable file among many stops the search at its start, and the line says which it is."""
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (12, 12), (40 * number, 99, 7)).save(tmp_path / "pets" / name / f"{number}.png")
+    (tmp_path / "pets" / "dog" / "torn.png").write_bytes(b"\x89PNG no more")
+
+    code, error = cli("-m", "dataset=image_folder", "dataset.path=pets", "dataset.image_size=12")
+
+    assert code == 2
+    assert "torn.png" in error
+    assert "dataset.skip_unreadable=true" in error
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_class_that_is_too_small_to_split_is_named(cli, tmp_path):
+    """A class with fewer images than parts is named with its count."""
+    for name, n_images in (("many", 9), ("few", 2)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(n_images):
+            Image.new("RGB", (12, 12), (20 * number, 99, 7)).save(tmp_path / "pets" / name / f"{number}.png")
+
+    code, error = cli("dataset=image_folder", "dataset.path=pets", "dataset.image_size=12")
+
+    assert code == 2
+    assert "few" in error
+    assert "2" in error
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["best", "--help"], ["best", "nowhere"]])
+def test_what_trains_nothing_does_not_import_torch(tmp_path, arguments):
+    """Help and the verbs that only read start fast."""
+    program = (
+        "import sys, atexit; from sweeper.__main__ import main\n"
+        "atexit.register(lambda: print('torch' in sys.modules))\n"
+        f"sys.argv[1:] = {arguments!r}\nmain()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.endswith("False\n"), done.stderr
+
+
+def test_the_direction_follows_from_the_objective():
+    """Accuracy is maximised, loss and cost are minimised; several objectives have several directions."""
+    assert direction("val_accuracy") == "maximize"
+    assert direction("val_loss") == "minimize"
+    assert direction(["val_accuracy", "seconds"]) == ["maximize", "minimize"]
+
+
+def test_the_help_of_each_verb_names_it(capsys, monkeypatch):
+    """Every verb explains itself."""
+    for verb in VERBS:
+        monkeypatch.setattr(sys, "argv", ["sweeper", verb, "--help"])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        assert verb in capsys.readouterr().out
+
+
+def test_conf_is_found():
+    """The config files are there, in a checkout as in an installed package."""
+    assert (Path(conf_folder()) / "config.yaml").is_file()

@@ -1,0 +1,92 @@
+"""Reproduction: the saved config of a trial gives the same history, or the tool says what differs."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image, ImageDraw
+
+from tests.test_run import sweeper
+
+
+@pytest.fixture
+def copy(searched, tmp_path):
+    """The searched outputs, to be tampered with."""
+    shutil.copytree(searched / "outputs", tmp_path / "outputs")
+    return tmp_path
+
+
+def test_the_best_trial_is_reproduced_to_the_last_bit(searched):
+    """A trial that one of two workers ran after many others is the same, run alone."""
+    assert "identical: " in sweeper(searched, "reproduce", "digits")
+
+
+def test_a_pruned_trial_is_reproduced_as_far_as_it_went(searched):
+    """Any trial can be named, and is compared over the epochs that it has."""
+    result = json.loads((searched / "outputs" / "digits" / "5" / "result.json").read_text())
+    assert f"identical: {result['epochs']} epochs" in sweeper(searched, "reproduce", "digits", "--trial", "5")
+
+
+def test_the_saved_config_runs_by_hydras_own_means(searched):
+    """``--config-dir best --config-name trial`` trains the same history."""
+    best = searched / "outputs" / "digits" / "best"
+    command = ("--config-dir", str(best), "--config-name", "trial", "hydra.run.dir=again")
+    sweeper(searched, *command)
+    measured = {"seconds", "images_per_second", "peak_memory_mb"}
+
+    def bits(folder):
+        rows = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
+        return [
+            [cell for name, cell in zip(rows[0], row, strict=True) if name not in measured] for row in rows
+        ]
+
+    assert bits(searched / "again") == bits(best)
+
+
+def test_another_history_is_told_with_the_epoch_where_it_parts(copy):
+    """One changed digit in one epoch: exit code 3, and the epoch and the column are named."""
+    path = copy / "outputs" / "digits" / "best" / "history.csv"
+    lines = path.read_text().splitlines()
+    cells = lines[2].split(",")
+    cells[1] = repr(float(cells[1]) * (1 + 1e-15) + 1e-15)
+    path.write_text("\n".join([*lines[:2], ",".join(cells), *lines[3:]]) + "\n")
+
+    shown = sweeper(copy, "reproduce", "digits", code=3)
+
+    assert "different from epoch 2 on" in shown
+    assert "train_loss" in shown
+
+
+def test_changed_data_is_named_as_what_differs(tmp_path):
+    """Pictures changed since: exit code 3, and the data is what is said to differ."""
+    for name, colour in (("dark", 40), ("light", 200)):
+        (tmp_path / "shades" / name).mkdir(parents=True)
+        for number in range(8):
+            image = Image.new("RGB", (16, 16), (colour, colour, colour))
+            ImageDraw.Draw(image).ellipse((number, 2, number + 5, 9), fill=(90, 10 * number, 3))
+            image.save(tmp_path / "shades" / name / f"{number}.png")
+    sweeper(
+        *(tmp_path, "dataset=image_folder", "dataset.path=shades", "dataset.image_size=16", "study=once"),
+        *("training.epochs=2", "optimizer=adam"),
+    )
+    assert "identical: 2 epochs" in sweeper(tmp_path, "reproduce", "outputs/once")
+    for number in range(8):
+        Image.new("RGB", (16, 16), (255, number, 0)).save(tmp_path / "shades" / "dark" / f"{number}.png")
+
+    shown = sweeper(tmp_path, "reproduce", "outputs/once", code=3)
+
+    assert "different from epoch 1 on" in shown
+    assert "data: then " in shown
+
+
+def test_a_different_version_is_named_as_what_differs(copy):
+    """What was recorded of the environment and is not so now stands beside the verdict."""
+    folder = copy / "outputs" / "digits" / "best"
+    environment = json.loads((folder / "environment.json").read_text())
+    (folder / "environment.json").write_text(json.dumps(environment | {"torch": "1.0"}))
+    history = (folder / "history.csv").read_text().splitlines()
+    (folder / "history.csv").write_text(
+        "\n".join([history[0], history[1].replace("0.", "0.9", 1), *history[2:]])
+    )
+
+    assert "torch: then 1.0, now 2." in sweeper(copy, "reproduce", "digits", code=3)

@@ -1,0 +1,177 @@
+"""The main job, end to end: a search over real images, and what it leaves."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import optuna
+import pytest
+import torch
+import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from sweeper.results import record
+
+
+def sweeper(folder, *arguments, code=0):
+    """Run the program; gives what it printed."""
+    command = [sys.executable, "-m", "sweeper", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def study(searched):
+    """The searched study, opened by plain Optuna."""
+    journal = searched / "outputs" / "studies.journal"
+    return optuna.load_study(study_name="digits", storage=JournalStorage(JournalFileBackend(str(journal))))
+
+
+def test_the_default_search_finds_a_good_model(study):
+    """40 trials over the default ranges reach 97 % validation accuracy, and bad ones are pruned."""
+    states = [trial.state for trial in study.trials]
+    assert len(states) == 40
+    assert set(states) == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert study.best_value >= 0.97
+
+
+def test_the_default_search_draws_from_the_documented_ranges(study):
+    """Learning rate, weight decay, batch size and dropout for all; momentum where there is one."""
+    for trial in study.trials:
+        params = dict(trial.params)
+        assert params.pop("optimizer") in ("adam", "sgd")
+        assert 1e-4 <= params.pop("optimizer.lr") <= 1e-2
+        assert 1e-4 <= params.pop("optimizer.weight_decay") <= 1e-2
+        assert params.pop("training.batch_size") in (16, 32, 64, 128)
+        assert 0.3 <= params.pop("model.dropout") <= 0.5
+        if trial.params["optimizer"] == "sgd":
+            assert 0.8 <= params.pop("optimizer.momentum") <= 0.99
+        assert params == {}
+
+
+def test_each_trial_leaves_its_config_history_and_result(searched, study):
+    """Every trial's folder has the complete config, one row an epoch as reported, and the result."""
+    for trial in study.trials:
+        folder = searched / "outputs" / "digits" / str(trial.number)
+        assert trial.user_attrs["folder"] == str(folder)
+        history = record.read_history(folder)
+        assert {int(row["epoch"]): row["val_accuracy"] for row in history} == trial.intermediate_values
+        config = yaml.safe_load((folder / "trial.yaml").read_text())
+        assert config["optimizer"]["lr"] == trial.params["optimizer.lr"]
+        assert config["training"]["batch_size"] == trial.params["training.batch_size"]
+        result = json.loads((folder / "result.json").read_text())
+        assert result["trial"] == trial.number
+        assert result["epochs"] == len(history)
+        assert trial.user_attrs["val_accuracy"] == result["val_accuracy"]
+        assert {"seconds", "peak_memory_mb", "images_per_second"} <= trial.user_attrs.keys()
+        assert (folder / ".hydra" / "config.yaml").exists()
+
+
+def test_the_best_model_is_kept_and_tested_once(searched, study):
+    """``best/`` holds the best trial's files and the test accuracy of that model; the others have no weights."""
+    folder = searched / "outputs" / "digits"
+    result = json.loads((folder / "best" / "result.json").read_text())
+    assert result["trial"] == study.best_trial.number
+    assert result["val_accuracy"] == study.best_value
+    assert 0.9 < result["test_accuracy"] <= 1
+    tested = [path for path in folder.glob("*/result.json") if "test_accuracy" in path.read_text()]
+    assert tested == [folder / "best" / "result.json"]
+    weights = torch.load(folder / "best" / "weights.pt", weights_only=True)
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+    assert {path.parent.name for path in folder.glob("*/weights.pt")} == {
+        "best",
+        str(study.best_trial.number),
+    }
+
+
+def test_the_summary_file_names_the_best_trial(searched, study):
+    """``optimization_results.yaml`` has the best trial's number, value and parameters, and the counts."""
+    summary = yaml.safe_load((searched / "outputs" / "digits" / "optimization_results.yaml").read_text())
+    assert summary["best_trial"] == study.best_trial.number
+    assert summary["best_value"] == study.best_value
+    assert summary["best_params"] == study.best_params
+    assert sum(summary["trials"].values()) == 40
+
+
+def test_the_search_ends_with_the_best_trial_and_the_next_commands(searched, study):
+    """What a person needs after a search stands at the end of its output."""
+    end = (searched / "stdout.txt").read_text().split("\nStudy digits: ")[-1]
+    assert f"Best trial: number {study.best_trial.number}, val_accuracy {study.best_value:.5g}" in end
+    assert "optimizer.lr = " in end
+    assert "Test accuracy of the best trial: 0.9" in end
+    assert "python -m sweeper dashboard" in end
+    assert "python -m sweeper reproduce digits" in end
+
+
+def test_best_prints_the_best_trial(searched, study):
+    """``best`` without a name takes the newest study, and shows number, score, parameters and test accuracy."""
+    shown = sweeper(searched, "best")
+    assert f"best trial: {study.best_trial.number}" in shown
+    assert "optimizer.lr" in shown
+    assert "test_accuracy" in shown
+    assert shown == sweeper(searched, "best", "outputs/digits")
+
+
+def test_the_overrides_of_a_trial_give_its_config(searched, study):
+    """The override list that is kept with a trial composes the config it ran with."""
+    trial = study.best_trial
+    composed = yaml.safe_load(sweeper(searched, *trial.user_attrs["overrides"], "--cfg", "job"))
+    ran = yaml.safe_load(
+        (searched / "outputs" / "digits" / str(trial.number) / ".hydra" / "config.yaml").read_text()
+    )
+    assert composed == ran
+
+
+def test_one_training_run_says_both_accuracies(tmp_path):
+    """Without -m it trains once, and says validation and test accuracy and where the files are."""
+    shown = sweeper(tmp_path, "optimizer=adam", "optimizer.lr=0.01", "training.epochs=3", "study=once")
+    assert "epoch 3/3: train loss " in shown
+    assert "Validation accuracy: 0." in shown
+    assert "Test accuracy: 0." in shown
+    history = (tmp_path / "outputs" / "once" / "history.csv").read_text()
+    rows = list(csv.DictReader(history.splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert set(rows[0]) == {
+        *("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"),
+        *("seconds", "images_per_second", "peak_memory_mb"),
+    }
+
+
+def test_several_objectives_are_searched_without_a_pruner(tmp_path):
+    """Accuracy and seconds together: a front of solutions, and each direction follows from its objective."""
+    shown = sweeper(
+        *(tmp_path, "-m", "objective=[val_accuracy,seconds]", "hydra/sweeper/pruner=none", "study=front"),
+        *("hydra.sweeper.n_trials=3", "training.epochs=2", "optimizer=adam"),
+    )
+    assert "val_accuracy" in shown
+    assert "seconds" in shown
+    summary = yaml.safe_load((tmp_path / "outputs" / "front" / "optimization_results.yaml").read_text())
+    assert summary["solutions"]
+    assert all(len(solution["values"]) == 2 for solution in summary["solutions"])
+    assert "trial " in sweeper(tmp_path, "best", "front")
+
+
+def test_a_diverging_trial_is_pruned_and_marked(tmp_path):
+    """A learning rate that makes the loss infinite ends the trial as PRUNED and diverged, and the search goes on."""
+    sweeper(
+        *(
+            tmp_path,
+            "-m",
+            "study=wild",
+            "optimizer.lr=1e30,1e-3",
+            "hydra/sweeper/sampler=grid",
+            "training.epochs=2",
+        ),
+        *("optimizer.weight_decay=0", "training.batch_size=32", "model.dropout=0.5", "optimizer=adam"),
+        *("hydra/sweeper/pruner=none", "model.activation=relu"),
+    )
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "outputs" / "studies.journal")))
+    trials = optuna.load_study(study_name="wild", storage=storage).trials
+    by_lr = {trial.params["optimizer.lr"]: trial for trial in trials}
+    assert by_lr[1e30].state == TrialState.PRUNED
+    assert by_lr[1e30].user_attrs["diverged"] is True
+    assert by_lr[1e-3].state == TrialState.COMPLETE

@@ -1,0 +1,176 @@
+"""Storages: URLs, and a journal that survives being torn and shared."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from sweeper.errors import BadInput
+from sweeper.search.storage import JournalBackend, open_storage
+
+
+def run_study(storage: optuna.storages.BaseStorage, name: str, n_trials: int = 1) -> None:
+    study = optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
+    for _ in range(n_trials):
+        trial = study.ask()
+        trial.suggest_categorical("word", ["ü", "x"])
+        trial.report(0.5, 1)
+        study.tell(trial, 1.0)
+
+
+def plain(path: Path) -> JournalStorage:
+    """The journal as Optuna itself opens it."""
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+def test_a_torn_journal_is_repaired_by_the_next_append(tmp_path: Path) -> None:
+    """Cut at any byte, a journal loses at most the record that was torn: appending works, plain Optuna reads it."""
+    whole = tmp_path / "whole.journal"
+    run_study(open_storage(str(whole)), "before")
+    content = whole.read_bytes()
+    logs = [json.loads(line) for line in content.splitlines()]
+    path = tmp_path / "torn.journal"
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        backend = JournalBackend(path)
+        list(backend.read_logs(0))  # as a process that goes on has read before it appends
+        backend.append_logs([{"next": size}])
+        n_left = content[:size].count(b"\n")
+        assert list(JournalFileBackend(str(path)).read_logs(0)) == [*logs[:n_left], {"next": size}]
+        assert list(backend.read_logs(n_left)) == [{"next": size}]
+
+
+@pytest.mark.parametrize("n_lost", [1, 5, 20, 60, 100, 200])
+def test_a_study_goes_on_in_a_torn_journal(tmp_path: Path, n_lost: int) -> None:
+    """After bytes are lost a study is run on, and plain Optuna sees every trial of it."""
+    path = tmp_path / "studies.journal"
+    run_study(open_storage(str(path)), "name", n_trials=3)
+    content = path.read_bytes()
+    path.write_bytes(content[:-n_lost])
+    storage = open_storage(str(path))
+    run_study(storage, "name", n_trials=2)
+    trials = optuna.load_study(study_name="name", storage=plain(path)).trials
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+    assert sum(trial.state == TrialState.COMPLETE for trial in trials) >= 4
+
+
+def test_an_open_storage_goes_on_after_somebody_elses_torn_write(tmp_path: Path) -> None:
+    """A process that has the journal open is not disturbed by the half line of one that was killed."""
+    path = tmp_path / "studies.journal"
+    storage = open_storage(str(path))
+    run_study(storage, "name")
+    with path.open("ab") as file:
+        file.write(b'{"op_code":4,"study_id":0,"dat')
+    run_study(storage, "name")
+    assert len(optuna.load_study(study_name="name", storage=plain(path)).trials) == 2
+
+
+ADD_TRIALS = """
+import sys, optuna
+from sweeper.search.storage import open_storage
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+study = optuna.load_study(study_name="shared", storage=open_storage(sys.argv[1]))
+print("ready", flush=True)
+input()
+for _ in range(30):
+    study.tell(study.ask(), 1.0)
+"""
+
+
+def test_processes_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    """Two processes that append at the same time leave a journal with all trials of both."""
+    path = tmp_path / "studies.journal"
+    optuna.create_study(study_name="shared", storage=open_storage(str(path)))
+    command = [sys.executable, "-c", ADD_TRIALS, str(path)]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in "12"
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    trials = optuna.load_study(study_name="shared", storage=plain(path)).trials
+    assert [trial.number for trial in trials] == list(range(60))
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from sweeper.search.lock import locked
+with locked(Path(sys.argv[1] + ".flock")):
+    with open(sys.argv[1], "ab") as file:
+        file.write(b'{"half a li')
+    print("ready", flush=True)
+    input()
+"""
+
+
+@pytest.mark.timeout(10)  # Optuna's own lock would stall for 30 s
+def test_a_writer_killed_while_it_holds_the_lock_stalls_nobody(tmp_path: Path) -> None:
+    """SIGKILL in the middle of a write: the next process appends at once, over the half line."""
+    path = tmp_path / "studies.journal"
+    run_study(open_storage(str(path)), "name")
+    command = [sys.executable, "-c", HOLD, str(path)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "ready\n"
+    holder.kill()
+    holder.communicate()
+    run_study(open_storage(str(path)), "name")
+    assert len(optuna.load_study(study_name="name", storage=plain(path)).trials) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("memory", InMemoryStorage),
+        ("{}/some/where/studies.journal", JournalStorage),
+        ("sqlite:///{}/studies.db", RDBStorage),
+    ],
+)
+def test_a_url_names_a_storage(tmp_path: Path, url: str, kind: type) -> None:
+    """``memory``, a path and a database URL each give the storage they name, ready to use."""
+    storage = open_storage(url.format(tmp_path))
+    assert type(storage) is kind
+    run_study(storage, "name", n_trials=2)
+    assert [trial.values for trial in optuna.load_study(study_name="name", storage=storage).trials] == [
+        [1.0]
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "{}",
+        "{}/file/studies.journal",
+        "{}/broken",
+        "sqlite:///{}/nowhere/studies.db",
+        "sqlite:///{}/broken",
+        "nonsense://x",
+        "postgresql+nodriver://localhost/x",
+        "grpc://localhost:port",
+    ],
+)
+def test_what_cannot_be_opened_is_bad_input(tmp_path: Path, url: str) -> None:
+    """A storage that cannot be opened is one line with the URL, the reason and what to write instead."""
+    (tmp_path / "file").touch()
+    (tmp_path / "broken").write_text("this is no study\n" * 100)
+    expected = r"^hydra\.sweeper\.storage=.*cannot be opened \(.+\); write a path for a journal file"
+    with pytest.raises(BadInput, match=expected) as error:
+        open_storage(url.format(tmp_path))
+    assert "\n" not in str(error.value)

@@ -1,0 +1,158 @@
+"""The trial as a training run sees it."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Iterator
+
+import optuna
+import pytest
+
+import sweeper
+from sweeper.search.trial import Interrupted, Interruption, StudyTrial, Trial, running, seed_of, trial
+
+
+@pytest.fixture
+def interruption() -> Iterator[Interruption]:
+    """Listens to SIGUSR1, as a worker does to SIGTERM."""
+    before = signal.getsignal(signal.SIGUSR1)
+    interruption = Interruption()
+    interruption.install(signal.SIGUSR1)
+    yield interruption
+    signal.signal(signal.SIGUSR1, before)
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def study_with(pruner: optuna.pruners.BasePruner, n_objectives: int = 1) -> optuna.Study:
+    return optuna.create_study(directions=["minimize"] * n_objectives, pruner=pruner)
+
+
+def test_outside_a_sweep_nothing_happens() -> None:
+    """Without a sweep there is a trial too: no number, and its reports go nowhere."""
+    alone = sweeper.trial()
+    assert alone.number is None
+    assert alone.report(math.nan, 1) is None
+    assert alone.set("name", 1) is None
+    assert alone.seed(7) == 7
+
+
+def test_inside_a_sweep_it_is_the_study_s_trial(interruption: Interruption) -> None:
+    """``sweeper.trial()`` is the running trial while it runs, and nothing after it, also after an error."""
+    study = study_with(optuna.pruners.NopPruner())
+    study.ask()
+    current = StudyTrial(study.ask(), interruption)
+    with pytest.raises(ZeroDivisionError, match="by zero"), running(current):
+        assert trial() is current
+        assert trial().number == 1
+        1 / 0
+    assert type(trial()) is Trial
+
+
+def test_reports_and_attributes_reach_the_study(interruption: Interruption) -> None:
+    """Values reported per step, and attributes, are found in the study."""
+    study = study_with(optuna.pruners.NopPruner())
+    current = StudyTrial(study.ask(), interruption)
+    current.report(0.5, 1)
+    current.report(0.25, 2)
+    current.set("accuracy", [0.9, {"deep": None}])
+    (frozen,) = study.trials
+    assert frozen.intermediate_values == {1: 0.5, 2: 0.25}
+    assert frozen.user_attrs == {"accuracy": [0.9, {"deep": None}]}
+
+
+def test_the_pruner_ends_a_trial(interruption: Interruption) -> None:
+    """``report`` raises TrialPruned when the pruner says stop, and not before."""
+    current = StudyTrial(study_with(optuna.pruners.ThresholdPruner(upper=1.0)).ask(), interruption)
+    current.report(0.9, 1)
+    with pytest.raises(optuna.TrialPruned, match=r"pruned after step 2 with 1\.5"):
+        current.report(1.5, 2)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_no_number_ends_a_trial_as_diverged(interruption: Interruption, value: float) -> None:
+    """NaN and infinity are reported, marked, and end the trial without asking the pruner."""
+    study = study_with(optuna.pruners.NopPruner())
+    current = StudyTrial(study.ask(), interruption)
+    with pytest.raises(optuna.TrialPruned, match=f"with {value}"):
+        current.report(value, 1)
+    (frozen,) = study.trials
+    assert frozen.user_attrs == {"diverged": True}
+    assert str(frozen.intermediate_values[1]) == str(value)
+
+
+def test_several_objectives_are_not_pruned(interruption: Interruption) -> None:
+    """With several objectives a report is no error (Optuna cannot store it); divergence still ends the trial."""
+    current = StudyTrial(study_with(optuna.pruners.NopPruner(), n_objectives=2).ask(), interruption)
+    current.report(1.0, 1)
+    with pytest.raises(optuna.TrialPruned, match="with nan"):
+        current.report(math.nan, 2)
+
+
+def test_seeds_follow_the_number(interruption: Interruption) -> None:
+    """The seed and the trial's number decide a trial's seed; neighbours and other seeds differ."""
+    study = study_with(optuna.pruners.NopPruner())
+    numbers = [StudyTrial(study.ask(), interruption) for _ in range(3)]
+    seeds = [t.seed(s) for s in (0, 1) for t in numbers]
+    assert len(set(seeds)) == 6
+    assert seeds == [seed_of(s, n) for s in (0, 1) for n in range(3)]
+    assert seed_of(0, 0) == 2968811710  # for ever: a study that is resumed goes on as it began
+
+
+def test_a_stop_signal_ends_the_task_at_once(interruption: Interruption) -> None:
+    """In the task, the signal raises where it comes in."""
+    reached = False
+    with pytest.raises(Interrupted, match=str(int(signal.SIGUSR1))) as error, interruption.allowed():
+        stop()
+        reached = True
+    assert not reached
+    assert error.value.signum == signal.SIGUSR1
+
+
+def test_a_stop_signal_waits_for_the_storage(interruption: Interruption) -> None:
+    """In a storage operation the signal waits, and raises as soon as that is done."""
+    written = []
+    with pytest.raises(Interrupted, match=""), interruption.allowed():
+        with interruption.allowed(False):
+            stop()
+            written.append("first")
+        written.append("second")
+    assert written == ["first"]
+
+
+def test_a_stop_signal_outside_the_task_waits_for_a_check(interruption: Interruption) -> None:
+    """Between trials a signal is only remembered; the next check, or the next task, raises."""
+    interruption.check()
+    stop()
+    assert interruption.requested
+    with pytest.raises(Interrupted, match=""):
+        interruption.check()
+    with pytest.raises(Interrupted, match=""), interruption.allowed():
+        pytest.fail("the task has begun")
+
+
+def test_what_cleans_up_is_not_interrupted_again(interruption: Interruption) -> None:
+    """While a task cleans up after the first signal, a second one is only remembered."""
+    cleaned = False
+    with pytest.raises(Interrupted, match=""), interruption.allowed():
+        try:
+            stop()
+        finally:
+            stop()
+            cleaned = True
+    assert cleaned
+
+
+def test_a_report_is_whole_when_the_signal_comes(interruption: Interruption) -> None:
+    """A stop signal during a training run does not lose the value that is being reported."""
+    study = study_with(optuna.pruners.NopPruner())
+    current = StudyTrial(study.ask(), interruption)
+    with pytest.raises(Interrupted, match=""), interruption.allowed():
+        current.report(0.5, 1)
+        stop()
+        current.report(0.4, 2)
+    assert study.trials[0].intermediate_values == {1: 0.5}
