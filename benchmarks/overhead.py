@@ -35,8 +35,8 @@ class Release:
 
 
 # The stable release. It asks for optuna>=2.10,<3. Its `hydra-core>=1.1.0.dev7` would let pip take a release
-# candidate of Hydra, and Optuna 2.10 cannot open SQLite with SQLAlchemy 2 (its table of versions stays empty: an
-# AssertionError without a message), so both are held back. Installed and run on Python 3.11.
+# candidate of Hydra, and Optuna 2.10 cannot open SQLite with SQLAlchemy 2 (its table of versions stays empty:
+# an AssertionError without a message), so both are held back. Installed and run on Python 3.11.
 STABLE = Release("1.3.0", ("hydra-optuna-sweeper==1.3.0", "hydra-core==1.3.*", "sqlalchemy<2"))
 
 # The candidate for the next one, with the Optuna that we use: only Hydra and the sweepers differ.
@@ -55,8 +55,8 @@ class Contestant:
 
 OURS = Contestant("ours, journal file", None, ("hydra/sweeper=sweeper_optuna",))
 
-# Memory is its default: nothing but Hydra's folders is written. A file can only be SQLite: `storage` takes a URL
-# and does not instantiate a journal, which Optuna 2.10 has not got anyway.
+# Memory is its default: nothing but Hydra's folders is written. A file can only be SQLite: `storage` takes a
+# URL and does not instantiate a journal, which Optuna 2.10 has not got anyway.
 _OFFICIAL, _SQLITE = "hydra/sweeper=optuna", "hydra.sweeper.storage=sqlite:///studies.db"
 CONTESTANTS = [
     OURS,

@@ -92,34 +92,36 @@ def train(
     model: nn.Module, loader: DataLoader[Any], optimizer: torch.optim.Optimizer, device: torch.device
 ) -> float:
     model.train()
-    total = 0.0
+    total, n = 0.0, 0
     for inputs, labels in loader:
         inputs, labels = inputs.to(device), labels.to(device)
         optimizer.zero_grad()
         loss = cross_entropy(model(inputs), labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        total += loss.item() * len(labels)
-    return total / len(loader.dataset)  # type: ignore[arg-type]
+        total, n = total + loss.item() * len(labels), n + len(labels)
+    return total / n
 
 
 def validate(model: nn.Module, loader: DataLoader[Any], device: torch.device) -> tuple[float, float]:
     """Loss and accuracy."""
     model.eval()
-    loss, n_correct = 0.0, 0
+    loss, n_correct, n = 0.0, 0, 0
     with torch.no_grad():
         for inputs, labels in loader:
             inputs, labels = inputs.to(device), labels.to(device)
             outputs = model(inputs)
             loss += cross_entropy(outputs, labels, reduction="sum").item()
             n_correct += (outputs.argmax(1) == labels).sum().item()
-    n = len(loader.dataset)  # type: ignore[arg-type]
+            n += len(labels)
     return loss / n, n_correct / n
 
 
 def main() -> None:
     options = _parser().parse_args()
     device = torch.device(options.device)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     train_set, val_set = load()
     # A competent user keeps the loader's processes over the epochs of a trial: starting them takes 0.1 s.
@@ -167,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--n-trials", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--num-workers", type=int, default=0, help="of the DataLoader")
+    parser.add_argument("--threads", type=int, help="of torch; default: its own choice, one for each core")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--result", type=Path, help="a file to write the result to, as JSON")

@@ -39,9 +39,11 @@ def test_every_option_composes_and_validates(group, option, tmp_path):
 
 
 def test_every_experiment_begins_with_its_command():
-    """A person can copy the first line."""
+    """Below the package, which Hydra wants first, stands what a person copies."""
     for path in Path(conf_folder(), "experiment").glob("*.yaml"):
-        assert path.read_text().startswith("# python -m sweeper -m experiment=")
+        package, command, *_ = path.read_text().splitlines()
+        assert package == "# @package _global_"
+        assert command == f"# python -m sweeper -m experiment={path.stem}"
 
 
 def test_the_schema_and_the_files_agree_on_the_defaults():
