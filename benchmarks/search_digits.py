@@ -109,7 +109,9 @@ def _search_with_ours(folder: Path, options: argparse.Namespace, seed: int) -> S
     return _searched(seconds, sum(map(len, histories)), best_accuracy)
 
 
-def _search_the_usual_way(folder: Path, options: argparse.Namespace, seed: int, num_workers: int) -> Searched:
+def _search_the_usual_way(
+    folder: Path, options: argparse.Namespace, seed: int, num_workers: int, n_threads: int | None
+) -> Searched:
     result = folder / "result.json"
     arguments: dict[str, object] = {
         "--n-trials": options.n_trials,

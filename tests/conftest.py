@@ -23,7 +23,7 @@ MakeSpace = Callable[..., Space]
 def make_space(tmp_path_factory: pytest.TempPathFactory) -> MakeSpace:
     """``make_space(files, *arguments)``: the space of ``app.py -m ARGUMENTS`` where conf/ holds these files.
 
-    A file is a dict, or text where its comments matter; ``config`` gets the sweeper if it has no defaults list.
+    A file is a dict, or text where its comments matter; a ``config`` without defaults list gets the sweeper.
     """
 
     def make(files: dict[str, dict[str, Any] | str], *arguments: str) -> Space:

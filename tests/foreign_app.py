@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
-_SOURCE = '''\
+_SOURCE = """\
 import ctypes, math, multiprocessing, os, signal, sys, time
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def main(cfg):
 if __name__ == "__main__":
     main()
 {after}
-'''
+"""
 
 _CONFIG = """\
 defaults:
@@ -191,5 +191,3 @@ def assert_exactly(app: App, n_trials: int) -> list[FrozenTrial]:
     folders = [t.user_attrs["folder"] for t in trials if "folder" in t.user_attrs]
     assert len(set(folders)) == len(folders)
     return trials
-
-

@@ -64,7 +64,7 @@ def recomposed(space: Space, point: Draw) -> DictConfig:
     return space._loader.load_sweep_config(space._master, point.overrides)
 
 
-# --- the grammar ---------------------------------------------------------------------------------------------
+# --- the grammar --------------------------------------------------------------------------------------------
 
 GROUP = {"db/mysql": {"port": 1}, "db/mssql": {"port": 2}, "db/sqlite": {"port": 3}}
 
@@ -145,7 +145,7 @@ def tables(make_space: MakeSpace) -> list[dict[str, BaseDistribution]]:
 
 @pytest.mark.parametrize("row", range(len(GRAMMAR)), ids=ROWS)
 def test_grammar(tables: list[dict[str, BaseDistribution]], row: int) -> None:
-    """Each sweep of Hydra's grammar is the same distribution on the command line and in hydra.sweeper.params."""
+    """Each sweep of Hydra's grammar is the same distribution on the command line and in the params."""
     on_the_command_line, in_the_params = tables
     assert on_the_command_line[f"row{row}"] == in_the_params[f"row{row}"] == GRAMMAR[row][2]
 
@@ -238,19 +238,30 @@ SURVIVORS: list[tuple[str, Any]] = [
 
 
 def test_values_survive_the_way_into_the_config(make_space: MakeSpace) -> None:
-    """Every kind of value arrives in the trial's config as it was written, also beside its look-alikes."""
+    """Every kind of value arrives in the config as it was written, and composes from the override again."""
+    keys = {f"x{i}": (text, expected) for i, (text, expected) in enumerate(SURVIVORS)}
+    space = make_space(
+        {"config": dict.fromkeys(keys)},
+        *(f"{key}=choice(' {key}',{text})" for key, (text, _) in keys.items() if text != "null"),
+        *(f"{key}=0,null" for key, (text, _) in keys.items() if text == "null"),
+    )
+    point = space.draw(lambda name, distribution: distribution.choices[1])
+    config = OmegaConf.to_container(point.config)
+    for key, (_, expected) in keys.items():
+        assert (config[key], type(config[key])) == (expected, type(expected))
+    assert recomposed(space, point) == point.config
+
+
+def test_look_alikes_are_told_apart(make_space: MakeSpace) -> None:
+    """1, 1.0, '1', true and 'true' among the choices of one key each arrive as themselves."""
     space = make_space({"config": {"x": "nothing"}}, f"x={','.join(text for text, _ in SURVIVORS)}")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler())
     (distribution,) = distributions(space).values()
     assert isinstance(distribution, CategoricalDistribution)
     for label, (_, expected) in zip(distribution.choices, SURVIVORS, strict=True):
-        point = draw(space, x=label)
-        value = OmegaConf.to_container(point.config)["x"]
-        assert (value, type(value)) == (expected, type(expected))
-        assert recomposed(space, point) == point.config
-        # and through a real trial: Optuna tells the choices apart
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler())
         study.enqueue_trial({"x": label})
-        assert OmegaConf.to_container(space.draw(suggest(study.ask())).config)["x"] == expected
+        value = OmegaConf.to_container(space.draw(suggest(study.ask())).config)["x"]
+        assert (value, type(value)) == (expected, type(expected))
 
 
 def test_nan_can_be_chosen(make_space: MakeSpace) -> None:
@@ -271,7 +282,7 @@ def test_yaml_values_are_plain_values(make_space: MakeSpace) -> None:
     assert recomposed(space, point) == point.config
 
 
-# --- ranges that depend on options ---------------------------------------------------------------------------
+# --- ranges that depend on options --------------------------------------------------------------------------
 
 OPTIMIZERS: Files = {
     "config": config("optimizer: adam", optimizer={"lr": 0.1}, **tuned(optimizer__lr="interval(0, 1)")),
@@ -350,7 +361,7 @@ def test_a_plain_value_of_the_command_line_fixes_its_key(make_space: MakeSpace) 
 
 
 def test_options_may_be_chosen_in_the_params(make_space: MakeSpace) -> None:
-    """A choice over a group in config.yaml is drawn first, and the default option's ranges belong to that option."""
+    """A choice over a group in config.yaml is drawn first; the default's ranges belong to that option."""
     both = {**tuned(optimizer="choice(sgd, adam, rmsprop)", optimizer__lr="interval(0, 1)")}
     fast = option("optimizer", {"name": "sgd"}, optimizer__lr="interval(0, 9)")
     slow = option("optimizer", {"name": "rmsprop"}, optimizer__lr="interval(0, 9)")
@@ -368,7 +379,7 @@ def test_options_may_be_chosen_in_the_params(make_space: MakeSpace) -> None:
 
 
 def test_the_command_line_overrules_a_choice_of_the_params(make_space: MakeSpace) -> None:
-    """``optimizer=adam`` on the command line fixes a group that config.yaml would draw; a sweep narrows it."""
+    """A value on the command line fixes a group that config.yaml would draw; a sweep narrows it."""
     files = {
         **OPTIMIZERS,
         "config": config("optimizer: adam", optimizer={"lr": 1}, **tuned(optimizer="adam,sgd,rmsprop")),
@@ -526,7 +537,7 @@ def test_one_group_in_two_packages_is_two_choices(make_space: MakeSpace) -> None
     assert recomposed(space, point) == point.config
 
 
-# --- draws ---------------------------------------------------------------------------------------------------
+# --- draws --------------------------------------------------------------------------------------------------
 
 
 def test_the_overrides_compose_to_the_same_config(make_space: MakeSpace) -> None:
@@ -563,7 +574,7 @@ def test_a_sweep_over_no_key_is_an_error(make_space: MakeSpace) -> None:
 
 
 def test_adding_a_key_that_is_there_is_an_error(make_space: MakeSpace) -> None:
-    """``+key`` over a key that exists is refused like Hydra refuses it, since its overrides would not compose."""
+    """``+key`` over a key that exists is refused as by Hydra, since its overrides would not compose."""
     with pytest.raises(BadInput, match=r"^\+x=1: "):
         list(make_space({"config": {"x": 0}}, "+x=1,2").variations())
 

@@ -1,0 +1,690 @@
+"""One study: seeds, samplers and pruners, resuming, the budget, and the trials of the dead."""
+
+from __future__ import annotations
+
+import logging
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.trial import TrialState
+
+from hydra_plugins.sweeper_optuna.plugin import _PRUNERS, _SAMPLERS
+from sweeper.errors import BadInput
+from sweeper.results import record
+from sweeper.search import study as studies
+from sweeper.search.space import Space, suggest
+from sweeper.search.study import Search, Worker, at, build_pruner, build_sampler, open_study, resolve
+
+MakeSpace = Callable[..., Space]
+MakeSearch = Callable[..., Search]
+
+
+@pytest.fixture
+def make_search(tmp_path: Path) -> MakeSearch:
+    """The settings of a sweep, with the given ones changed."""
+
+    def make(**changed: Any) -> Search:
+        settings: dict[str, Any] = {
+            "study_name": "name",
+            "storage": "memory",
+            "folder": tmp_path / "name",
+            "directions": ("minimize",),
+            "metrics": None,
+            "sampler": {"_target_": "optuna.samplers.RandomSampler"},
+            "pruner": {"_target_": "optuna.pruners.NopPruner"},
+            "seed": 0,
+            "n_trials": 4,
+            "deadline": None,
+            "max_retries": 1,
+            "max_failure_rate": 0.25,
+            "custom_search_space": None,
+        }
+        return Search(**{**settings, **changed})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def conditional(make_space: MakeSpace) -> Space:
+    """momentum exists where sgd does."""
+    files = {
+        "config": {
+            "defaults": ["_self_", {"optimizer": "adam"}, {"override hydra/sweeper": "sweeper_optuna"}],
+            "optimizer": {"lr": 0.1},
+        },
+        "optimizer/adam": {"name": "adam"},
+        "optimizer/sgd": "# @package _global_\n"
+        "optimizer: {name: sgd, momentum: 0.9}\n"
+        "hydra: {sweeper: {params: {optimizer.momentum: 'interval(0.5, 0.9)'}}}\n",
+    }
+    return make_space(files, "optimizer=adam,sgd", "optimizer.lr=tag(log,interval(1e-4,1))")
+
+
+@pytest.fixture(scope="module")
+def plain(make_space: MakeSpace) -> Space:
+    return make_space({"config": {"x": 0.0, "c": "a"}}, "x=interval(0,1)", "c=a,b,d")
+
+
+@pytest.fixture(scope="module")
+def countable(make_space: MakeSpace) -> Space:
+    return make_space({"config": {"x": 0, "c": "a"}}, "x=range(2)", "c=a,b")
+
+
+def begin(search: Search, space: Space, storage: BaseStorage | None = None) -> optuna.Study:
+    return open_study(search, storage or InMemoryStorage(), space, list(space.fixed))
+
+
+def run_next(search: Search, study: optuna.Study, space: Space, worker: Worker) -> dict[str, Any] | None:
+    """Ask, draw and tell; what was drawn, or None when there is nothing more to do."""
+    trial = studies.ask(search, study, space, worker)
+    if trial is None:
+        return None
+    params = space.draw(suggest(trial)).params
+    studies.tell(search, study, trial.number, TrialState.COMPLETE, [0.0])
+    return params
+
+
+def states(study: optuna.Study) -> list[str]:
+    return [trial.state.name for trial in study.trials]
+
+
+@pytest.fixture
+def worker(make_search: MakeSearch) -> Iterator[Worker]:
+    """This process as a worker."""
+    worker = Worker(make_search())
+    yield worker
+    worker.end()
+
+
+DIE = """
+import sys
+from pathlib import Path
+from sweeper.search.lock import LifeSign
+LifeSign(Path(sys.argv[1]), "dead")
+"""
+
+
+@pytest.fixture
+def dead(make_search: MakeSearch) -> Worker:
+    """A worker whose process has ended, leaving its file."""
+    folder = record.life_folder(make_search().folder)
+    subprocess.run([sys.executable, "-c", DIE, str(folder)], check=True)
+    assert (folder / "dead.alive").exists()
+    worker = Worker(make_search())
+    worker.end()
+    worker.name = "dead"
+    return worker
+
+
+# --- seeds --------------------------------------------------------------------------------------------------
+
+
+def drawn(search: Search, space: Space, turns: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """What each trial draws where workers take turns: a worker ends its trial, and asks for the next."""
+    storage = InMemoryStorage()
+    begin(search, space, storage)
+    workers = {turn: Worker(search) for turn in set(turns)}
+    own_studies = {turn: studies.load_study(search, storage) for turn in turns}
+    running: dict[int, optuna.Trial] = {}
+    points = {}
+    for turn in turns:
+        if turn in running:
+            number = running[turn].number
+            studies.tell(search, own_studies[turn], number, TrialState.COMPLETE, [float(number)])
+        trial = studies.ask(search, own_studies[turn], space, workers[turn])
+        assert trial is not None
+        points[trial.number] = space.draw(suggest(trial)).params
+        running[turn] = trial
+    for worker in workers.values():
+        worker.end()
+    return points
+
+
+@pytest.mark.parametrize("target", ["RandomSampler", "QMCSampler"])
+def test_seed_and_number_decide_the_point(
+    make_search: MakeSearch, conditional: Space, tmp_path: Path, target: str
+) -> None:
+    """A (quasi-)random search draws the same points with 1 worker and with 3, in whatever order they run."""
+    search = make_search(n_trials=8, sampler={"_target_": f"optuna.samplers.{target}"})
+    one = drawn(search, conditional, [0] * 8)
+    three = drawn(replace(search, folder=tmp_path / "b"), conditional, [0, 1, 2, 2, 0, 2, 1, 0])
+    assert one == three
+    assert len({str(params) for params in one.values()}) == 8
+
+
+def test_another_seed_draws_other_points(make_search: MakeSearch, plain: Space, tmp_path: Path) -> None:
+    """The seed changes the points of a random search; none at all draws afresh each time."""
+    found = [
+        drawn(make_search(n_trials=3, seed=seed, folder=tmp_path / str(i)), plain, [0] * 3)
+        for i, seed in enumerate([0, 1, None, None])
+    ]
+    assert len({str(params) for params in found}) == 4
+
+
+def test_quasi_random_covers_conditional_ranges(make_search: MakeSearch, conditional: Space) -> None:
+    """32 points hit every part of every range, also of the range that only half of the trials have."""
+    search = make_search(n_trials=32, sampler={"_target_": "optuna.samplers.QMCSampler", "scramble": True})
+    points = list(drawn(search, conditional, [0] * 32).values())
+    momenta = [params["optimizer.momentum"] for params in points if params["optimizer"] == "sgd"]
+    assert len(momenta) == 16
+    assert {int((momentum - 0.5) / 0.4 * 4) for momentum in momenta} == {0, 1, 2, 3}
+    decades = {math.floor(math.log10(params["optimizer.lr"])) for params in points}
+    assert decades == {-4, -3, -2, -1}
+
+
+@pytest.mark.parametrize("target", ["RandomSampler", "QMCSampler"])
+def test_custom_parameters_can_be_drawn(make_search: MakeSearch, plain: Space, target: str) -> None:
+    """A parameter that only custom_search_space suggests is drawn too, the same by each worker."""
+    search = make_search(sampler={"_target_": f"optuna.samplers.{target}"})
+    values = []
+    for _ in range(2):
+        study = optuna.create_study(sampler=build_sampler(search, plain, number=3))
+        values.append(study.ask().suggest_float("of_their_own", 0, 1))
+    assert values[0] == values[1]
+
+
+def test_quasi_random_needs_no_parameters(make_search: MakeSearch, make_space: MakeSpace) -> None:
+    """A study that searches nothing (yet) has a quasi-random sampler as well."""
+    space = make_space({"config": {"x": 1}})
+    build_sampler(make_search(sampler={"_target_": "optuna.samplers.QMCSampler"}), space, number=5)
+
+
+def test_an_unknown_sequence_is_bad_input(make_search: MakeSearch, plain: Space) -> None:
+    """A qmc_type that does not exist is named, with those that do."""
+    search = make_search(sampler={"_target_": "optuna.samplers.QMCSampler", "qmc_type": "sobel"})
+    with pytest.raises(BadInput, match=r"^hydra\.sweeper\.sampler\.qmc_type=sobel: .* sobol or halton"):
+        build_sampler(search, plain, number=0)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "values"),
+    [
+        (CategoricalDistribution(["a", None, 3]), ["a", None, 3]),
+        (IntDistribution(3, 3), [3]),
+        (IntDistribution(-2, 4), list(range(-2, 5))),
+        (IntDistribution(0, 10, step=5), [0, 5, 10]),
+        (IntDistribution(1, 9, log=True), list(range(1, 10))),
+        (FloatDistribution(0.0, 1.0, step=0.25), [0.0, 0.25, 0.5, 0.75, 1.0]),
+        (FloatDistribution(2.0, 2.0), [2.0]),
+    ],
+    ids=str,
+)
+def test_at_hits_every_value(distribution: BaseDistribution, values: list[Any]) -> None:
+    """The fractions from 0 to 1 give every value of a distribution, in order, and nothing else."""
+    found = [at(distribution, i / 1000) for i in range(1000)] + [at(distribution, 1 - 2**-53)]
+    assert list(dict.fromkeys(found)) == values
+    assert {type(value) for value in found} == {type(value) for value in values}
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        FloatDistribution(-1.0, 3.0),
+        FloatDistribution(1e-5, 1e-1, log=True),
+        FloatDistribution(0.1, 0.7, step=0.1),
+    ],
+    ids=str,
+)
+def test_at_stays_within_the_ends(distribution: FloatDistribution) -> None:
+    """The lower end is at fraction 0, no value is past the upper end, and fractions do not fall back."""
+    found = [at(distribution, i / 1000) for i in range(1000)] + [at(distribution, 1 - 2**-53)]
+    assert found == sorted(found)
+    assert found[0] == pytest.approx(distribution.low, rel=1e-12)
+    assert found[-1] == pytest.approx(distribution.high, rel=1e-12)
+    assert all(distribution.low <= value <= distribution.high for value in found)
+
+
+# --- samplers and pruners -----------------------------------------------------------------------------------
+
+SAMPLER_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "tpe": {"n_startup_trials": 3},
+    "random": {"seed": 3},
+    "qmc": {"qmc_type": "halton"},
+    "gp": {"n_startup_trials": 3},
+    "cmaes": {"popsize": 5},
+    "grid": {"seed": 3},
+    "nsgaii": {"population_size": 7},
+}
+
+PRUNER_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "hyperband": {"max_resource": 9, "reduction_factor": 2},
+    "asha": {"min_resource": 2},
+    "median": {"n_startup_trials": 2},
+    "percentile": {"percentile": 10.0},
+    "patient": {"patience": 2},
+    "threshold": {"upper": 1.0},
+    "none": {},
+}
+
+
+def given(node: Any) -> dict[str, Any]:
+    """What a config node says, without what is left to Optuna."""
+    return {key: value for key, value in dict(node).items() if value != "???"}
+
+
+def test_the_config_groups_name_every_sampler_and_pruner() -> None:
+    """The samplers and pruners that the documentation promises are options of the config groups."""
+    groups = ConfigStore.instance().repo["hydra"]["sweeper"]
+    assert {name.removesuffix(".yaml") for name in groups["sampler"]} >= set(SAMPLER_ARGUMENTS)
+    assert {name.removesuffix(".yaml") for name in groups["pruner"]} >= set(PRUNER_ARGUMENTS)
+
+
+@pytest.mark.parametrize("name", SAMPLER_ARGUMENTS)
+def test_a_sampler_draws_by_default_and_with_an_argument(
+    make_search: MakeSearch, countable: Space, worker: Worker, name: str
+) -> None:
+    """Every sampler option builds as it is and with an argument, and draws the points of a small study."""
+    for number, arguments in enumerate([{}, SAMPLER_ARGUMENTS[name]]):
+        search = make_search(sampler={**given(_SAMPLERS[name]), **arguments}, study_name=f"s{number}")
+        study = begin(search, countable)
+        assert run_next(search, study, countable, worker) is not None
+        assert isinstance(study.sampler, BaseSampler)
+
+
+def test_an_argument_that_is_not_set_keeps_optunas_default(make_search: MakeSearch, plain: Space) -> None:
+    """A sampler is made with what was set and nothing else."""
+    search = make_search(sampler={**given(_SAMPLERS["tpe"]), "n_startup_trials": 3}, seed=None)
+    sampler, own = build_sampler(search, plain, 0), optuna.samplers.TPESampler(n_startup_trials=3)
+    keys = ["_n_startup_trials", "_n_ei_candidates", "_multivariate", "_group", "_constant_liar"]
+    assert [getattr(sampler, key) for key in keys] == [getattr(own, key) for key in keys]
+
+
+@pytest.mark.parametrize("name", PRUNER_ARGUMENTS)
+def test_a_pruner_decides_by_default_and_with_an_argument(name: str) -> None:
+    """Every pruner option builds with an argument, and as it is if Optuna asks for none; and it decides."""
+    defaults = OmegaConf.to_container(OmegaConf.create(dict(_PRUNERS[name])), resolve=True)
+    assert isinstance(defaults, dict)
+    for arguments in [PRUNER_ARGUMENTS[name]] + [{}] * (name != "threshold"):
+        pruner = build_pruner({**given(defaults), **arguments})
+        assert isinstance(pruner, BasePruner)
+        trial = optuna.create_study(pruner=pruner).ask()
+        trial.report(0.5, 1)
+        assert trial.should_prune() is False
+
+
+def test_a_pruner_may_be_patient_with_another() -> None:
+    """``wrapped_pruner`` is a pruner's node of its own."""
+    inner = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 2}
+    pruner = build_pruner(
+        {"_target_": "optuna.pruners.PatientPruner", "patience": 1, "wrapped_pruner": inner}
+    )
+    assert isinstance(pruner._wrapped_pruner, optuna.pruners.MedianPruner)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"_target_": "optuna.pruners.ThresholdPruner"},
+            r"^hydra\.sweeper\.pruner=.*lower or upper.*takes lower",
+        ),
+        (
+            {"_target_": "optuna.pruners.MedianPruner", "patience": 3},
+            "unexpected keyword argument 'patience'",
+        ),
+        ({"_target_": "optuna.pruners.PercentilePruner", "percentile": 300.0}, "between 0 and 100"),
+        ({"_target_": "optuna.pruners.MeanPruner"}, r"^hydra\.sweeper\.pruner\._target_=.*cannot be found"),
+        ({"_target_": "optuna.samplers.RandomSampler"}, "is no BasePruner"),
+        ({"_target_": "optuna.create_study"}, "is no BasePruner"),
+    ],
+    ids=str,
+)
+def test_a_wrong_pruner_is_bad_input(settings: dict[str, Any], message: str) -> None:
+    """A pruner that does not exist, or does not take its arguments, is one line that says which and why."""
+    with pytest.raises(BadInput, match=message):
+        build_pruner(settings)
+
+
+@pytest.mark.parametrize(
+    "target", ["os.system", "builtins.eval", "subprocess.Popen", "optunax.X", "eval", ".eval", ""]
+)
+def test_only_allowed_names_are_called(target: str) -> None:
+    """A ``_target_`` outside of Optuna and this project is refused, with the way to trust it."""
+    with pytest.raises(
+        BadInput, match=r"^key=.*only names under optuna\., sweeper\. are allowed; set SWEEPER_ALLOW="
+    ):
+        resolve("key", target)
+
+
+@pytest.mark.parametrize("target", ["optuna.logging.os.system", "optuna.nothing.X", "optuna.", "sweeper.x y"])
+def test_a_name_is_no_way_around(target: str) -> None:
+    """A path through the imports of an allowed module, or to nothing, is refused."""
+    with pytest.raises(BadInput, match=r"^key=.*cannot be found"):
+        resolve("key", target)
+
+
+def test_the_person_may_allow_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefixes in the environment variable SWEEPER_ALLOW are allowed too."""
+    monkeypatch.setenv("SWEEPER_ALLOW", "fractions.,")
+    assert resolve("key", "fractions.Fraction").__name__ == "Fraction"
+    with pytest.raises(BadInput, match="only names under"):
+        resolve("key", "os.system")
+
+
+# --- resuming -----------------------------------------------------------------------------------------------
+
+
+def resumed(
+    search: Search, make_space: MakeSpace, before: list[str], after: list[str], **changed: Any
+) -> None:
+    files = {"config": {"x": 0.0, "n": 1, "c": "a", "y": 0.0}}
+    storage = InMemoryStorage()
+    begin(search, make_space(files, *before), storage)
+    begin(replace(search, **changed), make_space(files, *after), storage)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            ["c=a,b"],
+            ["c=a,b,d"],
+            r"^c=choice\(a, b, d\): the study was begun with choice\(a, b\); write it as before",
+        ),
+        (
+            ["x=interval(0,1)"],
+            ["x=0.1,0.2"],
+            r"^x=choice\(0\.1, 0\.2\): the study was begun with interval\(0\.0, 1\.0\)",
+        ),
+        (
+            ["x=interval(1,2)"],
+            ["x=tag(log,interval(1,2))"],
+            r"^x=tag\(log, interval\(1\.0, 2\.0\)\): .* interval\(1\.0",
+        ),
+        (
+            ["n=range(3)"],
+            ["n=interval(0,3)"],
+            r"^n=interval\(0\.0, 3\.0\): the study was begun with range\(0",
+        ),
+        (["c=a,b"], ["c=a,b", "y=interval(0,1)"], r"^y=interval\(0\.0, 1\.0\): the study was begun without"),
+        (
+            ["c=a,b", "y=interval(0,1)"],
+            ["c=a,b", "y=0.5"],
+            r"^y=not searched: the study was begun with interval",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_resume_with_another_search_is_bad_input(
+    make_search: MakeSearch, make_space: MakeSpace, before: list[str], after: list[str], message: str
+) -> None:
+    """Other choices, another kind of range, a parameter more or less: the error names both."""
+    with pytest.raises(BadInput, match=message):
+        resumed(make_search(), make_space, before, after)
+
+
+def test_a_resume_in_another_direction_is_bad_input(make_search: MakeSearch, make_space: MakeSpace) -> None:
+    """The direction of a study cannot change."""
+    message = (
+        r"^hydra\.sweeper\.direction=maximize: the study was begun with minimize; .*another study than name"
+    )
+    with pytest.raises(BadInput, match=message):
+        resumed(make_search(), make_space, ["c=a,b"], ["c=a,b"], directions=("maximize",))
+
+
+def test_a_resume_with_another_metric_is_bad_input(make_search: MakeSearch, make_space: MakeSpace) -> None:
+    """What the values are called cannot change, where it was said."""
+    with pytest.raises(BadInput, match=r"^objective=accuracy: the study was begun with loss"):
+        resumed(make_search(metrics=("loss",)), make_space, ["c=a,b"], ["c=a,b"], metrics=("accuracy",))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            "x=interval(0,1)",
+            "x=interval(0,5)",
+            "x: the bounds are now interval(0.0, 5.0), before: interval(0.0, 1.0)",
+        ),
+        (
+            "n=range(3)",
+            "n=range(8)",
+            "n: the bounds are now range(0 … 7, step=1), before: range(0 … 2, step=1)",
+        ),
+        ("y=0.5", "y=0.75", "name goes on with other values: ['y=0.75'], before: ['y=0.5']"),
+    ],
+)
+def test_a_resume_with_other_numbers_is_logged(
+    make_search: MakeSearch,
+    make_space: MakeSpace,
+    caplog: pytest.LogCaptureFixture,
+    before: str,
+    after: str,
+    message: str,
+) -> None:
+    """Numeric bounds and plain values may change, and the log says so."""
+    with caplog.at_level(logging.WARNING):
+        resumed(make_search(), make_space, [before], [after])
+    assert message in caplog.messages
+
+
+def test_a_resume_goes_on(make_search: MakeSearch, plain: Space, worker: Worker) -> None:
+    """The same study opened again has its trials, the next number and the rest of the budget."""
+    search, storage = make_search(n_trials=3), InMemoryStorage()
+    study = begin(search, plain, storage)
+    run_next(search, study, plain, worker)
+    again = begin(search, plain, storage)
+    while run_next(search, again, plain, worker):
+        pass
+    assert [trial.number for trial in again.trials] == [0, 1, 2]
+
+
+def test_a_study_keeps_its_folder(make_search: MakeSearch, plain: Space, tmp_path: Path) -> None:
+    """Resumed under an output folder named by the time, a study goes on in the folder where it was begun."""
+    search, storage = make_search(), InMemoryStorage()
+    begin(search, plain, storage)
+    later = replace(search, folder=tmp_path / "another-time")
+    assert studies.in_its_folder(later, storage).folder == search.folder
+    assert studies.in_its_folder(replace(later, study_name="new"), storage).folder == later.folder
+
+
+# --- budget -------------------------------------------------------------------------------------------------
+
+
+def test_the_budget_counts_complete_and_pruned(make_search: MakeSearch, plain: Space, worker: Worker) -> None:
+    """COMPLETE, PRUNED and running trials take up the budget; failed ones are replaced."""
+    search = make_search(n_trials=2, max_failure_rate=1.0)
+    study = begin(search, plain)
+    for state, values in [(TrialState.FAIL, None), (TrialState.PRUNED, None)]:
+        trial = studies.ask(search, study, plain, worker)
+        assert trial is not None
+        studies.tell(search, study, trial.number, state, values)
+    running = studies.ask(search, study, plain, worker)
+    assert running is not None
+    assert studies.ask(search, study, plain, worker) is None
+    studies.tell(search, study, running.number, TrialState.FAIL)
+    assert run_next(search, study, plain, worker) is not None
+    assert studies.ask(search, study, plain, worker) is None
+    assert states(study) == ["FAIL", "PRUNED", "FAIL", "COMPLETE"]
+
+
+def test_no_limit_is_no_limit(make_search: MakeSearch, plain: Space, worker: Worker) -> None:
+    """With n_trials=null there is always room."""
+    search = make_search(n_trials=None)
+    study = begin(search, plain)
+    for _ in range(5):
+        assert run_next(search, study, plain, worker) is not None
+
+
+def test_a_study_out_of_time_is_over(make_search: MakeSearch, plain: Space) -> None:
+    """After the deadline nothing begins."""
+    study = begin(make_search(), plain)
+    assert studies.is_over(make_search(deadline=1.0), study)
+    assert not studies.is_over(make_search(deadline=1e12), study)
+
+
+@pytest.mark.parametrize(("n_failed", "is_over"), [(2, False), (3, True)])
+def test_too_many_failures_end_a_study(
+    make_search: MakeSearch, plain: Space, worker: Worker, n_failed: int, is_over: bool
+) -> None:
+    """More than max_failure_rate of n_trials failed: over; what somebody interrupted does not count."""
+    search = make_search(n_trials=8)
+    study = begin(search, plain)
+    for _ in range(n_failed):
+        trial = studies.ask(search, study, plain, worker)
+        assert trial is not None
+        studies.tell(search, study, trial.number, TrialState.FAIL)
+    for _ in range(4):
+        trial = studies.ask(search, study, plain, worker)
+        assert trial is not None
+        studies.tell_interrupted(search, study, trial.number, "Ctrl-C")
+    assert studies.is_over(search, study) is is_over
+
+
+def test_a_grid_ends_after_its_points(make_search: MakeSearch, countable: Space, worker: Worker) -> None:
+    """A grid tries each point once, whatever n_trials would still allow, and then ends."""
+    search = make_search(n_trials=100, sampler={"_target_": "optuna.samplers.GridSampler"})
+    study = begin(search, countable)
+    found = []
+    while params := run_next(search, study, countable, worker):
+        found.append(params)
+    assert found == list(countable.points())
+
+
+def test_a_grid_loses_no_point_of_the_dead_or_interrupted(
+    make_search: MakeSearch, countable: Space, worker: Worker, dead: Worker
+) -> None:
+    """Points whose trials were interrupted, or died before they drew anything, are tried again, once."""
+    search = make_search(n_trials=100, sampler={"_target_": "optuna.samplers.GridSampler"})
+    study = begin(search, countable)
+    assert studies.ask(search, study, countable, dead) is not None
+    with search.lock():
+        assert search.queue.reap(study) == [0]
+    trial = studies.ask(search, study, countable, worker)
+    assert trial is not None
+    studies.tell_interrupted(search, study, trial.number, "Ctrl-C")
+    found = []
+    while params := run_next(search, study, countable, worker):
+        found.append(params)
+    assert sorted(map(str, found)) == sorted(map(str, countable.points()))
+
+
+# --- the trials of the dead ---------------------------------------------------------------------------------
+
+
+def test_the_trial_of_a_dead_worker_is_failed_and_queued(
+    make_search: MakeSearch, plain: Space, worker: Worker, dead: Worker
+) -> None:
+    """Reaping tells the trial FAIL with the reason, and the next trial has its parameters."""
+    search = make_search()
+    study = begin(search, plain)
+    trial = studies.ask(search, study, plain, dead)
+    assert trial is not None
+    params = plain.draw(suggest(trial)).params
+    with search.lock():
+        assert search.queue.reap(study, {"dead": "its worker was ended by SIGKILL"}) == [0]
+    assert study.trials[0].state == TrialState.FAIL
+    assert study.trials[0].user_attrs["reason"] == "its worker was ended by SIGKILL"
+    assert run_next(search, study, plain, worker) == params
+    assert study.trials[1].user_attrs["retry_of"] == 0
+
+
+def test_the_trial_of_a_living_worker_is_left_alone(
+    make_search: MakeSearch, plain: Space, tmp_path: Path
+) -> None:
+    """Whoever opens a study while others work on it does not touch their trials."""
+    search = make_search()
+    study = begin(search, plain)
+    code = DIE.replace('LifeSign(Path(sys.argv[1]), "dead")', 'sign = LifeSign(Path(sys.argv[1]), "alive")')
+    code += "print('ready', flush=True)\ninput()\n"
+    command = [sys.executable, "-c", code, str(record.life_folder(search.folder))]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    study.ask().set_user_attr("worker", "alive")
+    with search.lock():
+        assert search.queue.reap(study) == []
+        process.kill()
+        process.communicate()
+        assert search.queue.reap(study) == [0]
+
+
+@pytest.mark.parametrize("max_retries", [0, 1, 2])
+def test_parameters_are_tried_again_max_retries_times(
+    make_search: MakeSearch, plain: Space, dead: Worker, max_retries: int
+) -> None:
+    """Parameters that kill their worker again and again are given up after max_retries."""
+    search = make_search(max_retries=max_retries, n_trials=None)
+    study = begin(search, plain)
+    for _ in range(max_retries + 2):
+        trial = studies.ask(search, study, plain, dead)
+        assert trial is not None
+        plain.draw(suggest(trial))
+        with search.lock():
+            search.queue.reap(study)
+    points = [trial.params for trial in study.trials]
+    assert points[: max_retries + 1] == [points[0]] * (max_retries + 1)
+    assert points[max_retries + 1] != points[0]
+
+
+def test_killed_between_queueing_and_failing_nothing_is_queued_twice(
+    make_search: MakeSearch, plain: Space, dead: Worker
+) -> None:
+    """The queued copy of a trial that still looks RUNNING is found, and not made again."""
+    search = make_search()
+    study = begin(search, plain)
+    trial = studies.ask(search, study, plain, dead)
+    assert trial is not None
+    plain.draw(suggest(trial))
+    study.enqueue_trial(
+        trial.params, user_attrs={"retry_of": 0, "n_retries": 1}
+    )  # and here the reaper was killed
+    begin(search, plain, study._storage)
+    assert states(study) == ["FAIL", "WAITING"]
+
+
+def test_a_trial_killed_while_it_was_asked_for_is_only_failed(make_search: MakeSearch, plain: Space) -> None:
+    """A trial without parameters, or without a worker's name, leaves nothing to try again."""
+    search = make_search()
+    study = begin(search, plain)
+    study.ask()
+    begin(search, plain, study._storage)
+    assert states(study) == ["FAIL"]
+
+
+def test_interrupted_parameters_are_queued_without_being_a_retry(
+    make_search: MakeSearch, plain: Space, worker: Worker
+) -> None:
+    """A person may interrupt a trial as often as they like: its parameters stay in the queue."""
+    search = make_search(max_retries=0)
+    study = begin(search, plain)
+    points = []
+    for _ in range(3):
+        trial = studies.ask(search, study, plain, worker)
+        assert trial is not None
+        points.append(plain.draw(suggest(trial)).params)
+        studies.tell_interrupted(search, study, trial.number, "Ctrl-C")
+    assert points == [points[0]] * 3
+    assert states(study) == ["FAIL"] * 3 + ["WAITING"]
+
+
+def test_whoever_looks_reaps(make_search: MakeSearch, plain: Space, dead: Worker) -> None:
+    """``reap_all`` leaves no RUNNING trial of a dead process, and leaves others' studies alone."""
+    search, storage = make_search(), InMemoryStorage()
+    study = begin(search, plain, storage)
+    trial = studies.ask(search, study, plain, dead)
+    assert trial is not None
+    plain.draw(suggest(trial))
+    foreign = optuna.create_study(study_name="foreign", storage=storage)
+    foreign.ask()
+    studies.reap_all(storage)
+    assert states(study) == ["FAIL", "WAITING"]
+    assert states(foreign) == ["RUNNING"]

@@ -60,7 +60,8 @@ def sweep(
         _check(task, space, search)
         storage = open_storage(search.storage)
         search = studies.in_its_folder(search, storage)
-        study = studies.open_study(search, storage, space, list(space.fixed))
+        fixed = [override for override in space.fixed if not override.startswith("study=")]
+        study = studies.open_study(search, storage, space, fixed)
     except BadInput as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
@@ -72,11 +73,11 @@ def sweep(
     else:
         with progress:
             signum = Pool(assignment, study, n_workers, devices, progress).run()
-    _finish(search, study, task, signum)
+    _finish(search, study, task, master, signum)
     return study
 
 
-# --- before --------------------------------------------------------------------------------------------------
+# --- before -------------------------------------------------------------------------------------------------
 
 
 def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Search, int, list[str]]:
@@ -102,10 +103,14 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         )
     for key, low in [("n_trials", 1), ("timeout_s", 0), ("max_retries", 0), ("workers_per_gpu", 1)]:
         if plain[key] is not None and plain[key] < low:
-            raise BadInput(f"hydra.sweeper.{key}", plain[key], f"must be at least {low}", "write a larger number")
+            reason = f"must be at least {low}"
+            raise BadInput(f"hydra.sweeper.{key}", plain[key], reason, "write a larger number")
     if not 0 <= plain["max_failure_rate"] <= 1:
         raise BadInput(
-            "hydra.sweeper.max_failure_rate", plain["max_failure_rate"], "is a part of n_trials", "write 0 … 1"
+            "hydra.sweeper.max_failure_rate",
+            plain["max_failure_rate"],
+            "is a part of n_trials",
+            "write 0 … 1",
         )
     search = Search(
         study_name=name,
@@ -123,8 +128,8 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         custom_search_space=plain["custom_search_space"],
     )
     studies.build_pruner(search.pruner)
-    if not search.is_grid():
-        studies.resolve("hydra.sweeper.sampler._target_", search.sampler["_target_"])
+    if search.custom_search_space is not None:
+        studies.find("hydra.sweeper.custom_search_space", search.custom_search_space)
     return search, *_workers(plain, search)
 
 
@@ -137,12 +142,14 @@ def _without_missing(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _directions(direction: Any) -> tuple[str, ...]:
-    directions = tuple(direction) if isinstance(direction, list) else (str(getattr(direction, "name", direction)),)
+    one_or_more = direction if isinstance(direction, list) else [getattr(direction, "name", direction)]
+    directions = tuple(str(one) for one in one_or_more)
+    remedy = "write minimize or maximize, or a list of them"
+    if not directions:
+        raise BadInput("hydra.sweeper.direction", direction, "names no objective", remedy)
     for one in directions:
         if one not in ("minimize", "maximize"):
-            raise BadInput(
-                "hydra.sweeper.direction", one, "there is no such direction", "write minimize or maximize, or a list"
-            )
+            raise BadInput("hydra.sweeper.direction", one, "there is no such direction", remedy)
     return directions
 
 
@@ -158,9 +165,7 @@ def _storage_url(storage: str | None) -> str:
     if storage is None:
         return str(Path(record.OUTPUTS, record.JOURNAL).absolute())
     if storage.startswith("sqlite:///") and not storage.startswith("sqlite:////"):
-        path = Path(storage.removeprefix("sqlite:///")).absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return f"sqlite:///{path}"
+        return f"sqlite:///{Path(storage.removeprefix('sqlite:///')).absolute()}"
     if storage == "memory" or "://" in storage:
         return storage
     return str(Path(storage).absolute())
@@ -177,7 +182,10 @@ def _workers(plain: Mapping[str, Any], search: Search) -> tuple[int, list[str]]:
         raise BadInput("hydra.sweeper.n_jobs", n_jobs, "is no number of workers", "write auto, or 1 or more")
     if plain["in_process"] and n_jobs != 1:
         raise BadInput(
-            "hydra.sweeper.in_process", True, "one process runs one trial at a time", "write hydra.sweeper.n_jobs=1 too"
+            "hydra.sweeper.in_process",
+            True,
+            "one process runs one trial at a time",
+            "write hydra.sweeper.n_jobs=1 too",
         )
     if search.storage == "memory" and not plain["in_process"]:
         raise BadInput(
@@ -197,7 +205,10 @@ def visible_gpus() -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
     listing = subprocess.run(
-        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=False
+        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return listing.stdout.split() if listing.returncode == 0 else []
 
@@ -211,6 +222,7 @@ def _check(task: TaskFunction, space: Space, search: Search) -> None:
     for draw in space.variations():
         if check is not None:
             check(draw.config)
+    studies.build_sampler(search, space, number=0)
     if search.is_grid():
         next(space.points())
 
@@ -219,7 +231,7 @@ def _save_master(search: Search, master: DictConfig) -> None:
     record.write_whole(search.folder / "multirun.yaml", OmegaConf.to_yaml(master))
 
 
-# --- while ---------------------------------------------------------------------------------------------------
+# --- while --------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -319,15 +331,18 @@ class Pool:
         self._has_left = self._has_left or any(p.process.exitcode == 0 for p in ended)
         with self._search.lock():
             workers = {t.user_attrs.get("worker", "") for t in self._study.get_trials(deepcopy=False)}
-            reasons = {worker: _reason(p.process.exitcode) for p in ended for worker in workers if p.is_named(worker)}
-            spared = {worker for p in self._processes for worker in workers if p.is_named(worker)}
+            reasons = {
+                name: _reason(p.process.exitcode) for p in ended for name in workers if p.is_named(name)
+            }
+            spared = {name for p in self._processes for name in workers if p.is_named(name)}
             reaped = self._search.queue.reap(self._study, reasons, spared)
             record.write_results(self._study, self._search.folder)
         trials = self._study.get_trials(deepcopy=False)
         tried_again = {t.user_attrs.get("retry_of") for t in trials}
         for number in reaped:
+            reason = trials[number].user_attrs["reason"]
             rest = "are queued again" if number in tried_again else "are not tried again"
-            log.warning("Trial %d failed: %s. Its parameters %s.", number, trials[number].user_attrs["reason"], rest)
+            log.warning("Trial %d failed: %s. Its parameters %s.", number, reason, rest)
         self._count_stillborn([p for p in ended if p.process.exitcode != 0], trials)
 
     def _count_stillborn(self, died: list[_Process], trials: Sequence[optuna.trial.FrozenTrial]) -> None:
@@ -340,9 +355,10 @@ class Pool:
         stillborn = [p for p in died if not any(p.is_named(worker) for worker in workers)]
         self._n_stillborn += len(stillborn)
         if stillborn and self._n_stillborn >= _MAX_STILLBORN:
-            tail = record.worker_log(self._search.folder, stillborn[0].index)
+            output = record.worker_log(self._search.folder, stillborn[0].index)
             reason = _reason(stillborn[0].process.exitcode)
-            self._progress.fail(f"workers die before their first trial ({reason}); see {tail}")
+            place = f"; see {output}" if output.exists() else ""
+            self._progress.fail(f"workers die before their first trial ({reason}){place}")
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -407,7 +423,7 @@ def _blocked(signum: signal.Signals) -> Iterator[None]:
 
 
 def _run_here(assignment: Assignment, storage: BaseStorage, space: Space) -> int | None:
-    interruption = Interruption()
+    interruption = Interruption(second_kills=True)
     signums = (signal.SIGINT, signal.SIGTERM)
     before = {signum: signal.getsignal(signum) for signum in signums}
     interruption.install(*signums)
@@ -421,10 +437,12 @@ def _run_here(assignment: Assignment, storage: BaseStorage, space: Space) -> int
     return None
 
 
-# --- after ---------------------------------------------------------------------------------------------------
+# --- after --------------------------------------------------------------------------------------------------
 
 
-def _finish(search: Search, study: optuna.Study, task: TaskFunction, signum: int | None) -> None:
+def _finish(
+    search: Search, study: optuna.Study, task: TaskFunction, master: DictConfig, signum: int | None
+) -> None:
     """Last words: the best trial and what to do next, or why it ended."""
     with search.lock():
         search.queue.reap(study)
@@ -432,21 +450,22 @@ def _finish(search: Search, study: optuna.Study, task: TaskFunction, signum: int
     trials = study.get_trials(deepcopy=False)
     summarize(search, study)
     if signum is not None:
-        print(f"Stopped. To go on: {_command()}", flush=True)
+        print(f"Stopped. To go on: {_command(search, master)}", flush=True)
         sys.exit(128 + signum)
     if studies.has_failed(search, trials):
         failures = studies.failed(trials)
         last = max(failures, key=lambda t: t.number)
         print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
         print(
-            f"hydra.sweeper.max_failure_rate={search.max_failure_rate}: {len(failures)} trials failed, the last is "
-            f"number {last.number}; mend the cause and begin another study, or allow more failures",
+            f"hydra.sweeper.max_failure_rate={search.max_failure_rate}: {len(failures)} trials failed, "
+            f"the last is number {last.number}; mend the cause and begin another study, or allow more failures",
             file=sys.stderr,
         )
         sys.exit(1)
-    n_finished = sum(t.state in studies.FINISHED for t in trials)
-    is_short = search.n_trials is not None and n_finished < search.n_trials
+    # Trials that still run are another sweep's, which goes on with this study at the same time.
+    is_short = search.n_trials is not None and studies.has_room(search, trials)
     if is_short and search.deadline is None and not search.is_grid():
+        n_finished = sum(t.state in studies.FINISHED for t in trials)
         print(f"Only {n_finished} of {search.n_trials} trials could be run.", file=sys.stderr)
         sys.exit(1)
     finish = getattr(task, "finish", None)
@@ -454,11 +473,16 @@ def _finish(search: Search, study: optuna.Study, task: TaskFunction, signum: int
         finish(search.folder, study)
 
 
-def _command() -> str:
-    """This command, as it was typed."""
+def _command(search: Search, master: DictConfig) -> str:
+    """This command, as it was typed; with the name of the study, which may have been made of the time."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"-m {spec.name.removesuffix('.__main__')}" if spec is not None else sys.argv[0]
-    return " ".join(["python", program, *map(_quoted, sys.argv[1:])])
+    arguments = sys.argv[1:]
+    if not any(argument.startswith(("study=", "hydra.sweeper.study_name=")) for argument in arguments):
+        has_key = OmegaConf.select(master, "study") == search.study_name
+        key = "study" if has_key else "hydra.sweeper.study_name"
+        arguments = [*arguments, f"{key}={search.study_name}"]
+    return " ".join(["python", program, *map(_quoted, arguments)])
 
 
 def _quoted(argument: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -33,7 +33,6 @@ class Progress:
         self._study = study
         self._console = Console()
         self._live: Live | None = None
-        self._began = time.monotonic()
         trials = study.get_trials(deepcopy=False)
         self._seen = {t.number for t in trials if t.state.is_finished()}
         self._error: str | None = None
@@ -71,7 +70,11 @@ class Progress:
             self._live.update(self._picture(trials, best), refresh=True)
 
     def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        """One line on a terminal, however narrow; the whole line elsewhere."""
+        if self._console.is_terminal:
+            self._console.print(Text(line, no_wrap=True, overflow="ellipsis"))
+        else:
+            print(line, flush=True)
 
     def _picture(self, trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial]) -> Group:
         running = [t for t in trials if t.state == TrialState.RUNNING]
@@ -118,9 +121,9 @@ def _line(trial: FrozenTrial, is_best: bool) -> str:
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
     score = _score(trial) if trial.values else trial.user_attrs.get("reason", "")
     diverged = " (diverged)" if trial.user_attrs.get("diverged") else ""
-    mark = "  ← best so far" if is_best else ""
+    mark = "best so far  " if is_best else ""
     word = _SIGN[trial.state]
-    return f"trial {trial.number:>3} {word:<6} {score}{diverged}  {seconds:.1f} s  {describe(trial.params)}{mark}"
+    return f"trial {trial.number:>3} {word:<6} {score}{diverged}  {mark}{seconds:.1f} s  {describe(trial.params)}"
 
 
 def _score(trial: FrozenTrial) -> str:
@@ -128,8 +131,13 @@ def _score(trial: FrozenTrial) -> str:
 
 
 def describe(params: dict[str, Any]) -> str:
-    """Parameters in one line, floats with four digits."""
-    return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in params.items())
+    """Parameters in one line, floats with four digits, by the last part of their names where that is enough."""
+    last = Counter(name.rpartition(".")[2] for name in params)
+    short = {name: tail if last[tail := name.rpartition(".")[2]] == 1 else name for name in params}
+    return " ".join(
+        f"{short[name]}={value:.4g}" if isinstance(value, float) else f"{short[name]}={value}"
+        for name, value in params.items()
+    )
 
 
 def summarize(search: Search, study: optuna.Study) -> None:

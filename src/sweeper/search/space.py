@@ -203,7 +203,7 @@ def _range_distribution(
 
 
 def _labels(values: Sequence[Any], texts: Sequence[str]) -> list[CategoricalChoiceType]:
-    """What Optuna shows for each value: itself where it can store it and tell it from the others, else its text."""
+    """What Optuna shows for each value: itself where it can store it and tell it apart, else its text."""
     labels: list[CategoricalChoiceType] = []
     for value, text in zip(values, texts, strict=True):
         is_plain = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
@@ -324,6 +324,7 @@ class Space:
                 distribution: BaseDistribution,
                 sizes: list[int] = sizes,
                 point: dict[str, Any] = point,
+                turn: list[int] = turn,
             ) -> Any:
                 values = Parameter(name, name, distribution).values()
                 position = len(sizes)
@@ -367,7 +368,7 @@ class Space:
         self._parameters = seen
 
     def _rivals(self) -> Iterator[dict[str, Any]]:
-        """The combinations of options in groups that set a range of the same key: any may hide the other's."""
+        """The combinations of options that set a range of the same key: one may hide the other's."""
         for path in {path: None for declared in self._declared.values() for path in declared}:
             groups = {group: None for (group, _), declared in self._declared.items() if path in declared}
             options = [[option for g, option in self._declared if g == group] for group in groups]
@@ -421,12 +422,12 @@ class Space:
 
     def _load(self, overrides: list[str]) -> DictConfig:
         try:
-            return self._loader.load_sweep_config(self._master, overrides)  # type: ignore[return-value]  # untyped in Hydra
+            return self._loader.load_sweep_config(self._master, overrides)
         except COMPOSITION_ERRORS as error:
             raise bad_override(error, overrides) from error
 
     def _ranges(self, config: DictConfig) -> tuple[list[str], tuple[Parameter, ...]]:
-        """The plain values and the parameters of a composition; the command line's sweeps replace the params'."""
+        """The plain values and the parameters of a composition; the command line's sweeps come first."""
         values: list[str] = []
         brought: dict[str, Parameter] = {}
         declared = _params(config, resolve=False)
@@ -466,7 +467,7 @@ class Space:
         if "${" in expression:
             return expression
         override = self._parse_param(path, expression)
-        return parse(override).distribution if override.is_sweep_override() else override.value()
+        return parse(override).distribution if override.is_sweep_override() else repr(override.value())
 
     def _always_declared(self, path: str) -> bool:
         """Whether the range in config.yaml is hidden in every trial."""
@@ -578,9 +579,9 @@ def _params(config: Any, resolve: bool = True) -> dict[str, Any]:
 def _flat(node: DictConfig, resolve: bool, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items_ex(resolve=resolve):
         if isinstance(value, DictConfig):
-            yield from _flat(value, resolve, f"{prefix}{key}.")
+            yield from _flat(value, resolve, f"{prefix}{key!s}.")
         else:
-            yield f"{prefix}{key}", OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            yield f"{prefix}{key!s}", OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def _override_dirname(overrides: list[str], settings: Any) -> str:

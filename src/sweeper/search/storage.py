@@ -72,6 +72,8 @@ def open_storage(url: str) -> BaseStorage:
             storage = optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
             storage.wait_server_ready(timeout=10)
             return storage
+        if url.startswith("sqlite:///"):
+            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         if "://" in url:
             kwargs = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
             return RDBStorage(url, engine_kwargs=kwargs)
@@ -83,5 +85,6 @@ def open_storage(url: str) -> BaseStorage:
             "hydra.sweeper.storage",
             url,
             f"cannot be opened ({reason})",
-            "write a path for a journal file, sqlite:///FILE, postgresql+psycopg://…, grpc://HOST:PORT or memory",
+            "write a path for a journal file, sqlite:///FILE, postgresql+psycopg://…, grpc://HOST:PORT "
+            "or memory",
         ) from error

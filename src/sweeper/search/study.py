@@ -1,4 +1,4 @@
-"""One study, opened or resumed: its sampler and pruner, its budget, and what happens to the trials of the dead."""
+"""One study, opened or resumed: its sampler and pruner, its budget, and the trials of the dead."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from optuna.distributions import (
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.errors import BadInput
@@ -77,7 +78,7 @@ class Search:
         return RetryQueue(self.folder, self.max_retries)
 
     def is_grid(self) -> bool:
-        return self.sampler["_target_"] == "optuna.samplers.GridSampler"
+        return bool(self.sampler["_target_"] == "optuna.samplers.GridSampler")
 
 
 class Worker:
@@ -91,7 +92,7 @@ class Worker:
         self._life_sign.end()
 
 
-# --- opening -------------------------------------------------------------------------------------------------
+# --- opening ------------------------------------------------------------------------------------------------
 
 
 def open_study(search: Search, storage: BaseStorage, space: Space, fixed: Sequence[str]) -> optuna.Study:
@@ -116,7 +117,9 @@ def open_study(search: Search, storage: BaseStorage, space: Space, fixed: Sequen
             search.queue.reap(study)
         else:
             study = optuna.create_study(
-                study_name=search.study_name, storage=storage, directions=list(search.directions)
+                study_name=search.study_name,
+                storage=storage,
+                directions=[StudyDirection[name.upper()] for name in search.directions],
             )
             if search.metrics:
                 with warnings.catch_warnings():  # metric names are still called experimental
@@ -199,7 +202,7 @@ def _show(distribution_json: str | None) -> str:
             return str(other)
 
 
-# --- asking and telling --------------------------------------------------------------------------------------
+# --- asking and telling -------------------------------------------------------------------------------------
 
 
 def ask(search: Search, study: optuna.Study, space: Space, worker: Worker) -> optuna.Trial | None:
@@ -299,7 +302,7 @@ class RetryQueue:
         reaped = []
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             worker = trial.user_attrs.get("worker")
-            # Without a name it was just being asked for, under this lock, by a process that no longer holds it.
+            # Without a name it was being asked for, under this lock, by a process that no longer holds it.
             if worker in spared or (worker is not None and is_alive(record.life_folder(self.folder), worker)):
                 continue
             reason = (reasons or {}).get(worker or "")
@@ -311,7 +314,7 @@ class RetryQueue:
         return reaped
 
     def fail_and_queue(self, study: optuna.Study, trial: FrozenTrial, reason: str, is_retry: bool) -> None:
-        """Queue first, then fail: killed in between, the next one finds the trial RUNNING and its queued copy."""
+        """Queue first, then fail: killed in between, the next one finds it RUNNING and its queued copy."""
         n_retries = trial.user_attrs.get("n_retries", 0) + is_retry
         copies = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get("retry_of") == trial.number]
         # A trial that was itself queued may have died before it drew all of its parameters.
@@ -361,13 +364,17 @@ def _point_key(params: Mapping[str, Any]) -> str:
     return json.dumps(params, sort_keys=True)
 
 
-# --- samplers and pruners ------------------------------------------------------------------------------------
+# --- samplers and pruners -----------------------------------------------------------------------------------
 
 
 def build_sampler(search: Search, space: Space, number: int) -> BaseSampler:
     """The sampler of one trial. Seed and number decide what it draws, whichever worker asks."""
     arguments = {name: value for name, value in search.sampler.items() if name != "_target_"}
     seed = arguments.pop("seed", search.seed)
+    if seed is not None and not (isinstance(seed, int) and seed >= 0):
+        raise BadInput(
+            "hydra.sweeper.seed", seed, "is no seed", "write 0, another whole number above it, or null"
+        )
     target = search.sampler["_target_"]
     if target == "optuna.samplers.GridSampler":
         return RandomSampler(seed=number)  # takes no part: the points are queued
@@ -375,10 +382,7 @@ def build_sampler(search: Search, space: Space, number: int) -> BaseSampler:
         return QuasiRandomSampler(space.parameters(), number, seed=seed or 0, **arguments)
     if seed is not None:
         arguments["seed"] = seed_of(seed, number)
-    with warnings.catch_warnings():  # the person chose it by name
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = build("hydra.sweeper.sampler", target, arguments)
-    assert isinstance(sampler, BaseSampler)
+    sampler: BaseSampler = build("hydra.sweeper.sampler", target, arguments, BaseSampler)
     return sampler
 
 
@@ -408,8 +412,9 @@ class QuasiRandomSampler(BaseSampler):
                 "there is no such sequence",
                 "write sobol or halton",
             )
+        self._others = RandomSampler(seed=seed_of(seed, number))
         self._names = sorted(parameters)
-        engine = engines[qmc_type](len(self._names), scramble=scramble, rng=seed)
+        engine = engines[qmc_type](max(1, len(self._names)), scramble=scramble, rng=seed)
         if number:
             engine.fast_forward(number)
         self._point = engine.random(1)[0]
@@ -427,6 +432,8 @@ class QuasiRandomSampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
+        if param_name not in self._names:  # custom_search_space has suggested it
+            return self._others.sample_independent(study, trial, param_name, param_distribution)
         return at(param_distribution, float(self._point[self._names.index(param_name)]))
 
 
@@ -457,29 +464,36 @@ def build_pruner(settings: Mapping[str, Any]) -> BasePruner:
     arguments = {name: value for name, value in settings.items() if name != "_target_"}
     if isinstance(arguments.get("wrapped_pruner"), Mapping):
         arguments["wrapped_pruner"] = build_pruner(arguments["wrapped_pruner"])
-    pruner = build("hydra.sweeper.pruner", settings["_target_"], arguments)
-    assert isinstance(pruner, BasePruner)
+    pruner: BasePruner = build("hydra.sweeper.pruner", settings["_target_"], arguments, BasePruner)
     return pruner
 
 
-def build(key: str, target: str, arguments: Mapping[str, Any]) -> object:
-    """Call what ``target`` names, if it is on the allow-list.
+def build(key: str, target: str, arguments: Mapping[str, Any], kind: type) -> Any:
+    """Make an object of the class that ``target`` names, if it is on the allow-list.
 
     Raises:
-        BadInput: if it is not, does not exist, or does not take the arguments.
+        BadInput: if it is not, does not exist, is of another kind, or does not take the arguments.
     """
     cls = resolve(f"{key}._target_", target)
+    if not (isinstance(cls, type) and issubclass(cls, kind)):
+        raise BadInput(f"{key}._target_", target, f"is no {kind.__name__}", "name a class that is one")
     try:
-        inspect.signature(cls).bind(**arguments)
-        return cls(**arguments)
+        signature = inspect.signature(cls)
+        signature.bind(**arguments)
+        for name, parameter in signature.parameters.items():
+            if isinstance(parameter.default, int | float) and isinstance(arguments.get(name), str):
+                raise TypeError(f"{name} is no text")  # Optuna would notice in the middle of the search
+        with warnings.catch_warnings():  # the person chose it by name
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return cls(**arguments)
     except (TypeError, ValueError) as error:
         known = ", ".join(inspect.signature(cls).parameters) or "no arguments"
         raise BadInput(key, dict(arguments), str(error), f"{target} takes {known}") from error
 
 
 def resolve(key: str, target: str) -> Any:
-    """The object that a dotted path names."""
-    allowed = (*ALLOWED_TARGETS, *filter(None, os.environ.get("SWEEPER_ALLOW", "").split(",")))
+    """The object that a dotted path names, if it is on the allow-list."""
+    allowed = (*ALLOWED_TARGETS, *(f"{name.rstrip('.')}." for name in os.environ.get("SWEEPER_ALLOW", "").split(",") if name))
     if not target.startswith(allowed):
         raise BadInput(
             key,
@@ -487,8 +501,17 @@ def resolve(key: str, target: str) -> Any:
             f"only names under {', '.join(allowed)} are allowed",
             f"set SWEEPER_ALLOW={target.partition('.')[0]}. in the environment if you trust it",
         )
-    module, _, name = target.rpartition(".")
+    return find(key, target)
+
+
+def find(key: str, path: str) -> Any:
+    """The object that a dotted path names, wherever it is.
+
+    Raises:
+        BadInput: if there is none.
+    """
+    module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(key, target, f"cannot be found ({error})", "write the full path of a class") from error
+        raise BadInput(key, path, f"cannot be found ({error})", "write the full path, module.name") from error

@@ -22,9 +22,14 @@ class Interrupted(BaseException):
 
 
 class Interruption:
-    """Turns a stop signal into ``Interrupted``, raised in the task but never inside a storage operation."""
+    """Turns a stop signal into ``Interrupted``, raised in the task but never inside a storage operation.
 
-    def __init__(self) -> None:
+    Args:
+        second_kills: whether a second signal ends the process at once, for one that has no pool to kill it.
+    """
+
+    def __init__(self, second_kills: bool = False) -> None:
+        self._second_kills = second_kills
         self._signum: int | None = None
         self._may_raise = False
 
@@ -54,6 +59,9 @@ class Interruption:
             self.check()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self._signum is not None and self._second_kills:
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
         self._signum = signum
         if self._may_raise:
             self._may_raise = False

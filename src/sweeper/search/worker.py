@@ -1,4 +1,4 @@
-"""A worker: ask → compose → run the Hydra job → tell, until the budget is spent. Workers meet only in the storage."""
+"""A worker: ask → compose → run the Hydra job → tell, until the budget is spent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from sweeper.search.trial import Interrupted, Interruption, StudyTrial, running
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a worker is given: the app, its config, and the search. Everything else it reads from the storage."""
+    """What a worker is given: the app, its config, and the search. All else it reads from the storage."""
 
     search: Search
     context: HydraContext
@@ -145,8 +145,7 @@ def _extend(search: Search, config: DictConfig, trial: optuna.Trial, drawn: set[
     """The parameters that the person's own ``custom_search_space`` function suggests."""
     if search.custom_search_space is None:
         return {}
-    module, _, name = search.custom_search_space.rpartition(".")
-    extend = getattr(__import__(module, fromlist=[name]), name)
+    extend = studies.find("hydra.sweeper.custom_search_space", search.custom_search_space)
     extend(config, trial)
     return {name: value for name, value in trial.params.items() if name not in drawn}
 
@@ -175,7 +174,13 @@ def _tell_result(
 
 
 def _values(returned: Any, n_objectives: int) -> list[float]:
-    values = [float(v) for v in returned] if isinstance(returned, Sequence) else [_number(returned)]
+    several = isinstance(returned, Sequence) and not isinstance(returned, str)
+    try:
+        values = [_number(value) for value in (returned if several else [returned])]
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"the task function returned {returned!r}; return the score to search for, a float"
+        ) from None
     if len(values) != n_objectives:
         raise TypeError(
             f"the task function returned {len(values)} values for {n_objectives} objectives; "
@@ -184,13 +189,10 @@ def _values(returned: Any, n_objectives: int) -> list[float]:
     return values
 
 
-def _number(returned: Any) -> float:
-    try:
-        return float(returned)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"the task function returned {returned!r}; return the score to search for, a float"
-        ) from None
+def _number(value: Any) -> float:
+    if isinstance(value, str):  # float would read some
+        raise TypeError(value)
+    return float(value)
 
 
 def _tell_failed(

@@ -1,0 +1,218 @@
+"""A worker's trials: Hydra jobs, what they return, and what other workers see of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from tests.foreign_app import App, assert_exactly, worker_pid
+
+IN_PROCESS = ("hydra.sweeper.n_jobs=1", "hydra.sweeper.in_process=true")
+
+
+def test_trial_is_a_hydra_job(tmp_path: Path) -> None:
+    """A trial leaves what a Hydra job leaves, and its overrides run it again by hand."""
+    body = "import logging\nlogging.getLogger('app').info('hello')\nprint('printed')\nreturn cfg.x"
+    app = App(tmp_path, body)
+    app.configure("x: 0.0\n", "x: 0.0\ny: e\n")
+    done = app.run("y='a b','c,d'", "hydra.sweeper.n_trials=2")
+    assert done.returncode == 0, done.stderr
+    for trial in assert_exactly(app, 2):
+        folder = app.out / str(trial.number)
+        assert trial.user_attrs["folder"] == str(folder)
+        config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+        assert config == trial.params
+        overrides = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text())
+        assert overrides == trial.user_attrs["overrides"]
+        hydra = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text())["hydra"]
+        assert hydra["job"]["num"] == trial.number
+        assert hydra["runtime"]["output_dir"] == str(folder)
+        assert "hello" in (folder / "app.log").read_text()
+        assert "printed" in (folder / "output.log").read_text()
+        command = [
+            sys.executable,
+            "app.py",
+            *trial.user_attrs["overrides"],
+            f"hydra.run.dir=again/{trial.number}",
+        ]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+        again = tmp_path / "again" / str(trial.number) / ".hydra" / "config.yaml"
+        assert yaml.safe_load(again.read_text()) == config
+
+
+def test_job_callbacks_fire_in_the_worker(tmp_path: Path) -> None:
+    """Hydra's on_job_start and on_job_end are called around each trial, with its result."""
+    (tmp_path / "callbacks.py").write_text("""
+import os
+from pathlib import Path
+from hydra.experimental.callback import Callback
+
+class Note(Callback):
+    def on_job_start(self, config, **kwargs):
+        Path(config.hydra.runtime.output_dir, "start").write_text(str(os.getpid()))
+
+    def on_job_end(self, config, job_return, **kwargs):
+        Path(config.hydra.runtime.output_dir, "end").write_text(str(job_return.return_value))
+""")
+    app = App(tmp_path)
+    app.configure("hydra:\n", "hydra:\n  callbacks:\n    note:\n      _target_: callbacks.Note\n")
+    done = app.run("hydra.sweeper.n_trials=2", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    for trial in assert_exactly(app, 2):
+        folder = app.out / str(trial.number)
+        assert int((folder / "start").read_text()) == worker_pid(trial)
+        assert float((folder / "end").read_text()) == trial.value
+
+
+def test_results_are_kept_up_to_date(tmp_path: Path) -> None:
+    """When a trial begins, optimization_results.yaml knows the best of those before it."""
+    body = """
+shown = HERE / "out" / "optimization_results.yaml"
+(HERE / f"seen-{number}").write_text(shown.read_text())
+return abs(number - 3)
+"""
+    app = App(tmp_path, body)
+    done = app.run("hydra.sweeper.n_jobs=1", "hydra.sweeper.n_trials=5")
+    assert done.returncode == 0, done.stderr
+    seen = [yaml.safe_load((tmp_path / f"seen-{number}").read_text()) for number in range(5)]
+    assert [s["best_trial"] for s in seen] == [None, 0, 1, 2, 3]
+    last = yaml.safe_load((app.out / "optimization_results.yaml").read_text())
+    assert (last["best_trial"], last["best_value"], last["trials"]) == (3, 0.0, {"COMPLETE": 5})
+    assert last["best_params"] == app.trials()[3].params
+
+
+@pytest.mark.parametrize(
+    ("returned", "says"),
+    [
+        ("None", "returned None"),
+        ("'good'", "returned 'good'"),
+        ("'12'", "returned '12'"),
+        ("[cfg.x, 1.0]", "returned 2 values for 1 objectives"),
+        ("[None]", "returned [None]"),
+        ("['a']", "returned ['a']"),
+        ("{'loss': 1.0}", "returned {'loss': 1.0}"),
+    ],
+)
+def test_result_that_is_no_score_fails_the_trial(tmp_path: Path, returned: str, says: str) -> None:
+    """A task that returns something else than a float is told so; its worker lives on."""
+    app = App(tmp_path, f"return {returned} if number == 1 else cfg.x")
+    done = app.run(*IN_PROCESS, "hydra.sweeper.n_trials=4")
+    assert done.returncode == 0, done.stderr
+    trials = assert_exactly(app, 4)
+    assert trials[1].state == TrialState.FAIL
+    assert says in trials[1].user_attrs["reason"]
+    assert len({worker_pid(t) for t in trials}) == 1
+
+
+@pytest.mark.parametrize("value", ["math.nan", "math.inf", "-math.inf"])
+def test_diverged_trial_is_pruned_and_marked(tmp_path: Path, value: str) -> None:
+    """NaN or infinity, returned or reported, ends the trial as PRUNED with the mark diverged."""
+    app = App(
+        tmp_path,
+        f"""
+if number == 0:
+    return {value}
+if number == 1:
+    sweeper.trial().report({value}, 3)
+return cfg.x
+""",
+    )
+    done = app.run(*IN_PROCESS, "hydra.sweeper.n_trials=4")
+    assert done.returncode == 0, done.stderr
+    trials = assert_exactly(app, 4)
+    assert [t.state for t in trials[:3]] == [TrialState.PRUNED, TrialState.PRUNED, TrialState.COMPLETE]
+    assert [t.user_attrs.get("diverged") for t in trials[:3]] == [True, True, None]
+    assert [list(t.intermediate_values) for t in trials[:3]] == [[0], [3], []]
+
+
+def test_several_objectives(tmp_path: Path) -> None:
+    """A list of directions takes a list of values; a diverged one is pruned; the solutions are written."""
+    app = App(tmp_path, "return [math.nan, 1.0] if number == 1 else (cfg.x, -cfg.x)")
+    done = app.run(
+        "hydra.sweeper.direction=[minimize,maximize]", "hydra/sweeper/pruner=none", "hydra.sweeper.n_trials=4"
+    )
+    assert done.returncode == 0, done.stderr
+    trials = assert_exactly(app, 4)
+    assert (trials[1].state, trials[1].user_attrs["diverged"]) == (TrialState.PRUNED, True)
+    results = yaml.safe_load((app.out / "optimization_results.yaml").read_text())
+    best = app.study().best_trials
+    assert sorted(s["trial"] for s in results["solutions"]) == sorted(t.number for t in best)
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
+def test_number_of_workers_does_not_change_the_points(tmp_path: Path, sampler: str) -> None:
+    """Seed and trial number decide the point, whichever worker asks: one worker and three draw the same."""
+    points = []
+    for n_jobs in (1, 3):
+        folder = tmp_path / str(n_jobs)
+        folder.mkdir()
+        app = App(folder)
+        app.configure("x: 0.0\n", "x: 0.0\nk: a\nn: 1\n")
+        app.configure(
+            "x: interval(0, 2)", "x: interval(0, 2)\n      k: choice(a, b, c)\n      n: range(1, 9)"
+        )
+        settings = [
+            f"hydra.sweeper.n_jobs={n_jobs}",
+            f"hydra/sweeper/sampler={sampler}",
+            "hydra.sweeper.seed=7",
+        ]
+        done = app.run(*settings)
+        assert done.returncode == 0, done.stderr
+        points.append([t.params for t in assert_exactly(app, 6)])
+    assert points[0] == points[1]
+    assert len({p["x"] for p in points[0]}) == 6
+
+
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        ["median", "hydra.sweeper.pruner.n_startup_trials=3"],
+        ["percentile", "hydra.sweeper.pruner.n_startup_trials=3", "hydra.sweeper.pruner.percentile=50"],
+        ["asha", "hydra.sweeper.pruner.min_resource=1", "hydra.sweeper.pruner.reduction_factor=2"],
+    ],
+    ids=lambda settings: settings[0],
+)
+def test_worker_prunes_on_what_the_others_reported(tmp_path: Path, pruner: list[str]) -> None:
+    """A worker with a bad trial stops it because of trials that only other workers ran."""
+    body = """
+started()
+if number == 0:
+    wait_for("started-5")
+sweeper.trial().report(10.0 if number == 0 else 1.0, 1)
+return 1.0
+"""
+    app = App(tmp_path, body)
+    done = app.run(f"hydra/sweeper/pruner={pruner[0]}", *pruner[1:])
+    assert done.returncode == 0, done.stderr
+    trials = assert_exactly(app, 6)
+    assert trials[0].state == TrialState.PRUNED
+    assert all(worker_pid(t) != worker_pid(trials[0]) for t in trials[1:5])
+    assert [t.state for t in trials[1:]] == [TrialState.COMPLETE] * 5
+
+
+def test_exit_in_the_task_fails_the_trial(tmp_path: Path) -> None:
+    """sys.exit in the task is a failed trial, not the end of the worker."""
+    app = App(tmp_path, "if number == 1:\n    sys.exit('enough')\nreturn cfg.x")
+    done = app.run("hydra.sweeper.n_jobs=1")
+    assert done.returncode == 0, done.stderr
+    trials = assert_exactly(app, 6)
+    assert "enough" in trials[1].user_attrs["reason"]
+    assert "SystemExit: enough" in (app.out / "1" / "traceback.txt").read_text()
+    assert len({worker_pid(t) for t in trials}) == 1
+
+
+def test_custom_search_space_suggests_further_parameters(tmp_path: Path) -> None:
+    """A function of the person's own adds parameters to the trial, its config and its overrides."""
+    (tmp_path / "extra.py").write_text("def extend(config, trial):\n    trial.suggest_int('y', 5, 9)\n")
+    app = App(tmp_path, "return cfg.y")
+    app.configure("x: 0.0\n", "x: 0.0\ny: 0\n")
+    done = app.run("hydra.sweeper.custom_search_space=extra.extend", "hydra.sweeper.n_trials=3")
+    assert done.returncode == 0, done.stderr
+    for trial in assert_exactly(app, 3):
+        assert trial.value == trial.params["y"] >= 5
+        assert f"y={trial.params['y']}" in trial.user_attrs["overrides"]
