@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,14 @@ class Contestant:
     overrides: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Of a trial, or of a sweep. CPU time, of all its processes, depends less on what else the machine does."""
+
+    wall_ms: float
+    cpu_ms: float
+
+
 OURS = Contestant("ours, journal file", None, ("hydra/sweeper=sweeper_optuna",))
 
 # Memory is its default: nothing but Hydra's folders is written. A file can only be SQLite: `storage` takes a
@@ -71,16 +80,17 @@ def main() -> None:
     options = _parser().parse_args()
     pythons = {c.name: _python(c.release, options.env) for c in CONTESTANTS}
     for sampler in options.samplers:
-        costs = {c.name: list[float]() for c in CONTESTANTS}
+        costs = {c.name: list[Cost]() for c in CONTESTANTS}
         for _ in range(options.repeats):
             for contestant in CONTESTANTS:  # in turn, so that a busy moment of the machine hits all alike
                 few, many = options.n_trials
-                cost = _cost_ms(contestant, pythons[contestant.name], sampler, few, many)
+                cost = _cost(contestant, pythons[contestant.name], sampler, few, many)
                 costs[contestant.name].append(cost)
-        _print_table(f"{sampler}, trials {options.n_trials[0]} to {options.n_trials[1]}", costs)
+        _print_table(f"{sampler}, wall time", {name: [c.wall_ms for c in cs] for name, cs in costs.items()})
+        _print_table(f"{sampler}, CPU time", {name: [c.cpu_ms for c in cs] for name, cs in costs.items()})
     if options.long:
-        for number, costs in _long_costs_ms(pythons, (100, 1000)).items():
-            _print_table(f"random, around trial {number}", costs)
+        for number, walls_ms in _long_costs_ms(pythons, (100, 1000)).items():
+            _print_table(f"random, wall time, trial {number}", walls_ms)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,12 +129,13 @@ def _python(release: Release | None, folder: Path) -> Path:
 # --- measuring ----------------------------------------------------------------------------------------------
 
 
-def _cost_ms(contestant: Contestant, python: Path, sampler: str, few: int, many: int) -> float:
-    """Milliseconds for each of the trials by which the two sweeps differ."""
+def _cost(contestant: Contestant, python: Path, sampler: str, few: int, many: int) -> Cost:
+    """Of each of the trials by which the two sweeps differ."""
     with tempfile.TemporaryDirectory() as folder:
         short = _sweep(contestant, python, sampler, few, Path(folder, "short"))
         long = _sweep(contestant, python, sampler, many, Path(folder, "long"))
-    return 1000 * (long - short) / (many - few)
+    n = many - few
+    return Cost((long.wall_ms - short.wall_ms) / n, (long.cpu_ms - short.cpu_ms) / n)
 
 
 def _long_costs_ms(
@@ -149,8 +160,8 @@ def _begun(folder: Path) -> Iterator[tuple[int, float]]:
         yield int(path.parents[1].name), path.stat().st_mtime
 
 
-def _sweep(contestant: Contestant, python: Path, sampler: str, n_trials: int, folder: Path) -> float:
-    """Run a whole sweep as from a terminal, in ``folder``, and return its wall time in seconds."""
+def _sweep(contestant: Contestant, python: Path, sampler: str, n_trials: int, folder: Path) -> Cost:
+    """Run a whole sweep as from a terminal, in ``folder``, and return what it took."""
     folder.mkdir(parents=True, exist_ok=True)
     overrides = [
         *contestant.overrides,
@@ -159,14 +170,20 @@ def _sweep(contestant: Contestant, python: Path, sampler: str, n_trials: int, fo
         "hydra.sweeper.study_name=constant",
         "hydra.sweep.dir=sweep",
     ]
-    started = perf_counter()
     command = [str(python), str(APP), "-m", *overrides]
+    started, cpu_before = perf_counter(), _cpu_of_children_s()
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=_environment())
-    seconds = perf_counter() - started
+    cost = Cost(1000 * (perf_counter() - started), 1000 * (_cpu_of_children_s() - cpu_before))
     n_run = sum(path.name.isdigit() for path in Path(folder, "sweep").glob("*"))
     if done.returncode != 0 or n_run != n_trials:
         sys.exit(f"{contestant.name}: {n_run} of {n_trials} trials were run\n{done.stdout}{done.stderr}")
-    return seconds
+    return cost
+
+
+def _cpu_of_children_s() -> float:
+    """Of all processes that have ended and been waited for, and of theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _environment() -> dict[str, str]:

@@ -49,13 +49,14 @@ def page(address):
 def test_the_study_opens_with_its_history(page):
     """The list of studies leads to the study; its history names the objective."""
     assert page.title() == "Optuna Dashboard"
-    page.get_by_text("History").first.wait_for()
-    page.get_by_text("val_accuracy").first.wait_for()
+    page.get_by_text("History").locator("visible=true").first.wait_for()
+    page.get_by_text("val_accuracy").locator("visible=true").first.wait_for()
 
 
 def test_learning_curves_are_drawn_from_the_reported_values(page):
     """The intermediate values of the trials stand in a plot of their own."""
-    page.get_by_text(re.compile("Intermediate values", re.IGNORECASE)).first.wait_for()
+    title = re.compile("Intermediate values", re.IGNORECASE)
+    page.get_by_text(title).locator("visible=true").first.wait_for()
 
 
 def test_a_trial_shows_accuracy_seconds_memory_and_folder(page, searched):

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -309,6 +310,7 @@ class Pool:
     def _start(self, index: int) -> BaseProcess:
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=main, args=(self._pickled, index), name=f"worker-{index}")
+        resource_tracker.ensure_running()  # or the first start would, and unblock the signal
         # The worker inherits the environment and the blocked signal: a Ctrl-C is for the pool alone.
         with _environment(self._device_environment(index)), _blocked(signal.SIGINT):
             process.start()
@@ -458,7 +460,8 @@ def _finish(
         print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
         print(
             f"hydra.sweeper.max_failure_rate={search.max_failure_rate}: {len(failures)} trials failed, "
-            f"the last is number {last.number}; mend the cause and begin another study, or allow more failures",
+            f"the last is number {last.number}; "
+            "mend the cause and begin another study, or allow more failures",
             file=sys.stderr,
         )
         sys.exit(1)

@@ -20,7 +20,7 @@ from typing import Any
 
 import optuna
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from optuna.storages import BaseStorage
@@ -28,6 +28,7 @@ from optuna.trial import TrialState
 
 from sweeper.results import record
 from sweeper.search import study as studies
+from sweeper.search.job import run_job
 from sweeper.search.space import Space, suggest
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search, Worker
@@ -112,13 +113,7 @@ def _run_trial(
         trial.set_user_attr("overrides", list(OmegaConf.to_container(config.hydra.overrides.task)))  # type: ignore[arg-type]
         output = _output_to(folder / record.OUTPUT) if captures_output else contextlib.nullcontext()
         with output, running(StudyTrial(trial, interruption)), interruption.allowed():
-            job = run_job(
-                task_function=assignment.task,
-                config=config,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-                hydra_context=assignment.context,
-            )
+            job = run_job(assignment.task, config, folder, assignment.context)
     except (Interrupted, KeyboardInterrupt) as stop:
         signum = stop.signum if isinstance(stop, Interrupted) else signal.SIGINT
         studies.tell_interrupted(search, study, trial.number, f"interrupted ({signal.Signals(signum).name})")
