@@ -56,7 +56,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a trial, or of a sweep. CPU time, of all its processes, depends less on what else the machine does."""
+    """Of a trial, or of a sweep. The CPU time of all its processes depends less on what else is running."""
 
     wall_ms: float
     cpu_ms: float
