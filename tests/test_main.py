@@ -70,8 +70,8 @@ BAD_INPUT = [
     ("-m hydra.sweeper.n_jobs=0", r"^hydra.sweeper.n_jobs=0: "),
     ("-m hydra.sweeper.jobs=2", r"^hydra.sweeper.jobs=2: there is no such key"),
     (
-        "-m hydra.sweeper.storage=sqlite:////nowhere/x.db",
-        r"^hydra.sweeper.storage=sqlite:////nowhere/x.db: cannot be",
+        "-m hydra.sweeper.storage=sqlite:////dev/null/x.db",
+        r"^hydra.sweeper.storage=sqlite:////dev/null/x.db: cannot be",
     ),
     ("-m hydra.sweeper.storage=oracle://x", r"^hydra.sweeper.storage=oracle://x: cannot be opened"),
     ("-m hydra/sweeper/sampler=grid", r"^optimizer.lr=interval\(.*: a grid needs values that can be counted"),

@@ -72,7 +72,7 @@ def test_each_trial_leaves_its_config_history_and_result(searched, study):
 
 
 def test_the_best_model_is_kept_and_tested_once(searched, study):
-    """``best/`` holds the best trial's files and the test accuracy of that model; the others have no weights."""
+    """``best/`` holds the best trial's files and the test accuracy of that model; no other has weights."""
     folder = searched / "outputs" / "digits"
     result = json.loads((folder / "best" / "result.json").read_text())
     assert result["trial"] == study.best_trial.number
@@ -108,7 +108,7 @@ def test_the_search_ends_with_the_best_trial_and_the_next_commands(searched, stu
 
 
 def test_best_prints_the_best_trial(searched, study):
-    """``best`` without a name takes the newest study, and shows number, score, parameters and test accuracy."""
+    """``best`` without a name takes the newest study, and shows score, parameters and test accuracy."""
     shown = sweeper(searched, "best")
     assert f"best trial: {study.best_trial.number}" in shown
     assert "optimizer.lr" in shown
@@ -156,7 +156,7 @@ def test_several_objectives_are_searched_without_a_pruner(tmp_path):
 
 
 def test_a_diverging_trial_is_pruned_and_marked(tmp_path):
-    """A learning rate that makes the loss infinite ends the trial as PRUNED and diverged, and the search goes on."""
+    """An infinite loss ends the trial as PRUNED and diverged, and the search goes on."""
     sweeper(
         *(
             tmp_path,

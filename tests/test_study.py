@@ -30,8 +30,9 @@ from hydra_plugins.sweeper_optuna.plugin import _PRUNERS, _SAMPLERS
 from sweeper.errors import BadInput
 from sweeper.results import record
 from sweeper.search import study as studies
+from sweeper.search.sampler import at, build_pruner, build_sampler, resolve
 from sweeper.search.space import Space, suggest
-from sweeper.search.study import Search, Worker, at, build_pruner, build_sampler, open_study, resolve
+from sweeper.search.study import Search, Worker, open_study
 
 MakeSpace = Callable[..., Space]
 MakeSearch = Callable[..., Search]
@@ -196,7 +197,7 @@ def test_custom_parameters_can_be_drawn(make_search: MakeSearch, plain: Space, t
     search = make_search(sampler={"_target_": f"optuna.samplers.{target}"})
     values = []
     for _ in range(2):
-        study = optuna.create_study(sampler=build_sampler(search, plain, number=3))
+        study = optuna.create_study(sampler=build_sampler(search.sampler, search.seed, plain, number=3))
         values.append(study.ask().suggest_float("of_their_own", 0, 1))
     assert values[0] == values[1]
 
@@ -204,14 +205,14 @@ def test_custom_parameters_can_be_drawn(make_search: MakeSearch, plain: Space, t
 def test_quasi_random_needs_no_parameters(make_search: MakeSearch, make_space: MakeSpace) -> None:
     """A study that searches nothing (yet) has a quasi-random sampler as well."""
     space = make_space({"config": {"x": 1}})
-    build_sampler(make_search(sampler={"_target_": "optuna.samplers.QMCSampler"}), space, number=5)
+    build_sampler({"_target_": "optuna.samplers.QMCSampler"}, 0, space, number=5)
 
 
 def test_an_unknown_sequence_is_bad_input(make_search: MakeSearch, plain: Space) -> None:
     """A qmc_type that does not exist is named, with those that do."""
     search = make_search(sampler={"_target_": "optuna.samplers.QMCSampler", "qmc_type": "sobel"})
     with pytest.raises(BadInput, match=r"^hydra\.sweeper\.sampler\.qmc_type=sobel: .* sobol or halton"):
-        build_sampler(search, plain, number=0)
+        build_sampler(search.sampler, search.seed, plain, number=0)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +303,10 @@ def test_a_sampler_draws_by_default_and_with_an_argument(
 def test_an_argument_that_is_not_set_keeps_optunas_default(make_search: MakeSearch, plain: Space) -> None:
     """A sampler is made with what was set and nothing else."""
     search = make_search(sampler={**given(_SAMPLERS["tpe"]), "n_startup_trials": 3}, seed=None)
-    sampler, own = build_sampler(search, plain, 0), optuna.samplers.TPESampler(n_startup_trials=3)
+    sampler, own = (
+        build_sampler(search.sampler, search.seed, plain, 0),
+        optuna.samplers.TPESampler(n_startup_trials=3),
+    )
     keys = ["_n_startup_trials", "_n_ei_candidates", "_multivariate", "_group", "_constant_liar"]
     assert [getattr(sampler, key) for key in keys] == [getattr(own, key) for key in keys]
 

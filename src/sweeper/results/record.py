@@ -6,6 +6,7 @@ Everything is written whole or not at all: to a temporary file beside, then rena
 from __future__ import annotations
 
 import csv
+import filecmp
 import io
 import json
 import os
@@ -174,7 +175,7 @@ def _keep_best(folder: Path, number: int) -> int:
     """
     source, target = folder / str(number), folder / BEST
     before = read_json(target / RESULT)["trial"] if (target / RESULT).exists() else number
-    if not (source / CONFIG).exists() or (target.exists() and before == number):
+    if not (source / CONFIG).exists() or (before == number and _same_run(source, target)):
         return int(before)
     new, old = folder / _HIDDEN / "best-new", folder / _HIDDEN / "best-old"
     _remove(new, old)
@@ -189,6 +190,12 @@ def _keep_best(folder: Path, number: int) -> int:
     return int(before)
 
 
+def _same_run(a: Path, b: Path) -> bool:
+    """A number alone does not tell: a torn journal may have lost a trial, and another got its number."""
+    histories = a / HISTORY, b / HISTORY
+    return all(path.exists() for path in histories) and filecmp.cmp(*histories, shallow=False)
+
+
 def remove_hydra_files(folder: Path) -> None:
     """Take back what Hydra wrote for a run that was refused, and nothing else."""
     _remove(folder / ".hydra")
@@ -196,6 +203,12 @@ def remove_hydra_files(folder: Path) -> None:
         log.unlink()
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
+
+
+def clear_trial(folder: Path, number: int) -> None:
+    """Make room for a trial whose number another had that the storage has lost."""
+    if (folder / str(number) / ".hydra").exists():  # else it is no job's folder, and not ours to remove
+        _remove(folder / str(number))
 
 
 def _remove(*folders: Path) -> None:

@@ -5,20 +5,16 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import shutil
+import shlex
 import signal
 import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -33,6 +29,8 @@ from sweeper.errors import BadInput
 from sweeper.results import record
 from sweeper.search import study as studies
 from sweeper.search.progress import Progress, summarize
+from sweeper.search.sampler import build_sampler, is_grid
+from sweeper.search.settings import read_settings
 from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
@@ -78,142 +76,6 @@ def sweep(
     return study
 
 
-# --- before -------------------------------------------------------------------------------------------------
-
-
-def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Search, int, list[str]]:
-    """Check ``hydra.sweeper``, and make its paths absolute.
-
-    Returns:
-        the search, the number of workers, and the GPUs they share (empty without).
-
-    Raises:
-        BadInput: naming the key.
-    """
-    plain = {key: _plain(value) for key, value in settings.items()}
-    name = str(plain["study_name"] or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-    folder = Path(str(master.hydra.sweep.dir)).absolute()
-    directions = _directions(plain["direction"])
-    pruner = _without_missing(plain["pruner"])
-    if len(directions) > 1 and not str(pruner["_target_"]).endswith(".NopPruner"):
-        raise BadInput(
-            "hydra/sweeper/pruner",
-            str(pruner["_target_"]).rpartition(".")[2],
-            f"a pruner compares one value, and there are {len(directions)} objectives",
-            "write hydra/sweeper/pruner=none, or search for one objective",
-        )
-    for key, low in [("n_trials", 1), ("timeout_s", 0), ("max_retries", 0), ("workers_per_gpu", 1)]:
-        if plain[key] is not None and plain[key] < low:
-            reason = f"must be at least {low}"
-            raise BadInput(f"hydra.sweeper.{key}", plain[key], reason, "write a larger number")
-    if not 0 <= plain["max_failure_rate"] <= 1:
-        raise BadInput(
-            "hydra.sweeper.max_failure_rate",
-            plain["max_failure_rate"],
-            "is a part of n_trials",
-            "write 0 … 1",
-        )
-    search = Search(
-        study_name=name,
-        storage=_storage_url(plain["storage"]),
-        folder=folder,
-        directions=directions,
-        metrics=_metrics(master, len(directions)),
-        sampler=_without_missing(plain["sampler"]),
-        pruner=pruner,
-        seed=plain["seed"],
-        n_trials=plain["n_trials"],
-        deadline=None if plain["timeout_s"] is None else time.time() + plain["timeout_s"],
-        max_retries=plain["max_retries"],
-        max_failure_rate=plain["max_failure_rate"],
-        custom_search_space=plain["custom_search_space"],
-    )
-    studies.build_pruner(search.pruner)
-    if search.custom_search_space is not None:
-        studies.find("hydra.sweeper.custom_search_space", search.custom_search_space)
-    return search, *_workers(plain, search)
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def _without_missing(node: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in node.items() if value != "???"}
-
-
-def _directions(direction: Any) -> tuple[str, ...]:
-    one_or_more = direction if isinstance(direction, list) else [getattr(direction, "name", direction)]
-    directions = tuple(str(one) for one in one_or_more)
-    remedy = "write minimize or maximize, or a list of them"
-    if not directions:
-        raise BadInput("hydra.sweeper.direction", direction, "names no objective", remedy)
-    for one in directions:
-        if one not in ("minimize", "maximize"):
-            raise BadInput("hydra.sweeper.direction", one, "there is no such direction", remedy)
-    return directions
-
-
-def _metrics(master: DictConfig, n_objectives: int) -> tuple[str, ...] | None:
-    """What the values are called, where the app says so with a key ``objective``."""
-    objective = _plain(OmegaConf.select(master, "objective"))
-    names = (objective,) if isinstance(objective, str) else tuple(objective or ())
-    return names if len(names) == n_objectives and all(isinstance(n, str) for n in names) else None
-
-
-def _storage_url(storage: str | None) -> str:
-    """Paths become absolute: a worker may run elsewhere."""
-    if storage is None:
-        return str(Path(record.OUTPUTS, record.JOURNAL).absolute())
-    if storage.startswith("sqlite:///") and not storage.startswith("sqlite:////"):
-        return f"sqlite:///{Path(storage.removeprefix('sqlite:///')).absolute()}"
-    if storage == "memory" or "://" in storage:
-        return storage
-    return str(Path(storage).absolute())
-
-
-def _workers(plain: Mapping[str, Any], search: Search) -> tuple[int, list[str]]:
-    gpus = visible_gpus()
-    n_jobs = plain["n_jobs"]
-    if n_jobs == "auto":
-        n_workers = len(gpus) * plain["workers_per_gpu"] if gpus else len(os.sched_getaffinity(0))
-    elif isinstance(n_jobs, int) and not isinstance(n_jobs, bool) and n_jobs >= 1:
-        n_workers = n_jobs
-    else:
-        raise BadInput("hydra.sweeper.n_jobs", n_jobs, "is no number of workers", "write auto, or 1 or more")
-    if plain["in_process"] and n_jobs != 1:
-        raise BadInput(
-            "hydra.sweeper.in_process",
-            True,
-            "one process runs one trial at a time",
-            "write hydra.sweeper.n_jobs=1 too",
-        )
-    if search.storage == "memory" and not plain["in_process"]:
-        raise BadInput(
-            "hydra.sweeper.storage",
-            "memory",
-            "worker processes do not share this process's memory",
-            "write hydra.sweeper.n_jobs=1 hydra.sweeper.in_process=true, or leave the storage out",
-        )
-    return n_workers, gpus
-
-
-def visible_gpus() -> list[str]:
-    """What ``CUDA_VISIBLE_DEVICES`` may name here, asked without importing torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [gpu for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listing = subprocess.run(
-        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return listing.stdout.split() if listing.returncode == 0 else []
-
-
 def _check(task: TaskFunction, space: Space, search: Search) -> None:
     """Compose each option and set each range's ends, before anything is written or started.
 
@@ -223,8 +85,8 @@ def _check(task: TaskFunction, space: Space, search: Search) -> None:
     for draw in space.variations():
         if check is not None:
             check(draw.config)
-    studies.build_sampler(search, space, number=0)
-    if search.is_grid():
+    build_sampler(search.sampler, search.seed, space, number=0)
+    if is_grid(search.sampler):
         next(space.points())
 
 
@@ -304,7 +166,7 @@ class Pool:
         """Whether another worker would find a trial to run."""
         if studies.is_over(self._search, self._study) or not studies.has_room(self._search, trials):
             return False
-        is_grid_used_up = self._search.is_grid() and self._has_left
+        is_grid_used_up = is_grid(self._search.sampler) and self._has_left
         return not is_grid_used_up or any(t.state == TrialState.WAITING for t in trials)
 
     def _start(self, index: int) -> BaseProcess:
@@ -467,7 +329,7 @@ def _finish(
         sys.exit(1)
     # Trials that still run are another sweep's, which goes on with this study at the same time.
     is_short = search.n_trials is not None and studies.has_room(search, trials)
-    if is_short and search.deadline is None and not search.is_grid():
+    if is_short and search.deadline is None and not is_grid(search.sampler):
         n_finished = sum(t.state in studies.FINISHED for t in trials)
         print(f"Only {n_finished} of {search.n_trials} trials could be run.", file=sys.stderr)
         sys.exit(1)
@@ -485,10 +347,4 @@ def _command(search: Search, master: DictConfig) -> str:
         has_key = OmegaConf.select(master, "study") == search.study_name
         key = "study" if has_key else "hydra.sweeper.study_name"
         arguments = [*arguments, f"{key}={search.study_name}"]
-    return " ".join(["python", program, *map(_quoted, arguments)])
-
-
-def _quoted(argument: str) -> str:
-    import shlex
-
-    return shlex.quote(argument)
+    return " ".join(["python", program, *map(shlex.quote, arguments)])

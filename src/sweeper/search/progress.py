@@ -1,4 +1,4 @@
-"""What a person sees of a running sweep: a line per worker and a total on a terminal, log lines elsewhere."""
+"""What a person sees of a running sweep: a line per worker and a total; log lines without a terminal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class Progress:
         n_trials = "without limit" if self._search.n_trials is None else f"of {self._search.n_trials} trials"
         n_before = sum(t.state in FINISHED for t in self._study.get_trials(deepcopy=False))
         went_on = f", {n_before} of them done before" if n_before else ""
-        self._print(f"Study {self._search.study_name}: a search {n_trials}{went_on}, in {self._search.folder}")
+        self._print(
+            f"Study {self._search.study_name}: a search {n_trials}{went_on}, in {self._search.folder}"
+        )
         return self
 
     def __exit__(
@@ -83,7 +85,10 @@ class Progress:
             rows.add_row(*_running_row(trial, self._search.pruner.get("max_resource")))
         n_finished = sum(t.state in FINISHED for t in trials)
         bars = Bars(
-            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rest]}")
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rest]}"),
         )
         rest = [f"{sum(t.state == state for t in trials)} {word}" for state, word in _SIGN.items()]
         if best:
@@ -123,7 +128,8 @@ def _line(trial: FrozenTrial, is_best: bool) -> str:
     diverged = " (diverged)" if trial.user_attrs.get("diverged") else ""
     mark = "best so far  " if is_best else ""
     word = _SIGN[trial.state]
-    return f"trial {trial.number:>3} {word:<6} {score}{diverged}  {mark}{seconds:.1f} s  {describe(trial.params)}"
+    params = describe(trial.params)
+    return f"trial {trial.number:>3} {word:<6} {score}{diverged}  {mark}{seconds:.1f} s  {params}"
 
 
 def _score(trial: FrozenTrial) -> str:
@@ -131,7 +137,7 @@ def _score(trial: FrozenTrial) -> str:
 
 
 def describe(params: dict[str, Any]) -> str:
-    """Parameters in one line, floats with four digits, by the last part of their names where that is enough."""
+    """Parameters in one line, by the last part of their names where that is enough."""
     last = Counter(name.rpartition(".")[2] for name in params)
     short = {name: tail if last[tail := name.rpartition(".")[2]] == 1 else name for name in params}
     return " ".join(

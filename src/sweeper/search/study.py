@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
 import logging
 import os
@@ -19,15 +17,13 @@ from typing import Any
 
 import optuna
 from optuna.distributions import (
-    BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
     distribution_to_json,
     json_to_distribution,
 )
-from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -35,16 +31,13 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeper.errors import BadInput
 from sweeper.results import record
 from sweeper.search.lock import LifeSign, is_alive, locked
-from sweeper.search.space import Parameter, Space
-from sweeper.search.trial import seed_of
+from sweeper.search.sampler import build_pruner, build_sampler, is_grid
+from sweeper.search.space import Space
 
 log = logging.getLogger(__name__)
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 """The states that the budget counts."""
-
-ALLOWED_TARGETS = ("optuna.", "sweeper.")
-"""What ``_target_`` may name; the person running the sweep adds prefixes in ``SWEEPER_ALLOW``."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +69,6 @@ class Search:
     @property
     def queue(self) -> RetryQueue:
         return RetryQueue(self.folder, self.max_retries)
-
-    def is_grid(self) -> bool:
-        return bool(self.sampler["_target_"] == "optuna.samplers.GridSampler")
 
 
 class Worker:
@@ -211,10 +201,12 @@ def ask(search: Search, study: optuna.Study, space: Space, worker: Worker) -> op
         trials = study.get_trials(deepcopy=False)
         if not has_room(search, trials):
             return None
-        if search.is_grid() and not _queue_next_point(study, space, trials):
+        if is_grid(search.sampler) and not _queue_next_point(study, space, trials):
             return None
         queued = [t.number for t in trials if t.state == TrialState.WAITING]
-        study.sampler = build_sampler(search, space, number=min(queued, default=len(trials)))
+        study.sampler = build_sampler(
+            search.sampler, search.seed, space, number=min(queued, default=len(trials))
+        )
         trial = study.ask()
         trial.set_user_attr("worker", worker.name)
         return trial
@@ -362,156 +354,3 @@ def _queue_next_point(study: optuna.Study, space: Space, trials: Sequence[Frozen
 
 def _point_key(params: Mapping[str, Any]) -> str:
     return json.dumps(params, sort_keys=True)
-
-
-# --- samplers and pruners -----------------------------------------------------------------------------------
-
-
-def build_sampler(search: Search, space: Space, number: int) -> BaseSampler:
-    """The sampler of one trial. Seed and number decide what it draws, whichever worker asks."""
-    arguments = {name: value for name, value in search.sampler.items() if name != "_target_"}
-    seed = arguments.pop("seed", search.seed)
-    if seed is not None and not (isinstance(seed, int) and seed >= 0):
-        raise BadInput(
-            "hydra.sweeper.seed", seed, "is no seed", "write 0, another whole number above it, or null"
-        )
-    target = search.sampler["_target_"]
-    if target == "optuna.samplers.GridSampler":
-        return RandomSampler(seed=number)  # takes no part: the points are queued
-    if target == "optuna.samplers.QMCSampler":
-        return QuasiRandomSampler(space.parameters(), number, seed=seed or 0, **arguments)
-    if seed is not None:
-        arguments["seed"] = seed_of(seed, number)
-    sampler: BaseSampler = build("hydra.sweeper.sampler", target, arguments, BaseSampler)
-    return sampler
-
-
-class QuasiRandomSampler(BaseSampler):
-    """A Sobol or Halton sequence in which the trial's number is the index of its point.
-
-    Optuna's own counts points in the storage as they are asked for and knows only the parameters of its
-    first trial. Here every parameter that some trial may have is a dimension, so that conditional ranges
-    are covered as evenly as the others, and any number of workers draw the same points.
-    """
-
-    def __init__(
-        self,
-        parameters: Mapping[str, Parameter],
-        number: int,
-        seed: int,
-        qmc_type: str = "sobol",
-        scramble: bool = False,
-    ) -> None:
-        from scipy.stats import qmc
-
-        engines = {"sobol": qmc.Sobol, "halton": qmc.Halton}
-        if qmc_type not in engines:
-            raise BadInput(
-                "hydra.sweeper.sampler.qmc_type",
-                qmc_type,
-                "there is no such sequence",
-                "write sobol or halton",
-            )
-        self._others = RandomSampler(seed=seed_of(seed, number))
-        self._names = sorted(parameters)
-        engine = engines[qmc_type](max(1, len(self._names)), scramble=scramble, rng=seed)
-        if number:
-            engine.fast_forward(number)
-        self._point = engine.random(1)[0]
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return {}
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        if param_name not in self._names:  # custom_search_space has suggested it
-            return self._others.sample_independent(study, trial, param_name, param_distribution)
-        return at(param_distribution, float(self._point[self._names.index(param_name)]))
-
-
-def at(distribution: BaseDistribution, fraction: float) -> Any:
-    """The value at a fraction (0 ≤ fraction < 1) of a distribution."""
-    import numpy as np
-
-    match distribution:
-        case CategoricalDistribution(choices=choices):
-            return choices[int(fraction * len(choices))]
-        case IntDistribution(low=low, high=high, step=step, log=False):
-            return low + step * int(fraction * ((high - low) // step + 1))
-        case IntDistribution(low=low, high=high):
-            # Each integer has the width that it has under the logarithm.
-            value = np.exp(np.log(low - 0.5) + fraction * (np.log(high + 0.5) - np.log(low - 0.5)))
-            return int(min(max(round(float(value)), low), high))
-        case FloatDistribution(low=low, high=high, log=True):
-            return float(min(max(np.exp(np.log(low) + fraction * (np.log(high) - np.log(low))), low), high))
-        case FloatDistribution(low=low, high=high, step=None):
-            return low + fraction * (high - low)
-        case FloatDistribution(low=low, high=high, step=float(step)):
-            return min(low + step * int(fraction * (round((high - low) / step) + 1)), high)
-    raise TypeError(distribution)
-
-
-def build_pruner(settings: Mapping[str, Any]) -> BasePruner:
-    """Raises BadInput for a pruner or an argument that does not exist."""
-    arguments = {name: value for name, value in settings.items() if name != "_target_"}
-    if isinstance(arguments.get("wrapped_pruner"), Mapping):
-        arguments["wrapped_pruner"] = build_pruner(arguments["wrapped_pruner"])
-    pruner: BasePruner = build("hydra.sweeper.pruner", settings["_target_"], arguments, BasePruner)
-    return pruner
-
-
-def build(key: str, target: str, arguments: Mapping[str, Any], kind: type) -> Any:
-    """Make an object of the class that ``target`` names, if it is on the allow-list.
-
-    Raises:
-        BadInput: if it is not, does not exist, is of another kind, or does not take the arguments.
-    """
-    cls = resolve(f"{key}._target_", target)
-    if not (isinstance(cls, type) and issubclass(cls, kind)):
-        raise BadInput(f"{key}._target_", target, f"is no {kind.__name__}", "name a class that is one")
-    try:
-        signature = inspect.signature(cls)
-        signature.bind(**arguments)
-        for name, parameter in signature.parameters.items():
-            if isinstance(parameter.default, int | float) and isinstance(arguments.get(name), str):
-                raise TypeError(f"{name} is no text")  # Optuna would notice in the middle of the search
-        with warnings.catch_warnings():  # the person chose it by name
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return cls(**arguments)
-    except (TypeError, ValueError) as error:
-        known = ", ".join(inspect.signature(cls).parameters) or "no arguments"
-        raise BadInput(key, dict(arguments), str(error), f"{target} takes {known}") from error
-
-
-def resolve(key: str, target: str) -> Any:
-    """The object that a dotted path names, if it is on the allow-list."""
-    allowed = (*ALLOWED_TARGETS, *(f"{name.rstrip('.')}." for name in os.environ.get("SWEEPER_ALLOW", "").split(",") if name))
-    if not target.startswith(allowed):
-        raise BadInput(
-            key,
-            target,
-            f"only names under {', '.join(allowed)} are allowed",
-            f"set SWEEPER_ALLOW={target.partition('.')[0]}. in the environment if you trust it",
-        )
-    return find(key, target)
-
-
-def find(key: str, path: str) -> Any:
-    """The object that a dotted path names, wherever it is.
-
-    Raises:
-        BadInput: if there is none.
-    """
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(key, path, f"cannot be found ({error})", "write the full path, module.name") from error

@@ -29,6 +29,7 @@ from optuna.trial import TrialState
 from sweeper.results import record
 from sweeper.search import study as studies
 from sweeper.search.job import run_job
+from sweeper.search.sampler import find
 from sweeper.search.space import Space, suggest
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search, Worker
@@ -109,16 +110,17 @@ def _run_trial(
     folder = search.folder / str(trial.number)
     try:
         config, folder = _compose(assignment, space, trial)
+        record.clear_trial(search.folder, trial.number)
         trial.set_user_attr("folder", str(folder))
         trial.set_user_attr("overrides", list(OmegaConf.to_container(config.hydra.overrides.task)))  # type: ignore[arg-type]
         output = _output_to(folder / record.OUTPUT) if captures_output else contextlib.nullcontext()
         with output, running(StudyTrial(trial, interruption)), interruption.allowed():
             job = run_job(assignment.task, config, folder, assignment.context)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        signum = stop.signum if isinstance(stop, Interrupted) else signal.SIGINT
-        studies.tell_interrupted(search, study, trial.number, f"interrupted ({signal.Signals(signum).name})")
+    except Interrupted as stop:
+        reason = f"interrupted ({signal.Signals(stop.signum).name})"
+        studies.tell_interrupted(search, study, trial.number, reason)
         raise
-    except (Exception, SystemExit) as error:  # whatever the app does, the trial is told
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # whatever the app does, the trial is told
         _tell_failed(search, study, trial, folder, error)
     else:
         _tell_result(search, study, trial, folder, job)
@@ -140,7 +142,7 @@ def _extend(search: Search, config: DictConfig, trial: optuna.Trial, drawn: set[
     """The parameters that the person's own ``custom_search_space`` function suggests."""
     if search.custom_search_space is None:
         return {}
-    extend = studies.find("hydra.sweeper.custom_search_space", search.custom_search_space)
+    extend = find("hydra.sweeper.custom_search_space", search.custom_search_space)
     extend(config, trial)
     return {name: value for name, value in trial.params.items() if name not in drawn}
 
