@@ -17,7 +17,8 @@ from optuna.distributions import (
 )
 
 from sweeper.errors import BadInput
-from sweeper.search.space import Draw, Parameter, Space, suggest
+from sweeper.search.parameter import Parameter, suggest
+from sweeper.search.space import Draw, Space
 
 Files = dict[str, dict | str]
 MakeSpace = Callable[..., Space]

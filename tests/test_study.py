@@ -30,8 +30,9 @@ from hydra_plugins.sweeper_optuna.plugin import _PRUNERS, _SAMPLERS
 from sweeper.errors import BadInput
 from sweeper.results import record
 from sweeper.search import study as studies
+from sweeper.search.parameter import suggest
 from sweeper.search.sampler import at, build_pruner, build_sampler, resolve
-from sweeper.search.space import Space, suggest
+from sweeper.search.space import Space
 from sweeper.search.study import Search, Worker, open_study
 
 MakeSpace = Callable[..., Space]

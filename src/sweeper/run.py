@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from dataclasses import asdict, replace
-from math import nan
+from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,10 +115,13 @@ def train(run: schema.Run, folder: Path, current: Trial) -> float | list[float]:
 
 def settle(run: schema.Run, current: Trial) -> schema.Run:
     """The run with nothing left to the machine or the moment: what ``trial.yaml`` holds."""
+
+    import torch
+
     from sweeper.training.fit import resolve_device, resolve_precision
 
     device = resolve_device(run.device)
-    n_threads = run.training.n_threads or int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
+    n_threads = run.training.n_threads or torch.get_num_threads()  # in a worker, its share of the cores
     precision = resolve_precision(run.training.precision, device)
     path = run.dataset.path and str(Path(run.dataset.path).absolute())
     return replace(
@@ -192,7 +194,7 @@ def _tested(model: Any, run: schema.Run, loaded: Any) -> dict[str, float]:
     from sweeper.training.fit import evaluate
 
     loss, accuracy = evaluate(model, loaded, "test", precision=run.training.precision)
-    return {"test_loss": loss, "test_accuracy": accuracy}
+    return {} if isnan(accuracy) else {"test_loss": loss, "test_accuracy": accuracy}
 
 
 def finish(folder: Path, study: optuna.Study) -> None:
@@ -214,6 +216,9 @@ def test_best(folder: Path) -> None:
     from sweeper.training.model import build
 
     result = record.read_json(folder / record.RESULT)
+    if "test_accuracy" not in result and not (folder / record.WEIGHTS).exists():
+        print(f"{folder} has lost its weights; python -m sweeper reproduce trains them again")
+        return
     if "test_accuracy" not in result:
         run = to_run(record.read_yaml(folder / record.CONFIG))
         device = resolve_device(run.device)
@@ -223,7 +228,8 @@ def test_best(folder: Path) -> None:
         model.load_state_dict(torch.load(folder / record.WEIGHTS, map_location=device, weights_only=True))
         result |= _tested(model, run, loaded)
         record.write_json(folder / record.RESULT, result)
-    print(f"Test accuracy of the best trial: {result['test_accuracy']:.4f}  ({folder})")
+    if "test_accuracy" in result:
+        print(f"Test accuracy of the best trial: {result['test_accuracy']:.4f}  ({folder})")
 
 
 def _show(run: schema.Run, current: Trial) -> Any:

@@ -88,7 +88,7 @@ _SAMPLERS = {
     "gp": _optuna("samplers.GPSampler", "n_startup_trials", "deterministic_objective", "seed"),
     "cmaes": _optuna(
         "samplers.CmaEsSampler",
-        *("sigma0", "n_startup_trials", "popsize", "consider_pruned_trials", "use_separable_cma"),
+        *("n_startup_trials", "popsize", "consider_pruned_trials", "use_separable_cma"),
         *("with_margin", "lr_adapt", "seed"),
     ),
     "grid": _optuna("samplers.GridSampler", "seed"),

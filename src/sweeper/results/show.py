@@ -67,6 +67,7 @@ class SingleRun(Silent):
     def result(self, result: dict[str, Any], folder: Path) -> None:
         print(f"Best epoch: {result['best_epoch']} of {result['epochs']} ({result['ending']})")
         print(f"Validation accuracy: {result['val_accuracy']:.4f}")
-        print(f"Test accuracy: {result['test_accuracy']:.4f}")
+        if "test_accuracy" in result:
+            print(f"Test accuracy: {result['test_accuracy']:.4f}")
         print(f"Folder: {folder}")
         print(f"To train it again: python -m sweeper reproduce {shlex.quote(str(folder))}")

@@ -9,6 +9,7 @@ import shlex
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from sweeper.results import record
 from sweeper.search import study as studies
 from sweeper.search.progress import Progress, summarize
 from sweeper.search.sampler import build_sampler, is_grid
-from sweeper.search.settings import read_settings
+from sweeper.search.settings import n_cores, read_settings
 from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
@@ -40,6 +41,7 @@ from sweeper.search.worker import Assignment, main, work
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.25
+_SAME_SIGTERM_S = 0.5
 _MAX_STILLBORN = 3
 """Workers in a row that died before they asked for a trial: the fourth would die as well."""
 
@@ -124,6 +126,7 @@ class Pool:
         self._progress = progress
         self._processes: list[_Process] = []
         self._signums: list[int] = []
+        self._next_sigterm_s = 0.0
         self._n_stillborn = 0
         self._n_begun = 0
         self._has_left = False
@@ -180,7 +183,7 @@ class Pool:
 
     def _device_environment(self, index: int) -> dict[str, str]:
         """The worker's GPU, and its share of the cores; set before it imports torch."""
-        n_threads = max(1, len(os.sched_getaffinity(0)) // self._n_workers)
+        n_threads = max(1, n_cores() // self._n_workers)
         environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(n_threads))}
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[index % len(self._gpus)]
@@ -229,6 +232,10 @@ class Pool:
         """The first Ctrl-C or SIGTERM asks the workers to stop, the second kills them."""
 
         def stop(signum: int, frame: object) -> None:
+            # Schedulers and `timeout` send SIGTERM to the process and to its group: that is one request.
+            if signum == signal.SIGTERM and time.monotonic() < self._next_sigterm_s:
+                return
+            self._next_sigterm_s = time.monotonic() + _SAME_SIGTERM_S
             self._signums.append(signum)
             self._tell_to_stop()
 

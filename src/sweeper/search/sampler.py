@@ -21,7 +21,8 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
 from sweeper.errors import BadInput
-from sweeper.search.space import Parameter, Space
+from sweeper.search.parameter import Parameter
+from sweeper.search.space import Space
 from sweeper.search.trial import seed_of
 
 ALLOWED_TARGETS = ("optuna.", "sweeper.")

@@ -114,7 +114,7 @@ def _workers(plain: Mapping[str, Any], search: Search) -> tuple[int, list[str]]:
     gpus = visible_gpus()
     n_jobs = plain["n_jobs"]
     if n_jobs == "auto":
-        n_workers = len(gpus) * plain["workers_per_gpu"] if gpus else len(os.sched_getaffinity(0))
+        n_workers = len(gpus) * plain["workers_per_gpu"] if gpus else n_cores()
     elif isinstance(n_jobs, int) and not isinstance(n_jobs, bool) and n_jobs >= 1:
         n_workers = n_jobs
     else:
@@ -134,6 +134,13 @@ def _workers(plain: Mapping[str, Any], search: Search) -> tuple[int, list[str]]:
             "write hydra.sweeper.n_jobs=1 hydra.sweeper.in_process=true, or leave the storage out",
         )
     return n_workers, gpus
+
+
+def n_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:

@@ -29,8 +29,9 @@ from optuna.trial import TrialState
 from sweeper.results import record
 from sweeper.search import study as studies
 from sweeper.search.job import run_job
+from sweeper.search.parameter import suggest
 from sweeper.search.sampler import find
-from sweeper.search.space import Space, suggest
+from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search, Worker
 from sweeper.search.trial import Interrupted, Interruption, StudyTrial, running
