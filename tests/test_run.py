@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -19,7 +20,9 @@ from sweeper.results import record
 def sweeper(folder, *arguments, code=0):
     """Run the program; gives what it printed."""
     command = [sys.executable, "-m", "sweeper", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    # One thread each: on a machine that does other things too, two that wait for each other take far longer.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
