@@ -8,8 +8,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from sweeper import schema
-from sweeper.__main__ import conf_folder, direction
+from sweeper.__main__ import conf_folder
 from sweeper.run import to_run
+from sweeper.training import model, optim
 
 GROUPS = ("model", "dataset", "optimizer", "scheduler", "augmentation", "freezing", "loss", "experiment")
 OPTIONS = [
@@ -20,7 +21,7 @@ OPTIONS = [
 @pytest.fixture(scope="module", autouse=True)
 def hydra_app():
     ConfigStore.instance().store(name="schema", node=schema.Run)
-    OmegaConf.register_new_resolver("direction", direction, replace=True)
+    OmegaConf.register_new_resolver("direction", schema.direction, replace=True)
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         yield
 
@@ -65,6 +66,20 @@ def test_every_limit_belongs_to_a_key():
     keys = {key for key, _ in schema.flatten(schema.Run())}
     assert set(schema.LIMITS) <= keys
     assert set(schema.NOT_YET) <= keys
+
+
+def test_what_may_be_named_is_what_is_there():
+    """The names that validation admits are those of the registries and of the files."""
+    admitted = {
+        "model": set(model.registry),
+        "optimizer": set(optim.OPTIMIZERS),
+    }
+    for group, names in admitted.items():
+        assert all(schema.LIMITS[f"{group}.name"].holds(name) for name in names)
+    for group, option in OPTIONS:
+        if group != "experiment":
+            assert schema.LIMITS[f"{group}.name"].holds(option)
+            assert option in admitted.get(group, {option})
 
 
 def test_hyperband_knows_the_number_of_epochs():

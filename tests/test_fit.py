@@ -284,7 +284,7 @@ def test_label_smoothing_is_torchs_own() -> None:
 @pytest.mark.parametrize("weights", [[1.0, 2.0], "blanced"])
 def test_weights_must_suit_the_classes(few: Data, weights: Any) -> None:
     """A weight too few is refused with the number that there must be."""
-    with pytest.raises(BadInput, match=r"loss\.class_weights=.*a weight for each of the 10 classes"):
+    with pytest.raises(BadInput, match=r"loss\.class_weights=.*for each of the 10 classes"):
         fit(settings(loss=Loss(class_weights=weights)), few)
 
 

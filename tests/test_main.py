@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sweeper.__main__ import VERBS, conf_folder, direction, main
+from sweeper.__main__ import VERBS, conf_folder, main
+from sweeper.schema import direction
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ BAD_INPUT = [
         r"^objective=test_accuracy: there is no such objective; write one of val_accuracy",
     ),
     ("device=cuda:7", r"^device=cuda:7: "),
-    ("optimizer=adam,sgd", r"^optimizer=adam,sgd: several values need a search; write python -m sweeper -m "),
+    ("optimizer=adam,sgd", r"^optimizer=adam,sgd: several values need a search; write -m "),
     ("optimizer.lr=interval(0,1)", r"several values need a search"),
     ("dataset=image_folder", r"^dataset.path=null: image_folder needs it"),
     ("dataset=image_folder dataset.path=nowhere", r"^dataset.path=.*nowhere: there is no such folder"),
@@ -74,6 +75,27 @@ BAD_INPUT = [
         r"^hydra.sweeper.storage=sqlite:////dev/null/x.db: cannot be",
     ),
     ("-m hydra.sweeper.storage=oracle://x", r"^hydra.sweeper.storage=oracle://x: cannot be opened"),
+    (
+        "-m loss.class_weights=[1,2]",
+        r"^loss.class_weights=\[1, 2\]: .* of the 10 classes",
+    ),
+    ("loss.class_weights=heavy", r"^loss.class_weights=heavy: there must be a weight"),
+    ("dataset.normalization={mean:[a],std:[1]}", r"^dataset.normalization=.*must be numbers"),
+    ("-m dataset.normalization=zero,data", r"^dataset.normalization=zero: there is no such option"),
+    ("-m device=cuda:9", r"^device=cuda:9: "),
+    (
+        "-m hydra.sweeper.direction=minimize",
+        r"^hydra.sweeper.direction=minimize: .* means maximize",
+    ),
+    (
+        "-m hydra.sweeper.pruner.reduction_factor=1",
+        r"reduction_factor=1: .*write 2 or more",
+    ),
+    ("study=", r"^study=: the name of a study is a folder"),
+    ("-m study=", r"^study=: the name of a study is a folder"),
+    ("-m study=../up", r"^study=../up: the name of a study is a folder"),
+    ("-m study=a,b", r"^study=several: a search is one study"),
+    ("dataset.download=true", r"^dataset.download=True: is not supported by this version"),
     ("-m hydra/sweeper/sampler=grid", r"^optimizer.lr=interval\(.*: a grid needs values that can be counted"),
     ("best nowhere", r"^STUDY=nowhere: there is no such study in .*; begin one: python -m sweeper -m "),
     ("reproduce nowhere", r"^STUDY=nowhere: there is no such study"),
@@ -121,6 +143,28 @@ def test_a_class_that_is_too_small_to_split_is_named(cli, tmp_path):
     assert code == 2
     assert "few" in error
     assert "2" in error
+
+
+def test_a_folder_that_cannot_be_written_is_named(cli, tmp_path):
+    """A file where outputs/ should be: one line, and the file is left alone."""
+    (tmp_path / "outputs").write_text("mine")
+    code, error = cli("optimizer=adam")
+    assert code == 2
+    assert "cannot be written" in error
+    assert len(error.strip().splitlines()) == 1
+    assert (tmp_path / "outputs").read_text() == "mine"
+
+
+def test_a_refused_run_leaves_an_earlier_one_alone(cli, tmp_path):
+    """Bad input under the name of a run that is there takes nothing of it away."""
+    earlier = tmp_path / "outputs" / "one"
+    (earlier / ".hydra").mkdir(parents=True)
+    (earlier / "trial.yaml").write_text("study: one\n")
+    (earlier / "sweeper.log").write_text("it went well\n")
+    code, _ = cli("study=one", "training.batch_size=0")
+    assert code == 2
+    assert (earlier / "trial.yaml").read_text() == "study: one\n"
+    assert "it went well" in (earlier / "sweeper.log").read_text()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["best", "--help"], ["best", "nowhere"]])

@@ -26,7 +26,7 @@ def test_the_example_app_searches_as_printed(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
-    results = yaml.safe_load(next(tmp_path.glob("multirun/*/*/optimization_results.yaml")).read_text())
+    results = yaml.safe_load((tmp_path / "outputs" / "first" / "optimization_results.yaml").read_text())
     assert sum(results["trials"].values()) == 20
     assert results["best_value"] < 1
     alone = subprocess.run(

@@ -84,14 +84,26 @@ def test_a_swap_that_was_killed_is_made_up_for(tmp_path, study):
     assert record.read_json(tmp_path / "best" / "result.json")["trial"] == 0
 
 
-def test_a_lost_trials_folder_is_cleared_but_nobody_elses(tmp_path):
-    """A folder that Hydra made for a job is cleared for the next of that number; another is left alone."""
+def test_a_study_does_not_begin_in_anothers_folder(tmp_path, study):
+    """A name that exists in another storage, or a renamed folder, is refused: nothing is mixed or lost."""
+    end(study, tmp_path, 0.5)
+    record.write_storage(tmp_path, "/a/studies.journal")
+    record.refuse_foreign_folder(tmp_path, "s", "/a/studies.journal")
+    with pytest.raises(BadInput, match=r"storage=sqlite:///x.db: the study s is in another storage"):
+        record.refuse_foreign_folder(tmp_path, "s", "sqlite:///x.db")
+    with pytest.raises(BadInput, match=r"study=other: .* is the folder of the study s"):
+        record.refuse_foreign_folder(tmp_path, "other", "/a/studies.journal")
+
+
+def test_a_lost_trials_folder_is_moved_but_nobody_elses(tmp_path):
+    """A folder that Hydra made for a job makes room for the next of that number, and is kept."""
     (tmp_path / "0" / ".hydra").mkdir(parents=True)
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "mine.txt").write_text("mine")
     record.clear_trial(tmp_path, 0)
     record.clear_trial(tmp_path, 1)
     assert not (tmp_path / "0").exists()
+    assert len(list((tmp_path / ".sweeper" / "lost").glob("0-*/.hydra"))) == 1
     assert (tmp_path / "1" / "mine.txt").exists()
 
 

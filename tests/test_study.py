@@ -47,7 +47,7 @@ def make_search(tmp_path: Path) -> MakeSearch:
         settings: dict[str, Any] = {
             "study_name": "name",
             "storage": "memory",
-            "folder": tmp_path / "name",
+            "folder": tmp_path / changed.get("study_name", "name"),
             "directions": ("minimize",),
             "metrics": None,
             "sampler": {"_target_": "optuna.samplers.RandomSampler"},

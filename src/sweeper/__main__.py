@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from sweeper.errors import BadInput, bad_override
 
@@ -70,7 +69,7 @@ def run_hydra() -> None:
     from sweeper import run, schema
 
     ConfigStore.instance().store(name="schema", node=schema.Run)
-    OmegaConf.register_new_resolver("direction", direction, replace=True)
+    OmegaConf.register_new_resolver("direction", schema.direction, replace=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the error is told in one line below
     application = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(
         run.main
@@ -78,16 +77,10 @@ def run_hydra() -> None:
     try:
         application()
     except (HydraException, OmegaConfBaseException) as error:
-        raise bad_override(error, sys.argv[1:]) from error
-
-
-def direction(objective: Any) -> Any:
-    """Which way is better follows from the objective, so that it cannot be wrong silently."""
-    from sweeper.schema import DIRECTIONS, objectives
-
-    if isinstance(objective, str):
-        return DIRECTIONS[objectives(objective)[0]]
-    return [DIRECTIONS[name] for name in objectives(list(objective))]
+        raise bad_override(error, sys.argv[1:], [key for key, _ in schema.flatten(schema.Run())]) from error
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        remedy = "run it in a folder that can be written to, or set hydra.run.dir"
+        raise BadInput("folder", error.filename, f"cannot be written ({error.strerror})", remedy) from error
 
 
 def conf_folder() -> Path:

@@ -28,11 +28,12 @@ class BadInput(Exception):
         return f"{self.key}={shown}: {self.reason}; {self.remedy}"
 
 
-def bad_override(error: BaseException, overrides: Sequence[str]) -> BadInput:
+def bad_override(error: BaseException, overrides: Sequence[str], keys: Sequence[str] = ()) -> BadInput:
     """What Hydra or OmegaConf refused, in one line that names the override it was about.
 
     Args:
         overrides: the command line's, among which the guilty one is looked for.
+        keys: those of the app, among which the nearest to a misspelt one is looked for.
     """
     if isinstance(known := _cause_of_type(error, BadInput), BadInput):
         return known
@@ -41,17 +42,17 @@ def bad_override(error: BaseException, overrides: Sequence[str]) -> BadInput:
     text, reason = " ".join(str(error).split()), str(cause).strip().partition("\n")[0]
     override = getattr(error, "override", None) or _guilty(text, full_key, overrides)
     key, _, value = override.partition("=")
-    shown = "python -m sweeper --cfg job shows the keys there are"
+    shown = "--cfg job shows the keys there are"
     if key.startswith("hydra"):
-        shown = "python -m sweeper --cfg hydra shows the keys there are"
+        shown = "--cfg hydra shows the keys there are"
     if names := _available(str(error)):
         return BadInput(key, value, "there is no such option", f"write one of {', '.join(names)}")
     if "Ambiguous value" in text or "requires --multirun" in text:
-        return BadInput(key, value, "several values need a search", f"write python -m sweeper -m {override}")
+        return BadInput(key, value, "several values need a search", f"write -m {override}")
     if "grammar" in text:
         return BadInput(key, value, reason, "write it in Hydra's override grammar (quotes protect strings)")
     if "is not in struct" in reason or "not in '" in reason:
-        return BadInput(key, value, "there is no such key", _nearest(full_key or key) or shown)
+        return BadInput(key, value, "there is no such key", _nearest(full_key or key, keys) or shown)
     if full_key:
         return BadInput(key, value, reason, "write a value of the type that is there; " + shown)
     return BadInput(key or "config", value, reason or type(error).__name__, shown)
@@ -83,9 +84,7 @@ def _available(text: str) -> list[str]:
     )
 
 
-def _nearest(key: str) -> str | None:
-    from sweeper.schema import Run, flatten
-
-    keys = [name for name, _ in flatten(Run())]
-    near = get_close_matches(key, keys, n=1) or [k for k in keys if k.startswith(key.partition(".")[0] + ".")]
+def _nearest(key: str, keys: Sequence[str]) -> str | None:
+    group = key.partition(".")[0] + "."
+    near = get_close_matches(key, keys, n=1) or [known for known in keys if known.startswith(group)]
     return f"did you mean {near[0]}?" if near else None

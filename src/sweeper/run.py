@@ -39,7 +39,7 @@ def main(config: DictConfig) -> float | list[float]:
     except BadInput as error:
         if current.number is not None:
             raise
-        record.remove_hydra_files(folder)
+        record.remove_refused_run(folder)
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)  # not an Exception: Hydra would print more about that
 
@@ -63,16 +63,39 @@ def to_run(config: DictConfig | dict[str, Any]) -> schema.Run:
 
 def check(config: DictConfig) -> None:
     """What the search asks before it starts anything: can this config run, and is its data there?"""
+    run = to_run(config)
+    wanted, given = schema.direction(run.objective), _plain(config.hydra.sweeper.direction)
+    if wanted != given:
+        reason = f"objective={run.objective} means {wanted}"
+        raise BadInput(
+            "hydra.sweeper.direction", given, reason, "leave it out: it follows from the objective"
+        )
+    if run.device not in ("auto", "cpu"):
+        from sweeper.training.fit import resolve_device
+
+        resolve_device(run.device)
+    key = repr(run.dataset)
+    if key not in _n_classes:
+        _n_classes[key] = _check_data(run.dataset)
+    schema.check_class_weights(run.loss.class_weights, _n_classes[key])
+
+
+_n_classes: dict[str, int] = {}
+"""Of the datasets that were checked: a search composes many configs with the same one."""
+
+
+def _check_data(dataset: schema.Dataset) -> int:
+    """Read and split it as a trial will; gives the number of classes."""
     from sweeper.training import images
 
-    run = to_run(config)
-    key = repr(run.dataset)
-    if key not in _checked:
-        images.split(images.read(run.dataset), run.dataset)
-        _checked.add(key)
+    everything = images.read(dataset)
+    train, _, _ = images.split(everything, dataset)
+    images.statistics(dataset.normalization, everything.pixels[train])
+    return len(everything.classes)
 
 
-_checked: set[str] = set()
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def train(run: schema.Run, folder: Path, current: Trial) -> float | list[float]:
@@ -84,6 +107,7 @@ def train(run: schema.Run, folder: Path, current: Trial) -> float | list[float]:
 
     run = settle(run, current)
     loaded = data.load(run.dataset, resolve_device(run.device))
+    schema.check_class_weights(run.loss.class_weights, len(loaded.classes))
     record.write_whole(folder / record.CONFIG, _yaml(run))
     record.write_json(folder / record.ENVIRONMENT, environment(run, loaded.fingerprint))
     rows: list[dict[str, Any]] = []

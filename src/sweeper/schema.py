@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any
 
 from sweeper.errors import BadInput
+from sweeper.results.record import check_study_name
 
 
 @dataclass
@@ -207,7 +208,11 @@ LIMITS: dict[str, Limit] = {
         lambda v: 0 < v < 1, "must be between 0 and 1", "write for example dataset.val_fraction=0.2"
     ),
     "dataset.test_fraction": _fraction("dataset.test_fraction=0.2"),
-    "dataset.on_device": _one_of("auto", "true", "false"),
+    "dataset.on_device": Limit(
+        lambda v: v.lower() in ("auto", "true", "false"),
+        "there is no such option",
+        "write auto, true or false",
+    ),
     "model.name": _one_of("cnn"),
     "model.filters": _SIZES,
     "model.hidden_units": Limit(
@@ -259,6 +264,8 @@ LIMITS: dict[str, Limit] = {
 NOT_YET: dict[str, object] = {
     "model.weights": None,
     "freezing.every": None,
+    "dataset.root": "data",
+    "dataset.download": False,
     "augmentation.brightness": 0.0,
     "augmentation.contrast": 0.0,
     "augmentation.saturation": 0.0,
@@ -284,6 +291,7 @@ def validate(run: Run) -> None:
             default = "null" if NOT_YET[key] is None else NOT_YET[key]
             raise BadInput(key, value, "is not supported by this version", f"leave it at {key}={default}")
     objectives(run.objective)
+    check_study_name(run.study)
     if run.scheduler.name == "step" and run.scheduler.step_size is None:
         raise BadInput(
             "scheduler.step_size", None, "step needs it", "write for example scheduler.step_size=10"
@@ -297,6 +305,16 @@ def validate(run: Run) -> None:
         )
 
 
+def check_class_weights(weights: Any, n_classes: int) -> None:
+    """Raises BadInput unless there is one weight for each class, or a word that gives them."""
+    if weights is None or weights == "balanced":
+        return
+    is_list = isinstance(weights, list) and all(isinstance(w, int | float) and w >= 0 for w in weights)
+    if not is_list or len(weights) != n_classes:
+        reason = f"there must be a weight, 0 or more, for each of the {n_classes} classes"
+        raise BadInput("loss.class_weights", weights, reason, "write balanced, null or such a list")
+
+
 def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The values of nested dataclasses with their dotted keys, in the order of definition."""
     for item in fields(config):  # type: ignore[arg-type]
@@ -305,6 +323,13 @@ def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flatten(value, f"{prefix}{item.name}.")
         else:
             yield f"{prefix}{item.name}", value
+
+
+def direction(objective: Any) -> str | list[str]:
+    """Which way is better follows from the objective, so that it cannot be wrong silently."""
+    if isinstance(objective, str):
+        return DIRECTIONS[objectives(objective)[0]]
+    return [DIRECTIONS[name] for name in objectives(list(objective))]
 
 
 def objectives(objective: object) -> list[str]:

@@ -43,7 +43,8 @@ def _reap(folder: Path) -> None:
     from sweeper.search.study import reap_all
 
     storage = record.read_storage(folder)
-    if storage != "memory":
+    is_there = storage is not None and ("://" in storage or Path(storage).exists())
+    if storage is not None and is_there and storage != "memory":
         reap_all(open_storage(storage))
 
 
@@ -61,11 +62,19 @@ def _table(title: str, rows: dict[str, Any]) -> Table:
     return table
 
 
+def _storage_option(folder: Path) -> str:
+    """What the dashboard must be told where the study is not in the default journal."""
+    storage = record.read_storage(folder)
+    if storage in (None, "memory", str(Path(record.OUTPUTS, record.JOURNAL).absolute())):
+        return ""
+    return f" --storage {'URL' if '@' in storage else shlex.quote(storage)}"  # not a password
+
+
 def show_commands(folder: Path) -> None:
     """The next commands a person may want."""
     near = os.path.relpath(folder)
     study = shlex.quote(folder.name if near == str(Path(record.OUTPUTS) / folder.name) else str(near))
-    print("Browse:    python -m sweeper dashboard")
+    print(f"Browse:    python -m sweeper dashboard{_storage_option(folder)}")
     if (folder / record.BEST / record.CONFIG).exists():
         print(f"Reproduce: python -m sweeper reproduce {study}")
         best = shlex.quote(str(Path(near) / record.BEST))

@@ -27,9 +27,8 @@ def serve(port: int, storage_url: str | None) -> None:
 
     journal = Path(record.OUTPUTS, record.JOURNAL)
     if storage_url is None and not journal.exists():
-        raise BadInput(
-            "outputs", journal, "there are no studies yet", "run python -m sweeper -m optimizer=adam,sgd"
-        )
+        remedy = "run python -m sweeper -m optimizer=adam,sgd, or write --storage URL"
+        raise BadInput("outputs", journal, "there are no studies yet", remedy)
     _check_port(port)
     storage = open_storage(storage_url or str(journal.absolute()))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -73,4 +72,6 @@ def _check_port(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except (OSError, OverflowError) as error:
-            raise BadInput("--port", port, f"cannot be used ({error})", f"write --port {8081}") from error
+            raise BadInput(
+                "--port", port, f"cannot be used ({error})", f"write another, as --port {(port + 1) % 65536}"
+            ) from error

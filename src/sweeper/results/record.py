@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,18 @@ BEST = "best"
 _HIDDEN = ".sweeper"
 
 
+def check_study_name(study: str | None) -> None:
+    """A study's name is a folder below ``outputs/``.
+
+    Raises:
+        BadInput: for a name that is none.
+    """
+    parts = (study or "").split("/")
+    if any(part.strip() in ("", ".", "..") for part in parts):
+        reason = "the name of a study is a folder below outputs/"
+        raise BadInput("study", study, reason, "write a name, or leave it out: then it is date and time")
+
+
 def study_lock(folder: Path) -> Path:
     return folder / _HIDDEN / "lock"
 
@@ -49,14 +62,32 @@ def life_folder(folder: Path) -> Path:
 
 def write_storage(folder: Path, url: str) -> None:
     """Remember which storage the study is in. The URL may hold a password, so only its owner can read it."""
+    with whole(folder / _HIDDEN / "storage") as path:
+        path.touch(mode=0o600)
+        path.write_text(url)
+
+
+def read_storage(folder: Path) -> str | None:
+    """The storage of a study, if its folder tells."""
     path = folder / _HIDDEN / "storage"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(url)
+    return path.read_text() if path.exists() else None
 
 
-def read_storage(folder: Path) -> str:
-    return (folder / _HIDDEN / "storage").read_text()
+def refuse_foreign_folder(folder: Path, study_name: str, storage: str) -> None:
+    """Never mix two studies in one folder.
+
+    Raises:
+        BadInput: if the folder is that of another study, or of the same in another storage.
+    """
+    if not (folder / RESULTS).exists():
+        return
+    name, url = read_yaml(folder / RESULTS)["study"], read_storage(folder) or storage
+    if name != study_name:
+        remedy = f"write the name {name} to go on with it, or take another folder (hydra.sweep.dir)"
+        raise BadInput("study", study_name, f"{folder} is the folder of the study {name}", remedy)
+    if url != storage:
+        remedy = f"write hydra.sweeper.storage={url}, or another name"
+        raise BadInput("hydra.sweeper.storage", storage, f"the study {name} is in another storage", remedy)
 
 
 def worker_log(folder: Path, index: int) -> Path:
@@ -196,19 +227,24 @@ def _same_run(a: Path, b: Path) -> bool:
     return all(path.exists() for path in histories) and filecmp.cmp(*histories, shallow=False)
 
 
-def remove_hydra_files(folder: Path) -> None:
-    """Take back what Hydra wrote for a run that was refused, and nothing else."""
+def remove_refused_run(folder: Path) -> None:
+    """Take back what Hydra wrote for a run that was refused, unless another run has its files there."""
+    if (folder / CONFIG).exists() or (folder / RESULTS).exists():
+        return
     _remove(folder / ".hydra")
     for log in folder.glob("*.log"):
         log.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
+    while folder.is_dir() and not any(folder.iterdir()) and folder != Path.cwd():
         folder.rmdir()
+        folder = folder.parent
 
 
 def clear_trial(folder: Path, number: int) -> None:
-    """Make room for a trial whose number another had that the storage has lost."""
-    if (folder / str(number) / ".hydra").exists():  # else it is no job's folder, and not ours to remove
-        _remove(folder / str(number))
+    """Make room for a trial whose number another had that the storage has lost; that one's files are kept."""
+    if (folder / str(number) / ".hydra").exists():  # else it is no job's folder, and not ours to move
+        lost = folder / _HIDDEN / "lost"
+        lost.mkdir(parents=True, exist_ok=True)
+        (folder / str(number)).rename(lost / f"{number}-{time.time_ns()}")
 
 
 def _remove(*folders: Path) -> None:

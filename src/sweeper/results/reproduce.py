@@ -60,15 +60,15 @@ def reproduce(name: str | None, number: int | None) -> int:
 
 
 def _trial_folder(name: str | None, number: int | None) -> Path:
-    single = Path(name) if name is not None else None
-    if number is None and single is not None and (single / record.HISTORY).exists():
-        return single
+    for single in (Path(record.OUTPUTS, name), Path(name)) if name is not None else ():
+        if number is None and (single / record.HISTORY).exists() and not (single / record.RESULTS).exists():
+            return single
     study = record.find_study(name)
     folder = study / (record.BEST if number is None else str(number))
     if not (folder / record.CONFIG).exists() or not (folder / record.HISTORY).exists():
         what = "the best trial" if number is None else f"trial {number}"
         there = sorted(int(p.parent.name) for p in study.glob(f"[0-9]*/{record.HISTORY}"))
-        known = f"trials {there[0]} … {there[-1]}" if there else "no trials"
+        known = f"trials {', '.join(map(str, there))}" if there else "no trials"
         raise BadInput("--trial", number, f"{study} has no saved run of {what}", f"it has {known}")
     return folder
 

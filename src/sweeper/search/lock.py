@@ -55,5 +55,10 @@ def is_alive(folder: Path, worker: str) -> bool:
     return False
 
 
+def forget(folder: Path, worker: str) -> None:
+    """Remove what a dead worker left of its life sign."""
+    _life_path(folder, worker).unlink(missing_ok=True)
+
+
 def _life_path(folder: Path, worker: str) -> Path:
     return folder / f"{worker}.alive"

@@ -87,6 +87,8 @@ def _check(task: TaskFunction, space: Space, search: Search) -> None:
     for draw in space.variations():
         if check is not None:
             check(draw.config)
+    if "study" in space.parameters():
+        raise BadInput("study", "several", "a search is one study", "write one name")
     build_sampler(search.sampler, search.seed, space, number=0)
     if is_grid(search.sampler):
         next(space.points())

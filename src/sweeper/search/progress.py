@@ -90,7 +90,7 @@ class Progress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[rest]}"),
         )
-        rest = [f"{sum(t.state == state for t in trials)} {word}" for state, word in _SIGN.items()]
+        rest = _counts(trials)
         if best:
             rest.append(f"best {_score(best[0])}")
         if left := self._time_left(trials, n_finished, len(running)):
@@ -127,9 +127,21 @@ def _line(trial: FrozenTrial, is_best: bool) -> str:
     score = _score(trial) if trial.values else trial.user_attrs.get("reason", "")
     diverged = " (diverged)" if trial.user_attrs.get("diverged") else ""
     mark = "best so far  " if is_best else ""
-    word = _SIGN[trial.state]
+    word = _word(trial)
     params = describe(trial.params)
     return f"trial {trial.number:>3} {word:<6} {score}{diverged}  {mark}{seconds:.1f} s  {params}"
+
+
+def _word(trial: FrozenTrial) -> str:
+    """What became of an ended trial; one that somebody stopped has not failed."""
+    return "stopped" if trial.user_attrs.get("interrupted") else _SIGN[trial.state]
+
+
+def _counts(trials: Sequence[FrozenTrial]) -> list[str]:
+    ended = Counter(_word(trial) for trial in trials if trial.state in _SIGN)
+    return [
+        f"{ended[word]} {word}" for word in (*_SIGN.values(), "stopped") if ended[word] or word != "stopped"
+    ]
 
 
 def _score(trial: FrozenTrial) -> str:
@@ -149,8 +161,7 @@ def describe(params: dict[str, Any]) -> str:
 def summarize(search: Search, study: optuna.Study) -> None:
     """The best trial and its parameters, or the Pareto front."""
     trials = study.get_trials(deepcopy=False)
-    counts = ", ".join(f"{sum(t.state == state for t in trials)} {word}" for state, word in _SIGN.items())
-    print(f"\nStudy {study.study_name}: {counts}.")
+    print(f"\nStudy {study.study_name}: {', '.join(_counts(trials))}.")
     for trial in best_trials(study):
         metrics = search.metrics or tuple(["value"] * len(trial.values))
         scores = ", ".join(f"{name} {value:.5g}" for name, value in zip(metrics, trial.values, strict=True))

@@ -18,6 +18,9 @@ from sweeper.results import record
 from sweeper.search.sampler import build_pruner, find
 from sweeper.search.study import Search
 
+_HYDRAS_FOLDER = "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
+"""What ``hydra.sweep.dir`` is where nobody set it."""
+
 
 def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Search, int, list[str]]:
     """Check ``hydra.sweeper``, and make its paths absolute.
@@ -29,8 +32,11 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         BadInput: naming the key.
     """
     plain = {key: _plain(value) for key, value in settings.items()}
-    name = str(plain["study_name"] or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-    folder = Path(str(master.hydra.sweep.dir)).absolute()
+    name = (
+        datetime.now().strftime("%Y-%m-%d_%H-%M-%S") if plain["study_name"] is None else plain["study_name"]
+    )
+    record.check_study_name(name)
+    folder = Path(_folder(name, master)).absolute()
     directions = _directions(plain["direction"])
     pruner = _without_missing(plain["pruner"])
     if len(directions) > 1 and not str(pruner["_target_"]).endswith(".NopPruner"):
@@ -66,10 +72,22 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         max_failure_rate=plain["max_failure_rate"],
         custom_search_space=plain["custom_search_space"],
     )
+    if pruner.get("reduction_factor", 2) < 2:
+        reason = "a successive halving keeps one trial of that many"
+        raise BadInput(
+            "hydra.sweeper.pruner.reduction_factor", pruner["reduction_factor"], reason, "write 2 or more"
+        )
     build_pruner(search.pruner)
     if search.custom_search_space is not None:
         find("hydra.sweeper.custom_search_space", search.custom_search_space)
     return search, *_workers(plain, search)
+
+
+def _folder(study_name: str, master: DictConfig) -> str:
+    """Where the app says; an app that says nothing has its studies where ours are."""
+    sweep = OmegaConf.to_container(master.hydra.sweep, resolve=False)
+    is_hydras = isinstance(sweep, dict) and sweep["dir"] == _HYDRAS_FOLDER
+    return f"{record.OUTPUTS}/{study_name}" if is_hydras else str(master.hydra.sweep.dir)
 
 
 def _plain(value: Any) -> Any:

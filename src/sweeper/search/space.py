@@ -221,7 +221,7 @@ class Space:
         try:
             return self._loader.load_sweep_config(self._master, overrides)
         except (HydraException, OmegaConfBaseException) as error:
-            raise bad_override(error, overrides) from error
+            raise bad_override(error, overrides, self._keys()) from error
 
     def _ranges(self, config: DictConfig) -> tuple[list[str], tuple[Parameter, ...]]:
         """The plain values and the parameters of a composition; the command line's sweeps come first."""
@@ -364,7 +364,12 @@ class Space:
                 config, parameter.path, value, merge=True, force_add=parameter.key.startswith("+")
             )
         except OmegaConfBaseException as error:
-            raise bad_override(error, [text]) from error
+            raise bad_override(error, [text], self._keys()) from error
+
+    def _keys(self) -> list[str]:
+        """The keys of the app, as its command line sees them."""
+        app = OmegaConf.masked_copy(self._master, [str(key) for key in self._master if key != "hydra"])
+        return [str(key) for key, _ in _flat(app, resolve=False)]
 
 
 def _params(config: Any, resolve: bool = True) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.errors import BadInput
 from sweeper.results import record
-from sweeper.search.lock import LifeSign, is_alive, locked
+from sweeper.search.lock import LifeSign, forget, is_alive, locked
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
 
@@ -99,6 +99,7 @@ def open_study(search: Search, storage: BaseStorage, space: Space, fixed: Sequen
         "fixed": list(fixed),
         "max_retries": search.max_retries,
     }
+    record.refuse_foreign_folder(search.folder, search.study_name, search.storage)
     with search.lock():
         names = [study.study_name for study in storage.get_all_studies()]
         if search.study_name in names:
@@ -302,6 +303,7 @@ class RetryQueue:
                 reason = "its process is gone (killed, or the machine went down)"
                 _set_attribute(study, trial.number, "lost", True)
             self.fail_and_queue(study, trial, reason, is_retry=True)
+            forget(record.life_folder(self.folder), worker or "")
             reaped.append(trial.number)
         return reaped
 

@@ -37,10 +37,6 @@ class Interruption:
         for signum in signums:
             signal.signal(signum, self._on_signal)
 
-    @property
-    def requested(self) -> bool:
-        return self._signum is not None
-
     def check(self) -> None:
         if self._signum is not None:
             raise Interrupted(self._signum)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sweeper import schema
-from sweeper.errors import BadInput
 from sweeper.training import images
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ def load(dataset: schema.Dataset, device: torch.device) -> Data:
 def _load(dataset: schema.Dataset, device: torch.device) -> Data:
     everything = images.read(dataset)
     train, val, test = images.split(everything, dataset)
-    mean, std = _statistics(dataset.normalization, everything.pixels[train])
+    mean, std = images.statistics(dataset.normalization, everything.pixels[train])
     place = _place(dataset.on_device, everything.pixels.nbytes, device)
 
     def part(indices: images.Indices) -> tuple[Tensor, Tensor]:
@@ -97,49 +91,9 @@ def _load(dataset: schema.Dataset, device: torch.device) -> Data:
 
 
 def _place(on_device: str, n_bytes: int, device: torch.device) -> torch.device:
-    if device.type != "cuda" or on_device == "false":
+    if device.type != "cuda" or on_device.lower() == "false":
         return torch.device("cpu")
-    if on_device == "true":
+    if on_device.lower() == "true":
         return device
     free_bytes, _ = torch.cuda.mem_get_info(device)
     return device if n_bytes < free_bytes / 2 else torch.device("cpu")
-
-
-def _statistics(
-    normalization: Any, pixels: np.ndarray[Any, np.dtype[np.uint8]]
-) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, for pixel values in 0 … 1."""
-    n_channels = pixels.shape[-1]
-    if normalization == "data":
-        return _measure(pixels)
-    if normalization == "none":
-        return [0.0] * n_channels, [1.0] * n_channels
-    if normalization == "imagenet":
-        mean, std = list(IMAGENET_MEAN), list(IMAGENET_STD)
-    elif isinstance(normalization, Mapping) and set(normalization) == {"mean", "std"}:
-        mean, std = list(normalization["mean"]), list(normalization["std"])
-    else:
-        raise _bad_normalization(normalization, "there is no such option")
-    if len(mean) != n_channels or len(std) != n_channels:
-        raise _bad_normalization(normalization, f"it has {len(mean)} channels, the images have {n_channels}")
-    if min(std) <= 0:
-        raise _bad_normalization(normalization, "the standard deviations must be greater than 0")
-    return mean, std
-
-
-def _measure(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[list[float], list[float]]:
-    # From the counts of the 256 values: exact, and without a float copy of the whole dataset.
-    values = np.arange(256) / 255
-    mean, std = [], []
-    for channel in range(pixels.shape[-1]):
-        counts = np.bincount(pixels[..., channel].ravel(), minlength=256)
-        average = np.average(values, weights=counts)
-        deviation = np.sqrt(np.average((values - average) ** 2, weights=counts))
-        mean.append(float(average))
-        std.append(float(max(deviation, 1 / 255)))  # a channel of one value must not become NaN
-    return mean, std
-
-
-def _bad_normalization(value: object, reason: str) -> BadInput:
-    remedy = "write data, imagenet, none, or {mean: [...], std: [...]} with a number for each channel"
-    return BadInput("dataset.normalization", value, reason, remedy)

@@ -255,13 +255,11 @@ def build_loss(
     Raises:
         BadInput: where there is not one weight for each class.
     """
+    schema.check_class_weights(settings.class_weights, n_classes)
     weights = settings.class_weights
     if weights == "balanced":
         weights = len(labels) / (n_classes * torch.bincount(labels, minlength=n_classes))
     elif weights is not None:
-        if isinstance(weights, str) or len(weights) != n_classes:
-            reason = f"there must be a weight for each of the {n_classes} classes"
-            raise BadInput("loss.class_weights", weights, reason, "write balanced, null or such a list")
         weights = torch.tensor(weights)
     weight = None if weights is None else weights.to(device, torch.float32)
     return nn.CrossEntropyLoss(weight, label_smoothing=settings.label_smoothing)

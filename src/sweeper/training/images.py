@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ PARTS = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TE
 DEFAULT_FOLDER_SIZE = 64
 
 Indices = NDArray[np.int64]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -316,3 +319,49 @@ def _sizes(
     n_test = min(max(1, round(n * test_fraction)), n - len(wanted) + 1) if test_fraction > 0 else 0
     n_val = min(max(1, round(n * val_fraction)), n - n_test - 1) if val_fraction > 0 else 0
     return n_val, n_test
+
+
+def statistics(
+    normalization: Any, pixels: np.ndarray[Any, np.dtype[np.uint8]]
+) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, for pixel values in 0 … 1.
+
+    Raises:
+        BadInput: for a setting that is none, or does not fit the channels.
+    """
+    n_channels = pixels.shape[-1]
+    if normalization == "data":
+        return _measure(pixels)
+    if normalization == "none":
+        return [0.0] * n_channels, [1.0] * n_channels
+    if normalization == "imagenet":
+        mean, std = list(IMAGENET_MEAN), list(IMAGENET_STD)
+    elif isinstance(normalization, Mapping) and set(normalization) == {"mean", "std"}:
+        mean, std = list(normalization["mean"]), list(normalization["std"])
+        if not all(isinstance(number, int | float) for number in [*mean, *std]):
+            raise _bad_normalization(normalization, "mean and std must be numbers")
+    else:
+        raise _bad_normalization(normalization, "there is no such option")
+    if len(mean) != n_channels or len(std) != n_channels:
+        raise _bad_normalization(normalization, f"it has {len(mean)} channels, the images have {n_channels}")
+    if min(std) <= 0:
+        raise _bad_normalization(normalization, "the standard deviations must be greater than 0")
+    return mean, std
+
+
+def _measure(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[list[float], list[float]]:
+    # From the counts of the 256 values: exact, and without a float copy of the whole dataset.
+    values = np.arange(256) / 255
+    mean, std = [], []
+    for channel in range(pixels.shape[-1]):
+        counts = np.bincount(pixels[..., channel].ravel(), minlength=256)
+        average = np.average(values, weights=counts)
+        deviation = np.sqrt(np.average((values - average) ** 2, weights=counts))
+        mean.append(float(average))
+        std.append(float(max(deviation, 1 / 255)))  # a channel of one value must not become NaN
+    return mean, std
+
+
+def _bad_normalization(value: object, reason: str) -> BadInput:
+    remedy = "write data, imagenet, none, or {mean: [...], std: [...]} with a number for each channel"
+    return BadInput("dataset.normalization", value, reason, remedy)
