@@ -9,6 +9,8 @@ import urllib.request
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("searched")  # one search serves them all
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -30,20 +32,27 @@ def address(searched):
         server.terminate()
 
 
-@pytest.fixture
-def page(address):
+@pytest.fixture(scope="module")
+def browser():
     playwright = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("no browser is installed (Debian: apt-get install chromium)")
     with playwright.sync_playwright() as play:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
         browser = play.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        page = browser.new_page()
-        page.set_default_timeout(30_000)
-        page.goto(address)
-        page.get_by_role("link", name=re.compile("digits")).first.click()
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """The study's page."""
+    page = browser.new_page()
+    page.set_default_timeout(30_000)
+    page.goto(address)
+    page.get_by_role("link", name=re.compile("digits")).first.click()
+    yield page
+    page.close()
 
 
 def test_the_study_opens_with_its_history(page):

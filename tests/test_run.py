@@ -16,6 +16,8 @@ from optuna.trial import TrialState
 
 from sweeper.results import record
 
+pytestmark = pytest.mark.xdist_group("searched")  # one search serves them all
+
 
 def sweeper(folder, *arguments, code=0):
     """Run the program; gives what it printed."""
@@ -149,6 +151,7 @@ def test_several_objectives_are_searched_without_a_pruner(tmp_path):
     shown = sweeper(
         *(tmp_path, "-m", "objective=[val_accuracy,seconds]", "hydra/sweeper/pruner=none", "study=front"),
         *("hydra.sweeper.n_trials=3", "training.epochs=2", "optimizer=adam"),
+        *("hydra.sweeper.n_jobs=1", "hydra.sweeper.in_process=true"),
     )
     assert "val_accuracy" in shown
     assert "seconds" in shown
@@ -170,7 +173,7 @@ def test_a_diverging_trial_is_pruned_and_marked(tmp_path):
             "training.epochs=2",
         ),
         *("optimizer.weight_decay=0", "training.batch_size=32", "model.dropout=0.5", "optimizer=adam"),
-        *("hydra/sweeper/pruner=none", "model.activation=relu"),
+        *("hydra/sweeper/pruner=none", "hydra.sweeper.n_jobs=1", "hydra.sweeper.in_process=true"),
     )
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "outputs" / "studies.journal")))
     trials = optuna.load_study(study_name="wild", storage=storage).trials
