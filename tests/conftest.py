@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
+from sweeper.search.lock import locked
 from sweeper.search.space import Space
 
 MakeSpace = Callable[..., Space]
@@ -47,10 +49,18 @@ def make_space(tmp_path_factory: pytest.TempPathFactory) -> MakeSpace:
 
 @pytest.fixture(scope="session")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the README's first command was run: 40 trials on the digits, study ``digits``."""
-    folder = tmp_path_factory.mktemp("searched")
-    command = [sys.executable, "-m", "sweeper", "-m", "optimizer=adam,sgd", "study=digits"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (folder / "stdout.txt").write_text(done.stdout)
+    """A folder in which the README's first command was run: 40 trials on the digits, study ``digits``.
+
+    One run serves all processes of the tests: whoever comes first runs it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder, printed = root / "searched", root / "searched" / "stdout.txt"
+    with locked(root / "searched.lock"):
+        if not printed.exists():
+            folder.mkdir()
+            command = [sys.executable, "-m", "sweeper", "-m", "optimizer=adam,sgd", "study=digits"]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            printed.write_text(done.stdout)
     return folder

@@ -9,8 +9,6 @@ import urllib.request
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("searched")  # one search serves them all
-
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

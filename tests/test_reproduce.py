@@ -8,8 +8,6 @@ from PIL import Image, ImageDraw
 
 from tests.test_run import sweeper
 
-pytestmark = pytest.mark.xdist_group("searched")  # one search serves them all
-
 
 @pytest.fixture
 def copy(searched, tmp_path):

@@ -16,8 +16,6 @@ from optuna.trial import TrialState
 
 from sweeper.results import record
 
-pytestmark = pytest.mark.xdist_group("searched")  # one search serves them all
-
 
 def sweeper(folder, *arguments, code=0):
     """Run the program; gives what it printed."""
