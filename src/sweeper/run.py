@@ -58,6 +58,7 @@ def to_run(config: DictConfig | dict[str, Any]) -> schema.Run:
         raise bad_override(error, []) from error
     assert isinstance(run, schema.Run)
     schema.validate(run)
+    record.check_study_name(run.study)
     return run
 
 

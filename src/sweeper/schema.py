@@ -8,7 +8,6 @@ from math import isfinite
 from typing import Any
 
 from sweeper.errors import BadInput
-from sweeper.results.record import check_study_name
 
 
 @dataclass
@@ -291,7 +290,6 @@ def validate(run: Run) -> None:
             default = "null" if NOT_YET[key] is None else NOT_YET[key]
             raise BadInput(key, value, "is not supported by this version", f"leave it at {key}={default}")
     objectives(run.objective)
-    check_study_name(run.study)
     if run.scheduler.name == "step" and run.scheduler.step_size is None:
         raise BadInput(
             "scheduler.step_size", None, "step needs it", "write for example scheduler.step_size=10"
