@@ -119,3 +119,15 @@ def test_the_newest_study_is_found(tmp_path, monkeypatch):
     assert record.find_study(str(tmp_path / "outputs" / "middle")).name == "middle"
     with pytest.raises(BadInput, match=r"STUDY=other: .*write one of old, middle, new"):
         record.find_study("other")
+
+
+def test_the_dashboard_finds_every_storage(tmp_path, monkeypatch):
+    """The default journal comes first, then what else the studies' folders name; gone files are left out."""
+    monkeypatch.chdir(tmp_path)
+    assert record.find_storages() == [None]
+    for name, url in [("a", "sqlite:////x.db"), ("b", str(tmp_path / "gone")), ("c", "sqlite:////x.db")]:
+        record.write_whole(tmp_path / "outputs" / name / record.RESULTS, "study: x\n")
+        record.write_storage(tmp_path / "outputs" / name, url)
+    assert record.find_storages() == ["sqlite:////x.db"]
+    (tmp_path / "outputs" / "studies.journal").touch()
+    assert record.find_storages() == [str(tmp_path / "outputs" / "studies.journal"), "sqlite:////x.db"]

@@ -25,12 +25,16 @@ def serve(port: int, storage_url: str | None) -> None:
     from sweeper.search.storage import open_storage
     from sweeper.search.study import reap_all
 
-    journal = Path(record.OUTPUTS, record.JOURNAL)
-    if storage_url is None and not journal.exists():
+    storage_url, *others = [storage_url] if storage_url else record.find_storages()
+    if storage_url is None:
+        journal = Path(record.OUTPUTS, record.JOURNAL)
         remedy = "run python -m sweeper -m optimizer=adam,sgd, or write --storage URL"
         raise BadInput("outputs", journal, "there are no studies yet", remedy)
     _check_port(port)
-    storage = open_storage(storage_url or str(journal.absolute()))
+    storage = open_storage(storage_url)
+    for other in others:
+        shown = "URL" if "@" in str(other) else shlex.quote(str(other))  # not a password
+        print(f"More studies: python -m sweeper dashboard --storage {shown}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     reap_all(storage)
     for summary in storage.get_all_studies():

@@ -73,6 +73,15 @@ def read_storage(folder: Path) -> str | None:
     return path.read_text() if path.exists() else None
 
 
+def find_storages() -> list[str | None]:
+    """Where the studies under ``outputs/`` are kept, the default journal first; [None] if there are none."""
+    journal = Path(OUTPUTS, JOURNAL).absolute()
+    urls = [str(journal)] if journal.exists() else []
+    urls += [read_storage(path.parent) or "memory" for path in sorted(Path(OUTPUTS).glob(f"*/{RESULTS}"))]
+    found = [url for url in dict.fromkeys(urls) if "://" in url or Path(url).exists()]
+    return [*found] or [None]
+
+
 def refuse_foreign_folder(folder: Path, study_name: str, storage: str) -> None:
     """Never mix two studies in one folder.
 
