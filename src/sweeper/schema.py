@@ -15,6 +15,7 @@ class Dataset:
     name: str = "digits"
     path: str | None = None
     root: str = "data"
+    """Where torchvision's datasets are, or are downloaded to."""
     download: bool = False
     image_size: int | None = None
     """Side of the square images in pixels; null keeps the size of the data."""
@@ -33,16 +34,20 @@ class Dataset:
 
 @dataclass
 class Model:
+    library: str = "sweeper"
+    """Who wrote the network: ``sweeper`` (cnn), ``torchvision``, or ``timm`` (an optional extra)."""
     name: str = "cnn"
     filters: list[int] = field(default_factory=lambda: [16, 32])
     kernel_size: int = 3
     activation: str = "relu"
     batch_norm: bool = False
     dropout: float = 0.5
-    """After each hidden fully connected layer."""
+    """After each hidden fully connected layer of ``cnn``; before the last layer of any other network."""
     hidden_units: list[int] = field(default_factory=lambda: [128])
     init: str = "default"
     weights: str | None = None
+    """What training begins with: null (random), a name that the library knows (``DEFAULT``), or the path of
+    a state dict (``.pt``, ``.pth``, ``.safetensors``). The head is always new."""
 
 
 @dataclass
@@ -52,7 +57,11 @@ class Optimizer:
     momentum: float | None = None
     weight_decay: float = 0.0
     head_lr_factor: float = 1.0
+    """The head learns at this times ``lr``."""
+    stage_lr_decay: float = 1.0
+    """The last stage of the body learns at ``lr``, each one before at this times the next one's."""
     decay_norm_and_bias: bool = True
+    """Whether weight decay also holds for biases and the parameters of normalisation layers."""
 
 
 @dataclass
@@ -68,6 +77,7 @@ class Scheduler:
     """In epochs; null is ``training.epochs``."""
     eta_min: float = 0.0
     warmup_epochs: int = 0
+    """Epochs over which the rate grows linearly to its full height, before the schedule begins."""
 
 
 @dataclass
@@ -83,15 +93,22 @@ class Augmentation:
     """Probability, as is ``vflip`` and ``erasing``."""
     vflip: float = 0.0
     brightness: float = 0.0
+    """The factor is uniform between 1 minus this and 1 plus this; so for ``contrast`` and ``saturation``."""
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+    """Colours turn by a uniform part of the circle between minus and plus this; 0.5 is all of it."""
     erasing: float = 0.0
+    erasing_scale: list[float] = field(default_factory=lambda: [0.02, 0.33])
+    """Area of the erased rectangle as a fraction of the image's."""
+    erasing_ratio: list[float] = field(default_factory=lambda: [0.3, 3.3])
 
 
 @dataclass
 class Freezing:
     name: str = "none"
+    """``none`` and ``full`` train everything, ``head`` the head, ``last_block`` the last stage too,
+    ``gradual`` one stage more every ``every`` epochs, from the last backwards."""
     every: int | None = None
 
 
@@ -102,6 +119,7 @@ class Loss:
     class_weights: Any = None
     """``balanced``, a list with a weight for each class, or null."""
     pos_weight: Any = None
+    """Of ``bce_with_logits``, for each label: ``balanced`` (absent by present images), a list, or null."""
 
 
 @dataclass
@@ -146,10 +164,16 @@ class Run:
 DIRECTIONS = {
     "val_accuracy": "maximize",
     "val_loss": "minimize",
+    "val_mean_average_precision": "maximize",
+    "val_f1": "maximize",
     "seconds": "minimize",
     "peak_memory_mb": "minimize",
 }
 """What can be searched for, and which way is better."""
+
+METRICS = ("accuracy",)
+"""What is measured besides the loss where an image has one label; where it has several:"""
+MULTI_LABEL_METRICS = ("mean_average_precision", "f1")
 
 
 @dataclass(frozen=True)
@@ -201,7 +225,9 @@ _SIZES = Limit(
 
 LIMITS: dict[str, Limit] = {
     "seed": _within(0, 2**32 - 1, "seed=0"),
-    "dataset.name": _one_of("digits", "image_folder"),
+    "dataset.name": _one_of(
+        "digits", "image_folder", "csv", "mnist", "fashion_mnist", "cifar10", "cifar100"
+    ),
     "dataset.image_size": _within(4, 4096, "dataset.image_size=32"),
     "dataset.val_fraction": Limit(
         lambda v: 0 < v < 1, "must be between 0 and 1", "write for example dataset.val_fraction=0.2"
@@ -212,7 +238,7 @@ LIMITS: dict[str, Limit] = {
         "there is no such option",
         "write auto, true or false",
     ),
-    "model.name": _one_of("cnn"),
+    "model.library": _one_of("sweeper", "torchvision", "timm"),
     "model.filters": _SIZES,
     "model.hidden_units": Limit(
         lambda v: all(n >= 1 for n in v),
@@ -232,6 +258,9 @@ LIMITS: dict[str, Limit] = {
     "optimizer.momentum": _fraction("optimizer.momentum=0.9"),
     "optimizer.weight_decay": _at_least(0, "optimizer.weight_decay=0.0001"),
     "optimizer.head_lr_factor": _above_zero("optimizer.head_lr_factor=100"),
+    "optimizer.stage_lr_decay": Limit(
+        lambda v: 0 < v <= 1, "must be above 0 and at most 1", "write for example optimizer.stage_lr_decay=0.8"
+    ),
     "scheduler.name": _one_of("none", "step", "plateau", "cosine"),
     "scheduler.step_size": _at_least(1, "scheduler.step_size=10"),
     "scheduler.gamma": _above_zero("scheduler.gamma=0.1"),
@@ -242,37 +271,35 @@ LIMITS: dict[str, Limit] = {
     "scheduler.t_max": _at_least(1, "scheduler.t_max=20"),
     "scheduler.eta_min": _at_least(0, "scheduler.eta_min=0"),
     "scheduler.warmup_epochs": _at_least(0, "scheduler.warmup_epochs=0"),
-    "augmentation.name": _one_of("none", "light"),
+    "augmentation.name": _one_of("none", "light", "standard", "strong"),
     "augmentation.rotation_deg": _within(0, 180, "augmentation.rotation_deg=10"),
     "augmentation.crop_scale": _pair(0, 1, "augmentation.crop_scale=[0.8,1.0]"),
     "augmentation.crop_ratio": _pair(0, 10, "augmentation.crop_ratio=[0.75,1.333]"),
     "augmentation.hflip": _within(0, 1, "augmentation.hflip=0.5"),
     "augmentation.vflip": _within(0, 1, "augmentation.vflip=0.5"),
-    "freezing.name": _one_of("none"),
-    "loss.name": _one_of("cross_entropy"),
+    "augmentation.brightness": _within(0, 1, "augmentation.brightness=0.2"),
+    "augmentation.contrast": _within(0, 1, "augmentation.contrast=0.2"),
+    "augmentation.saturation": _within(0, 1, "augmentation.saturation=0.2"),
+    "augmentation.hue": _within(0, 0.5, "augmentation.hue=0.05"),
+    "augmentation.erasing": _within(0, 1, "augmentation.erasing=0.25"),
+    "augmentation.erasing_scale": _pair(0, 1, "augmentation.erasing_scale=[0.02,0.33]"),
+    "augmentation.erasing_ratio": _pair(0, 10, "augmentation.erasing_ratio=[0.3,3.3]"),
+    "freezing.name": _one_of("none", "head", "last_block", "gradual", "full"),
+    "freezing.every": _at_least(1, "freezing.every=2"),
+    "loss.name": _one_of("cross_entropy", "bce_with_logits"),
     "loss.label_smoothing": _fraction("loss.label_smoothing=0.1"),
     "training.epochs": _at_least(1, "training.epochs=20"),
     "training.batch_size": _at_least(1, "training.batch_size=32"),
     "training.precision": _one_of("auto", "float32", "bfloat16"),
     "training.n_threads": _at_least(1, "training.n_threads=1"),
-    "training.early_stopping.monitor": _one_of("val_loss", "val_accuracy"),
+    "training.early_stopping.monitor": _one_of(
+        "val_loss", "val_accuracy", "val_mean_average_precision", "val_f1"
+    ),
     "training.early_stopping.patience": _at_least(1, "training.early_stopping.patience=5"),
     "training.early_stopping.min_delta": _at_least(0, "training.early_stopping.min_delta=0"),
 }
 
-NOT_YET: dict[str, object] = {
-    "model.weights": None,
-    "freezing.every": None,
-    "dataset.root": "data",
-    "dataset.download": False,
-    "augmentation.brightness": 0.0,
-    "augmentation.contrast": 0.0,
-    "augmentation.saturation": 0.0,
-    "augmentation.hue": 0.0,
-    "augmentation.erasing": 0.0,
-    "loss.pos_weight": None,
-    "training.feature_views": 0,
-}
+NOT_YET: dict[str, object] = {"training.feature_views": 0}
 """Keys whose names are settled but which nothing reads yet: any other value is refused, never ignored."""
 
 
@@ -290,27 +317,65 @@ def validate(run: Run) -> None:
             default = "null" if NOT_YET[key] is None else NOT_YET[key]
             raise BadInput(key, value, "is not supported by this version", f"leave it at {key}={default}")
     objectives(run.objective)
-    if run.scheduler.name == "step" and run.scheduler.step_size is None:
-        raise BadInput(
-            "scheduler.step_size", None, "step needs it", "write for example scheduler.step_size=10"
-        )
-    if run.dataset.name == "image_folder" and run.dataset.path is None:
-        raise BadInput(
-            "dataset.path",
-            None,
-            "image_folder needs it",
-            "write dataset.path=FOLDER with one folder per class",
-        )
+    _check_needs(run)
+    _check_has_effect(run.loss)
 
 
-def check_class_weights(weights: Any, n_classes: int) -> None:
+def _check_needs(run: Run) -> None:
+    """Some options cannot work without a key that has no default."""
+    needs: list[tuple[str, str, object, str]] = [
+        ("step", "scheduler.step_size", run.scheduler.step_size, "write for example scheduler.step_size=10"),
+        ("gradual", "freezing.every", run.freezing.every, "write for example freezing.every=2"),
+        ("image_folder", "dataset.path", run.dataset.path, "write dataset.path=FOLDER, a folder per class"),
+        ("csv", "dataset.path", run.dataset.path, "write dataset.path=FILE with columns path and label"),
+    ]
+    for option, key, value, remedy in needs:
+        group = key.partition(".")[0]
+        if getattr(run, group).name == option and value is None:
+            raise BadInput(key, value, f"{option} needs it", remedy)
+    if run.model.library == "sweeper" and run.model.name != "cnn":
+        remedy = f"write model=cnn, or model=torchvision model.name={run.model.name}"
+        raise BadInput("model.name", run.model.name, "there is no such network of ours", remedy)
+
+
+def _check_has_effect(loss: Loss) -> None:
+    """A key of the other loss is refused, never ignored."""
+    others = {
+        "cross_entropy": ("pos_weight",),
+        "bce_with_logits": ("class_weights", "label_smoothing"),
+    }
+    for name in others[loss.name]:
+        value = getattr(loss, name)
+        if value:
+            other = next(option for option, keys in others.items() if name not in keys)
+            remedy = f"leave it out, or write loss={other}"
+            raise BadInput(f"loss.{name}", value, f"loss={loss.name} has no such thing", remedy)
+
+
+def check_task(run: Run, n_classes: int, multi_label: bool) -> None:
+    """Raises BadInput where loss, weights, objective or monitored quantity do not suit the kind of labels."""
+    suits, kind = ("bce_with_logits", "several labels") if multi_label else ("cross_entropy", "one label")
+    if run.loss.name != suits:
+        raise BadInput("loss", run.loss.name, f"the images have {kind} each", f"write loss={suits}")
+    metrics = MULTI_LABEL_METRICS if multi_label else METRICS
+    absent = {f"val_{name}" for name in {*METRICS, *MULTI_LABEL_METRICS} - set(metrics)}
+    asked = [("objective", name) for name in objectives(run.objective)]
+    for key, name in [*asked, ("training.early_stopping.monitor", run.training.early_stopping.monitor)]:
+        if name in absent:
+            there = ", ".join(f"val_{metric}" for metric in ("loss", *metrics))
+            raise BadInput(key, name, f"is not measured where images have {kind}", f"write one of {there}")
+    check_weights("class_weights", run.loss.class_weights, n_classes)
+    check_weights("pos_weight", run.loss.pos_weight, n_classes)
+
+
+def check_weights(name: str, weights: Any, n_classes: int) -> None:
     """Raises BadInput unless there is one weight for each class, or a word that gives them."""
     if weights is None or weights == "balanced":
         return
     is_list = isinstance(weights, list) and all(isinstance(w, int | float) and w >= 0 for w in weights)
     if not is_list or len(weights) != n_classes:
         reason = f"there must be a weight, 0 or more, for each of the {n_classes} classes"
-        raise BadInput("loss.class_weights", weights, reason, "write balanced, null or such a list")
+        raise BadInput(f"loss.{name}", weights, reason, "write balanced, null or such a list")
 
 
 def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
