@@ -1,5 +1,6 @@
 """conf/: every file composes, and means what its name says."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from omegaconf import OmegaConf
 from sweeper import schema
 from sweeper.__main__ import conf_folder
 from sweeper.run import to_run
-from sweeper.training import model, optim
+from sweeper.training import loss, optim, readers
 
 GROUPS = ("model", "dataset", "optimizer", "scheduler", "augmentation", "freezing", "loss", "experiment")
 OPTIONS = [
@@ -30,21 +31,101 @@ def run_with(*overrides):
     return to_run(compose("config", list(overrides)))
 
 
+# What an option needs to be told before it can be trained.
+NEEDS = {"image_folder": "dataset.path=.", "csv": "dataset.path=x.csv", "transfer": "dataset.path=."}
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_composes_and_validates(group, option, tmp_path):
+def test_every_option_composes_and_validates(group, option):
     """Each file of each group gives a config that can be trained, and its name is the option's."""
-    where = [f"dataset.path={tmp_path}"] if option == "image_folder" else []
-    run = run_with(f"{'+' if group == 'experiment' else ''}{group}={option}".lstrip("+"), *where)
-    if group != "experiment":
+    run = run_with(f"{group}={option}", *([NEEDS[option]] if option in NEEDS else []))
+    if group == "model" and option in ("torchvision", "timm"):
+        assert run.model.library == option
+    elif group != "experiment":
         assert getattr(run, group).name == option
 
 
 def test_every_experiment_begins_with_its_command():
-    """Below the package, which Hydra wants first, stands what a person copies."""
+    """Below the package, which Hydra wants first, stands what a person copies; then what it is."""
     for path in Path(conf_folder(), "experiment").glob("*.yaml"):
-        package, command, *_ = path.read_text().splitlines()
+        package, command, what, *_ = path.read_text().splitlines()
         assert package == "# @package _global_"
-        assert command == f"# python -m sweeper -m experiment={path.stem}"
+        assert command.startswith(f"# python -m sweeper -m experiment={path.stem}")
+        assert what.startswith("# ")
+
+
+LR, DECAY, BATCH = "optimizer.lr", "optimizer.weight_decay", "training.batch_size"
+PRETRAINED = "tag(log, interval(1e-6, 1e-4))"
+RANGES = [
+    ("", LR, "tag(log, interval(1e-4, 1e-2))"),
+    ("freezing=head", LR, "tag(log, interval(1e-4, 1e-3))"),
+    ("freezing=last_block", LR, "tag(log, interval(1e-6, 1e-4))"),
+    ("freezing=gradual", LR, "tag(log, interval(1e-6, 1e-5))"),
+    ("freezing=full", LR, "tag(log, interval(1e-6, 1e-5))"),
+    ("optimizer=sgd", "optimizer.momentum", "interval(0.8, 0.99)"),
+    ("optimizer=rmsprop", "optimizer.momentum", "interval(0.8, 0.99)"),
+    ("", DECAY, "tag(log, interval(1e-4, 1e-2))"),
+    *((f"freezing={option}", DECAY, PRETRAINED) for option in ("head", "last_block", "gradual", "full")),
+    ("", BATCH, "choice(16, 32, 64, 128)"),
+    *((f"freezing={option}", BATCH, "choice(16, 32, 64)") for option in ("head", "last_block", "full")),
+    ("model=cnn", "model.dropout", "interval(0.3, 0.5)"),
+    ("model=resnet18", "model.dropout", "interval(0.3, 0.5)"),
+    ("experiment=cnn", "model.filters", "choice([6,16], [16,32], [16,32,64], [32,64,128])"),
+    ("experiment=cnn", "model.kernel_size", "choice(3, 5, 7)"),
+    ("experiment=cnn", "model.activation", "choice(relu, leaky_relu)"),
+    ("experiment=cnn", "model.init", "choice(default, xavier_uniform, kaiming_uniform)"),
+    ("experiment=cnn", "optimizer", "choice(sgd, adam, rmsprop)"),
+    ("experiment=transfer", "freezing", "choice(head, last_block, gradual, full)"),
+]
+
+
+@pytest.mark.parametrize(("option", "key", "expected"), RANGES)
+def test_the_documented_range_stands_with_its_option(option, key, expected):
+    """What a search draws is what the guides say, for each option."""
+    config = compose("config", [option] if option else [], return_hydra_config=True)
+    assert config.hydra.sweeper.params[key] == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "body", "head"),
+    [
+        ("head", None, (1e-4, 1e-3)),
+        ("last_block", (1e-6, 1e-4), (1e-5, 1e-3)),
+        ("full", (1e-6, 1e-5), (1e-4, 1e-3)),
+    ],
+)
+def test_body_and_head_learn_in_the_documented_ranges(option, body, head):
+    """With the factor that an option brings, both stay in the span of 1e-6 … 1e-3, and full has 100."""
+    config = compose("config", [f"freezing={option}"], return_hydra_config=True)
+    ends = [float(x) for x in re.findall(r"1e-\d", config.hydra.sweeper.params[LR])]
+    assert [end * config.optimizer.head_lr_factor for end in ends] == pytest.approx(head)
+    assert body is None or ends == list(body)
+    assert ends[0] <= config.optimizer.lr <= ends[1]
+
+
+def test_defaults_are_those_of_the_guides():
+    """Learning rate, momentum, batch size, dropout, kernel and filters before anybody tunes."""
+    run = run_with()
+    assert (run.optimizer.name, run.optimizer.lr, run.optimizer.momentum) == ("sgd", 1e-3, 0.9)
+    assert (run.training.batch_size, run.model.dropout, run.model.kernel_size) == (32, 0.5, 3)
+    assert (run.model.activation, run.model.init) == ("relu", "default")
+    plateau = run_with("scheduler=plateau").scheduler
+    assert (plateau.factor, plateau.patience) == (0.1, 3)
+
+
+def test_transfer_leaves_momentum_alone():
+    """Its guide gives momentum one value: 0.9 with sgd, none with the others."""
+    for option, momentum in (("sgd", 0.9), ("adamw", None)):
+        overrides = ["experiment=transfer", f"optimizer={option}"]
+        config = compose("config", overrides, return_hydra_config=True)
+        assert config.hydra.sweeper.params["optimizer.momentum"] == momentum
+
+
+def test_the_objective_of_several_labels_follows_the_loss():
+    """With several labels an image there is no accuracy: the loss brings a metric, and its direction."""
+    config = compose("config", ["loss=bce_with_logits"], return_hydra_config=True)
+    assert config.objective == "val_mean_average_precision"
+    assert config.hydra.sweeper.direction == "maximize"
 
 
 def test_the_schema_and_the_files_agree_on_the_defaults():
@@ -71,13 +152,14 @@ def test_every_limit_belongs_to_a_key():
 def test_what_may_be_named_is_what_is_there():
     """The names that validation admits are those of the registries and of the files."""
     admitted = {
-        "model": set(model.registry),
+        "dataset": set(readers.READERS),
         "optimizer": set(optim.OPTIMIZERS),
+        "loss": set(loss.LOSSES),
     }
     for group, names in admitted.items():
         assert all(schema.LIMITS[f"{group}.name"].holds(name) for name in names)
     for group, option in OPTIONS:
-        if group != "experiment":
+        if group not in ("experiment", "model"):
             assert schema.LIMITS[f"{group}.name"].holds(option)
             assert option in admitted.get(group, {option})
 

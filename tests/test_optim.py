@@ -10,14 +10,22 @@ import pytest
 import torch
 from torch import nn
 
-from sweeper.schema import Model, Optimizer, Scheduler
+from sweeper.schema import Freezing, Model, Optimizer, Scheduler
 from sweeper.training.model import build
-from sweeper.training.optim import build_optimizer, build_scheduler
+from sweeper.training import optim
+from sweeper.training.freeze import plan
+from sweeper.training.optim import build_scheduler
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
     return build(Model(batch_norm=True), 1, 8, 10)
+
+
+def build_optimizer(
+    settings: Optimizer, model: nn.Module, freezing: str = "none", by_stage: bool = False
+) -> torch.optim.Optimizer:
+    return optim.build_optimizer(settings, plan(Freezing(freezing), model, by_stage))
 
 
 def rates(
@@ -77,15 +85,16 @@ def test_momentum_without_effect_is_told(name: str, caplog: pytest.LogCaptureFix
 
 
 def test_every_parameter_is_in_one_group() -> None:
-    """All parameters train exactly once, whatever the groups; those that are frozen do not."""
+    """All parameters train exactly once, whatever the groups; those that never train are in none."""
     for factor in (1.0, 10.0):
         for decays in (True, False):
-            model = network()
-            frozen = next(model.parameters()).requires_grad_(False)
-            settings = Optimizer(head_lr_factor=factor, decay_norm_and_bias=decays, weight_decay=0.1)
-            groups = build_optimizer(settings, model).param_groups
-            ids = [id(parameter) for group in groups for parameter in group["params"]]
-            assert sorted(ids) == sorted(id(p) for p in model.parameters() if p is not frozen)
+            for freezing, n_frozen_layers in (("none", 0), ("head", None)):
+                model = network()
+                settings = Optimizer(head_lr_factor=factor, decay_norm_and_bias=decays, weight_decay=0.1)
+                groups = build_optimizer(settings, model, freezing).param_groups
+                ids = [id(parameter) for group in groups for parameter in group["params"]]
+                trained = model if n_frozen_layers == 0 else model.get_submodule("head")
+                assert sorted(ids) == sorted(id(p) for p in trained.parameters())
 
 
 def test_head_has_its_own_rate() -> None:
@@ -94,6 +103,36 @@ def test_head_has_its_own_rate() -> None:
     body, head = build_optimizer(Optimizer(lr=0.01, head_lr_factor=100), model).param_groups
     assert (body["lr"], head["lr"]) == (0.01, 1.0)
     assert {id(p) for p in head["params"]} == {id(p) for p in model.head.parameters()}
+
+
+def test_earlier_stages_learn_more_slowly() -> None:
+    """Each stage before the last learns at ``stage_lr_decay`` times the next one's rate."""
+    settings = Optimizer(lr=0.01, head_lr_factor=5, stage_lr_decay=0.5)
+    groups = build_optimizer(settings, network(), by_stage=True).param_groups
+    assert [group["lr"] for group in groups] == [0.005, 0.01, 0.05]
+
+
+def test_rate_that_is_told_is_the_one_that_was_set() -> None:
+    """Whatever multiples the stages have, and whichever of them train."""
+    for freezing in ("full", "head", "last_block"):
+        settings = Optimizer(lr=0.02, head_lr_factor=3, stage_lr_decay=0.5)
+        optimizer = build_optimizer(settings, network(), freezing, by_stage=True)
+        assert optim.lr_of(optimizer) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_decay_is_coupled_but_in_adamw(name: str) -> None:
+    """Without a gradient AdamW shrinks by lr · decay; Adam divides the decay away; SGD adds it to the gradient."""
+    weight = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(weight.weight, 2.0)
+    model = nn.Module()
+    model.head = weight
+    optimizer = build_optimizer(Optimizer(name=name, lr=0.1, weight_decay=0.01), model)
+    weight.weight.grad = torch.zeros(1, 1)
+    optimizer.step()
+    # Adam's first step is lr in the direction of its gradient, here the decay's, however small it is.
+    expected = {"sgd": 2 - 0.1 * 0.01 * 2, "adamw": 2 * (1 - 0.1 * 0.01), "adam": 2 - 0.1}
+    assert weight.weight.item() == pytest.approx(expected[name], rel=1e-5)
 
 
 def test_biases_and_norms_are_spared_decay() -> None:
@@ -125,6 +164,19 @@ def test_cosine_falls_to_its_minimum(t_max: int | None) -> None:
     assert rates(Scheduler(name="cosine", t_max=t_max, eta_min=0.1), 4) == pytest.approx(expected)
 
 
+def test_cosine_is_that_of_torch() -> None:
+    """For one group the curve is torch's own CosineAnnealingLR, past its end too."""
+    weight = nn.Parameter(torch.zeros(1))
+    plain = torch.optim.SGD([weight], lr=1.0)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(plain, T_max=5, eta_min=0.1)
+    expected = []
+    for _ in range(8):
+        expected.append(plain.param_groups[0]["lr"])
+        plain.step()
+        reference.step()
+    assert rates(Scheduler(name="cosine", t_max=5, eta_min=0.1), 8) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(("monitor", "sign"), [("val_loss", 1.0), ("val_accuracy", -1.0)])
 def test_plateau_follows_the_monitored_quantity(monitor: str, sign: float) -> None:
     """``plateau`` falls after more than ``patience`` epochs without a lower loss, or a higher accuracy."""
@@ -149,11 +201,21 @@ def test_warmup_comes_before_any_schedule(given: dict[str, Any], after: list[flo
     assert rates(Scheduler(warmup_epochs=3, **given), 7) == pytest.approx([0.25, 0.5, 0.75, *after])
 
 
-def test_schedule_keeps_the_heads_factor() -> None:
-    """The head's rate stays its multiple of the body's throughout."""
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"name": "none"},
+        {"name": "step", "step_size": 1},
+        {"name": "plateau", "patience": 0},
+        {"name": "cosine"},
+        {"name": "cosine", "eta_min": 0.002},
+    ],
+)
+def test_schedule_keeps_the_heads_factor(given: dict[str, Any]) -> None:
+    """The head's rate stays its multiple of the body's throughout, down to the lowest."""
     optimizer = build_optimizer(Optimizer(lr=0.01, head_lr_factor=10), network())
-    schedule = build_scheduler(Scheduler(name="cosine", warmup_epochs=2), optimizer, 6)
-    for _ in range(5):
+    schedule = build_scheduler(Scheduler(warmup_epochs=2, **given), optimizer, 6)
+    for _ in range(7):
         body, head = optimizer.param_groups
         assert head["lr"] == pytest.approx(10 * body["lr"])
         optimizer.step()

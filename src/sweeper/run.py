@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import asdict, replace
-from math import isnan, nan
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     import optuna
 
     from sweeper.training.fit import Epoch
+
+
+T = TypeVar("T")
 
 
 def main(config: DictConfig) -> float | list[float]:
@@ -75,24 +79,54 @@ def check(config: DictConfig) -> None:
         from sweeper.training.fit import resolve_device
 
         resolve_device(run.device)
-    key = repr(run.dataset)
-    if key not in _n_classes:
-        _n_classes[key] = _check_data(run.dataset)
-    schema.check_class_weights(run.loss.class_weights, _n_classes[key])
+    found = _check_data(run.dataset)
+    schema.check_task(run, found.n_classes, found.multi_label)
+    if run.model.library != "sweeper" or run.model.weights is not None:
+        _check_model(run.model, found)
 
 
-_n_classes: dict[str, int] = {}
-"""Of the datasets that were checked: a search composes many configs with the same one."""
+@dataclass(frozen=True)
+class _Found:
+    """What a dataset turned out to be."""
+
+    n_classes: int
+    multi_label: bool
+    channels: int
+    side: int
 
 
-def _check_data(dataset: schema.Dataset) -> int:
-    """Read and split it as a trial will; gives the number of classes."""
+def _once(function: Callable[..., T]) -> Callable[..., T]:
+    """Remember what it said: a search composes many configs with the same dataset and model."""
+    said: dict[str, T] = {}
+
+    def ask(*arguments: Any) -> T:
+        key = repr(arguments)
+        if key not in said:
+            said[key] = function(*arguments)
+        return said[key]
+
+    return ask
+
+
+@_once
+def _check_data(dataset: schema.Dataset) -> _Found:
+    """Read and split it as a trial will."""
     from sweeper.training import images
 
     everything = images.read(dataset)
     train, _, _ = images.split(everything, dataset)
-    images.statistics(dataset.normalization, everything.pixels[train])
-    return len(everything.classes)
+    mean, _ = images.statistics(dataset.normalization, everything.pixels[train])
+    return _Found(
+        len(everything.classes), everything.multi_label, len(mean), everything.pixels.shape[1]
+    )
+
+
+@_once
+def _check_model(model: schema.Model, found: _Found) -> None:
+    """Outline the network, and compare its weights: so they are downloaded once, before the workers start."""
+    from sweeper.training import weights
+
+    weights.check(model, found.channels, found.side, found.n_classes)
 
 
 def _plain(value: Any) -> Any:
@@ -108,13 +142,13 @@ def train(run: schema.Run, folder: Path, current: Trial) -> float | list[float]:
 
     run = settle(run, current)
     loaded = data.load(run.dataset, resolve_device(run.device))
-    schema.check_class_weights(run.loss.class_weights, len(loaded.classes))
+    schema.check_task(run, len(loaded.classes), loaded.multi_label)
     record.write_whole(folder / record.CONFIG, _yaml(run))
     record.write_json(folder / record.ENVIRONMENT, environment(run, loaded.fingerprint))
     rows: list[dict[str, Any]] = []
 
     def on_epoch(epoch: Epoch) -> None:
-        rows.append(asdict(epoch))
+        rows.append(epoch.row())
         record.write_history(folder, rows)
         show.epoch(epoch)
         current.report(nan if epoch.diverged else _scores(run, rows, epoch.epoch)[0], epoch.epoch)
@@ -144,18 +178,25 @@ def settle(run: schema.Run, current: Trial) -> schema.Run:
     import torch
 
     from sweeper.training.fit import resolve_device, resolve_precision
+    from sweeper.training.weights import is_path
 
     device = resolve_device(run.device)
     n_threads = run.training.n_threads or torch.get_num_threads()  # in a worker, its share of the cores
     precision = resolve_precision(run.training.precision, device)
-    path = run.dataset.path and str(Path(run.dataset.path).absolute())
+    path = run.dataset.path and _absolute(run.dataset.path)
+    weights = run.model.weights
     return replace(
         run,
         seed=current.seed(run.seed),
         device=str(device),
-        dataset=replace(run.dataset, path=path),
+        dataset=replace(run.dataset, path=path, root=_absolute(run.dataset.root)),
+        model=replace(run.model, weights=_absolute(weights) if is_path(weights) else weights),
         training=replace(run.training, n_threads=n_threads, precision=precision),
     )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def _yaml(run: schema.Run) -> str:
@@ -173,10 +214,8 @@ def _write_result(
     folder: Path, run: schema.Run, rows: list[dict[str, Any]], best_epoch: int, ending: str, current: Trial
 ) -> dict[str, Any]:
     """Write ``result.json`` and show it with the trial; ``ending`` says why there are no more epochs."""
-    best = rows[best_epoch - 1]
     measured = {
-        "val_accuracy": best["val_accuracy"],
-        "val_loss": best["val_loss"],
+        **{name: value for name, value in rows[best_epoch - 1].items() if name.startswith("val_")},
         "best_epoch": best_epoch,
         "epochs": len(rows),
         "ending": ending,
@@ -196,9 +235,12 @@ def environment(run: schema.Run, fingerprint: str) -> dict[str, Any]:
     import torch
     import torchvision
 
+    from sweeper.training import weights
+
     is_cuda = run.device.startswith("cuda")
     return {
         "data": fingerprint,
+        "weights": weights.fingerprint(run.model),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -218,8 +260,8 @@ def _cpu_name() -> str:
 def _tested(model: Any, run: schema.Run, loaded: Any) -> dict[str, float]:
     from sweeper.training.fit import evaluate
 
-    loss, accuracy = evaluate(model, loaded, "test", precision=run.training.precision)
-    return {} if isnan(accuracy) else {"test_loss": loss, "test_accuracy": accuracy}
+    measured = evaluate(model, loaded, "test", precision=run.training.precision)
+    return {f"test_{name}": value for name, value in measured.items()}
 
 
 def finish(folder: Path, study: optuna.Study) -> None:
@@ -233,28 +275,29 @@ def finish(folder: Path, study: optuna.Study) -> None:
 
 
 def test_best(folder: Path) -> None:
-    """Add the test accuracy of the weights in ``folder`` to its result, if it is not there yet."""
+    """Add what the weights in ``folder`` reach on the test images to its result, if it is not there yet."""
     import torch
 
+    from sweeper.results.show import metrics
     from sweeper.training import data
     from sweeper.training.fit import resolve_device
     from sweeper.training.model import build
 
     result = record.read_json(folder / record.RESULT)
-    if "test_accuracy" not in result and not (folder / record.WEIGHTS).exists():
+    is_tested = any(name.startswith("test_") for name in result)
+    if not is_tested and not (folder / record.WEIGHTS).exists():
         print(f"{folder} has lost its weights; python -m sweeper reproduce trains them again")
         return
-    if "test_accuracy" not in result:
+    if not is_tested:
         run = to_run(record.read_yaml(folder / record.CONFIG))
         device = resolve_device(run.device)
         loaded = data.load(run.dataset, device)
-        _, channels, _, side = loaded.train_x.shape
-        model = build(run.model, channels, side, len(loaded.classes)).to(device)
+        model = build(run.model, loaded.channels, loaded.train_x.shape[-1], len(loaded.classes)).to(device)
         model.load_state_dict(torch.load(folder / record.WEIGHTS, map_location=device, weights_only=True))
         result |= _tested(model, run, loaded)
         record.write_json(folder / record.RESULT, result)
-    if "test_accuracy" in result:
-        print(f"Test accuracy of the best trial: {result['test_accuracy']:.4f}  ({folder})")
+    for name, value in metrics(result, "test_").items():
+        print(f"Test {name} of the best trial: {value:.4f}  ({folder})")
 
 
 def _show(run: schema.Run, current: Trial) -> Any:

@@ -51,7 +51,8 @@ def _reap(folder: Path) -> None:
 def _measured(folder: Path) -> dict[str, Any]:
     path = folder / record.BEST / record.RESULT
     result = record.read_json(path) if path.exists() else {}
-    names = ("val_accuracy", "val_loss", "test_accuracy", "best_epoch", "epochs", "seconds", "peak_memory_mb")
+    names = [name for name in result if name.startswith(("val_", "test_"))]
+    names += ["best_epoch", "epochs", "seconds", "peak_memory_mb"]
     return {name: result[name] for name in names if name in result}
 
 

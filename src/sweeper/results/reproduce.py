@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def reproduce(name: str | None, number: int | None) -> int:
     again: list[dict[str, str]] = []
 
     def on_epoch(epoch: Epoch) -> None:
-        again.append({column: repr(value) for column, value in asdict(epoch).items()})
+        again.append({column: repr(value) for column, value in epoch.row().items()})
         print(
             f"epoch {epoch.epoch}/{len(saved)}: {_difference(saved[len(again) - 1], again[-1]) or 'same'}",
             flush=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -55,19 +56,28 @@ class SingleRun(Silent):
         self._bar.stop()
 
     def epoch(self, epoch: Epoch) -> None:
-        line = (
-            f"train loss {epoch.train_loss:.4f} accuracy {epoch.train_accuracy:.4f}, "
-            f"validation loss {epoch.val_loss:.4f} accuracy {epoch.val_accuracy:.4f}, "
-            f"{epoch.images_per_second:,.0f} images/s"
-        )
+        row = epoch.row()
+        parts = [f"{part} {_told(row, prefix)}" for part, prefix in (("train", "train_"), ("validation", "val_"))]
+        line = ", ".join([*parts, f"{epoch.images_per_second:,.0f} images/s"])
         self._bar.update(self._task, advance=1, description=line)
         if not self._console.is_terminal:
             print(f"epoch {epoch.epoch}/{self._n_epochs}: {line}", flush=True)
 
     def result(self, result: dict[str, Any], folder: Path) -> None:
         print(f"Best epoch: {result['best_epoch']} of {result['epochs']} ({result['ending']})")
-        print(f"Validation accuracy: {result['val_accuracy']:.4f}")
-        if "test_accuracy" in result:
-            print(f"Test accuracy: {result['test_accuracy']:.4f}")
+        for part, prefix in (("Validation", "val_"), ("Test", "test_")):
+            for name, value in metrics(result, prefix).items():
+                print(f"{part} {name}: {value:.4f}")
         print(f"Folder: {folder}")
         print(f"To train it again: python -m sweeper reproduce {shlex.quote(str(folder))}")
+
+
+def metrics(measured: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """What was measured on one part of the data besides the loss, in words."""
+    names = [name for name in measured if name.startswith(prefix) and name != f"{prefix}loss"]
+    return {name.removeprefix(prefix).replace("_", " "): measured[name] for name in names}
+
+
+def _told(row: Mapping[str, float], prefix: str) -> str:
+    told = {"loss": row[f"{prefix}loss"], **metrics(row, prefix)}
+    return " ".join(f"{name} {value:.4f}" for name, value in told.items())

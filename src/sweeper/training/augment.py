@@ -1,11 +1,14 @@
 """Augmentation of whole batches on the device, with random parameters for each image.
 
-Crop, flips and rotation are one affine map per image, sampled once; normalisation is one multiply-add.
+Crop, flips and rotation are one affine map per image, sampled once. Brightness, contrast, saturation and hue
+are one affine map of the colours, with the normalisation in it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,49 +17,102 @@ from torch.nn.functional import grid_sample
 from sweeper import schema
 from sweeper.training.data import Data
 
-CROP_ATTEMPTS = 10
-"""How often a crop that would not fit into the image is drawn again; torchvision's number."""
+ATTEMPTS = 10
+"""How often a crop or an erased rectangle that would not fit is drawn again; torchvision's number."""
+
+PIXELS_PER_PART = 2**17
+"""So many are augmented at once on a CPU: what is between the steps stays in the cache, and its memory is
+used again instead of being asked for anew. At 64 images of 224 pixels a side this takes half the time."""
+
+YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+"""Luma and two directions of colour from red, green and blue: the NTSC standard's (FCC, 1953).
+
+torchvision's gray is the luma, with red at 0.2989. Only weights that add up to 1 leave gray as it is.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Variations:
+    """What is random about n images, drawn beforehand; None where nothing is.
+
+    ``maps`` (n, 2, 3) lead from output to input positions, both -1 … 1 from edge to edge. ``colours`` (n, 4)
+    are the factors of brightness, contrast and saturation, and the hue's turn as a part of the circle.
+    ``boxes`` (n, 4) are the left, top, right and bottom of what is erased, in whole pixels; right and bottom
+    are excluded, so that zeros erase nothing.
+    """
+
+    maps: Tensor | None = None
+    colours: Tensor | None = None
+    boxes: Tensor | None = None
+
+    def __getitem__(self, part: slice) -> Variations:
+        """Those of some of the images."""
+        return self._each(lambda tensor: tensor[part])
+
+    def to(self, device: torch.device) -> Variations:
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Variations:
+        tensors = (self.maps, self.colours, self.boxes)
+        return Variations(*(None if tensor is None else change(tensor) for tensor in tensors))
 
 
 class Augment:
     """Turns uint8 images (n, c, side, side) into normalised float32 ones, varied anew at every call.
 
     An image is cropped (as by torchvision's RandomResizedCrop, without rounding to whole pixels), mirrored
-    and turned about its centre. What a turn brings in from outside the image is black.
+    and turned about its centre; what a turn brings in from outside the image is black. Then its colours
+    change as by torchvision's ColorJitter, except that the order is always brightness, contrast, saturation,
+    hue (torchvision shuffles them), that values are limited to 0 … 1 only at the end, and that the hue turns
+    in YIQ instead of HSV. At last, a rectangle of it gets the mean colour, as by torchvision's RandomErasing
+    with value 0 after normalisation.
+
+    Images of one channel with statistics of three become three-channel ones. They have no colours: saturation
+    and hue do nothing to them.
     """
 
     def __init__(self, settings: schema.Augmentation, data: Data) -> None:
         self.settings = settings
+        channels, side = data.train_x.shape[1], data.train_x.shape[-1]
         self.hflip = settings.hflip if data.allow_hflip else 0.0
         self.vflip = settings.vflip if data.allow_vflip else 0.0
         self.crops = settings.crop_scale != [1.0, 1.0] or settings.crop_ratio != [1.0, 1.0]
         self.warps = bool(self.crops or self.hflip or self.vflip or settings.rotation_deg)
+        self.coloured = channels == 3
+        tints = self.coloured and (settings.saturation or settings.hue)
+        self.recolours = bool(settings.brightness or settings.contrast or tints)
+        self.varies = self.warps or self.recolours or settings.erasing > 0
         # A crop that ends at the image's edge must not blend with black there; only turns look beyond it.
         self._outside = "zeros" if settings.rotation_deg else "border"
         self._scale = (1 / (255 * data.std)).view(1, -1, 1, 1)
         self._offset = (-data.mean / data.std).view(1, -1, 1, 1)
-        self._centres = pixel_centres(data.train_x.shape[-1]).to(data.device)
+        self._black = self._offset.flatten().tolist()
+        self._white = ((1 - data.mean) / data.std).tolist()
+        luma = torch.tensor(YIQ[0]) if self.coloured else torch.full((channels,), 1 / channels)
+        self._luma = luma.to(data.device)
+        self._turns = (colour_turns().to(data.device) * self._scale.view(-1, 1)).view(3, -1)
+        self._side, self._along = side, torch.arange(side, dtype=torch.float32, device=data.device)
+        self._centres = pixel_centres(side).to(data.device)
 
     def __call__(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """``generator`` is one of the CPU: so the same seed varies images alike on every device."""
-        if not self.warps:
-            return self.normalize(batch)
-        return self.warp(batch, self.draw(len(batch), generator).to(batch.device))
+        return self.apply(batch, self.draw(len(batch), generator).to(batch.device))
 
     def normalize(self, batch: Tensor) -> Tensor:
         """The images as they are, as float32 with the data's mean at 0 and its standard deviation 1."""
         return torch.addcmul(self._offset, batch, self._scale)
 
-    def warp(self, batch: Tensor, maps: Tensor) -> Tensor:
-        """The normalised images, each seen through its map (n, 2, 3) as ``draw`` gives it."""
-        # One product for all images: a batched one would take seven times as long on a CPU.
-        positions = torch.mm(maps.reshape(-1, 3), self._centres)
-        grid = positions.view(len(batch), 2, *batch.shape[2:]).permute(0, 2, 3, 1)
-        sampled = grid_sample(batch.float(), grid, padding_mode=self._outside, align_corners=False)
-        return self.normalize(sampled)
+    # ------------------------------------------------------------------------------------- what is random
 
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """Random maps (n, 2, 3) from output to input positions, both -1 … 1 from edge to edge, on the CPU."""
+    def draw(self, n: int, generator: torch.Generator) -> Variations:
+        """Random variations of n images, on the CPU. Other colours do not change the maps drawn."""
+        return Variations(
+            maps=self._draw_maps(n, generator) if self.warps else None,
+            colours=self._draw_colours(n, generator) if self.recolours else None,
+            boxes=self._draw_boxes(n, generator) if self.settings.erasing > 0 else None,
+        )
+
+    def _draw_maps(self, n: int, generator: torch.Generator) -> Tensor:
         width, height, centre_x, centre_y = self._draw_crops(n, generator)
         horizontal, vertical = _signs(self.hflip, n, generator), _signs(self.vflip, n, generator)
         angle = torch.rand(n, generator=generator) * 2 - 1
@@ -72,18 +128,88 @@ class Augment:
         """Widths and heights (n,) of crops and their centres' x and y, as ``affine_maps`` takes them."""
         if not self.crops:
             return torch.ones(n), torch.ones(n), torch.zeros(n), torch.zeros(n)
-        (low, high), (narrow, wide) = self.settings.crop_scale, self.settings.crop_ratio
-        area = low + (high - low) * torch.rand(CROP_ATTEMPTS, n, generator=generator)
-        log_ratio = torch.rand(CROP_ATTEMPTS, n, generator=generator)
-        ratio = torch.exp(math.log(narrow) + math.log(wide / narrow) * log_ratio)
-        width, height = torch.sqrt(area * ratio), torch.sqrt(area / ratio)
-        fits = (width <= 1) & (height <= 1)
-        first, any_fits = fits.int().argmax(0, keepdim=True), fits.any(0)
+        narrow, wide = self.settings.crop_ratio
+        width, height = _draw_shapes(self.settings.crop_scale, self.settings.crop_ratio, n, generator)
+        width, height, any_fits = _first((width <= 1) & (height <= 1), width, height)
         # Where no attempt fits: the largest crop whose ratio is allowed, from the middle.
-        width = torch.where(any_fits, width.gather(0, first)[0], min(1.0, wide))
-        height = torch.where(any_fits, height.gather(0, first)[0], min(1.0, 1 / narrow))
+        width = torch.where(any_fits, width, min(1.0, wide))
+        height = torch.where(any_fits, height, min(1.0, 1 / narrow))
         left_right, up_down = (torch.rand(2, n, generator=generator) * 2 - 1) * any_fits
         return width, height, left_right * (1 - width), up_down * (1 - height)
+
+    def _draw_colours(self, n: int, generator: torch.Generator) -> Tensor:
+        given = self.settings
+        strengths = torch.tensor([given.brightness, given.contrast, given.saturation, given.hue])
+        neutral = torch.tensor([1.0, 1.0, 1.0, 0.0])
+        low = torch.maximum(neutral - strengths, torch.tensor([0.0, 0.0, 0.0, -0.5]))
+        return low + (neutral + strengths - low) * torch.rand(n, 4, generator=generator)
+
+    def _draw_boxes(self, n: int, generator: torch.Generator) -> Tensor:
+        # torchvision's ratio is here that of height by width.
+        scale, ratio = self.settings.erasing_scale, self.settings.erasing_ratio
+        chosen = torch.rand(n, generator=generator) < self.settings.erasing
+        height, width = (torch.round(part * self._side) for part in _draw_shapes(scale, ratio, n, generator))
+        width, height, any_fits = _first((width < self._side) & (height < self._side), width, height)
+        sizes = torch.stack([width, height], dim=1)
+        free = self._side - sizes
+        # Rounding may bring the largest random number to free + 1.
+        starts = torch.minimum(torch.floor(torch.rand(n, 2, generator=generator) * (free + 1)), free)
+        return torch.cat([starts, starts + sizes], dim=1) * (chosen & any_fits).view(-1, 1)
+
+    # ---------------------------------------------------------------------------- what is done with it
+
+    def apply(self, batch: Tensor, variations: Variations) -> Tensor:
+        """The normalised images, each varied as ``draw`` says; those are on the images' device."""
+        images = self._offset.new_empty(len(batch), self._offset.shape[1], *batch.shape[2:])
+        n = max(1, PIXELS_PER_PART // self._side**2) if batch.device.type == "cpu" else len(batch)
+        for start in range(0, len(batch), n):
+            part = slice(start, start + n)
+            self._apply(batch[part], variations[part], images[part])
+        return images
+
+    def _apply(self, pixels: Tensor, variations: Variations, out: Tensor) -> None:
+        if variations.maps is not None:
+            pixels = self._sample(pixels, variations.maps)
+        if variations.colours is not None:
+            self._recolour(pixels, variations.colours, out)
+        else:
+            torch.addcmul(self._offset, pixels, self._scale, out=out)
+        if variations.boxes is not None:
+            out.mul_(self._kept(variations.boxes))
+
+    def _sample(self, pixels: Tensor, maps: Tensor) -> Tensor:
+        # One product for all images: a batched one would take seven times as long on a CPU.
+        positions = torch.mm(maps.reshape(-1, 3), self._centres)
+        grid = positions.view(len(pixels), 2, *pixels.shape[2:]).permute(0, 2, 3, 1)
+        return grid_sample(pixels.float(), grid, padding_mode=self._outside, align_corners=False)
+
+    def _recolour(self, pixels: Tensor, colours: Tensor, out: Tensor) -> None:
+        """Write the normalised pixels with other colours.
+
+        Contrast pulls towards the luma's mean over the image as sampled. Saturation scales and hue turns what
+        differs from luma, so that both together are one turn and one factor.
+        """
+        brightness, contrast, saturation, turn = colours.unbind(1)
+        gain, angle = brightness * contrast, 2 * math.pi * turn
+        lift = (brightness - gain) * (pixels.mean((2, 3), dtype=torch.float32) @ self._luma)
+        offset = torch.addcmul(self._offset, lift.view(-1, 1, 1, 1), self._scale)
+        if self.coloured:
+            cos, sin = saturation * torch.cos(angle), saturation * torch.sin(angle)
+            weights = gain.view(-1, 1) * torch.stack([torch.ones_like(cos), cos, sin], dim=1)
+            matrices = (weights @ self._turns).view(-1, 3, 3)
+            torch.baddbmm(offset.flatten(2), matrices, pixels.flatten(2).float(), out=out.flatten(2))
+        else:
+            torch.addcmul(offset, pixels, gain.view(-1, 1, 1, 1) * self._scale, out=out)
+        # By channel, because limits that are tensors take three times as long on a CPU.
+        for channel, black, white in zip(out.unbind(1), self._black, self._white, strict=True):
+            channel.clamp_(black, white)
+
+    def _kept(self, boxes: Tensor) -> Tensor:
+        """0 (n, 1, side, side) in each image's box, and 1 outside it."""
+        left, top, right, bottom = boxes.unsqueeze(2).unbind(1)
+        columns = ((self._along >= left) & (self._along < right)).float()
+        rows = ((self._along >= top) & (self._along < bottom)).float()
+        return 1 - rows[:, None, :, None] * columns[:, None, None, :]
 
 
 def affine_maps(
@@ -107,6 +233,38 @@ def pixel_centres(side: int) -> Tensor:
     return torch.stack([x, y, torch.ones_like(x)]).view(3, -1)
 
 
+def colour_turns() -> Tensor:
+    """Three matrices (3, 3, 3) on red, green and blue: to gray, to what differs from gray, and that turned
+    by a quarter of the circle.
+
+    Their sum with weights 1, s cos a and s sin a multiplies the saturation by s and turns the hue by a, about
+    the gray axis in YIQ, from red by green to blue. Gray and luma stay. It is linear, unlike torchvision's
+    shift of the hue in HSV, and as in MXNet's HueJitterAug: https://beesbuzz.biz/code/hsv_color_transforms.php
+    """
+    to_yiq = torch.tensor(YIQ, dtype=torch.float64)
+    in_yiq = torch.zeros(3, 3, 3, dtype=torch.float64)
+    in_yiq[0, 0, 0] = in_yiq[1, 1, 1] = in_yiq[1, 2, 2] = in_yiq[2, 1, 2] = 1
+    in_yiq[2, 2, 1] = -1
+    turns: Tensor = torch.linalg.inv(to_yiq) @ in_yiq @ to_yiq
+    return turns.float()
+
+
 def _signs(probability: float, n: int, generator: torch.Generator) -> Tensor:
     """-1 with the probability, else 1."""
     return 1 - 2 * (torch.rand(n, generator=generator) < probability).float()
+
+
+def _draw_shapes(
+    scale: list[float], ratio: list[float], n: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Two sides (ATTEMPTS, n) of rectangles in a square of side 1, by area and first side by second."""
+    area = scale[0] + (scale[1] - scale[0]) * torch.rand(ATTEMPTS, n, generator=generator)
+    log_ratio = torch.rand(ATTEMPTS, n, generator=generator)
+    by = torch.exp(math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * log_ratio)
+    return torch.sqrt(area * by), torch.sqrt(area / by)
+
+
+def _first(fits: Tensor, width: Tensor, height: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Width and height (n,) of the first of the attempts that fits, and whether one does."""
+    first = fits.int().argmax(0, keepdim=True)
+    return width.gather(0, first)[0], height.gather(0, first)[0], fits.any(0)

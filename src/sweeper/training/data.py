@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,8 +16,10 @@ from sweeper.training import images
 class Data:
     """Everything that training reads, in memory.
 
-    Images are uint8 (n, channels, height, width), labels int64 (n,); ``mean`` and ``std`` are float32
-    (channels,) for pixel values in 0 … 1. Trials of one process share the tensors: nobody writes to them.
+    Images are uint8 (n, channels, height, width); labels int64 (n,), or float32 (n, n_labels) of 0 and 1
+    where an image may have several. ``mean`` and ``std`` are float32 (channels,) for pixel values in 0 … 1;
+    three for images of one channel mean that normalising makes three of it. Trials of one process share the
+    tensors: nobody writes to them.
     """
 
     train_x: Tensor
@@ -36,6 +39,16 @@ class Data:
     def device(self) -> torch.device:
         """Where to train. The images may be elsewhere, if they are too many to fit there."""
         return self.mean.device
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image has any number of labels, and not just one."""
+        return self.train_y.ndim == 2
+
+    @property
+    def channels(self) -> int:
+        """How many a network sees, after normalising."""
+        return len(self.mean)
 
     def part(self, name: str) -> tuple[Tensor, Tensor]:
         """Images and labels of ``train``, ``val`` or ``test``."""
@@ -71,11 +84,12 @@ def _load(dataset: schema.Dataset, device: torch.device) -> Data:
     everything = images.read(dataset)
     train, val, test = images.split(everything, dataset)
     mean, std = images.statistics(dataset.normalization, everything.pixels[train])
+    labels = everything.labels.astype(np.float32) if everything.multi_label else everything.labels
     place = _place(dataset.on_device, everything.pixels.nbytes, device)
 
     def part(indices: images.Indices) -> tuple[Tensor, Tensor]:
         pixels = torch.from_numpy(everything.pixels[indices]).permute(0, 3, 1, 2).contiguous()
-        return pixels.to(place), torch.from_numpy(everything.labels[indices]).to(place)
+        return pixels.to(place), torch.from_numpy(labels[indices]).to(place)
 
     return Data(
         *part(train),

@@ -7,44 +7,53 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import inf, isfinite
 from time import perf_counter
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from sweeper import schema
 from sweeper.errors import BadInput
+from sweeper.training import freeze, weights
 from sweeper.training.augment import Augment
 from sweeper.training.data import Data
+from sweeper.training.loss import build_loss
+from sweeper.training.metric import measure
 from sweeper.training.model import build
-from sweeper.training.optim import build_optimizer, build_scheduler
+from sweeper.training.optim import build_optimizer, build_scheduler, lr_of
 
 PIXELS_PER_VALIDATION_BATCH = 2**20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What one pass over the training images brought. Losses are means per image, accuracies 0 … 1.
+    """What one pass over the training images brought. Losses are means per image, metrics 0 … 1.
 
-    ``val_loss`` is the plain cross entropy, without smoothing or class weights, so that trials compare.
-    ``lr`` is the one that the epoch trained with (the body's, where the head has another).
+    ``val_loss`` is the plain loss, without smoothing or weights, so that trials compare. What the kind of
+    labels has no use for is None (see ``metric.measure``). ``lr`` is ``optimizer.lr`` as the schedule had it
+    for this epoch; stages that learn at a multiple of it had theirs.
     ``images_per_second`` counts training alone, ``seconds`` validation too. ``peak_memory_mb`` is the most
     that this run held on the GPU, or else that the process held since its start.
     """
 
     epoch: int
     train_loss: float
-    train_accuracy: float
+    train_accuracy: float | None = None
     val_loss: float
-    val_accuracy: float
+    val_accuracy: float | None = None
+    val_mean_average_precision: float | None = None
+    val_f1: float | None = None
     lr: float
     seconds: float
     images_per_second: float
     peak_memory_mb: float
+
+    def row(self) -> dict[str, float]:
+        """What was measured, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
     def diverged(self) -> bool:
@@ -85,12 +94,10 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
     device, settings = data.device, run.training
     make_repeatable(device, run.seed, settings.tf32)
     generator = torch.Generator().manual_seed(run.seed)
-    _, channels, _, side = data.train_x.shape
-    model = build(run.model, channels, side, len(data.classes))
-    # On a CPU, pooling is up to ten times as fast with the channels last.
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = build_model(run, data)
     forward = cast(nn.Module, torch.compile(model)) if settings.compile else model
-    optimizer = build_optimizer(run.optimizer, model)
+    stages = freeze.plan(run.freezing, model, by_stage=run.optimizer.stage_lr_decay != 1)
+    optimizer = build_optimizer(run.optimizer, stages)
     monitor = settings.early_stopping.monitor
     schedule = build_scheduler(run.scheduler, optimizer, settings.epochs, monitor)
     loss_of = build_loss(run.loss, data.train_y, len(data.classes), device)
@@ -100,15 +107,17 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
     best, history = _Best(settings.early_stopping, model), list[Epoch]()
 
     for number in range(1, settings.epochs + 1):
-        started, lr = perf_counter(), optimizer.param_groups[0]["lr"]
-        model.train()
-        order, maps = _plan_epoch(data, augment, generator, device)
+        started, lr = perf_counter(), lr_of(optimizer)
+        freeze.begin_epoch(model, stages, number)
+        order = torch.randperm(len(data.train_y), generator=generator).to(data.train_y.device)
+        # Drawn at once, which is cheaper than in every step, and on the CPU: the same on every device.
+        variations = augment.draw(len(order), generator).to(device)
         losses, predictions = [], []
         for start, stop in batches:
             chosen = order[start:stop]
             images = data.train_x.index_select(0, chosen).to(device, non_blocking=True)
             labels = data.train_y.index_select(0, chosen).to(device, non_blocking=True)
-            images = augment.normalize(images) if maps is None else augment.warp(images, maps[start:stop])
+            images = augment.apply(images, variations[start:stop])
             with autocast():
                 logits = forward(images)
             loss = loss_of(logits.float(), labels)
@@ -121,20 +130,19 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
         # The epoch's first and only wait for the device.
         train_loss, train_accuracy = _summarise(losses, predictions, data.train_y[order], batches)
         trained = perf_counter()
-        val_loss, val_accuracy = evaluate(forward, data, "val", precision=settings.precision)
+        measured = evaluate(forward, data, "val", precision=settings.precision)
         epoch = Epoch(
             epoch=number,
             train_loss=train_loss,
             train_accuracy=train_accuracy,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
+            **{f"val_{name}": value for name, value in measured.items()},
             lr=lr,
             seconds=perf_counter() - started,
             images_per_second=len(data.train_y) / (trained - started),
             peak_memory_mb=peak_memory_mb(device),
         )
         history.append(epoch)
-        best.see(epoch)
+        best.see(epoch, thaws=any(stage.first_epoch == number for stage in stages))
         on_epoch(epoch)
         if epoch.diverged:
             return Fitted(history, best.epoch, False, best.restore(model), diverged=True)
@@ -144,27 +152,33 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
     return Fitted(history, best.epoch, False, best.restore(model))
 
 
+def build_model(run: schema.Run, data: Data) -> nn.Module:
+    """A new network on the data's device, its body with the weights that ``model.weights`` names."""
+    side = data.train_x.shape[-1]
+    model = build(run.model, data.channels, side, len(data.classes))
+    weights.load(model, run.model, side)
+    # On a CPU, pooling is up to ten times as fast with the channels last.
+    return model.to(data.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
 def evaluate(
     model: nn.Module, data: Data, part: str = "test", precision: str = "auto"
-) -> tuple[float, float]:
-    """Plain cross entropy and accuracy on the part ``train``, ``val`` or ``test``; NaN where it is empty."""
+) -> dict[str, float]:
+    """What ``metric.measure`` says of the part ``train``, ``val`` or ``test``; nothing where it is empty."""
     images, labels = data.part(part)
     if len(labels) == 0:
-        return float("nan"), float("nan")
+        return {}
     device = data.device
     normalize, autocast = Augment(schema.Augmentation(), data).normalize, _autocast(device, precision)
     batch_size = max(1, PIXELS_PER_VALIDATION_BATCH // (images.shape[-1] ** 2))
-    loss, n_correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
+    logits = []
     model.eval()
     with torch.inference_mode():
         for start in range(0, len(labels), batch_size):
             batch = images[start : start + batch_size].to(device, non_blocking=True)
-            answers = labels[start : start + batch_size].to(device, non_blocking=True)
             with autocast():
-                logits = model(normalize(batch))
-            loss += cross_entropy(logits.float(), answers, reduction="sum")
-            n_correct += (logits.argmax(1) == answers).sum()
-    return loss.item() / len(labels), n_correct.item() / len(labels)
+                logits.append(model(normalize(batch)).float())
+        return measure(torch.cat(logits), labels.to(device))
 
 
 # ----------------------------------------------------------------------------------------- the machine
@@ -245,26 +259,6 @@ def _autocast(device: torch.device, precision: str) -> Callable[[], torch.autoca
 # ---------------------------------------------------------------------------------- the parts of the loop
 
 
-def build_loss(
-    settings: schema.Loss, labels: Tensor, n_classes: int, device: torch.device
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """The mean cross entropy of logits (n, n_classes) and labels (n,).
-
-    ``balanced`` weighs a class by len(labels) / (n_classes * its count), as scikit-learn does.
-
-    Raises:
-        BadInput: where there is not one weight for each class.
-    """
-    schema.check_class_weights(settings.class_weights, n_classes)
-    weights = settings.class_weights
-    if weights == "balanced":
-        weights = len(labels) / (n_classes * torch.bincount(labels, minlength=n_classes))
-    elif weights is not None:
-        weights = torch.tensor(weights)
-    weight = None if weights is None else weights.to(device, torch.float32)
-    return nn.CrossEntropyLoss(weight, label_smoothing=settings.label_smoothing)
-
-
 def _batches(n: int, batch_size: int) -> list[tuple[int, int]]:
     """Starts and ends of the batches. A last one of a single image, of which batch norm could learn no
     variance, joins the one before."""
@@ -274,27 +268,17 @@ def _batches(n: int, batch_size: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], n], strict=True))
 
 
-def _plan_epoch(
-    data: Data, augment: Augment, generator: torch.Generator, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """The order (n,) of the images and how each is augmented, drawn at once: cheaper than in every step.
-
-    Drawn on the CPU, so that they are the same on every device.
-    """
-    order = torch.randperm(len(data.train_y), generator=generator).to(data.train_y.device)
-    maps = augment.draw(len(order), generator).to(device) if augment.warps else None
-    return order, maps
-
-
 def _summarise(
     losses: list[Tensor], predictions: list[Tensor], labels: Tensor, batches: list[tuple[int, int]]
-) -> tuple[float, float]:
-    """Mean loss per image and accuracy of an epoch's steps."""
+) -> tuple[float, float | None]:
+    """Mean loss per image of an epoch's steps, and their accuracy where an image has one label."""
     sizes = torch.tensor([stop - start for start, stop in batches], dtype=torch.float64)
+    loss = torch.dot(torch.stack(losses).cpu().double(), sizes).item() / len(labels)
+    if labels.ndim > 1:
+        return loss, None
     predicted = torch.cat(predictions)
     n_correct = (predicted == labels.to(predicted.device)).sum()
-    loss = torch.dot(torch.stack(losses).cpu().double(), sizes)
-    return loss.item() / len(labels), n_correct.item() / len(labels)
+    return loss, n_correct.item() / len(labels)
 
 
 @dataclass
@@ -309,16 +293,17 @@ class _Best:
     _n_waited: int = 0
     _weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def see(self, epoch: Epoch) -> None:
+    def see(self, epoch: Epoch, thaws: bool = False) -> None:
+        """``thaws``: more of the network trained than before, so the waiting begins anew."""
         value = getattr(epoch, self.settings.monitor)
-        value = -value if self.settings.monitor == "val_accuracy" else value
+        value = -value if schema.DIRECTIONS[self.settings.monitor] == "maximize" else value
         value = inf if epoch.diverged else value
         if value < self._value or not self._weights:
             self.epoch, self._value = epoch.epoch, value
             self._weights = {name: weight.clone() for name, weight in self.model.state_dict().items()}
         improves = value < self._to_beat - self.settings.min_delta
         self._to_beat = value if improves else self._to_beat
-        self._n_waited = 0 if improves else self._n_waited + 1
+        self._n_waited = 0 if improves or thaws else self._n_waited + 1
 
     @property
     def is_long_ago(self) -> bool:

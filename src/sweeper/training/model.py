@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sweeper import schema
+from sweeper.training.backbone import build_backbone
 
 ACTIVATIONS: dict[str, type[nn.ReLU | nn.LeakyReLU]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
@@ -17,11 +21,15 @@ class Cnn(nn.Module):
     Args:
         features: from images (n, channels, side, side) to any shape (n, ...).
         hidden: from the flattened features to the head's input.
+        probe: channels and side of the images.
     """
 
-    def __init__(self, features: nn.Sequential, hidden: nn.Sequential, head: nn.Linear) -> None:
+    def __init__(
+        self, features: nn.Sequential, hidden: nn.Sequential, head: nn.Linear, probe: tuple[int, int]
+    ) -> None:
         super().__init__()
         self.features, self.hidden, self.head = features, hidden, head
+        self.probe = probe
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.hidden(self.features(images).flatten(1)))
@@ -31,9 +39,43 @@ class Cnn(nn.Module):
 def build(model: schema.Model, in_channels: int, image_size: int, n_classes: int) -> nn.Module:
     """A new network from images (n, in_channels, image_size, image_size) to logits (n, n_classes).
 
-    Its weights are drawn from torch's global generator. Its last linear layer is the attribute ``head``.
+    Its weights are drawn from torch's global generator; ``model.weights`` are not loaded. Its last layers
+    are the attribute ``head``, all others its body. Its attribute ``probe`` is channels and side of an
+    image with which the stages of the body can be told apart.
+
+    Raises:
+        BadInput: where a library has no such network, or none for images of that size.
     """
-    return registry[model.name](model, in_channels, image_size, n_classes)
+    if model.library == "sweeper":
+        return registry[model.name](model, in_channels, image_size, n_classes)
+    backbone = build_backbone(model, image_size, n_classes)
+    initialise(backbone.head, model.init, follows="linear")
+    return backbone
+
+
+def outline(model: schema.Model, in_channels: int, image_size: int, n_classes: int) -> nn.Module:
+    """The network that ``build`` gives, on the meta device: layers and shapes without numbers or memory.
+
+    Torch's global generator stays as it is.
+    """
+    with torch.random.fork_rng(devices=[]), _WithoutMemory():
+        network = build(model, in_channels, image_size, n_classes)
+    return network.to("meta")
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """Weights are not allocated, as they begin with ``torch.empty``; other tensors are.
+
+    torch.device("meta") would take these too, and some constructors (RegNet's, Swin's) compute with theirs.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs = {**kwargs, "device": "meta"}
+        return func(*args, **kwargs)
 
 
 def build_cnn(model: schema.Model, in_channels: int, image_size: int, n_classes: int) -> Cnn:
@@ -42,7 +84,7 @@ def build_cnn(model: schema.Model, in_channels: int, image_size: int, n_classes:
     A block halves the side of its images while at least 2 pixels remain; from then on it keeps it, so any
     number of filters fits any image.
     """
-    activation = ACTIVATIONS[model.activation]
+    activation, probe = ACTIVATIONS[model.activation], (in_channels, image_size)
     features, side = nn.Sequential(), image_size
     for n_filters in model.filters:
         features.append(nn.Conv2d(in_channels, n_filters, model.kernel_size, padding="same"))
@@ -60,21 +102,22 @@ def build_cnn(model: schema.Model, in_channels: int, image_size: int, n_classes:
         hidden.extend([nn.Linear(n_inputs, n_units), activation(inplace=True), nn.Dropout(model.dropout)])
         n_inputs = n_units
 
-    cnn = Cnn(features, hidden, nn.Linear(n_inputs, n_classes))
-    initialise(cnn, model.init, model.activation)
+    cnn = Cnn(features, hidden, nn.Linear(n_inputs, n_classes), probe)
+    initialise(cnn.features, model.init, follows=model.activation)
+    initialise(cnn.hidden, model.init, follows=model.activation)
+    initialise(cnn.head, model.init, follows="linear")
     return cnn
 
 
-def initialise(model: Cnn, init: str, activation: str) -> None:
-    """Draw the weights anew with the gain that suits the activation, and set the biases to zero.
+def initialise(layers: nn.Module, init: str, follows: str) -> None:
+    """Draw the weights anew with the gain that suits what ``follows`` them, and set the biases to zero.
 
-    ``default`` leaves what PyTorch drew. The head is followed by no activation: its gain is 1.
+    ``default`` leaves what PyTorch drew. A head is followed by no activation: ``linear``.
     """
     if init == "default":
         return
-    for layer in model.modules():
+    for layer in layers.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            follows = "linear" if layer is model.head else activation
             INITS[init](layer.weight, follows)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
@@ -94,4 +137,4 @@ INITS: dict[str, Callable[[Tensor, str], None]] = {
 }
 
 registry: dict[str, Callable[[schema.Model, int, int, int], nn.Module]] = {"cnn": build_cnn}
-"""Every model by its ``model.name``; another one is another entry."""
+"""Our own models by their ``model.name``; another one is another entry. Libraries bring theirs."""

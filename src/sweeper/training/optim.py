@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from sweeper import schema
+from sweeper.training.freeze import Stage
 
 log = logging.getLogger(__name__)
 
@@ -27,36 +29,48 @@ OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]
 HAVE_MOMENTUM = frozenset({"sgd", "rmsprop"})
 
 
-def build_optimizer(settings: schema.Optimizer, model: nn.Module) -> torch.optim.Optimizer:
-    """An optimizer of the model's parameters that train; the head learns at ``head_lr_factor`` times ``lr``.
+def build_optimizer(settings: schema.Optimizer, stages: Sequence[Stage]) -> torch.optim.Optimizer:
+    """An optimizer of all parameters that ever train; those that are still frozen wait in it.
 
-    The first parameter group has ``lr`` itself. ``momentum=null`` is 0.
+    A frozen parameter has no gradient and is skipped, so that a stage that thaws joins with the learning rate
+    to which the schedule has brought its group by then. ``momentum=null`` is 0.
     """
     constructor, options = OPTIMIZERS[settings.name]
     if settings.name in HAVE_MOMENTUM:
         options = options | {"momentum": settings.momentum or 0.0}
     elif settings.momentum is not None:
         log.warning("optimizer.momentum=%s has no effect: %s has none", settings.momentum, settings.name)
-    return constructor(_parameter_groups(settings, model), lr=settings.lr, **options)
+    return constructor(_parameter_groups(settings, stages), lr=settings.lr, **options)
 
 
-def _parameter_groups(settings: schema.Optimizer, model: nn.Module) -> list[dict[str, Any]]:
-    """Groups by learning rate and weight decay, those of the body before those of the head."""
-    head = {id(parameter) for parameter in model.get_submodule("head").parameters()}
-    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
+def lr_factors(settings: schema.Optimizer, n_stages: int) -> list[float]:
+    """What each stage's learning rate is a multiple of ``lr`` by, from the image to the head.
+
+    The head has ``head_lr_factor``, the last stage of the body 1, each one before ``stage_lr_decay`` times
+    the next one's (as in Howard & Ruder 2018, https://arxiv.org/abs/1801.06146, section 3.2).
+    """
+    body = [settings.stage_lr_decay**distance for distance in range(n_stages - 1)]
+    return [*reversed(body), settings.head_lr_factor]
+
+
+def lr_of(optimizer: torch.optim.Optimizer) -> float:
+    """The learning rate of the last stage of the body, of which the others' are multiples."""
+    plain = [group["lr"] for group in optimizer.param_groups if group["lr_factor"] == 1]
+    first = optimizer.param_groups[0]
+    return float(plain[0] if plain else first["lr"] / first["lr_factor"])
+
+
+def _parameter_groups(settings: schema.Optimizer, stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """Groups by learning rate and weight decay, in the order of the stages."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for factor, stage in zip(lr_factors(settings, len(stages)), stages, strict=True):
+        for parameter in stage.parameters if stage.first_epoch is not None else ():
             # Biases and the scales and shifts of norm layers are the parameters of one dimension.
             decays = parameter.ndim > 1 or settings.decay_norm_and_bias
-            in_head = settings.head_lr_factor != 1 and id(parameter) in head
-            groups.setdefault((in_head, settings.weight_decay if decays else 0.0), []).append(parameter)
+            groups.setdefault((factor, settings.weight_decay if decays else 0.0), []).append(parameter)
     return [
-        {
-            "params": parameters,
-            "lr": settings.lr * (settings.head_lr_factor if in_head else 1),
-            "weight_decay": decay,
-        }
-        for (in_head, decay), parameters in sorted(groups.items(), key=lambda group: group[0][0])
+        {"params": own, "lr": settings.lr * factor, "lr_factor": factor, "weight_decay": decay}
+        for (factor, decay), own in groups.items()
     ]
 
 
@@ -106,12 +120,16 @@ def build_scheduler(
         return lr_scheduler.StepLR(optimizer, settings.step_size or epochs, settings.gamma)
 
     def plateau(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
-        mode = "max" if monitor == "val_accuracy" else "min"
+        mode = {"minimize": "min", "maximize": "max"}[schema.DIRECTIONS[monitor]]
         return lr_scheduler.ReduceLROnPlateau(optimizer, mode, settings.factor, settings.patience)  # type: ignore[arg-type]
 
     def cosine(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        # torch's CosineAnnealingLR brings every group down to the same eta_min; here each keeps its multiple.
         t_max = settings.t_max or max(1, epochs - settings.warmup_epochs)
-        return lr_scheduler.CosineAnnealingLR(optimizer, t_max, settings.eta_min)
+        lowest = settings.eta_min / lr_of(optimizer)
+        return lr_scheduler.LambdaLR(
+            optimizer, lambda epoch: lowest + (1 - lowest) * (1 + math.cos(math.pi * epoch / t_max)) / 2
+        )
 
     schedulers = {"none": None, "step": step, "plateau": plateau, "cosine": cosine}
     return Schedule(schedulers[settings.name], optimizer, settings.warmup_epochs)

@@ -1,0 +1,213 @@
+"""The stages of a network, from the image to the head, and the epoch from which each of them trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from os.path import commonprefix
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sweeper import schema
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a network that trains or is frozen as a whole; each parameter is in one stage.
+
+    ``first_epoch`` is the one from which it trains, counted from 1; None: never.
+    """
+
+    name: str
+    modules: tuple[nn.Module, ...]
+    parameters: tuple[nn.Parameter, ...]
+    first_epoch: int | None = 1
+
+    def trains_in(self, epoch: int) -> bool:
+        return self.first_epoch is not None and self.first_epoch <= epoch
+
+
+def plan(settings: schema.Freezing, model: nn.Module, by_stage: bool = False) -> list[Stage]:
+    """The stages of a network from the image to the head, which is the last, with their first epochs.
+
+    Where nothing asks for more, the body is one stage; ``by_stage`` asks.
+    """
+    needs_stages = by_stage or settings.name in ("last_block", "gradual")
+    stages = find_stages(model) if needs_stages else [_body(model), _head(model)]
+    return [
+        replace(stage, first_epoch=first_epoch(settings, len(stages) - 1 - i))
+        for i, stage in enumerate(stages)
+    ]
+
+
+def first_epoch(settings: schema.Freezing, distance: int) -> int | None:
+    """The epoch from which a stage trains that is so many stages away from the head; None: never."""
+    if settings.name == "head":
+        return 1 if distance == 0 else None
+    if settings.name == "last_block":
+        return 1 if distance <= 1 else None
+    if settings.name == "gradual":
+        return 1 + distance * (settings.every or 1)
+    return 1
+
+
+def begin_epoch(model: nn.Module, stages: Sequence[Stage], epoch: int) -> None:
+    """Put the network into training mode, and what is frozen into evaluation mode.
+
+    So frozen batch norm keeps its statistics, and frozen dropout is off.
+    """
+    model.train()
+    for stage in stages:
+        trains = stage.trains_in(epoch)
+        for parameter in stage.parameters:
+            parameter.requires_grad_(trains)
+        if not trains:
+            for module in stage.modules:
+                module.eval()
+
+
+# --------------------------------------------------------------------------------------------- stages
+
+
+@dataclass
+class _Draft:
+    """A stage that is being found: its units by name, and the side of its images in pixels."""
+
+    units: list[str]
+    side: float
+
+
+def find_stages(model: nn.Module) -> list[Stage]:
+    """The parts of a network that work at one resolution each, and last its head.
+
+    A stage begins where a unit halves the side of its images (to be exact, leaves two thirds or less), as
+    the papers on convolutional networks count stages. Where a unit gives a sequence of tokens, as the
+    blocks of a vision transformer do, each is a stage. Layers at the end that give vectors, and final
+    normalisation, belong to the last stage. ``model.probe`` says what image shows this; it is sent through
+    once.
+    """
+    units = dict(_units(model))
+    drafts: list[_Draft] = []
+    for name, output in _trace(model, units):
+        begins = not drafts or _begins_stage(units[name], output, drafts[-1])
+        if begins and _has_parameters(units[name]):
+            drafts.append(_Draft([], _side(output) or inf))
+        if drafts:
+            drafts[-1].units.append(name)
+    return [*_stages(model, units, drafts), _head(model)]
+
+
+def _units(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The smallest parts of the body that stages are made of: layers and blocks, by name."""
+    n_body = sum(parameter.numel() for parameter in _body(model).parameters)
+
+    def unfold(name: str, module: nn.Module, depth: int) -> Iterator[tuple[str, nn.Module]]:
+        inner = list(module.named_children())
+        is_list = type(module) in (nn.Sequential, nn.ModuleList)
+        has_blocks = is_list and (depth <= 1 or any(list(child.children()) for _, child in inner))
+        holds_most = sum(parameter.numel() for parameter in module.parameters()) > n_body / 2
+        if inner and (has_blocks or holds_most):
+            for child_name, child in inner:
+                yield from unfold(f"{name}.{child_name}", child, depth + 1)
+        else:
+            yield name, module
+
+    for name, module in model.named_children():
+        if name == "body":  # a pretrained network: its own parts are what the stages are made of
+            for child_name, child in module.named_children():
+                yield from unfold(f"body.{child_name}", child, 1)
+        elif name != "head":
+            yield from unfold(name, module, 1)
+
+
+def _trace(model: nn.Module, units: dict[str, nn.Module]) -> list[tuple[str, Any]]:
+    """The units in the order in which they work, each with its output for the probe."""
+    seen: dict[str, Any] = {}
+
+    def keep(name: str) -> Any:
+        return lambda module, inputs, output: seen.setdefault(name, output)
+
+    hooks = [unit.register_forward_hook(keep(name)) for name, unit in units.items()]
+    channels, side = model.probe  # type: ignore[misc]
+    first = next(model.parameters())
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, channels, side, side, device=first.device, dtype=first.dtype))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    return list(seen.items())
+
+
+def _begins_stage(unit: nn.Module, output: Any, last: _Draft) -> bool:
+    if isinstance(unit, NORMS):
+        return False
+    if isinstance(output, Tensor) and output.ndim == 3:
+        return True
+    side = _side(output)
+    return side is not None and side > 1 and side <= last.side * 2 / 3
+
+
+def _side(output: Any) -> int | None:
+    """The side of square images, whether their channels come first or last; None for anything else."""
+    if not isinstance(output, Tensor) or output.ndim != 4:
+        return None
+    sizes = list(output.shape[1:])
+    return next((size for size in sizes if sizes.count(size) > 1), None)
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _stages(model: nn.Module, units: dict[str, nn.Module], drafts: Sequence[_Draft]) -> list[Stage]:
+    place = {unit: i for i, draft in enumerate(drafts) for unit in draft.units}
+    parameters: list[list[nn.Parameter]] = [[] for _ in drafts]
+    for name, parameter in model.named_parameters():
+        if not name.startswith("head."):
+            owner = next((unit for unit in place if name.startswith(f"{unit}.")), None)
+            # What is in no unit, as a transformer's class token, goes in with the image.
+            parameters[place[owner] if owner else 0].append(parameter)
+    stages = []
+    for draft, of_draft in zip(drafts, parameters, strict=True):
+        weighty = [unit for unit in draft.units if _has_parameters(units[unit])]
+        own = [unit for unit in weighty if not isinstance(units[unit], NORMS)] or weighty
+        others = [unit for unit in place if unit not in draft.units]
+        stages.append(Stage(_name(own, others), tuple(units[u] for u in draft.units), tuple(of_draft)))
+    return stages
+
+
+def _name(own: Sequence[str], others: Sequence[str]) -> str:
+    """What a stage's units alone have in common (``layer1``), or its first and last (``features.4 … 5``)."""
+    paths = [unit.removeprefix("body.").split(".") for unit in own]
+    elsewhere = [unit.removeprefix("body.") for unit in others]
+
+    def shortest(path: Sequence[str]) -> str | None:
+        """The shortest beginning of the path that no other stage has."""
+        names = [".".join(path[: n + 1]) for n in range(len(path))]
+        return next((n for n in names if not any(unit.startswith(f"{n}.") for unit in elsewhere)), None)
+
+    common = commonprefix(paths)
+    if name := shortest(common):
+        return name
+    if common:
+        return f"{'.'.join(common)}.{paths[0][len(common)]} … {paths[-1][len(common)]}"
+    return f"{shortest(paths[0])} … {shortest(paths[-1])}"
+
+
+def _body(model: nn.Module) -> Stage:
+    parts = [(name, module) for name, module in model.named_children() if name != "head"]
+    return Stage("body", tuple(m for _, m in parts), tuple(p for _, m in parts for p in m.parameters()))
+
+
+def _head(model: nn.Module) -> Stage:
+    head = model.get_submodule("head")
+    return Stage("head", (head,), tuple(head.parameters()))

@@ -1,0 +1,58 @@
+"""Losses: how far the logits are from the labels, to be trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sweeper import schema
+
+
+def build_loss(
+    settings: schema.Loss, labels: Tensor, n_classes: int, device: torch.device
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The mean loss of logits (n, n_classes) and labels: (n,), or (n, n_classes) of 0 and 1.
+
+    ``labels`` are those to train on, for weights that are to be ``balanced``: of a class
+    len(labels) / (n_classes * its count), as scikit-learn weighs; of a label's presence the number of images
+    without it for each with it, as PyTorch's BCEWithLogitsLoss recommends.
+
+    Raises:
+        BadInput: where there is not one weight for each class.
+    """
+    schema.check_weights("class_weights", settings.class_weights, n_classes)
+    schema.check_weights("pos_weight", settings.pos_weight, n_classes)
+    return LOSSES[settings.name](settings, labels, n_classes, device)
+
+
+def _cross_entropy(
+    settings: schema.Loss, labels: Tensor, n_classes: int, device: torch.device
+) -> nn.CrossEntropyLoss:
+    counts = torch.bincount(labels, minlength=n_classes) if settings.class_weights == "balanced" else None
+    balanced = None if counts is None else len(labels) / (n_classes * counts)
+    weight = _weights(settings.class_weights, balanced, device)
+    return nn.CrossEntropyLoss(weight, label_smoothing=settings.label_smoothing)
+
+
+def _bce_with_logits(
+    settings: schema.Loss, labels: Tensor, n_classes: int, device: torch.device
+) -> nn.BCEWithLogitsLoss:
+    n_with = labels.sum(0)
+    return nn.BCEWithLogitsLoss(pos_weight=_weights(settings.pos_weight, (len(labels) - n_with) / n_with, device))
+
+
+def _weights(setting: Any, balanced: Tensor | None, device: torch.device) -> Tensor | None:
+    if setting is None:
+        return None
+    weights = balanced if setting == "balanced" else torch.tensor(setting)
+    assert weights is not None
+    return weights.to(device, torch.float32)
+
+
+LOSSES: dict[str, Callable[[schema.Loss, Tensor, int, torch.device], nn.Module]] = {
+    "cross_entropy": _cross_entropy,
+    "bce_with_logits": _bce_with_logits,
+}

@@ -1,0 +1,140 @@
+"""The small well-known datasets that torchvision downloads and reads."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from sweeper import schema
+from sweeper.errors import BadInput
+from sweeper.training.collection import TEST, TRAIN, Images, left_to_split
+from sweeper.training.decode import scale
+
+DOWNLOAD_TIMEOUT_S = 60
+"""How long a server may be silent."""
+
+
+@dataclass(frozen=True)
+class Set:
+    """torchvision's class, and below ``dataset.root`` the folder it reads and the archives it unpacks."""
+
+    kind: str
+    folder: str
+    archives: str
+
+
+SETS = {
+    "mnist": Set("MNIST", "MNIST", "MNIST/raw/*.gz"),
+    "fashion_mnist": Set("FashionMNIST", "FashionMNIST", "FashionMNIST/raw/*.gz"),
+    "cifar10": Set("CIFAR10", "cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    "cifar100": Set("CIFAR100", "cifar-100-python", "cifar-100-python.tar.gz"),
+}
+
+
+def read(dataset: schema.Dataset) -> Images:
+    """torchvision's training images, to be split, and its test images.
+
+    Raises:
+        BadInput: on ``dataset.root`` where it is not there or damaged, on ``dataset.download`` if that fails.
+    """
+    if not dataset.download and not files(dataset):
+        where = f"the folder that has {SETS[dataset.name].folder}"
+        raise _bad_root(dataset, f"{dataset.name} is not there", f"write dataset.download=true, or {where}")
+    try:
+        images = _load(dataset, _root(dataset))
+    except Exception as error:  # on damaged files torchvision raises nearly everything
+        if not dataset.download:
+            reason = f"{dataset.name} is damaged or incomplete there"
+            raise _bad_root(dataset, reason, "write dataset.download=true to get it anew") from error
+        images = _download(dataset)
+    return Images(scale(images.pixels, dataset.image_size), images.labels, images.classes, images.part)
+
+
+def files(dataset: schema.Dataset) -> list[Path]:
+    """Whatever lies in the set's folder."""
+    folder = _root(dataset) / SETS[dataset.name].folder
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _root(dataset: schema.Dataset) -> Path:
+    return Path(dataset.root).expanduser()
+
+
+def _load(dataset: schema.Dataset, root: Path, download: bool = False) -> Images:
+    from torchvision import datasets
+
+    kind = getattr(datasets, SETS[dataset.name].kind)
+    with warnings.catch_warnings():
+        # The files of CIFAR hold arrays as NumPy wrote them in 2009, which NumPy 2.4 calls deprecated.
+        warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
+        train, test = kind(root, train=True, download=download), kind(root, train=False)
+    pixels = np.concatenate([np.asarray(part.data) for part in (train, test)])
+    labels = np.concatenate([np.asarray(part.targets, dtype=np.int64) for part in (train, test)])
+    _check(pixels, labels, len(train.classes))
+    part = np.repeat(np.array([TRAIN, TEST], dtype=np.int8), [len(train.data), len(test.data)])
+    if pixels.ndim == 3:
+        pixels = pixels[..., None]
+    return Images(np.ascontiguousarray(pixels), labels, tuple(train.classes), left_to_split(part))
+
+
+def _check(pixels: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], n_classes: int) -> None:
+    """torchvision itself notices neither lost labels nor unknown ones."""
+    if len(pixels) != len(labels) or pixels.dtype != np.uint8 or pixels.shape[1] != pixels.shape[2]:
+        raise ValueError("images and labels do not belong together")
+    if not np.array_equal(np.unique(labels), np.arange(n_classes)):
+        raise ValueError("a class is unknown or has no image")
+
+
+def _download(dataset: schema.Dataset) -> Images:
+    """Downloads into a folder beside it, so that what breaks off never looks like data."""
+    root, files_of = _root(dataset), SETS[dataset.name]
+    beside = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
+    try:
+        with TemporaryDirectory(prefix=f".{dataset.name}-", dir=beside) as name:
+            for archive in root.glob(files_of.archives):  # downloaded by hand, or by torchvision
+                _put(archive, Path(name) / archive.relative_to(root), shutil.copy2)
+            with _timeout():
+                images = _load(dataset, Path(name), download=True)
+            for file in (Path(name) / files_of.folder).rglob("*"):
+                if file.is_file() and file.suffix != ".gz":
+                    _put(file, root / file.relative_to(name), shutil.move)
+    except Exception as error:  # the network's errors, the disk's, and those of damaged archives
+        reason = f"{dataset.name} cannot be downloaded: {_cause(error)}"
+        remedy = f"try again, or copy {files_of.folder} into {dataset.root}"
+        raise BadInput("dataset.download", True, reason, remedy) from error
+    return images
+
+
+def _put(source: Path, target: Path, how: Any) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    how(source, target)
+
+
+@contextmanager
+def _timeout() -> Iterator[None]:
+    """torchvision would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _cause(error: Exception) -> str:
+    """One line: of several mirrors torchvision names the last one's error in the last line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].removeprefix("<urlopen error ").removesuffix(">")
+
+
+def _bad_root(dataset: schema.Dataset, reason: str, remedy: str) -> BadInput:
+    return BadInput("dataset.root", dataset.root, reason, remedy)
