@@ -191,6 +191,27 @@ def test_gradual_trains_a_stage_more_with_time(few: Data, tmp_path: Path) -> Non
         ]
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
+def test_every_optimizer_takes_in_what_thaws(few: Data, name: str) -> None:
+    """Stages that thaw one after another, with momentum, each change from their epoch on."""
+    model = network()
+    stages = plan(Freezing("gradual", every=1), model)
+    momentum = 0.9 if name in ("sgd", "rmsprop") else None
+    optimizer = build_optimizer(Optimizer(name=name, lr=1e-3, momentum=momentum), stages)
+    images = few.train_x[:20].float()
+    for number in range(1, 7):
+        begin_epoch(model, stages, number)
+        before = [stage.parameters[0].detach().clone() for stage in stages]
+        for _ in range(2):
+            optimizer.zero_grad(set_to_none=True)
+            model(images).logsumexp(1).sum().backward()
+            optimizer.step()
+        differs = [
+            not torch.equal(old, stage.parameters[0]) for old, stage in zip(before, stages, strict=True)
+        ]
+        assert differs == [stage.trains_in(number) for stage in stages]
+
+
 def test_frozen_dropout_is_off() -> None:
     """A frozen body answers the same every time; one that trains does not."""
     model, images = network(), torch.rand(4, 1, 16, 16)

@@ -1,15 +1,17 @@
-"""``python -m sweeper``: trains once, searches with ``-m``, or runs a verb (best, reproduce, dashboard)."""
+"""``python -m sweeper``: trains once, searches with ``-m``, or runs a verb (describe, best, reproduce, …)."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sweeper.errors import BadInput, bad_override
 
-VERBS = ("best", "reproduce", "dashboard")
+VERBS = ("describe", "best", "reproduce", "dashboard")
 
 
 def main() -> None:
@@ -28,7 +30,14 @@ def main() -> None:
 
 
 def run_verb(arguments: list[str]) -> int:
-    options = _parser().parse_args(arguments)
+    # argparse wants the overrides in one piece: a -m among them comes last.
+    options = _parser().parse_args(sorted(arguments, key=("-m", "--multirun").__contains__))
+    if options.verb == "describe":
+        with _hydra_app(options.overrides):
+            from sweeper.results import describe
+
+            describe.show(options.overrides, conf_folder())
+        return 0
     if options.verb == "best":
         from sweeper.results import best
 
@@ -48,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sweeper")
     verbs = parser.add_subparsers(dest="verb", required=True)
     study = {"nargs": "?", "metavar": "STUDY", "help": "a name or a folder; default: the newest"}
+    describe = verbs.add_parser("describe", help="say what a command would do, before it is run")
+    describe.add_argument("-m", "--multirun", action="store_true", help="may be there; changes nothing")
+    describe.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="those of the command")
     best = verbs.add_parser("best", help="print the best trial of a study")
     best.add_argument("study", **study)  # type: ignore[arg-type]
     again = verbs.add_parser("reproduce", help="train the best trial again and compare epoch by epoch")
@@ -61,26 +73,37 @@ def _parser() -> argparse.ArgumentParser:
 
 def run_hydra() -> None:
     import hydra
-    from hydra.core.config_store import ConfigStore
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    from sweeper import run, schema
+    from sweeper import run
 
-    ConfigStore.instance().store(name="schema", node=schema.Run)
-    OmegaConf.register_new_resolver("direction", schema.direction, replace=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the error is told in one line below
     application = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(
         run.main
     )
     try:
-        application()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise bad_override(error, sys.argv[1:], [key for key, _ in schema.flatten(schema.Run())]) from error
+        with _hydra_app(sys.argv[1:]):
+            application()
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         remedy = "run it in a folder that can be written to, or set hydra.run.dir"
         raise BadInput("folder", error.filename, f"cannot be written ({error.strerror})", remedy) from error
+
+
+@contextmanager
+def _hydra_app(overrides: Sequence[str]) -> Iterator[None]:
+    """What our config files need is registered with Hydra, and what it refuses is bad input."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from sweeper import schema
+
+    ConfigStore.instance().store(name="schema", node=schema.Run)
+    OmegaConf.register_new_resolver("direction", schema.direction, replace=True)
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise bad_override(error, overrides, [key for key, _ in schema.flatten(schema.Run())]) from error
 
 
 def conf_folder() -> Path:

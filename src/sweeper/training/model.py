@@ -54,12 +54,17 @@ def build(model: schema.Model, in_channels: int, image_size: int, n_classes: int
 
 
 def outline(model: schema.Model, in_channels: int, image_size: int, n_classes: int) -> nn.Module:
-    """The network that ``build`` gives, on the meta device: layers and shapes without numbers or memory.
+    """The network that ``build`` gives, on the meta device: layers and shapes without numbers.
 
     Torch's global generator stays as it is.
     """
-    with torch.random.fork_rng(devices=[]), _WithoutMemory():
-        network = build(model, in_channels, image_size, n_classes)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with _WithoutMemory():
+                network = build(model, in_channels, image_size, n_classes)
+        except RuntimeError:
+            # Some constructors of timm ask their first layers for the shape of what they give.
+            network = build(model, in_channels, image_size, n_classes)
     return network.to("meta")
 
 

@@ -61,16 +61,22 @@ def lr_of(optimizer: torch.optim.Optimizer) -> float:
 
 
 def _parameter_groups(settings: schema.Optimizer, stages: Sequence[Stage]) -> list[dict[str, Any]]:
-    """Groups by learning rate and weight decay, in the order of the stages."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    """Groups by learning rate, weight decay and first epoch, in the order of the stages.
+
+    What thaws later is in a group of its own: torch's fused SGD wants a group's momenta to begin together.
+    """
+    groups: dict[tuple[float, float, int], list[nn.Parameter]] = {}
     for factor, stage in zip(lr_factors(settings, len(stages)), stages, strict=True):
-        for parameter in stage.parameters if stage.first_epoch is not None else ():
+        if stage.first_epoch is None:
+            continue
+        for parameter in stage.parameters:
             # Biases and the scales and shifts of norm layers are the parameters of one dimension.
             decays = parameter.ndim > 1 or settings.decay_norm_and_bias
-            groups.setdefault((factor, settings.weight_decay if decays else 0.0), []).append(parameter)
+            key = (factor, settings.weight_decay if decays else 0.0, stage.first_epoch)
+            groups.setdefault(key, []).append(parameter)
     return [
         {"params": own, "lr": settings.lr * factor, "lr_factor": factor, "weight_decay": decay}
-        for (factor, decay), own in groups.items()
+        for (factor, decay, _), own in groups.items()
     ]
 
 

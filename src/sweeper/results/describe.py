@@ -1,0 +1,402 @@
+"""``python -m sweeper describe [OVERRIDES]``: what a command would do, before it is run.
+
+Nothing is written, nothing is downloaded, and no weights are loaded.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from rich.console import Console
+from rich.table import Table
+
+from sweeper import schema
+from sweeper.errors import BadInput
+from sweeper.run import to_run
+from sweeper.search import pool
+from sweeper.search.parameter import Parameter
+from sweeper.search.settings import n_cores, read_settings
+from sweeper.search.space import Draw, Space
+from sweeper.search.study import Search
+from sweeper.training import freeze, images, weights
+from sweeper.training.fit import resolve_device
+from sweeper.training.model import outline
+from sweeper.training.optim import lr_factors
+
+PIPED_WIDTH = 1000
+"""Columns where there is no terminal: nothing is wrapped or cut."""
+
+LR_KEYS = ("lr", "head_lr_factor", "stage_lr_decay")
+"""What the stages' learning rates follow from, under ``optimizer``; they grow with each of these."""
+
+SAME_STAGES = {"dropout": 0.0, "init": "default", "weights": None}
+"""Keys of a model that change neither its stages nor their sizes."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a dataset turned out to be; ``side`` of the images in pixels."""
+
+    name: str
+    n_train: int
+    n_val: int
+    n_test: int
+    n_classes: int
+    multi_label: bool
+    side: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """One composition of the space: its run, its data, and what is drawn for it, by key."""
+
+    run: schema.Run
+    facts: Facts
+    drawn: Mapping[str, Parameter]
+
+
+@dataclass(frozen=True)
+class Network:
+    """The stages of a network by name, with how many parameters each has; the head is the last."""
+
+    settings: schema.Model
+    facts: Facts
+    sizes: tuple[tuple[str, int], ...]
+
+
+@dataclass
+class Column:
+    """A freezing option, with the longest training and the learning rates that trials have under it."""
+
+    freezing: schema.Freezing
+    n_epochs: int
+    lowest: list[schema.Optimizer]
+    highest: list[schema.Optimizer]
+
+    def first_epoch(self, distance: int) -> int | None:
+        """That of a stage so far from the head; beyond ``n_epochs`` where training ends before."""
+        return freeze.first_epoch(self.freezing, distance)
+
+    def trains(self, distance: int) -> bool:
+        first = self.first_epoch(distance)
+        return first is not None and first <= self.n_epochs
+
+    def lr(self, distance: int, n_stages: int) -> tuple[float, float]:
+        """Its lowest and its highest, before the schedule."""
+        place = n_stages - 1 - distance
+        lows = [o.lr * lr_factors(o, n_stages)[place] for o in self.lowest]
+        highs = [o.lr * lr_factors(o, n_stages)[place] for o in self.highest]
+        return min(lows), max(highs)
+
+
+def show(overrides: Sequence[str], conf: Path) -> None:
+    """Print machine, data, networks, search space and the next command.
+
+    Args:
+        conf: the folder of ``config.yaml``; its schema is registered with Hydra.
+
+    Raises:
+        BadInput: for what the command would refuse, so far as that can be told without downloads.
+    """
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        master, space = _compose(overrides)
+        search, n_workers, gpus = read_settings(dict(master.hydra.sweeper.items()), master)
+        pool._check(None, space, search)  # type: ignore[arg-type]  # what it would ask a task is asked below
+        draws = list(space.variations())
+        points = _points(draws, space, search)
+        tables = [
+            _machine(points, f"{n_workers} ({_jobs(master, gpus)})"),
+            *_network_tables(_networks(points), _columns(points)),
+            _space_table(space, draws, is_swept=len(space.fixed) < len(master.hydra.overrides.task)),
+            _search_table(search, master),
+        ]
+    _print(tables, overrides)
+
+
+def _compose(overrides: Sequence[str]) -> tuple[DictConfig, Space]:
+    """The sweep's config and its space, as Hydra makes them for ``-m``, without a job."""
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    master = hydra.compose_config("config", list(overrides), RunMode.MULTIRUN)
+    return master, Space(master, list(master.hydra.overrides.task), hydra.config_loader)
+
+
+def _points(draws: Iterable[Draw], space: Space, search: Search) -> list[Point]:
+    parameters, known = space.parameters(), dict[str, Facts]()
+    points = []
+    for draw in draws:
+        run = to_run(draw.config)
+        _check_direction(run, search)
+        resolve_device(run.device)
+        key = repr(run.dataset)
+        facts = known[key] = known.get(key) or _read(run.dataset)
+        schema.check_task(run, facts.n_classes, facts.multi_label)
+        points.append(Point(run, facts, {parameters[name].path: parameters[name] for name in draw.params}))
+    return points
+
+
+def _check_direction(run: schema.Run, search: Search) -> None:
+    wanted = schema.direction(run.objective)
+    if ([wanted] if isinstance(wanted, str) else wanted) != list(search.directions):
+        given, reason = ",".join(search.directions), f"objective={run.objective} means {wanted}"
+        remedy = "leave it out: it follows from the objective"
+        raise BadInput("hydra.sweeper.direction", given, reason, remedy)
+
+
+def _read(dataset: schema.Dataset) -> Facts:
+    """Read and split it as a trial will, and keep the counts."""
+    try:
+        everything = images.read(replace(dataset, download=False))
+    except BadInput as error:
+        if not dataset.download:
+            raise
+        reason, remedy = f"{error.reason}, and describe downloads nothing", "run the command itself once"
+        raise BadInput(error.key, error.value, reason, remedy) from error
+    train, val, test = images.split(everything, dataset)
+    mean, _ = images.statistics(dataset.normalization, everything.pixels[train])
+    return Facts(
+        name=dataset.name,
+        n_train=len(train),
+        n_val=len(val),
+        n_test=len(test),
+        n_classes=len(everything.classes),
+        multi_label=everything.multi_label,
+        side=everything.pixels.shape[1],
+        channels=len(mean),
+    )
+
+
+# ----------------------------------------------------------------------------------- machine and data
+
+
+def _machine(points: Sequence[Point], workers: str) -> Table:
+    table = _table("Machine and data", show_header=False)
+    for name in dict.fromkeys(point.run.device for point in points):
+        table.add_row("device", _device(resolve_device(name)))
+    table.add_row("workers", workers)
+    for facts in dict.fromkeys(point.facts for point in points):
+        parts = f"{facts.n_train:,} train, {facts.n_val:,} val, {facts.n_test:,} test"
+        table.add_row("data", f"{facts.name}, {facts.n_train + facts.n_val + facts.n_test:,} images: {parts}")
+        kind = "labels, several to an image" if facts.multi_label else "classes"
+        channels = "1 channel" if facts.channels == 1 else f"{facts.channels} channels"
+        table.add_row("", f"{facts.n_classes} {kind}; {facts.side}×{facts.side} pixels, {channels}")
+    return table
+
+
+def _device(device: torch.device) -> str:
+    if device.type == "cuda":
+        n_gpus = torch.cuda.device_count()
+        return f"{device}: {torch.cuda.get_device_name(device)}, {n_gpus} GPU{'s' if n_gpus > 1 else ''}"
+    n = n_cores()
+    name = torch.backends.cpu.get_cpu_capability()
+    return f"{device}: {name}, {n} core{'s' if n > 1 else ''}"
+
+
+def _jobs(master: DictConfig, gpus: Sequence[str]) -> str:
+    n_jobs, share = master.hydra.sweeper.n_jobs, master.hydra.sweeper.workers_per_gpu
+    said = f"hydra.sweeper.n_jobs={n_jobs}"
+    if n_jobs != "auto":
+        return said
+    return f"{said}: {share} for each GPU" if gpus else f"{said}: one for each core"
+
+
+# ------------------------------------------------------------------------------------------- networks
+
+
+def _networks(points: Iterable[Point]) -> list[Network]:
+    """The networks that trials may train, those with equal stages once."""
+    asked: dict[str, Network] = {}
+    for point in points:
+        settings, facts = replace(point.run.model, **SAME_STAGES), point.facts
+        shape = (facts.channels, facts.side, facts.n_classes)
+        key = repr((settings, shape))
+        if key not in asked:
+            weights.check(settings, *shape)
+            stages = freeze.find_stages(outline(settings, *shape))
+            sizes = ((stage.name, sum(p.numel() for p in stage.parameters)) for stage in stages)
+            asked[key] = Network(settings, facts, tuple(sizes))
+    return list({repr((n.settings.library, n.settings.name, n.sizes)): n for n in asked.values()}.values())
+
+
+def _columns(points: Iterable[Point]) -> list[Column]:
+    """The freezing options that trials may have."""
+    columns: dict[tuple[str, int | None], Column] = {}
+    for point in points:
+        run = point.run
+        key = _freezing_key(run.freezing)
+        column = columns.setdefault(key, Column(run.freezing, 0, [], []))
+        column.n_epochs = max(column.n_epochs, run.training.epochs)
+        ends = {name: _ends(point, name) for name in LR_KEYS}
+        column.lowest.append(replace(run.optimizer, **{name: min(both) for name, both in ends.items()}))
+        column.highest.append(replace(run.optimizer, **{name: max(both) for name, both in ends.items()}))
+    return list(columns.values())
+
+
+def _freezing_key(freezing: schema.Freezing) -> tuple[str, int | None]:
+    return freezing.name, freezing.every if freezing.name == "gradual" else None
+
+
+def _ends(point: Point, name: str) -> list[float]:
+    """The values between which a key of the optimizer is drawn, or the one that it has."""
+    parameter = point.drawn.get(f"optimizer.{name}")
+    value = getattr(point.run.optimizer, name)
+    # A choice that Optuna cannot store has its text for a label; the points show its values one by one.
+    numbers = [end for end in parameter.ends() if isinstance(end, int | float)] if parameter else []
+    return [value, *numbers]
+
+
+def _network_tables(networks: Sequence[Network], columns: Sequence[Column]) -> list[Table]:
+    return [_network_table(_title(network, networks), network, columns) for network in networks]
+
+
+def _title(network: Network, networks: Sequence[Network]) -> str:
+    """Its name, and where there are several of that name what differs among them."""
+    same = [_told(other) for other in networks if other.settings.name == network.settings.name]
+    differing = {key: value for key, value in _told(network).items() if any(o[key] != value for o in same)}
+    return ", ".join([f"Network {network.settings.name}", *(f"{k}={v}" for k, v in differing.items())])
+
+
+def _told(network: Network) -> dict[str, Any]:
+    model = dict(schema.flatten(network.settings, "model."))
+    return {**model, "dataset": network.facts.name, "dataset.image_size": network.facts.side}
+
+
+def _network_table(title: str, network: Network, columns: Sequence[Column]) -> Table:
+    names = [column.freezing.name for column in columns]
+    table = _table(title, "stage", show_footer=True)
+    total = sum(size for _, size in network.sizes)
+    table.columns[0].footer = "total"
+    table.add_column("parameters", f"{total:,}", justify="right", no_wrap=True)
+    for column in columns:
+        every = f"\nevery {column.freezing.every}" if names.count(column.freezing.name) > 1 else ""
+        table.add_column(
+            f"freezing:\n{column.freezing.name}{every}", f"{_n_trained(network, column):,} train", overflow="fold"
+        )
+    n_stages = len(network.sizes)
+    for i, (name, size) in enumerate(network.sizes):
+        distance = n_stages - 1 - i
+        table.add_row(name, f"{size:,}", *(_cell(column, distance, n_stages) for column in columns))
+    return table
+
+
+def _n_trained(network: Network, column: Column) -> int:
+    """How many parameters ever train."""
+    n_stages = len(network.sizes)
+    return sum(size for i, (_, size) in enumerate(network.sizes) if column.trains(n_stages - 1 - i))
+
+
+def _cell(column: Column, distance: int, n_stages: int) -> str:
+    first = column.first_epoch(distance)
+    if first is None:
+        return "frozen"
+    if first > column.n_epochs:
+        return f"frozen (epoch {first} of {column.n_epochs})"
+    low, high = (_number(lr, digits=3) for lr in column.lr(distance, n_stages))
+    return f"from epoch {first}, lr {low if low == high else f'{low} … {high}'}"
+
+
+# ------------------------------------------------------------------------------------------- the space
+
+
+def _space_table(space: Space, draws: Sequence[Draw], is_swept: bool) -> Table:
+    parameters = space.parameters()
+    if not parameters:
+        return _table("Search space: nothing is searched", show_header=False)
+    conditions = {name: _condition(space, draws, name) for name in parameters}
+    title = "Search space" if is_swept else "Search space (of conf/: nothing is swept on the command line)"
+    table = _table(title, "parameter", "range", *(["only with"] if any(conditions.values()) else []))
+    for name, parameter in parameters.items():
+        table.add_row(name, _range(parameter), *([conditions[name]] if any(conditions.values()) else []))
+    return table
+
+
+def _condition(space: Space, draws: Sequence[Draw], name: str) -> str:
+    """The options with which a parameter exists; empty where it always does."""
+    parameters = space.parameters()
+    home = next(draw for draw in draws if name in draw.params)
+    parts = []
+    for group in [parameters[other] for other in home.params if other != name]:
+        if group.path in home.config.hydra.runtime.choices:
+            values = zip(group.values(), group.texts, strict=True)
+            options = [text for value, text in values if name in _drawn(space, home, group.name, value)]
+            if len(options) < len(group.texts):
+                parts.append(f"{group.path}={','.join(options)}")
+    if not parts and any(name not in draw.params for draw in draws):
+        return "some options"
+    return " and ".join(parts)
+
+
+def _drawn(space: Space, near: Draw, name: str, value: Any) -> Mapping[str, Any]:
+    """What is drawn where everything is as near a point, but one parameter has another value."""
+
+    def take(asked: str, distribution: BaseDistribution) -> Any:
+        if asked == name:
+            return value
+        return near.params.get(asked, Parameter(asked, asked, distribution).ends()[0])
+
+    return space.draw(take).params
+
+
+def _range(parameter: Parameter) -> str:
+    distribution = parameter.distribution
+    if not isinstance(distribution, FloatDistribution | IntDistribution):
+        return ", ".join(text.partition("=")[2] for text in map(parameter.text, parameter.values()))
+    said = [" … ".join(dict.fromkeys(map(_number, parameter.ends())))]
+    if isinstance(distribution, IntDistribution):
+        said.append("integers")
+    if distribution.step not in (None, 1):
+        said.append(f"step {_number(distribution.step)}")
+    return ", ".join([*said, *(["log"] if distribution.log else [])])
+
+
+def _search_table(search: Search, master: DictConfig) -> Table:
+    table, choices, sweeper = _table("Search", show_header=False), master.hydra.runtime.choices, master.hydra.sweeper
+    names = search.metrics or ("value",) * len(search.directions)
+    aims = [f"{name} ({direction})" for name, direction in zip(names, search.directions, strict=True)]
+    seconds = "" if sweeper.timeout_s is None else f", none begun after {_number(sweeper.timeout_s)} s"
+    table.add_row("objective", ", ".join(aims))
+    table.add_row("budget", ("no limit" if search.n_trials is None else f"{search.n_trials:,} trials") + seconds)
+    table.add_row("sampler", str(choices.get("hydra/sweeper/sampler")))
+    table.add_row("pruner", str(choices.get("hydra/sweeper/pruner")))
+    if search.custom_search_space is not None:
+        table.add_row("more parameters", f"those that {search.custom_search_space} suggests")
+    return table
+
+
+# ----------------------------------------------------------------------------------------- how it looks
+
+
+def _table(title: str, *headers: str, **options: bool) -> Table:
+    table = Table(title=title, title_justify="left", **options)  # type: ignore[arg-type]
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table
+
+
+def _number(number: float, digits: int = 6) -> str:
+    """Short, and without the zeros of an exponent: 1e-4."""
+    if not 0 < abs(number) <= 0.01:
+        return f"{number:.{digits}g}"
+    mantissa, _, exponent = f"{number:.{digits - 1}e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def _print(tables: Sequence[Table], overrides: Sequence[str]) -> None:
+    # Names like optimizer.lr[freezing=head] are no markup.
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    console = Console(highlight=False, markup=False, emoji=False, width=width)
+    for table in tables:
+        console.print(table)
+    print(" ".join(["Search:    python -m sweeper -m", *map(shlex.quote, overrides)]))
