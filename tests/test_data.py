@@ -75,7 +75,8 @@ def test_channel_of_one_value_stays_finite(photos: Dataset) -> None:
 @pytest.mark.parametrize(
     ("normalization", "reason"),
     [
-        ("imagenet", "it has 3 channels, the images have 1"),
+        ({"mean": [0.5, 0.5], "std": [1, 1]}, "it has 2 channels, the images have 1"),
+        ({"mean": [0.5, 0.5, 0.5], "std": [1]}, "it has 3 means, but 1 deviations"),
         ("imagenett", "there is no such option"),
         ({"mean": [0.5]}, "there is no such option"),
         ({"mean": [0.5], "std": [0.0]}, "must be greater than 0"),
@@ -85,6 +86,41 @@ def test_normalization_must_suit_the_images(normalization: Any, reason: str) -> 
     """A normalisation that does not suit the images is refused by its key."""
     with pytest.raises(BadInput, match=rf"dataset\.normalization=.*{reason}"):
         load(Dataset(normalization=normalization), CPU)
+
+
+def test_one_mean_does_not_suit_colours(photos: Dataset) -> None:
+    """A mean for one channel is refused where the images have three."""
+    photos.normalization = {"mean": [0.5], "std": [1]}
+    with pytest.raises(BadInput, match=r"it has 1 channels, the images have 3"):
+        load(photos, CPU)
+
+
+@pytest.mark.parametrize("normalization", ["imagenet", {"mean": [0.1, 0.2, 0.3], "std": [1, 2, 3]}])
+def test_grey_images_are_seen_as_rgb(normalization: Any) -> None:
+    """Three means for grey images: one channel is kept in memory, three are seen."""
+    data = load(Dataset(normalization=normalization), CPU)
+    assert (data.train_x.shape[1], data.channels, len(data.std)) == (1, 3, 3)
+    seen = (data.train_x[:2] / 255 - data.mean.view(1, -1, 1, 1)) / data.std.view(1, -1, 1, 1)
+    assert seen.shape == (2, 3, 8, 8)
+    assert load(Dataset(), CPU).channels == 1
+
+
+def test_several_labels_are_floats(tmp_path: Path) -> None:
+    """Images with several labels have float32 (n, n_labels) of 0 and 1; the others one int64 each."""
+    lines = ["path,red,green"]
+    for i in range(30):
+        red, green = i % 2, i % 3 // 2
+        Image.new("RGB", (8, 8), (255 * red, 255 * green, 0)).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{red},{green}")
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    data = load(Dataset(name="csv", path=str(tmp_path / "table.csv"), image_size=8), CPU)
+    assert data.multi_label
+    assert data.classes == ("red", "green")
+    for name in ("train", "val", "test"):
+        x, y = data.part(name)
+        assert (y.dtype, y.shape) == (torch.float32, (len(x), 2))
+        assert torch.equal(y, x[:, :2, 4, 4] / 255)
+    assert not load(Dataset(), CPU).multi_label
 
 
 def test_trials_share_the_data() -> None:

@@ -97,6 +97,21 @@ BAD_INPUT = [
     ("-m study=a,b", r"^study=several: a search is one study"),
     ("dataset.download=true", r"^dataset.download=True: is not supported by this version"),
     ("-m hydra/sweeper/sampler=grid", r"^optimizer.lr=interval\(.*: a grid needs values that can be counted"),
+    ("describe optimizer=adamx", r"^optimizer=adamx: .*write one of adam, adamw, rmsprop, sgd$"),
+    ("describe optimizer.lrr=0.1", r"^optimizer.lrr=0.1: .*did you mean optimizer.lr\?$"),
+    ("describe -m training.batch_size=0,32", r"^training.batch_size=0: must be at least 1"),
+    ("describe optimizer.lr=interval(1", r"^optimizer.lr=interval\(1: .*grammar"),
+    ("describe study=a,b", r"^study=several: a search is one study"),
+    ("describe device=cuda:9", r"^device=cuda:9: "),
+    ("describe dataset=image_folder", r"^dataset.path=null: image_folder needs it"),
+    ("describe dataset=mnist", r"^dataset.root=data: mnist is not there"),
+    ("describe dataset=mnist dataset.download=true", r"^dataset.root=data: .*describe downloads nothing; "),
+    ("describe objective=val_f1", r"^objective=val_f1: is not measured where images have one label"),
+    ("describe hydra.sweeper.direction=minimize", r"^hydra.sweeper.direction=minimize: .*means maximize; "),
+    ("describe hydra/sweeper/sampler=grid", r"^optimizer.lr=interval\(.*: a grid needs values"),
+    ("describe model=vit_b_16 dataset.image_size=30", r"^dataset.image_size=30: vit_b_16 cannot take"),
+    ("describe model=resnet18 model.weights=V9", r"^model.weights=V9: torchvision has no such weights"),
+    ("describe model=resnet18 model.weights=a/b.pt", r"^model.weights=a/b.pt: cannot be read"),
     ("best nowhere", r"^STUDY=nowhere: there is no such study in .*; begin one: python -m sweeper -m "),
     ("reproduce nowhere", r"^STUDY=nowhere: there is no such study"),
     ("dashboard", r"^outputs=.*studies.journal: there are no studies yet; run python -m sweeper -m "),
@@ -167,7 +182,10 @@ def test_a_refused_run_leaves_an_earlier_one_alone(cli, tmp_path):
     assert "it went well" in (earlier / "sweeper.log").read_text()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["best", "--help"], ["best", "nowhere"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--cfg", "job"], ["best", "--help"], ["best", "nowhere"], ["describe", "--help"]],
+)
 def test_what_trains_nothing_does_not_import_torch(tmp_path, arguments):
     """Help and the verbs that only read start fast."""
     program = (

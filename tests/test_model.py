@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sweeper.schema import Model
-from sweeper.training.model import build
+from sweeper.training.model import build, outline
 
 
 def layers(model: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:
@@ -106,3 +106,14 @@ def test_default_init_is_torchs_own() -> None:
     """``default`` leaves the weights as PyTorch draws them, biases included."""
     model = build(Model(), 1, 8, 10)
     assert all(layer.bias.any() for layer in [*layers(model, nn.Conv2d), *layers(model, nn.Linear)])
+
+
+def test_outline_of_the_cnn() -> None:
+    """An outline has the network's layers and shapes, and no numbers; both say what images they take."""
+    settings = Model(init="xavier_uniform", batch_norm=True)
+    built, outlined = build(settings, 1, 16, 3), outline(settings, 1, 16, 3)
+    assert str(built) == str(outlined)
+    assert built.probe == outlined.probe == (1, 16)
+    for name, tensor in outlined.state_dict().items():
+        assert tensor.is_meta
+        assert tensor.shape == built.state_dict()[name].shape

@@ -5,10 +5,12 @@ Nothing is written, nothing is downloaded, and no weights are loaded.
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from rich.console import Console
 from rich.table import Table
 
@@ -40,7 +42,10 @@ PIPED_WIDTH = 1000
 LR_KEYS = ("lr", "head_lr_factor", "stage_lr_decay")
 """What the stages' learning rates follow from, under ``optimizer``; they grow with each of these."""
 
-SAME_STAGES = {"dropout": 0.0, "init": "default", "weights": None}
+Options = tuple[tuple[str, Any], ...]
+"""The names of groups and the option of each."""
+
+SAME_STAGES: dict[str, Any] = {"dropout": 0.0, "activation": "relu", "init": "default", "weights": None}
 """Keys of a model that change neither its stages nor their sizes."""
 
 
@@ -116,13 +121,17 @@ def show(overrides: Sequence[str], conf: Path) -> None:
         pool._check(None, space, search)  # type: ignore[arg-type]  # what it would ask a task is asked below
         draws = list(space.variations())
         points = _points(draws, space, search)
-        tables = [
-            _machine(points, f"{n_workers} ({_jobs(master, gpus)})"),
-            *_network_tables(_networks(points), _columns(points)),
-            _space_table(space, draws, is_swept=len(space.fixed) < len(master.hydra.overrides.task)),
-            _search_table(search, master),
+        _check_weights(point.run.model for point in points)
+        networks, columns, console = _networks(points), _columns(points), _console()
+        sections = [
+            ("What it begins with", _machine(points, f"{n_workers} ({_jobs(master, gpus)})")),
+            *((_title(n, networks), _network_table(n, columns, console)) for n in networks),
+            (_space_title(space, master), _space_table(space, draws)),
+            ("Search", _search_table(search, master)),
         ]
-    _print(tables, overrides)
+    for title, table in sections:
+        console.print(title, table, "", sep="\n")
+    print(" ".join(["Search:    python -m sweeper -m", *map(shlex.quote, overrides)]))
 
 
 def _compose(overrides: Sequence[str]) -> tuple[DictConfig, Space]:
@@ -178,11 +187,18 @@ def _read(dataset: schema.Dataset) -> Facts:
     )
 
 
-# ----------------------------------------------------------------------------------- machine and data
+def _check_weights(models: Iterable[schema.Model]) -> None:
+    """Refuse names and paths that there are not; whether weights fit is seen when they are loaded."""
+    for model in {(m.library, m.name, m.weights): m for m in models}.values():
+        if model.library != "sweeper" or weights.is_path(model.weights):
+            weights.fingerprint(model)
+
+
+# -------------------------------------------------------------------------------- what it begins with
 
 
 def _machine(points: Sequence[Point], workers: str) -> Table:
-    table = _table("Machine and data", show_header=False)
+    table = _table(show_header=False)
     for name in dict.fromkeys(point.run.device for point in points):
         table.add_row("device", _device(resolve_device(name)))
     table.add_row("workers", workers)
@@ -192,6 +208,8 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
         kind = "labels, several to an image" if facts.multi_label else "classes"
         channels = "1 channel" if facts.channels == 1 else f"{facts.channels} channels"
         table.add_row("", f"{facts.n_classes} {kind}; {facts.side}×{facts.side} pixels, {channels}")
+    begins = dict.fromkeys(point.run.model.weights or "random" for point in points)
+    table.add_row("weights", ", ".join(begins))
     return table
 
 
@@ -239,8 +257,10 @@ def _columns(points: Iterable[Point]) -> list[Column]:
         column = columns.setdefault(key, Column(run.freezing, 0, [], []))
         column.n_epochs = max(column.n_epochs, run.training.epochs)
         ends = {name: _ends(point, name) for name in LR_KEYS}
-        column.lowest.append(replace(run.optimizer, **{name: min(both) for name, both in ends.items()}))
-        column.highest.append(replace(run.optimizer, **{name: max(both) for name, both in ends.items()}))
+        low: dict[str, Any] = {name: min(values) for name, values in ends.items()}
+        high: dict[str, Any] = {name: max(values) for name, values in ends.items()}
+        column.lowest.append(replace(run.optimizer, **low))
+        column.highest.append(replace(run.optimizer, **high))
     return list(columns.values())
 
 
@@ -257,10 +277,6 @@ def _ends(point: Point, name: str) -> list[float]:
     return [value, *numbers]
 
 
-def _network_tables(networks: Sequence[Network], columns: Sequence[Column]) -> list[Table]:
-    return [_network_table(_title(network, networks), network, columns) for network in networks]
-
-
 def _title(network: Network, networks: Sequence[Network]) -> str:
     """Its name, and where there are several of that name what differs among them."""
     same = [_told(other) for other in networks if other.settings.name == network.settings.name]
@@ -269,25 +285,32 @@ def _title(network: Network, networks: Sequence[Network]) -> str:
 
 
 def _told(network: Network) -> dict[str, Any]:
-    model = dict(schema.flatten(network.settings, "model."))
-    return {**model, "dataset": network.facts.name, "dataset.image_size": network.facts.side}
+    model, facts = dict(schema.flatten(network.settings, "model.")), network.facts
+    seen = {"dataset.image_size": facts.side, "channels": facts.channels, "classes": facts.n_classes}
+    return {**model, "dataset": facts.name, **seen}
 
 
-def _network_table(title: str, network: Network, columns: Sequence[Column]) -> Table:
-    names = [column.freezing.name for column in columns]
-    table = _table(title, "stage", show_footer=True)
-    total = sum(size for _, size in network.sizes)
+def _network_table(network: Network, columns: Sequence[Column], console: Console) -> Table:
+    """A row for each stage; the cells have two lines where the console is too narrow for one."""
+    one_line, two_lines = (_stage_table(network, columns, between) for between in (", ", ",\n"))
+    width = console.measure(one_line, options=console.options.update(max_width=PIPED_WIDTH)).maximum
+    return one_line if width <= console.width else two_lines
+
+
+def _stage_table(network: Network, columns: Sequence[Column], between: str) -> Table:
+    names, n_stages = [column.freezing.name for column in columns], len(network.sizes)
+    table = _table("stage", show_footer=True)
     table.columns[0].footer = "total"
-    table.add_column("parameters", f"{total:,}", justify="right", no_wrap=True)
+    table.add_column(
+        "parameters", f"{sum(size for _, size in network.sizes):,}", justify="right", no_wrap=True
+    )
     for column in columns:
-        every = f"\nevery {column.freezing.every}" if names.count(column.freezing.name) > 1 else ""
-        table.add_column(
-            f"freezing:\n{column.freezing.name}{every}", f"{_n_trained(network, column):,} train", overflow="fold"
-        )
-    n_stages = len(network.sizes)
+        every = f", every {column.freezing.every}" if names.count(column.freezing.name) > 1 else ""
+        trained = f"{_n_trained(network, column):,} train"
+        table.add_column(f"freezing:\n{column.freezing.name}{every}", trained, overflow="fold")
     for i, (name, size) in enumerate(network.sizes):
-        distance = n_stages - 1 - i
-        table.add_row(name, f"{size:,}", *(_cell(column, distance, n_stages) for column in columns))
+        cells = (_cell(column, n_stages - 1 - i, n_stages, between) for column in columns)
+        table.add_row(name, f"{size:,}", *cells)
     return table
 
 
@@ -297,56 +320,73 @@ def _n_trained(network: Network, column: Column) -> int:
     return sum(size for i, (_, size) in enumerate(network.sizes) if column.trains(n_stages - 1 - i))
 
 
-def _cell(column: Column, distance: int, n_stages: int) -> str:
+def _cell(column: Column, distance: int, n_stages: int, between: str) -> str:
     first = column.first_epoch(distance)
     if first is None:
         return "frozen"
     if first > column.n_epochs:
-        return f"frozen (epoch {first} of {column.n_epochs})"
+        return f"frozen{between}epoch {first} > {column.n_epochs}"
     low, high = (_number(lr, digits=3) for lr in column.lr(distance, n_stages))
-    return f"from epoch {first}, lr {low if low == high else f'{low} … {high}'}"
+    return f"from epoch {first}{between}lr {low if low == high else f'{low} … {high}'}"
 
 
 # ------------------------------------------------------------------------------------------- the space
 
 
-def _space_table(space: Space, draws: Sequence[Draw], is_swept: bool) -> Table:
-    parameters = space.parameters()
-    if not parameters:
-        return _table("Search space: nothing is searched", show_header=False)
-    conditions = {name: _condition(space, draws, name) for name in parameters}
-    title = "Search space" if is_swept else "Search space (of conf/: nothing is swept on the command line)"
-    table = _table(title, "parameter", "range", *(["only with"] if any(conditions.values()) else []))
-    for name, parameter in parameters.items():
-        table.add_row(name, _range(parameter), *([conditions[name]] if any(conditions.values()) else []))
+def _space_title(space: Space, master: DictConfig) -> str:
+    if not space.parameters():
+        return "Search space: everything is fixed"
+    is_swept = len(space.fixed) < len(master.hydra.overrides.task)
+    return (
+        "Search space"
+        if is_swept
+        else "Search space (nothing is swept in the command: these are the ranges of conf/)"
+    )
+
+
+def _space_table(space: Space, draws: Sequence[Draw]) -> Table:
+    conditions = _conditions(space, draws)
+    is_conditional = any(conditions.values())
+    table = _table("parameter", "range", *(["only with"] if is_conditional else []))
+    for name, parameter in space.parameters().items():
+        table.add_row(name, _range(parameter), *([conditions[name]] if is_conditional else []))
     return table
 
 
-def _condition(space: Space, draws: Sequence[Draw], name: str) -> str:
-    """The options with which a parameter exists; empty where it always does."""
-    parameters = space.parameters()
+def _conditions(space: Space, draws: Sequence[Draw]) -> dict[str, str]:
+    """By parameter, the options with which it exists; empty where it always does."""
+
+    @cache
+    def names(options: Options) -> Collection[str]:
+        chosen = dict(options)
+        return space.draw(
+            lambda name, range_: chosen.get(name, Parameter(name, name, range_).ends()[0])
+        ).params
+
+    return {name: _condition(name, space.parameters(), draws, names) for name in space.parameters()}
+
+
+def _condition(
+    name: str,
+    parameters: Mapping[str, Parameter],
+    draws: Sequence[Draw],
+    names: Callable[[Options], Collection[str]],
+) -> str:
+    """Take a trial that has the parameter, and see with which other option of each group it would have it.
+
+    ``names`` are those of the parameters that a trial with these options has.
+    """
     home = next(draw for draw in draws if name in draw.params)
-    parts = []
-    for group in [parameters[other] for other in home.params if other != name]:
-        if group.path in home.config.hydra.runtime.choices:
-            values = zip(group.values(), group.texts, strict=True)
-            options = [text for value, text in values if name in _drawn(space, home, group.name, value)]
-            if len(options) < len(group.texts):
-                parts.append(f"{group.path}={','.join(options)}")
+    groups = [parameters[p] for p in home.params if parameters[p].path in home.config.hydra.runtime.choices]
+    options, parts = {group.name: home.params[group.name] for group in groups}, []
+    for group in groups:
+        choices = zip(group.values(), group.texts, strict=True)
+        texts = [text for v, text in choices if name in names(tuple({**options, group.name: v}.items()))]
+        if len(texts) < len(group.texts) and group.name != name:
+            parts.append(f"{group.path}={','.join(texts)}")
     if not parts and any(name not in draw.params for draw in draws):
         return "some options"
     return " and ".join(parts)
-
-
-def _drawn(space: Space, near: Draw, name: str, value: Any) -> Mapping[str, Any]:
-    """What is drawn where everything is as near a point, but one parameter has another value."""
-
-    def take(asked: str, distribution: BaseDistribution) -> Any:
-        if asked == name:
-            return value
-        return near.params.get(asked, Parameter(asked, asked, distribution).ends()[0])
-
-    return space.draw(take).params
 
 
 def _range(parameter: Parameter) -> str:
@@ -362,12 +402,14 @@ def _range(parameter: Parameter) -> str:
 
 
 def _search_table(search: Search, master: DictConfig) -> Table:
-    table, choices, sweeper = _table("Search", show_header=False), master.hydra.runtime.choices, master.hydra.sweeper
+    table, choices, sweeper = _table(show_header=False), master.hydra.runtime.choices, master.hydra.sweeper
     names = search.metrics or ("value",) * len(search.directions)
     aims = [f"{name} ({direction})" for name, direction in zip(names, search.directions, strict=True)]
     seconds = "" if sweeper.timeout_s is None else f", none begun after {_number(sweeper.timeout_s)} s"
     table.add_row("objective", ", ".join(aims))
-    table.add_row("budget", ("no limit" if search.n_trials is None else f"{search.n_trials:,} trials") + seconds)
+    table.add_row(
+        "budget", ("no limit" if search.n_trials is None else f"{search.n_trials:,} trials") + seconds
+    )
     table.add_row("sampler", str(choices.get("hydra/sweeper/sampler")))
     table.add_row("pruner", str(choices.get("hydra/sweeper/pruner")))
     if search.custom_search_space is not None:
@@ -378,8 +420,14 @@ def _search_table(search: Search, master: DictConfig) -> Table:
 # ----------------------------------------------------------------------------------------- how it looks
 
 
-def _table(title: str, *headers: str, **options: bool) -> Table:
-    table = Table(title=title, title_justify="left", **options)  # type: ignore[arg-type]
+def _console() -> Console:
+    is_told = sys.stdout.isatty() or "COLUMNS" in os.environ
+    # Names like optimizer.lr[freezing=head] are no markup.
+    return Console(highlight=False, markup=False, emoji=False, width=None if is_told else PIPED_WIDTH)
+
+
+def _table(*headers: str, **options: bool) -> Table:
+    table = Table(**options)  # type: ignore[arg-type]
     for header in headers:
         table.add_column(header, overflow="fold")
     return table
@@ -391,12 +439,3 @@ def _number(number: float, digits: int = 6) -> str:
         return f"{number:.{digits}g}"
     mantissa, _, exponent = f"{number:.{digits - 1}e}".partition("e")
     return f"{float(mantissa):g}e{int(exponent)}"
-
-
-def _print(tables: Sequence[Table], overrides: Sequence[str]) -> None:
-    # Names like optimizer.lr[freezing=head] are no markup.
-    width = None if sys.stdout.isatty() else PIPED_WIDTH
-    console = Console(highlight=False, markup=False, emoji=False, width=width)
-    for table in tables:
-        console.print(table)
-    print(" ".join(["Search:    python -m sweeper -m", *map(shlex.quote, overrides)]))

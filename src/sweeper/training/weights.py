@@ -28,8 +28,17 @@ POSITIONS = "body.encoder.pos_embedding"
 N_NAMED = 3
 """How many of the tensors that do not fit an error names."""
 
-# What reading a damaged or a forbidden file raises, besides OSError.
-UNREADABLE = (RuntimeError, UnpicklingError, EOFError, ValueError, KeyError, TypeError, SafetensorError)
+# What reading a damaged or a forbidden file raises.
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    UnpicklingError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    SafetensorError,
+)
 
 # Names in weights that torchvision hosts, where its networks have other ones since.
 RENAMED = (
@@ -53,9 +62,9 @@ def load(model: nn.Module, settings: schema.Model, image_size: int) -> None:
 
 
 def check(settings: schema.Model, in_channels: int, image_size: int, n_classes: int) -> None:
-    """Refuse a network or weights that cannot work, without the memory and the time that they need.
+    """Refuse a network or weights that cannot work, without building the network.
 
-    Weights that are to be downloaded are.
+    Weights that are not here yet are downloaded.
 
     Raises:
         BadInput: where ``build``, ``load`` or the network would fail with these settings.
@@ -79,7 +88,9 @@ def fingerprint(settings: schema.Model) -> str | None:
         return _digest(settings.weights)
     if settings.library == "torchvision":
         return repr(_torchvision_weights(settings))
-    return _timm_weights(settings).hf_hub_id or settings.weights
+    if settings.library == "timm":
+        return _timm_weights(settings).hf_hub_id or settings.weights
+    raise _not_by_name(settings)
 
 
 # ----------------------------------------------------------------------------------------- where they are
@@ -94,8 +105,12 @@ def _fetch(settings: schema.Model, image_size: int) -> dict[str, Tensor]:
         return _download_torchvision(settings)
     if settings.library == "timm":
         return _download_timm(settings, image_size)
+    raise _not_by_name(settings)
+
+
+def _not_by_name(settings: schema.Model) -> BadInput:
     reason = "our own networks have no weights to download"
-    raise BadInput("model.weights", weights, reason, "write null, or the path of a weights.pt")
+    return BadInput("model.weights", settings.weights, reason, "write null, or the path of a weights.pt")
 
 
 def _read(path: str) -> dict[str, Tensor]:
@@ -107,7 +122,7 @@ def _read(path: str) -> dict[str, Tensor]:
         loaded = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise BadInput("model.weights", path, "there is no such file", remedy) from error
-    except OSError as error:
+    except (IsADirectoryError, PermissionError) as error:
         raise BadInput("model.weights", path, f"cannot be read ({error.strerror})", remedy) from error
     except UNREADABLE as error:
         reason = "is damaged, or holds more than tensors (which is not loaded, as it could run code)"
@@ -161,17 +176,15 @@ def _torchvision_weights(settings: schema.Model) -> Any:
 def _download_torchvision(settings: schema.Model) -> dict[str, Tensor]:
     """From torch's cache, or else from the network into it."""
     weights = _torchvision_weights(settings)
-    folder = f"{torch.hub.get_dir()}/checkpoints"
+    file = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
     try:
         state = weights.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
-    except (OSError, HTTPException) as error:
-        reason = f"cannot be downloaded from {weights.url} ({error})"
-        remedy = f"write the path of that file, or put it into {folder}"
+    except (*UNREADABLE, HTTPException) as error:
+        reason = f"cannot be downloaded from {weights.url} ({_first_line(error)})"
+        remedy = f"write the path of that file, or put it into {file.parent}"
+        if file.exists():
+            reason, remedy = "torch's copy of the file is damaged", f"remove {file}"
         raise BadInput("model.weights", settings.weights, reason, remedy) from error
-    except UNREADABLE as error:
-        file = weights.url.rpartition("/")[2]
-        reason = f"the file from {weights.url} is damaged ({_first_line(error)})"
-        raise BadInput("model.weights", settings.weights, reason, f"remove {folder}/{file}") from error
     return dict(state)
 
 

@@ -69,7 +69,11 @@ def parse(dataset: schema.Dataset) -> Table:
     records = _records(dataset)
     _, header = next(records, (0, []))
     columns = _label_columns(dataset, header)
-    rows = [_row(dataset, header, columns, line, values) for line, values in records]
+    folder = _path(dataset).parent
+    rows = [
+        _row(dataset, folder, columns, line, _by_column(dataset, header, line, values))
+        for line, values in records
+    ]
     if not rows:
         raise _bad(dataset, "has no rows below the header", "write a row for each image")
     _check_each_is_there_once(dataset, rows)
@@ -140,19 +144,23 @@ def _label_columns(dataset: schema.Dataset, header: list[str]) -> list[str]:
     return columns
 
 
-def _row(dataset: schema.Dataset, header: list[str], columns: list[str], line: int, values: list[str]) -> Row:
+def _by_column(dataset: schema.Dataset, header: list[str], line: int, values: list[str]) -> dict[str, str]:
     if len(values) != len(header):
-        reason = f"line {line} has {len(values)} values, the header has {len(header)}"
+        reason = f"line {line} must have {len(header)} values, as the header has, but has {len(values)}"
         raise _bad(dataset, reason, "put values with a comma in quotes")
-    value_of = dict(zip(header, values, strict=True))
+    return dict(zip(header, values, strict=True))
+
+
+def _row(
+    dataset: schema.Dataset, folder: Path, columns: list[str], line: int, value_of: dict[str, str]
+) -> Row:
     if not value_of[PATH]:
         raise _bad(dataset, f"line {line}, column path: is empty", "write the path of an image")
     split = value_of.get(SPLIT, "train")
     if split not in PARTS:
         reason = f"line {line}, column split: '{split}' is no part of the data"
         raise _bad(dataset, reason, "write train, val or test")
-    # Not resolved: links are followed when the file is opened, and messages show what was written.
-    file = Path(os.path.normpath(_path(dataset).parent / Path(value_of[PATH]).expanduser()))
+    file = folder / Path(value_of[PATH]).expanduser()
     return Row(line, file, PARTS[split], _names(dataset, columns, line, value_of))
 
 
@@ -175,20 +183,21 @@ def _names(
 
 def _check_each_is_there_once(dataset: schema.Dataset, rows: Sequence[Row]) -> None:
     """An image in two rows could be trained on and validated with."""
-    line_of: dict[Path, int] = {}
+    line_of: dict[str, int] = {}
     for row in rows:
-        if row.file in line_of:
-            reason = f"line {row.line}, column path: {row.file} is in line {line_of[row.file]} too"
+        file = os.path.normpath(row.file)
+        if file in line_of:
+            reason = f"line {row.line}, column path: {file} is in line {line_of[file]} too"
             remedy = "write one row for each image, and for several labels a column of 0 and 1 each"
             raise _bad(dataset, reason, remedy)
-        line_of[row.file] = row.line
+        line_of[file] = row.line
 
 
 def _check_parts(dataset: schema.Dataset, rows: Sequence[Row], columns: Sequence[str]) -> None:
     classes: dict[int, set[str]] = {row.part: set() for row in rows}
     for row in rows:
         classes[row.part].update(row.names)
-    names = {part: name for name, part in reversed(PARTS.items())}
+    names = {part: name for name, part in reversed(PARTS.items())}  # the first one of each part
     if TRAIN not in classes:
         there = ", ".join(names[part] for part in sorted(classes))
         raise _bad(dataset, f"column split has {there}, but no train", "write train where it is to train on")
@@ -221,4 +230,5 @@ def _labels(table: Table, rows: Sequence[Row]) -> NDArray[np.int64] | NDArray[np
 
 
 def _bad(dataset: schema.Dataset, reason: str, remedy: str) -> BadInput:
-    return BadInput("dataset.path", dataset.path, reason, remedy)
+    # A quoted value may hold line breaks; an error is one line.
+    return BadInput("dataset.path", dataset.path, " ".join(reason.split()), remedy)

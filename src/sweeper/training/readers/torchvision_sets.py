@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import socket
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
@@ -73,10 +73,9 @@ def _load(dataset: schema.Dataset, root: Path, download: bool = False) -> Images
     from torchvision import datasets
 
     kind = getattr(datasets, SETS[dataset.name].kind)
-    with warnings.catch_warnings():
-        # The files of CIFAR hold arrays as NumPy wrote them in 2009, which NumPy 2.4 calls deprecated.
-        warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
-        train, test = kind(root, train=True, download=download), kind(root, train=False)
+    train, test = kind(root, train=True, download=download), kind(root, train=False)
+    if any(len(part.data) != len(part.targets) for part in (train, test)):
+        raise ValueError("there is not one label for each image")
     pixels = np.concatenate([np.asarray(part.data) for part in (train, test)])
     labels = np.concatenate([np.asarray(part.targets, dtype=np.int64) for part in (train, test)])
     _check(pixels, labels, len(train.classes))
@@ -86,10 +85,10 @@ def _load(dataset: schema.Dataset, root: Path, download: bool = False) -> Images
     return Images(np.ascontiguousarray(pixels), labels, tuple(train.classes), left_to_split(part))
 
 
-def _check(pixels: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], n_classes: int) -> None:
-    """torchvision itself notices neither lost labels nor unknown ones."""
-    if len(pixels) != len(labels) or pixels.dtype != np.uint8 or pixels.shape[1] != pixels.shape[2]:
-        raise ValueError("images and labels do not belong together")
+def _check(pixels: NDArray[Any], labels: NDArray[np.int64], n_classes: int) -> None:
+    """torchvision itself notices neither another shape nor labels that do not exist."""
+    if pixels.dtype != np.uint8 or pixels.shape[1] != pixels.shape[2]:
+        raise ValueError("the images are not square ones of 8 bits")
     if not np.array_equal(np.unique(labels), np.arange(n_classes)):
         raise ValueError("a class is unknown or has no image")
 
