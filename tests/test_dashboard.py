@@ -1,45 +1,19 @@
 """The dashboard, seen in a real browser."""
 
 import re
-import shutil
 import socket
-import subprocess
-import sys
 import urllib.request
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.conftest import dashboard
 
 
 @pytest.fixture(scope="module")
 def address(searched):
-    """A running ``python -m sweeper dashboard`` on everything that was searched."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "sweeper", "dashboard", "--port", str(port)]
-    with subprocess.Popen(
-        command, cwd=searched, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as server:
-        assert server.stdout is not None
-        for line in server.stdout:  # until it says that it listens
-            if line.startswith("Listening on"):
-                break
-        yield f"http://127.0.0.1:{port}"
-        server.terminate()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no browser is installed (Debian: apt-get install chromium)")
-    with playwright.sync_playwright() as play:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
+    """A running dashboard on everything that was searched."""
+    with dashboard(searched) as address:
+        yield address
 
 
 @pytest.fixture

@@ -81,8 +81,7 @@ def check(config: DictConfig) -> None:
         resolve_device(run.device)
     found = _check_data(run.dataset)
     schema.check_task(run, found.n_classes, found.multi_label)
-    if run.model.library != "sweeper" or run.model.weights is not None:
-        _check_model(run.model, found)
+    _check_model(run.model, found)
 
 
 @dataclass(frozen=True)
@@ -116,14 +115,14 @@ def _check_data(dataset: schema.Dataset) -> _Found:
     everything = images.read(dataset)
     train, _, _ = images.split(everything, dataset)
     mean, _ = images.statistics(dataset.normalization, everything.pixels[train])
-    return _Found(
-        len(everything.classes), everything.multi_label, len(mean), everything.pixels.shape[1]
-    )
+    return _Found(len(everything.classes), everything.multi_label, len(mean), everything.pixels.shape[1])
 
 
 @_once
 def _check_model(model: schema.Model, found: _Found) -> None:
     """Outline the network, and compare its weights: so they are downloaded once, before the workers start."""
+    if model.library == "sweeper" and model.weights is None:
+        return  # fits any image; and the parent of a search need not import torch
     from sweeper.training import weights
 
     weights.check(model, found.channels, found.side, found.n_classes)
@@ -143,6 +142,9 @@ def train(run: schema.Run, folder: Path, current: Trial) -> float | list[float]:
     run = settle(run, current)
     loaded = data.load(run.dataset, resolve_device(run.device))
     schema.check_task(run, len(loaded.classes), loaded.multi_label)
+    if current.number is None:  # a search has asked before it started
+        side = loaded.train_x.shape[-1]
+        _check_model(run.model, _Found(len(loaded.classes), loaded.multi_label, loaded.channels, side))
     record.write_whole(folder / record.CONFIG, _yaml(run))
     record.write_json(folder / record.ENVIRONMENT, environment(run, loaded.fingerprint))
     rows: list[dict[str, Any]] = []

@@ -225,9 +225,7 @@ _SIZES = Limit(
 
 LIMITS: dict[str, Limit] = {
     "seed": _within(0, 2**32 - 1, "seed=0"),
-    "dataset.name": _one_of(
-        "digits", "image_folder", "csv", "mnist", "fashion_mnist", "cifar10", "cifar100"
-    ),
+    "dataset.name": _one_of("digits", "image_folder", "csv", "mnist", "fashion_mnist", "cifar10", "cifar100"),
     "dataset.image_size": _within(4, 4096, "dataset.image_size=32"),
     "dataset.val_fraction": Limit(
         lambda v: 0 < v < 1, "must be between 0 and 1", "write for example dataset.val_fraction=0.2"
@@ -259,7 +257,9 @@ LIMITS: dict[str, Limit] = {
     "optimizer.weight_decay": _at_least(0, "optimizer.weight_decay=0.0001"),
     "optimizer.head_lr_factor": _above_zero("optimizer.head_lr_factor=100"),
     "optimizer.stage_lr_decay": Limit(
-        lambda v: 0 < v <= 1, "must be above 0 and at most 1", "write for example optimizer.stage_lr_decay=0.8"
+        lambda v: 0 < v <= 1,
+        "must be above 0 and at most 1",
+        "write for example optimizer.stage_lr_decay=0.8",
     ),
     "scheduler.name": _one_of("none", "step", "plateau", "cosine"),
     "scheduler.step_size": _at_least(1, "scheduler.step_size=10"),

@@ -346,15 +346,14 @@ def _space_title(space: Space, master: DictConfig) -> str:
 
 def _space_table(space: Space, draws: Sequence[Draw]) -> Table:
     conditions = _conditions(space, draws)
-    is_conditional = any(conditions.values())
-    table = _table("parameter", "range", *(["only with"] if is_conditional else []))
+    table = _table("parameter", "range", *(["only with"] if conditions else []))
     for name, parameter in space.parameters().items():
-        table.add_row(name, _range(parameter), *([conditions[name]] if is_conditional else []))
+        table.add_row(name, _range(parameter), *([conditions.get(name, "")] if conditions else []))
     return table
 
 
 def _conditions(space: Space, draws: Sequence[Draw]) -> dict[str, str]:
-    """By parameter, the options with which it exists; empty where it always does."""
+    """By parameter, the options with which it exists; of those that do not always."""
 
     @cache
     def names(options: Options) -> Collection[str]:
@@ -363,30 +362,47 @@ def _conditions(space: Space, draws: Sequence[Draw]) -> dict[str, str]:
             lambda name, range_: chosen.get(name, Parameter(name, name, range_).ends()[0])
         ).params
 
-    return {name: _condition(name, space.parameters(), draws, names) for name in space.parameters()}
+    parameters, conditions = space.parameters(), dict[str, str]()
+    for name in parameters:
+        having, lacking = ([d for d in draws if (name in d.params) is has] for has in (True, False))
+        choices = having[0].config.hydra.runtime.choices
+        groups = [parameters[p] for p in having[0].params if parameters[p].path in choices]
+        # The draws show each option, so what none of them lacks always exists.
+        if lacking:
+            told = _told_by_draws(groups, having, lacking) or _told_by_trying(name, groups, having[0], names)
+            conditions[name] = told or "some options"
+    return conditions
 
 
-def _condition(
-    name: str,
-    parameters: Mapping[str, Parameter],
-    draws: Sequence[Draw],
-    names: Callable[[Options], Collection[str]],
-) -> str:
-    """Take a trial that has the parameter, and see with which other option of each group it would have it.
-
-    ``names`` are those of the parameters that a trial with these options has.
-    """
-    home = next(draw for draw in draws if name in draw.params)
-    groups = [parameters[p] for p in home.params if parameters[p].path in home.config.hydra.runtime.choices]
-    options, parts = {group.name: home.params[group.name] for group in groups}, []
+def _told_by_draws(
+    groups: Iterable[Parameter], having: Sequence[Draw], lacking: Sequence[Draw]
+) -> str | None:
+    """The options of the one group that alone tells the draws that have a parameter from the others."""
     for group in groups:
-        choices = zip(group.values(), group.texts, strict=True)
-        texts = [text for v, text in choices if name in names(tuple({**options, group.name: v}.items()))]
-        if len(texts) < len(group.texts) and group.name != name:
-            parts.append(f"{group.path}={','.join(texts)}")
-    if not parts and any(name not in draw.params for draw in draws):
-        return "some options"
+        options = {draw.params.get(group.name, ...) for draw in having}
+        if options.isdisjoint(draw.params.get(group.name, ...) for draw in lacking):
+            return _told_option(group, options)
+    return None
+
+
+def _told_by_trying(
+    name: str, groups: Sequence[Parameter], home: Draw, names: Callable[[Options], Collection[str]]
+) -> str:
+    """The options of each group with which a draw that has a parameter would keep it.
+
+    ``names`` are those of the parameters that a trial with some options has.
+    """
+    own, parts = {group.name: home.params[group.name] for group in groups}, []
+    for group in groups:
+        options = {v for v in group.values() if name in names(tuple({**own, group.name: v}.items()))}
+        if len(options) < len(group.texts):
+            parts.append(_told_option(group, options))
     return " and ".join(parts)
+
+
+def _told_option(group: Parameter, options: Collection[Any]) -> str:
+    texts = [text for value, text in zip(group.values(), group.texts, strict=True) if value in options]
+    return f"{group.path}={','.join(texts)}"
 
 
 def _range(parameter: Parameter) -> str:

@@ -57,7 +57,9 @@ class SingleRun(Silent):
 
     def epoch(self, epoch: Epoch) -> None:
         row = epoch.row()
-        parts = [f"{part} {_told(row, prefix)}" for part, prefix in (("train", "train_"), ("validation", "val_"))]
+        parts = [
+            f"{part} {_told(row, prefix)}" for part, prefix in (("train", "train_"), ("validation", "val_"))
+        ]
         line = ", ".join([*parts, f"{epoch.images_per_second:,.0f} images/s"])
         self._bar.update(self._task, advance=1, description=line)
         if not self._console.is_terminal:

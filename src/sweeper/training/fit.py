@@ -161,9 +161,7 @@ def build_model(run: schema.Run, data: Data) -> nn.Module:
     return model.to(data.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def evaluate(
-    model: nn.Module, data: Data, part: str = "test", precision: str = "auto"
-) -> dict[str, float]:
+def evaluate(model: nn.Module, data: Data, part: str = "test", precision: str = "auto") -> dict[str, float]:
     """What ``metric.measure`` says of the part ``train``, ``val`` or ``test``; nothing where it is empty."""
     images, labels = data.part(part)
     if len(labels) == 0:

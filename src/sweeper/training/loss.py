@@ -41,7 +41,9 @@ def _bce_with_logits(
     settings: schema.Loss, labels: Tensor, n_classes: int, device: torch.device
 ) -> nn.BCEWithLogitsLoss:
     n_with = labels.sum(0)
-    return nn.BCEWithLogitsLoss(pos_weight=_weights(settings.pos_weight, (len(labels) - n_with) / n_with, device))
+    return nn.BCEWithLogitsLoss(
+        pos_weight=_weights(settings.pos_weight, (len(labels) - n_with) / n_with, device)
+    )
 
 
 def _weights(setting: Any, balanced: Tensor | None, device: torch.device) -> Tensor | None:
