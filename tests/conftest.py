@@ -81,12 +81,14 @@ def dashboard(folder: Path) -> Iterator[str]:
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as server:
-        assert server.stdout is not None
-        for line in server.stdout:  # until it says that it listens
-            if line.startswith("Listening on"):
-                break
-        yield f"http://127.0.0.1:{port}"
-        server.terminate()
+        try:
+            assert server.stdout is not None
+            for line in server.stdout:  # until it says that it listens
+                if line.startswith("Listening on"):
+                    break
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
 
 
 @pytest.fixture(scope="module")

@@ -287,6 +287,7 @@ def test_the_next_command_is_the_same_with_m(describe: Describe) -> None:
     assert said.text == describe(*overrides).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [None, "100"])
 def test_it_is_readable_without_a_terminal(tmp_path: Path, columns: str | None) -> None:
     """No colours; nothing cut, and a line for each row, or what fits the columns that were asked for."""

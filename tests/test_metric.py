@@ -22,8 +22,9 @@ def test_accuracy_counts_the_largest_logit() -> None:
 def test_mean_average_precision_and_f1() -> None:
     """Several labels each: means over the labels, a probability of 0.5 being a yes.
 
-    First label: by score the truths stand 1, 0, 1, 0, so precision is 1 at the first hit and 2/3 at the second:
-    5/6; three yeses, two of them right, none missed: F1 4/5. Second: 0, 1, 0, 0, so 1/2; one yes, wrong: F1 0.
+    First label: by score the truths stand 1, 0, 1, 0, so precision is 1 at the first hit and 2/3 at the
+    second: 5/6; three yeses, two of them right, none missed: F1 4/5. Second label: 0, 1, 0, 0, so 1/2; one
+    yes, which is wrong: F1 0.
     """
     logits = torch.tensor([[3.0, -1.0], [2.0, 1.0], [1.0, -2.0], [-1.0, -3.0]])
     labels = torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]])

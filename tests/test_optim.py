@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from sweeper.schema import Freezing, Model, Optimizer, Scheduler
-from sweeper.training.model import build
 from sweeper.training import optim
 from sweeper.training.freeze import plan
+from sweeper.training.model import build
 from sweeper.training.optim import build_scheduler
 
 
@@ -122,7 +122,7 @@ def test_rate_that_is_told_is_the_one_that_was_set() -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_decay_is_coupled_but_in_adamw(name: str) -> None:
-    """Without a gradient AdamW shrinks by lr · decay; Adam divides the decay away; SGD adds it to the gradient."""
+    """Without a gradient AdamW shrinks weights by lr · decay; Adam and SGD take the decay for a gradient."""
     weight = nn.Linear(1, 1, bias=False)
     nn.init.constant_(weight.weight, 2.0)
     model = nn.Module()

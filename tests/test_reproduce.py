@@ -61,6 +61,7 @@ def test_another_history_is_told_with_the_epoch_where_it_parts(copy):
     assert "torch: then 1.0, now 2." in shown
 
 
+@pytest.mark.slow
 def test_changed_data_is_named_as_what_differs(tmp_path):
     """Pictures changed since: exit code 3, and the data is what is said to differ."""
     for name, colour in (("dark", 40), ("light", 200)):

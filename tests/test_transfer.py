@@ -25,6 +25,7 @@ from sklearn.datasets import load_digits
 from sweeper.schema import Dataset, Freezing, Model, Optimizer, Run, Training
 from sweeper.training.data import Data, load
 from sweeper.training.fit import evaluate, fit
+from sweeper.training.model import build
 from tests.conftest import dashboard
 from tests.test_run import sweeper
 
@@ -106,11 +107,11 @@ RANGES = {"head": (1e-4, 1e-3), "last_block": (1e-6, 1e-4), "full": (1e-6, 1e-5)
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a search over three ways of freezing, from weights of an earlier run there."""
+    """A folder with a search over three ways of freezing, from the weights of a file."""
     folder = tmp_path_factory.mktemp("frozen")
-    quick = ("training.epochs=1", "hydra.sweeper.sampler.seed=3", "hydra/sweeper/sampler=random")
-    sweeper(folder, "training.epochs=2", "study=pretraining")
-    weights = "model.weights=outputs/pretraining/weights.pt"
+    quick = ("training.epochs=1", "hydra/sweeper/sampler=random", "hydra/sweeper/pruner=none")
+    torch.save(build(Model(), 1, 8, 10).state_dict(), folder / "weights.pt")
+    weights = "model.weights=weights.pt"
     options = ("freezing=head,last_block,full", weights, "hydra.sweeper.n_trials=12")
     sweeper(folder, "-m", *options, *quick, "study=frozen")
     return folder
@@ -130,7 +131,12 @@ def test_each_way_of_freezing_draws_from_its_own_range(frozen: Path) -> None:
         assert low <= rates[f"optimizer.lr[freezing={way}]"] <= high
         config = (frozen / "outputs" / "frozen" / str(trial.number) / "trial.yaml").read_text()
         assert f"lr: {rates[f'optimizer.lr[freezing={way}]']!r}" in config
-        assert f"weights: {frozen}/outputs/pretraining/weights.pt" in config
+        assert f"weights: {frozen}/weights.pt" in config
+
+
+def test_the_best_trial_is_told_with_the_names_of_its_parameters(frozen: Path) -> None:
+    """The option in a parameter's name is printed with it."""
+    assert re.search(r"optimizer\.lr\[freezing=\w+\]", sweeper(frozen, "best", "frozen"))
 
 
 def test_the_dashboard_shows_the_rates_as_separate_parameters(frozen: Path, browser) -> None:
@@ -145,10 +151,11 @@ def test_the_dashboard_shows_the_rates_as_separate_parameters(frozen: Path, brow
         page.close()
 
 
+@pytest.mark.slow
 def test_a_transferred_trial_is_reproduced(frozen: Path) -> None:
     """The best trial trains again from the same weights, to the last bit; from others, the tool says so."""
     assert "identical: 1 epochs" in sweeper(frozen, "reproduce", "frozen")
-    weights = frozen / "outputs" / "pretraining" / "weights.pt"
+    weights = frozen / "weights.pt"
     before = weights.read_bytes()
     state = torch.load(weights, weights_only=True)
     torch.save({name: tensor * 1.5 for name, tensor in state.items()}, weights)
@@ -214,9 +221,7 @@ def test_the_transfer_experiment_end_to_end(tmp_path: Path) -> None:
     assert seconds < 180
     journal = JournalStorage(JournalFileBackend(str(tmp_path / "outputs" / "studies.journal")))
     study = optuna.load_study(study_name="shapes", storage=journal)
-    assert (
-        len(study.get_trials(states=[optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED])) == 12
-    )
+    assert len(study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])) == 12
     drawn = {name.partition("[")[0] for trial in study.trials for name in trial.params}
     assert drawn == {
         *("freezing", "optimizer", "scheduler", "augmentation", "model.dropout"),

@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,25 +70,33 @@ def to_run(config: DictConfig | dict[str, Any]) -> schema.Run:
 def check(config: DictConfig) -> None:
     """What the search asks before it starts anything: can this config run, and is its data there?"""
     run = to_run(config)
-    wanted, given = schema.direction(run.objective), _plain(config.hydra.sweeper.direction)
-    if wanted != given:
-        reason = f"objective={run.objective} means {wanted}"
-        raise BadInput(
-            "hydra.sweeper.direction", given, reason, "leave it out: it follows from the objective"
-        )
+    check_direction(run, config)
     if run.device not in ("auto", "cpu"):
         from sweeper.training.fit import resolve_device
 
         resolve_device(run.device)
-    found = _check_data(run.dataset)
+    found = find(run.dataset)
     schema.check_task(run, found.n_classes, found.multi_label)
-    _check_model(run.model, found)
+    _check_model(run.model, (found.channels, found.side, found.n_classes))
+
+
+def check_direction(run: schema.Run, config: DictConfig) -> None:
+    """Raises BadInput where ``hydra.sweeper.direction`` is not the objective's."""
+    wanted, given = schema.direction(run.objective), _plain(config.hydra.sweeper.direction)
+    if wanted != given:
+        reason = f"objective={run.objective} means {wanted}"
+        remedy = "leave it out: it follows from the objective"
+        raise BadInput("hydra.sweeper.direction", given, reason, remedy)
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a dataset turned out to be."""
+class Found:
+    """What a dataset turned out to be; ``side`` of the images in pixels."""
 
+    name: str
+    n_train: int
+    n_val: int
+    n_test: int
     n_classes: int
     multi_label: bool
     channels: int
@@ -108,24 +117,33 @@ def _once(function: Callable[..., T]) -> Callable[..., T]:
 
 
 @_once
-def _check_data(dataset: schema.Dataset) -> _Found:
-    """Read and split it as a trial will."""
+def find(dataset: schema.Dataset) -> Found:
+    """Read and split it as a trial will, and keep the counts."""
     from sweeper.training import images
 
     everything = images.read(dataset)
-    train, _, _ = images.split(everything, dataset)
+    train, val, test = images.split(everything, dataset)
     mean, _ = images.statistics(dataset.normalization, everything.pixels[train])
-    return _Found(len(everything.classes), everything.multi_label, len(mean), everything.pixels.shape[1])
+    return Found(
+        name=dataset.name,
+        n_train=len(train),
+        n_val=len(val),
+        n_test=len(test),
+        n_classes=len(everything.classes),
+        multi_label=everything.multi_label,
+        channels=len(mean),
+        side=everything.pixels.shape[1],
+    )
 
 
 @_once
-def _check_model(model: schema.Model, found: _Found) -> None:
+def _check_model(model: schema.Model, shape: tuple[int, int, int]) -> None:
     """Outline the network, and compare its weights: so they are downloaded once, before the workers start."""
     if model.library == "sweeper" and model.weights is None:
         return  # fits any image; and the parent of a search need not import torch
     from sweeper.training import weights
 
-    weights.check(model, found.channels, found.side, found.n_classes)
+    weights.check(model, *shape)
 
 
 def _plain(value: Any) -> Any:
@@ -143,8 +161,7 @@ def train(run: schema.Run, folder: Path, current: Trial) -> float | list[float]:
     loaded = data.load(run.dataset, resolve_device(run.device))
     schema.check_task(run, len(loaded.classes), loaded.multi_label)
     if current.number is None:  # a search has asked before it started
-        side = loaded.train_x.shape[-1]
-        _check_model(run.model, _Found(len(loaded.classes), loaded.multi_label, loaded.channels, side))
+        _check_model(run.model, (loaded.channels, loaded.train_x.shape[-1], len(loaded.classes)))
     record.write_whole(folder / record.CONFIG, _yaml(run))
     record.write_json(folder / record.ENVIRONMENT, environment(run, loaded.fingerprint))
     rows: list[dict[str, Any]] = []
@@ -235,7 +252,6 @@ def _write_result(
 def environment(run: schema.Run, fingerprint: str) -> dict[str, Any]:
     """What the last bit of a history depends on besides the config."""
     import torch
-    import torchvision
 
     from sweeper.training import weights
 
@@ -245,7 +261,7 @@ def environment(run: schema.Run, fingerprint: str) -> dict[str, Any]:
         "weights": weights.fingerprint(run.model),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),  # without a second's import
         "device": torch.cuda.get_device_name(run.device) if is_cuda else _cpu_name(),
         "n_threads": run.training.n_threads,
         "system": f"{platform.system()} {platform.machine()}",

@@ -22,9 +22,10 @@ def show(name: str | None) -> None:
     folder = record.find_study(name)
     _reap(folder)
     results = record.read_yaml(folder / record.RESULTS)
-    console = Console(highlight=False, soft_wrap=True)
+    # optimizer.lr[freezing=head] is a name, not markup.
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     counts = ", ".join(f"{n} {state.lower()}" for state, n in results["trials"].items()) or "no trials"
-    console.print(f"Study {results['study']}: {counts}", markup=False)
+    console.print(f"Study {results['study']}: {counts}")
     if "solutions" in results:
         for solution in results["solutions"]:
             values = ", ".join(f"{value:.5g}" for value in solution["values"])

@@ -23,15 +23,16 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from rich.console import Console
 from rich.table import Table
 
+from sweeper import run as runs
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.run import to_run
+from sweeper.run import Found
 from sweeper.search import pool
 from sweeper.search.parameter import Parameter
 from sweeper.search.settings import n_cores, read_settings
 from sweeper.search.space import Draw, Space
 from sweeper.search.study import Search
-from sweeper.training import freeze, images, weights
+from sweeper.training import freeze, weights
 from sweeper.training.fit import resolve_device
 from sweeper.training.model import outline
 from sweeper.training.optim import lr_factors
@@ -50,25 +51,11 @@ SAME_STAGES: dict[str, Any] = {"dropout": 0.0, "activation": "relu", "init": "de
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a dataset turned out to be; ``side`` of the images in pixels."""
-
-    name: str
-    n_train: int
-    n_val: int
-    n_test: int
-    n_classes: int
-    multi_label: bool
-    side: int
-    channels: int
-
-
-@dataclass(frozen=True)
 class Point:
     """One composition of the space: its run, its data, and what is drawn for it, by key."""
 
     run: schema.Run
-    facts: Facts
+    found: Found
     drawn: Mapping[str, Parameter]
 
 
@@ -77,7 +64,7 @@ class Network:
     """The stages of a network by name, with how many parameters each has; the head is the last."""
 
     settings: schema.Model
-    facts: Facts
+    found: Found
     sizes: tuple[tuple[str, int], ...]
 
 
@@ -118,9 +105,9 @@ def show(overrides: Sequence[str], conf: Path) -> None:
     with initialize_config_dir(str(conf), version_base="1.3"):
         master, space = _compose(overrides)
         search, n_workers, gpus = read_settings(dict(master.hydra.sweeper.items()), master)
-        pool._check(None, space, search)  # type: ignore[arg-type]  # what it would ask a task is asked below
+        pool.check(None, space, search)  # what it would ask our task is asked below, without downloads
         draws = list(space.variations())
-        points = _points(draws, space, search)
+        points = _points(draws, space)
         _check_weights(point.run.model for point in points)
         networks, columns, console = _networks(points), _columns(points), _console()
         sections = [
@@ -142,49 +129,27 @@ def _compose(overrides: Sequence[str]) -> tuple[DictConfig, Space]:
     return master, Space(master, list(master.hydra.overrides.task), hydra.config_loader)
 
 
-def _points(draws: Iterable[Draw], space: Space, search: Search) -> list[Point]:
-    parameters, known = space.parameters(), dict[str, Facts]()
+def _points(draws: Iterable[Draw], space: Space) -> list[Point]:
+    parameters = space.parameters()
     points = []
     for draw in draws:
-        run = to_run(draw.config)
-        _check_direction(run, search)
+        run = runs.to_run(draw.config)
+        runs.check_direction(run, draw.config)
         resolve_device(run.device)
-        key = repr(run.dataset)
-        facts = known[key] = known.get(key) or _read(run.dataset)
-        schema.check_task(run, facts.n_classes, facts.multi_label)
-        points.append(Point(run, facts, {parameters[name].path: parameters[name] for name in draw.params}))
+        found = _find(run.dataset)
+        schema.check_task(run, found.n_classes, found.multi_label)
+        points.append(Point(run, found, {parameters[name].path: parameters[name] for name in draw.params}))
     return points
 
 
-def _check_direction(run: schema.Run, search: Search) -> None:
-    wanted = schema.direction(run.objective)
-    if ([wanted] if isinstance(wanted, str) else wanted) != list(search.directions):
-        given, reason = ",".join(search.directions), f"objective={run.objective} means {wanted}"
-        remedy = "leave it out: it follows from the objective"
-        raise BadInput("hydra.sweeper.direction", given, reason, remedy)
-
-
-def _read(dataset: schema.Dataset) -> Facts:
-    """Read and split it as a trial will, and keep the counts."""
+def _find(dataset: schema.Dataset) -> Found:
     try:
-        everything = images.read(replace(dataset, download=False))
+        return runs.find(replace(dataset, download=False))
     except BadInput as error:
         if not dataset.download:
             raise
         reason, remedy = f"{error.reason}, and describe downloads nothing", "run the command itself once"
         raise BadInput(error.key, error.value, reason, remedy) from error
-    train, val, test = images.split(everything, dataset)
-    mean, _ = images.statistics(dataset.normalization, everything.pixels[train])
-    return Facts(
-        name=dataset.name,
-        n_train=len(train),
-        n_val=len(val),
-        n_test=len(test),
-        n_classes=len(everything.classes),
-        multi_label=everything.multi_label,
-        side=everything.pixels.shape[1],
-        channels=len(mean),
-    )
 
 
 def _check_weights(models: Iterable[schema.Model]) -> None:
@@ -202,12 +167,12 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
     for name in dict.fromkeys(point.run.device for point in points):
         table.add_row("device", _device(resolve_device(name)))
     table.add_row("workers", workers)
-    for facts in dict.fromkeys(point.facts for point in points):
-        parts = f"{facts.n_train:,} train, {facts.n_val:,} val, {facts.n_test:,} test"
-        table.add_row("data", f"{facts.name}, {facts.n_train + facts.n_val + facts.n_test:,} images: {parts}")
-        kind = "labels, several to an image" if facts.multi_label else "classes"
-        channels = "1 channel" if facts.channels == 1 else f"{facts.channels} channels"
-        table.add_row("", f"{facts.n_classes} {kind}; {facts.side}×{facts.side} pixels, {channels}")
+    for found in dict.fromkeys(point.found for point in points):
+        parts = f"{found.n_train:,} train, {found.n_val:,} val, {found.n_test:,} test"
+        table.add_row("data", f"{found.name}, {found.n_train + found.n_val + found.n_test:,} images: {parts}")
+        kind = "labels, several to an image" if found.multi_label else "classes"
+        channels = "1 channel" if found.channels == 1 else f"{found.channels} channels"
+        table.add_row("", f"{found.n_classes} {kind}; {found.side}×{found.side} pixels, {channels}")
     begins = dict.fromkeys(point.run.model.weights or "random" for point in points)
     table.add_row("weights", ", ".join(begins))
     return table
@@ -237,14 +202,14 @@ def _networks(points: Iterable[Point]) -> list[Network]:
     """The networks that trials may train, those with equal stages once."""
     asked: dict[str, Network] = {}
     for point in points:
-        settings, facts = replace(point.run.model, **SAME_STAGES), point.facts
-        shape = (facts.channels, facts.side, facts.n_classes)
+        settings, found = replace(point.run.model, **SAME_STAGES), point.found
+        shape = (found.channels, found.side, found.n_classes)
         key = repr((settings, shape))
         if key not in asked:
             weights.check(settings, *shape)
             stages = freeze.find_stages(outline(settings, *shape))
             sizes = ((stage.name, sum(p.numel() for p in stage.parameters)) for stage in stages)
-            asked[key] = Network(settings, facts, tuple(sizes))
+            asked[key] = Network(settings, found, tuple(sizes))
     return list({repr((n.settings.library, n.settings.name, n.sizes)): n for n in asked.values()}.values())
 
 
@@ -285,9 +250,9 @@ def _title(network: Network, networks: Sequence[Network]) -> str:
 
 
 def _told(network: Network) -> dict[str, Any]:
-    model, facts = dict(schema.flatten(network.settings, "model.")), network.facts
-    seen = {"dataset.image_size": facts.side, "channels": facts.channels, "classes": facts.n_classes}
-    return {**model, "dataset": facts.name, **seen}
+    model, found = dict(schema.flatten(network.settings, "model.")), network.found
+    seen = {"dataset.image_size": found.side, "channels": found.channels, "classes": found.n_classes}
+    return {**model, "dataset": found.name, **seen}
 
 
 def _network_table(network: Network, columns: Sequence[Column], console: Console) -> Table:

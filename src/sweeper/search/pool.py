@@ -58,7 +58,7 @@ def sweep(
     try:
         search, n_workers, devices = read_settings(settings, master)
         space = Space(master, arguments, context.config_loader)
-        _check(task, space, search)
+        check(task, space, search)
         storage = open_storage(search.storage)
         search = studies.in_its_folder(search, storage)
         fixed = [override for override in space.fixed if not override.startswith("study=")]
@@ -78,15 +78,15 @@ def sweep(
     return study
 
 
-def _check(task: TaskFunction, space: Space, search: Search) -> None:
+def check(task: TaskFunction | None, space: Space, search: Search) -> None:
     """Compose each option and set each range's ends, before anything is written or started.
 
     A task function with an attribute ``check`` (a function of the config) has them checked there too.
     """
-    check = getattr(task, "check", None)
+    check_config = getattr(task, "check", None)
     for draw in space.variations():
-        if check is not None:
-            check(draw.config)
+        if check_config is not None:
+            check_config(draw.config)
     if "study" in space.parameters():
         raise BadInput("study", "several", "a search is one study", "write one name")
     build_sampler(search.sampler, search.seed, space, number=0)

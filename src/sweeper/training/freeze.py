@@ -195,7 +195,7 @@ def _name(own: Sequence[str], others: Sequence[str]) -> str:
         names = [".".join(path[: n + 1]) for n in range(len(path))]
         return next((n for n in names if not any(unit.startswith(f"{n}.") for unit in elsewhere)), None)
 
-    common = commonprefix(paths)
+    common = commonprefix(paths)  # noqa: RUF071  # of lists of names, not of strings
     if name := shortest(common):
         return name
     if common:
