@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -226,6 +227,16 @@ def test_dropout_of_the_head_stays_on() -> None:
     begin_epoch(model, plan(Freezing("head"), model), 1)
     assert [m.training for m in model.get_submodule("head").modules()] == [True, True, True]
     assert not any(module.training for module in model.get_submodule("body").modules())
+
+
+@pytest.mark.parametrize(("freezing", "is_told"), [("head", True), ("full", False)])
+def test_frozen_random_weights_are_told(
+    few: Data, freezing: str, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody freezes what was never trained without being told."""
+    with caplog.at_level(logging.WARNING):
+        fitted(few, SMALL, Freezing(freezing), 1)
+    assert (f"freezing={freezing} freezes random weights: model.weights is null" in caplog.text) == is_told
 
 
 # ------------------------------------------------------------------------------------ learning rates

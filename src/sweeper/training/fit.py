@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import sys
@@ -24,6 +25,8 @@ from sweeper.training.loss import build_loss
 from sweeper.training.metric import measure
 from sweeper.training.model import build
 from sweeper.training.optim import build_optimizer, build_scheduler, lr_of
+
+log = logging.getLogger(__name__)
 
 PIXELS_PER_VALIDATION_BATCH = 2**20
 
@@ -97,6 +100,8 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
     model = build_model(run, data)
     forward = cast(nn.Module, torch.compile(model)) if settings.compile else model
     stages = freeze.plan(run.freezing, model, by_stage=run.optimizer.stage_lr_decay != 1)
+    if run.model.weights is None and any(stage.first_epoch != 1 for stage in stages):
+        log.warning("freezing=%s freezes random weights: model.weights is null", run.freezing.name)
     optimizer = build_optimizer(run.optimizer, stages)
     monitor = settings.early_stopping.monitor
     schedule = build_scheduler(run.scheduler, optimizer, settings.epochs, monitor)
