@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from sweeper.errors import BadInput
 from sweeper.schema import Augmentation, Dataset, Loss, Model, Optimizer, Run, Scheduler, Training
 from sweeper.training.data import Data, load
-from sweeper.training.fit import Epoch, Fitted, evaluate, fit, resolve_device
+from sweeper.training.fit import Epoch, Fitted, build_model, evaluate, fit, resolve_device
 
 CPU = torch.device("cpu")
 LIGHT = Augmentation(name="light", rotation_deg=10, crop_scale=[0.8, 1.0], crop_ratio=[0.75, 1.3333])
@@ -211,6 +211,20 @@ def test_batch_of_everything_is_one_step(few: Data) -> None:
     run.optimizer = Optimizer(name="sgd", lr=1e-8)
     first, second = fit(run, few).history
     assert first.train_loss == pytest.approx(second.train_loss, abs=1e-5)
+
+
+def test_batch_size_decides_the_number_of_steps(few: Data) -> None:
+    """An epoch is a step for each batch: half the size is twice the way, while the gradient is the same."""
+    moved = []
+    for batch_size in (60, 30):
+        run = settings(epochs=1, model=Model(dropout=0.0))
+        run.training.batch_size = batch_size
+        run.optimizer = Optimizer(name="sgd", lr=1e-5)
+        torch.manual_seed(run.seed)
+        first = torch.cat([p.detach().flatten() for p in build_model(run, few).parameters()])
+        last = torch.cat([p.detach().flatten() for p in fit(run, few).model.parameters()])
+        moved.append((last - first).norm().item())
+    assert moved[1] == pytest.approx(2 * moved[0], rel=0.02)
 
 
 def test_rate_follows_the_schedule(few: Data) -> None:

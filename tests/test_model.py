@@ -117,3 +117,35 @@ def test_outline_of_the_cnn() -> None:
     for name, tensor in outlined.state_dict().items():
         assert tensor.is_meta
         assert tensor.shape == built.state_dict()[name].shape
+
+
+@pytest.mark.parametrize(("activation", "lowest"), [("relu", 0.0), ("leaky_relu", -0.01)])
+def test_activation_lets_through_what_it_should(activation: str, lowest: float) -> None:
+    """ReLU cuts what is negative; LeakyReLU lets a hundredth of it through, so that no unit dies."""
+    torch.manual_seed(0)
+    model = build(Model(activation=activation, filters=[8], hidden_units=[]), 1, 8, 10)
+    images = torch.randn(64, 1, 8, 8)
+    before = torch.nn.functional.max_pool2d(model.features[0](images), 2)
+    after = model.features(images)
+    assert after.min().item() == pytest.approx(lowest * -before.min().item())
+    torch.testing.assert_close(after, torch.where(before > 0, before, before * -lowest))
+
+
+@pytest.mark.parametrize("p", [0.3, 0.5])
+def test_dropout_silences_that_share_of_the_hidden_units(p: float) -> None:
+    """In training, after each hidden layer, and the others are scaled up; in evaluation none."""
+    torch.manual_seed(0)
+    model = build(Model(dropout=p, hidden_units=[400, 300]), 1, 8, 10)
+    images = torch.randn(100, 1, 8, 8)
+    for first, n_units in ((0, 400), (3, 300)):
+        inputs = torch.randn(100, model.hidden[first].in_features)
+        alive = model.hidden[first : first + 2](inputs)
+        dropped = model.hidden[first : first + 3].train()(inputs)
+        assert alive.shape == (100, n_units)
+        was_alive = alive > 0
+        silenced = (dropped[was_alive] == 0).float().mean().item()
+        assert silenced == pytest.approx(p, abs=0.02)
+        kept = was_alive & (dropped > 0)
+        torch.testing.assert_close(dropped[kept], alive[kept] / (1 - p))
+    model.eval()
+    assert torch.equal(model(images), model(images))
