@@ -55,6 +55,7 @@ def test_every_experiment_begins_with_its_command():
 
 
 LR, DECAY, BATCH = "optimizer.lr", "optimizer.weight_decay", "training.batch_size"
+WAYS = ("head", "last_block", "gradual", "full")
 PRETRAINED = "tag(log, interval(1e-6, 1e-4))"
 RANGES = [
     ("", LR, "tag(log, interval(1e-4, 1e-2))"),
@@ -65,9 +66,12 @@ RANGES = [
     ("optimizer=sgd", "optimizer.momentum", "interval(0.8, 0.99)"),
     ("optimizer=rmsprop", "optimizer.momentum", "interval(0.8, 0.99)"),
     ("", DECAY, "tag(log, interval(1e-4, 1e-2))"),
-    *((f"freezing={option}", DECAY, PRETRAINED) for option in ("head", "last_block", "gradual", "full")),
+    *((f"freezing={option}", DECAY, PRETRAINED) for option in WAYS),
     ("", BATCH, "choice(16, 32, 64, 128)"),
-    *((f"freezing={option}", BATCH, "choice(16, 32, 64)") for option in ("head", "last_block", "full")),
+    *(
+        (f"freezing={option}", BATCH, "choice(16, 32, 64)")
+        for option in ("head", "last_block", "gradual", "full")
+    ),
     ("model=cnn", "model.dropout", "interval(0.3, 0.5)"),
     ("model=resnet18", "model.dropout", "interval(0.3, 0.5)"),
     ("experiment=cnn", "model.filters", "choice([6,16], [16,32], [16,32,64], [32,64,128])"),
@@ -91,6 +95,7 @@ def test_the_documented_range_stands_with_its_option(option, key, expected):
     [
         ("head", None, (1e-4, 1e-3)),
         ("last_block", (1e-6, 1e-4), (1e-5, 1e-3)),
+        ("gradual", (1e-6, 1e-5), (1e-4, 1e-3)),
         ("full", (1e-6, 1e-5), (1e-4, 1e-3)),
     ],
 )

@@ -9,13 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from PIL import Image
 
 from sweeper import schema
 from sweeper.__main__ import main
-from sweeper.results.describe import _conditions
-from sweeper.search.space import Space
 from sweeper.training.model import build
 
 Describe = Callable[..., "Said"]
@@ -178,26 +175,6 @@ def test_ranges_and_the_options_that_they_belong_to(describe: Describe) -> None:
     assert rows["optimizer.momentum"] == ["0.8 … 0.99", "optimizer=sgd,rmsprop"]
     assert rows["training.batch_size[freezing=head]"] == ["16, 32, 64", "freezing=head"]
     assert rows["model.dropout"] == ["0.3 … 0.5", ""]
-
-
-def test_a_range_may_need_an_option_of_several_groups(make_space: Callable[..., Space]) -> None:
-    """One option brings it, and an option of another group takes it away: both are told."""
-    brings = {"hydra": {"sweeper": {"params": {"momentum": "interval(0, 1)"}}}}
-    takes = {"hydra": {"sweeper": {"params": {"momentum": 0.5}}}}
-    head = "# @package _global_\n"
-    groups = [{"kind": "adam"}, {"freezing": "none"}, {"override hydra/sweeper": "sweeper_optuna"}]
-    files = {
-        "config": {"defaults": ["_self_", *groups], "momentum": 0.0},
-        "kind/adam": {},
-        "kind/sgd": head + yaml.safe_dump(brings),
-        "freezing/none": {},
-        "freezing/head": head + yaml.safe_dump(takes),
-        "freezing/full": {},
-    }
-    space = make_space(files, "kind=adam,sgd", "freezing=none,head,full")
-    assert _conditions(space, list(space.variations())) == {
-        "momentum[kind=sgd]": "kind=sgd and freezing=none,full"
-    }
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ BAD_INPUT = [
     ("describe hydra/sweeper/sampler=grid", r"^optimizer.lr=interval\(.*: a grid needs values"),
     ("describe model=vit_b_16 dataset.image_size=30", r"^dataset.image_size=30: vit_b_16 cannot take"),
     ("describe model=resnet18 model.weights=V9", r"^model.weights=V9: torchvision has no such weights"),
-    ("describe model=resnet18 model.weights=a/b.pt", r"^model.weights=a/b.pt: cannot be read"),
+    ("describe model=resnet18 model.weights=a/b.pt", r"^model.weights=a/b.pt: there is no such file"),
     ("best nowhere", r"^STUDY=nowhere: there is no such study in .*; begin one: python -m sweeper -m "),
     ("reproduce nowhere", r"^STUDY=nowhere: there is no such study"),
     ("dashboard", r"^outputs=.*studies.journal: there are no studies yet; run python -m sweeper -m "),

@@ -42,6 +42,11 @@ def test_a_label_that_no_image_has_does_not_count() -> None:
     assert (measured["mean_average_precision"], measured["f1"]) == (1.0, 1.0)
 
 
+def test_where_no_image_has_any_label_nothing_but_the_loss_is_measured() -> None:
+    """A part of the data may be like that."""
+    assert set(measure(torch.zeros(3, 2), torch.zeros(3, 2))) == {"loss"}
+
+
 def test_a_network_that_diverged_finds_nothing() -> None:
     """Logits that are no numbers end in a loss that is none, not in an error."""
     measured = measure(torch.full((2, 2), math.nan), torch.eye(2))

@@ -99,6 +99,7 @@ def test_weights_are_drawn_as_asked(activation: str) -> None:
             fan = (fan_in + fan_out) / 2 if init == "xavier_uniform" else fan_in
             bound = (1.0 if layer is model.head else gain) * math.sqrt(3 / fan)
             assert layer.weight.abs().max().item() == pytest.approx(bound, rel=0.02)
+            assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
             assert not layer.bias.any()
 
 

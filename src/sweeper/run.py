@@ -68,16 +68,30 @@ def to_run(config: DictConfig | dict[str, Any]) -> schema.Run:
 
 
 def check(config: DictConfig) -> None:
-    """What the search asks before it starts anything: can this config run, and is its data there?"""
+    """What the search asks before it starts anything: can this config run, and is its data there?
+
+    Raises:
+        BadInput: for the first thing that cannot work.
+    """
     run = to_run(config)
     check_direction(run, config)
+    inspect(run)
+
+
+def inspect(run: schema.Run) -> Found:
+    """Look at device, data and network, in so far as nothing need be trained; gives what the data is.
+
+    Raises:
+        BadInput: where one of them is not there, or does not suit the others.
+    """
     if run.device not in ("auto", "cpu"):
         from sweeper.training.fit import resolve_device
 
         resolve_device(run.device)
-    found = find(run.dataset)
+    found = _find(run.dataset, Path.cwd())
     schema.check_task(run, found.n_classes, found.multi_label)
-    _check_model(run.model, (found.channels, found.side, found.n_classes))
+    _check_model(run.model, (found.channels, found.side, found.n_classes), Path.cwd())
+    return found
 
 
 def check_direction(run: schema.Run, config: DictConfig) -> None:
@@ -117,7 +131,7 @@ def _once(function: Callable[..., T]) -> Callable[..., T]:
 
 
 @_once
-def find(dataset: schema.Dataset) -> Found:
+def _find(dataset: schema.Dataset, cwd: Path) -> Found:
     """Read and split it as a trial will, and keep the counts."""
     from sweeper.training import images
 
@@ -137,7 +151,7 @@ def find(dataset: schema.Dataset) -> Found:
 
 
 @_once
-def _check_model(model: schema.Model, shape: tuple[int, int, int]) -> None:
+def _check_model(model: schema.Model, shape: tuple[int, int, int], cwd: Path) -> None:
     """Outline the network, and compare its weights: so they are downloaded once, before the workers start."""
     if model.library == "sweeper" and model.weights is None:
         return  # fits any image; and the parent of a search need not import torch
@@ -161,7 +175,8 @@ def train(run: schema.Run, folder: Path, current: Trial) -> float | list[float]:
     loaded = data.load(run.dataset, resolve_device(run.device))
     schema.check_task(run, len(loaded.classes), loaded.multi_label)
     if current.number is None:  # a search has asked before it started
-        _check_model(run.model, (loaded.channels, loaded.train_x.shape[-1], len(loaded.classes)))
+        shape = (loaded.channels, loaded.train_x.shape[-1], len(loaded.classes))
+        _check_model(run.model, shape, Path.cwd())
     record.write_whole(folder / record.CONFIG, _yaml(run))
     record.write_json(folder / record.ENVIRONMENT, environment(run, loaded.fingerprint))
     rows: list[dict[str, Any]] = []
@@ -196,8 +211,8 @@ def settle(run: schema.Run, current: Trial) -> schema.Run:
 
     import torch
 
+    from sweeper.training.backbone import is_path
     from sweeper.training.fit import resolve_device, resolve_precision
-    from sweeper.training.weights import is_path
 
     device = resolve_device(run.device)
     n_threads = run.training.n_threads or torch.get_num_threads()  # in a worker, its share of the cores

@@ -74,7 +74,7 @@ class Scheduler:
     patience: int = 3
     """In epochs."""
     t_max: int | None = None
-    """In epochs; null is ``training.epochs``."""
+    """In epochs; null is all of ``training.epochs`` after the warm-up."""
     eta_min: float = 0.0
     warmup_epochs: int = 0
     """Epochs over which the rate grows linearly to its full height, before the schedule begins."""
@@ -102,13 +102,15 @@ class Augmentation:
     erasing_scale: list[float] = field(default_factory=lambda: [0.02, 0.33])
     """Area of the erased rectangle as a fraction of the image's."""
     erasing_ratio: list[float] = field(default_factory=lambda: [0.3, 3.3])
+    """Height by width of that rectangle, log-uniform between the two (torchvision's order)."""
 
 
 @dataclass
 class Freezing:
     name: str = "none"
     """``none`` and ``full`` train everything, ``head`` the head, ``last_block`` the last stage too,
-    ``gradual`` one stage more every ``every`` epochs, from the last backwards."""
+    ``gradual`` one stage more every ``every`` epochs, from the last backwards. Early stopping begins to wait
+    when the last one has thawed."""
     every: int | None = None
 
 
@@ -137,6 +139,7 @@ class Training:
     precision: str = "auto"
     compile: bool = False
     tf32: bool = False
+    """On a GPU: products of float32 in TF32, those of augmentation too."""
     feature_views: int = 0
     n_threads: int | None = None
     """CPU threads; null takes the worker's share of the cores. Sums depend on it in their last bit."""
@@ -170,6 +173,14 @@ DIRECTIONS = {
     "peak_memory_mb": "minimize",
 }
 """What can be searched for, and which way is better."""
+
+LOSS_KEYS = {
+    "cross_entropy": ("class_weights", "label_smoothing"),
+    "bce_with_logits": ("pos_weight",),
+}
+"""The losses, and the keys that each of them alone has."""
+MULTI_LABEL_LOSSES = frozenset({"bce_with_logits"})
+"""Those for images with several labels each."""
 
 METRICS = ("accuracy",)
 """What is measured besides the loss where an image has one label; where it has several:"""
@@ -286,7 +297,7 @@ LIMITS: dict[str, Limit] = {
     "augmentation.erasing_ratio": _pair(0, 10, "augmentation.erasing_ratio=[0.3,3.3]"),
     "freezing.name": _one_of("none", "head", "last_block", "gradual", "full"),
     "freezing.every": _at_least(1, "freezing.every=2"),
-    "loss.name": _one_of("cross_entropy", "bce_with_logits"),
+    "loss.name": _one_of(*LOSS_KEYS),
     "loss.label_smoothing": _fraction("loss.label_smoothing=0.1"),
     "training.epochs": _at_least(1, "training.epochs=20"),
     "training.batch_size": _at_least(1, "training.batch_size=32"),
@@ -339,24 +350,21 @@ def _check_needs(run: Run) -> None:
 
 
 def _check_has_effect(loss: Loss) -> None:
-    """A key of the other loss is refused, never ignored."""
-    others = {
-        "cross_entropy": ("pos_weight",),
-        "bce_with_logits": ("class_weights", "label_smoothing"),
-    }
-    for name in others[loss.name]:
-        value = getattr(loss, name)
-        if value:
-            other = next(option for option, keys in others.items() if name not in keys)
-            remedy = f"leave it out, or write loss={other}"
-            raise BadInput(f"loss.{name}", value, f"loss={loss.name} has no such thing", remedy)
+    """A key of another loss is refused, never ignored."""
+    for owner, keys in LOSS_KEYS.items():
+        for name in keys:
+            if name not in LOSS_KEYS[loss.name] and (value := getattr(loss, name)):
+                reason = f"loss={loss.name} has no such thing"
+                raise BadInput(f"loss.{name}", value, reason, f"leave it out, or write loss={owner}")
 
 
 def check_task(run: Run, n_classes: int, multi_label: bool) -> None:
     """Raises BadInput where loss, weights, objective or monitored quantity do not suit the kind of labels."""
-    suits, kind = ("bce_with_logits", "several labels") if multi_label else ("cross_entropy", "one label")
-    if run.loss.name != suits:
-        raise BadInput("loss", run.loss.name, f"the images have {kind} each", f"write loss={suits}")
+    kind = "several labels" if multi_label else "one label"
+    if (run.loss.name in MULTI_LABEL_LOSSES) != multi_label:
+        fitting = [name for name in LOSS_KEYS if (name in MULTI_LABEL_LOSSES) == multi_label]
+        remedy = f"write loss={' or '.join(fitting)}"
+        raise BadInput("loss", run.loss.name, f"the images have {kind} each", remedy)
     metrics = MULTI_LABEL_METRICS if multi_label else METRICS
     absent = {f"val_{name}" for name in {*METRICS, *MULTI_LABEL_METRICS} - set(metrics)}
     asked = [("objective", name) for name in objectives(run.objective)]

@@ -1,6 +1,6 @@
 """``python -m sweeper describe [OVERRIDES]``: what a command would do, before it is run.
 
-Nothing is written, nothing is downloaded, and no weights are loaded.
+Nothing is written and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from sweeper.search.settings import n_cores, read_settings
 from sweeper.search.space import Draw, Space
 from sweeper.search.study import Search
 from sweeper.training import freeze, weights
+from sweeper.training.backbone import is_path
 from sweeper.training.fit import resolve_device
 from sweeper.training.model import outline
 from sweeper.training.optim import lr_factors
@@ -43,20 +43,16 @@ PIPED_WIDTH = 1000
 LR_KEYS = ("lr", "head_lr_factor", "stage_lr_decay")
 """What the stages' learning rates follow from, under ``optimizer``; they grow with each of these."""
 
-Options = tuple[tuple[str, Any], ...]
-"""The names of groups and the option of each."""
-
 SAME_STAGES: dict[str, Any] = {"dropout": 0.0, "activation": "relu", "init": "default", "weights": None}
 """Keys of a model that change neither its stages nor their sizes."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One composition of the space: its run, its data, and what is drawn for it, by key."""
+    """One composition of the space: its run and its data."""
 
     run: schema.Run
     found: Found
-    drawn: Mapping[str, Parameter]
 
 
 @dataclass(frozen=True)
@@ -70,12 +66,11 @@ class Network:
 
 @dataclass
 class Column:
-    """A freezing option, with the longest training and the learning rates that trials have under it."""
+    """A freezing option, with the longest training and the optimizers that trials have under it."""
 
     freezing: schema.Freezing
     n_epochs: int
-    lowest: list[schema.Optimizer]
-    highest: list[schema.Optimizer]
+    optimizers: list[schema.Optimizer]
 
     def first_epoch(self, distance: int) -> int | None:
         """That of a stage so far from the head; beyond ``n_epochs`` where training ends before."""
@@ -86,11 +81,15 @@ class Column:
         return first is not None and first <= self.n_epochs
 
     def lr(self, distance: int, n_stages: int) -> tuple[float, float]:
-        """Its lowest and its highest, before the schedule."""
-        place = n_stages - 1 - distance
-        lows = [o.lr * lr_factors(o, n_stages)[place] for o in self.lowest]
-        highs = [o.lr * lr_factors(o, n_stages)[place] for o in self.highest]
-        return min(lows), max(highs)
+        """Its lowest and its highest, before the schedule, if all that it follows from is lowest or highest."""
+        ends = (
+            replace(
+                self.optimizers[0], **{key: pick(getattr(o, key) for o in self.optimizers) for key in LR_KEYS}
+            )
+            for pick in (min, max)
+        )
+        low, high = (o.lr * lr_factors(o, n_stages)[n_stages - 1 - distance] for o in ends)
+        return low, high
 
 
 def show(overrides: Sequence[str], conf: Path) -> None:
@@ -107,12 +106,11 @@ def show(overrides: Sequence[str], conf: Path) -> None:
         search, n_workers, gpus = read_settings(dict(master.hydra.sweeper.items()), master)
         pool.check(None, space, search)  # what it would ask our task is asked below, without downloads
         draws = list(space.variations())
-        points = _points(draws, space)
-        _check_weights(point.run.model for point in points)
+        points = _points(draws)
         networks, columns, console = _networks(points), _columns(points), _console()
         sections = [
             ("What it begins with", _machine(points, f"{n_workers} ({_jobs(master, gpus)})")),
-            *((_title(n, networks), _network_table(n, columns, console)) for n in networks),
+            *((_title(n, networks), _network_table(n, columns)) for n in networks),
             (_space_title(space, master), _space_table(space, draws)),
             ("Search", _search_table(search, master)),
         ]
@@ -129,34 +127,28 @@ def _compose(overrides: Sequence[str]) -> tuple[DictConfig, Space]:
     return master, Space(master, list(master.hydra.overrides.task), hydra.config_loader)
 
 
-def _points(draws: Iterable[Draw], space: Space) -> list[Point]:
-    parameters = space.parameters()
+def _points(draws: Iterable[Draw]) -> list[Point]:
     points = []
     for draw in draws:
         run = runs.to_run(draw.config)
         runs.check_direction(run, draw.config)
-        resolve_device(run.device)
-        found = _find(run.dataset)
-        schema.check_task(run, found.n_classes, found.multi_label)
-        points.append(Point(run, found, {parameters[name].path: parameters[name] for name in draw.params}))
+        points.append(Point(run, _inspect(run)))
     return points
 
 
-def _find(dataset: schema.Dataset) -> Found:
+def _inspect(run: schema.Run) -> Found:
+    """As a search does before it starts, without downloads."""
+    names_weights = run.model.weights is not None and not is_path(run.model.weights)
+    model = replace(run.model, weights=None) if names_weights else run.model
     try:
-        return runs.find(replace(dataset, download=False))
+        found = runs.inspect(replace(run, dataset=replace(run.dataset, download=False), model=model))
     except BadInput as error:
-        if not dataset.download:
+        if not run.dataset.download or not error.key.startswith("dataset."):
             raise
         reason, remedy = f"{error.reason}, and describe downloads nothing", "run the command itself once"
         raise BadInput(error.key, error.value, reason, remedy) from error
-
-
-def _check_weights(models: Iterable[schema.Model]) -> None:
-    """Refuse names and paths that there are not; whether weights fit is seen when they are loaded."""
-    for model in {(m.library, m.name, m.weights): m for m in models}.values():
-        if model.library != "sweeper" or weights.is_path(model.weights):
-            weights.fingerprint(model)
+    weights.fingerprint(run.model)  # refuses names that there are not
+    return found
 
 
 # -------------------------------------------------------------------------------- what it begins with
@@ -217,29 +209,15 @@ def _columns(points: Iterable[Point]) -> list[Column]:
     """The freezing options that trials may have."""
     columns: dict[tuple[str, int | None], Column] = {}
     for point in points:
-        run = point.run
-        key = _freezing_key(run.freezing)
-        column = columns.setdefault(key, Column(run.freezing, 0, [], []))
-        column.n_epochs = max(column.n_epochs, run.training.epochs)
-        ends = {name: _ends(point, name) for name in LR_KEYS}
-        low: dict[str, Any] = {name: min(values) for name, values in ends.items()}
-        high: dict[str, Any] = {name: max(values) for name, values in ends.items()}
-        column.lowest.append(replace(run.optimizer, **low))
-        column.highest.append(replace(run.optimizer, **high))
+        freezing, n_epochs = point.run.freezing, point.run.training.epochs
+        column = columns.setdefault(_freezing_key(freezing), Column(freezing, n_epochs, []))
+        column.n_epochs = max(column.n_epochs, n_epochs)
+        column.optimizers.append(point.run.optimizer)
     return list(columns.values())
 
 
 def _freezing_key(freezing: schema.Freezing) -> tuple[str, int | None]:
     return freezing.name, freezing.every if freezing.name == "gradual" else None
-
-
-def _ends(point: Point, name: str) -> list[float]:
-    """The values between which a key of the optimizer is drawn, or the one that it has."""
-    parameter = point.drawn.get(f"optimizer.{name}")
-    value = getattr(point.run.optimizer, name)
-    # A choice that Optuna cannot store has its text for a label; the points show its values one by one.
-    numbers = [end for end in parameter.ends() if isinstance(end, int | float)] if parameter else []
-    return [value, *numbers]
 
 
 def _title(network: Network, networks: Sequence[Network]) -> str:
@@ -255,26 +233,19 @@ def _told(network: Network) -> dict[str, Any]:
     return {**model, "dataset": found.name, **seen}
 
 
-def _network_table(network: Network, columns: Sequence[Column], console: Console) -> Table:
-    """A row for each stage; the cells have two lines where the console is too narrow for one."""
-    one_line, two_lines = (_stage_table(network, columns, between) for between in (", ", ",\n"))
-    width = console.measure(one_line, options=console.options.update(max_width=PIPED_WIDTH)).maximum
-    return one_line if width <= console.width else two_lines
-
-
-def _stage_table(network: Network, columns: Sequence[Column], between: str) -> Table:
+def _network_table(network: Network, columns: Sequence[Column]) -> Table:
+    """A row for each stage, from the image to the head."""
     names, n_stages = [column.freezing.name for column in columns], len(network.sizes)
     table = _table("stage", show_footer=True)
     table.columns[0].footer = "total"
-    table.add_column(
-        "parameters", f"{sum(size for _, size in network.sizes):,}", justify="right", no_wrap=True
-    )
+    n_all = sum(size for _, size in network.sizes)
+    table.add_column("parameters", f"{n_all:,}", justify="right", no_wrap=True)
     for column in columns:
         every = f", every {column.freezing.every}" if names.count(column.freezing.name) > 1 else ""
         trained = f"{_n_trained(network, column):,} train"
         table.add_column(f"freezing:\n{column.freezing.name}{every}", trained, overflow="fold")
     for i, (name, size) in enumerate(network.sizes):
-        cells = (_cell(column, n_stages - 1 - i, n_stages, between) for column in columns)
+        cells = (_cell(column, n_stages - 1 - i, n_stages) for column in columns)
         table.add_row(name, f"{size:,}", *cells)
     return table
 
@@ -285,14 +256,14 @@ def _n_trained(network: Network, column: Column) -> int:
     return sum(size for i, (_, size) in enumerate(network.sizes) if column.trains(n_stages - 1 - i))
 
 
-def _cell(column: Column, distance: int, n_stages: int, between: str) -> str:
+def _cell(column: Column, distance: int, n_stages: int) -> str:
     first = column.first_epoch(distance)
     if first is None:
         return "frozen"
     if first > column.n_epochs:
-        return f"frozen{between}epoch {first} > {column.n_epochs}"
+        return f"frozen, epoch {first} > {column.n_epochs}"
     low, high = (_number(lr, digits=3) for lr in column.lr(distance, n_stages))
-    return f"from epoch {first}{between}lr {low if low == high else f'{low} … {high}'}"
+    return f"from epoch {first}, lr {low if low == high else f'{low} … {high}'}"
 
 
 # ------------------------------------------------------------------------------------------- the space
@@ -319,23 +290,14 @@ def _space_table(space: Space, draws: Sequence[Draw]) -> Table:
 
 def _conditions(space: Space, draws: Sequence[Draw]) -> dict[str, str]:
     """By parameter, the options with which it exists; of those that do not always."""
-
-    @cache
-    def names(options: Options) -> Collection[str]:
-        chosen = dict(options)
-        return space.draw(
-            lambda name, range_: chosen.get(name, Parameter(name, name, range_).ends()[0])
-        ).params
-
     parameters, conditions = space.parameters(), dict[str, str]()
     for name in parameters:
         having, lacking = ([d for d in draws if (name in d.params) is has] for has in (True, False))
-        choices = having[0].config.hydra.runtime.choices
-        groups = [parameters[p] for p in having[0].params if parameters[p].path in choices]
         # The draws show each option, so what none of them lacks always exists.
         if lacking:
-            told = _told_by_draws(groups, having, lacking) or _told_by_trying(name, groups, having[0], names)
-            conditions[name] = told or "some options"
+            choices = having[0].config.hydra.runtime.choices
+            groups = [parameters[p] for p in having[0].params if parameters[p].path in choices]
+            conditions[name] = _told_by_draws(groups, having, lacking) or "some options"
     return conditions
 
 
@@ -348,21 +310,6 @@ def _told_by_draws(
         if options.isdisjoint(draw.params.get(group.name, ...) for draw in lacking):
             return _told_option(group, options)
     return None
-
-
-def _told_by_trying(
-    name: str, groups: Sequence[Parameter], home: Draw, names: Callable[[Options], Collection[str]]
-) -> str:
-    """The options of each group with which a draw that has a parameter would keep it.
-
-    ``names`` are those of the parameters that a trial with some options has.
-    """
-    own, parts = {group.name: home.params[group.name] for group in groups}, []
-    for group in groups:
-        options = {v for v in group.values() if name in names(tuple({**own, group.name: v}.items()))}
-        if len(options) < len(group.texts):
-            parts.append(_told_option(group, options))
-    return " and ".join(parts)
 
 
 def _told_option(group: Parameter, options: Collection[Any]) -> str:

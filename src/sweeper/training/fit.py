@@ -90,7 +90,15 @@ def fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None] = lambda 
         BadInput: where the settings do not fit the data or the machine.
     """
     with _threads(run.training.n_threads):
-        return _fit(run, data, on_epoch)
+        try:
+            return _fit(run, data, on_epoch)
+        except ValueError as error:
+            if "Expected more than 1 value per channel" not in str(error):
+                raise
+            reason = "batch norm cannot learn from one image whose features are one pixel"
+            raise BadInput(
+                "training.batch_size", run.training.batch_size, reason, "write 2 or more"
+            ) from error
 
 
 def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitted:
@@ -147,7 +155,7 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
             peak_memory_mb=peak_memory_mb(device),
         )
         history.append(epoch)
-        best.see(epoch, thaws=any(stage.first_epoch == number for stage in stages))
+        best.see(epoch, thaws=any((stage.first_epoch or 0) >= number for stage in stages))
         on_epoch(epoch)
         if epoch.diverged:
             return Fitted(history, best.epoch, False, best.restore(model), diverged=True)
@@ -297,7 +305,7 @@ class _Best:
     _weights: dict[str, Tensor] = field(default_factory=dict)
 
     def see(self, epoch: Epoch, thaws: bool = False) -> None:
-        """``thaws``: more of the network trained than before, so the waiting begins anew."""
+        """``thaws``: more of the network trains now, or will, so that the waiting has not begun."""
         value = getattr(epoch, self.settings.monitor)
         value = -value if schema.DIRECTIONS[self.settings.monitor] == "maximize" else value
         value = inf if epoch.diverged else value

@@ -37,7 +37,7 @@ def plan(settings: schema.Freezing, model: nn.Module, by_stage: bool = False) ->
 
     Where nothing asks for more, the body is one stage; ``by_stage`` asks.
     """
-    needs_stages = by_stage or settings.name in ("last_block", "gradual")
+    needs_stages = by_stage or settings.name not in ("none", "head", "full")
     stages = find_stages(model) if needs_stages else [_body(model), _head(model)]
     return [
         replace(stage, first_epoch=first_epoch(settings, len(stages) - 1 - i))
@@ -69,6 +69,10 @@ def begin_epoch(model: nn.Module, stages: Sequence[Stage], epoch: int) -> None:
         if not trains:
             for module in stage.modules:
                 module.eval()
+    for module in model.modules():  # those that work outside of the stages' modules
+        own = list(module.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()
 
 
 # --------------------------------------------------------------------------------------------- stages
@@ -108,8 +112,11 @@ def _units(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
     def unfold(name: str, module: nn.Module, depth: int) -> Iterator[tuple[str, nn.Module]]:
         inner = list(module.named_children())
-        is_list = type(module) in (nn.Sequential, nn.ModuleList)
-        has_blocks = is_list and (depth <= 1 or any(list(child.children()) for _, child in inner))
+        has_blocks = type(module) is nn.Sequential and (
+            depth <= 1 or any(list(child.children()) for _, child in inner)
+        )
+        # A ModuleList is never called itself.
+        has_blocks = has_blocks or type(module) is nn.ModuleList
         holds_most = sum(parameter.numel() for parameter in module.parameters()) > n_body / 2
         if inner and (has_blocks or holds_most):
             for child_name, child in inner:

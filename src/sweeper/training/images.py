@@ -16,18 +16,13 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training.collection import PARTS, TEST, TO_SPLIT, TRAIN, VAL, Images, Indices
+from sweeper.training.collection import Images, Indices
 from sweeper.training.readers import READERS
 from sweeper.training.split import split
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
-    "PARTS",
-    "TEST",
-    "TO_SPLIT",
-    "TRAIN",
-    "VAL",
     "Images",
     "Indices",
     "fingerprint",

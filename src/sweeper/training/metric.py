@@ -24,13 +24,15 @@ def measure(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def _measure_labels(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Means over the labels that some image has (for the others neither is defined); 0.5 is a yes."""
+    """Means over the labels that some image has, as for others neither is defined; 0.5 is a yes."""
     from sklearn.metrics import average_precision_score, f1_score
 
     if not bool(torch.isfinite(logits).all()):
         return {"mean_average_precision": 0.0, "f1": 0.0}  # diverged: nothing is found
     columns = [(truth.numpy(), score.numpy()) for truth, score in zip(labels.T, logits.T, strict=True)]
     columns = [(truth, score) for truth, score in columns if truth.any()]
+    if not columns:
+        return {}
     return {
         "mean_average_precision": fmean(average_precision_score(truth, score) for truth, score in columns),
         "f1": fmean(f1_score(truth, score >= 0, zero_division=0.0) for truth, score in columns),

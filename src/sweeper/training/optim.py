@@ -126,8 +126,9 @@ def build_scheduler(
         return lr_scheduler.StepLR(optimizer, settings.step_size or epochs, settings.gamma)
 
     def plateau(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        # eps=0: else small rates stop falling, while the other groups' go on.
         mode = {"minimize": "min", "maximize": "max"}[schema.DIRECTIONS[monitor]]
-        return lr_scheduler.ReduceLROnPlateau(optimizer, mode, settings.factor, settings.patience)  # type: ignore[arg-type]
+        return lr_scheduler.ReduceLROnPlateau(optimizer, mode, settings.factor, settings.patience, eps=0)  # type: ignore[arg-type]
 
     def cosine(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
         # torch's CosineAnnealingLR brings every group down to the same eta_min; here each keeps its multiple.

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training.backbone import Backbone, bad_size, create_timm, import_timm
-from sweeper.training.backbone import is_path as is_path
+from sweeper.training.backbone import Backbone, bad_size, create_timm, import_timm, is_path
 from sweeper.training.model import outline
 
 POSITIONS = "body.encoder.pos_embedding"
