@@ -81,7 +81,7 @@ class Column:
         return first is not None and first <= self.n_epochs
 
     def lr(self, distance: int, n_stages: int) -> tuple[float, float]:
-        """Its lowest and its highest, before the schedule, if all that it follows from is lowest or highest."""
+        """Its lowest and its highest, before the schedule, where all that it follows from is so."""
         ends = (
             replace(
                 self.optimizers[0], **{key: pick(getattr(o, key) for o in self.optimizers) for key in LR_KEYS}
