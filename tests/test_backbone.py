@@ -191,10 +191,10 @@ def test_detectors_are_no_classifiers() -> None:
 
 
 def test_images_are_rescaled_for_weights_that_want_it() -> None:
-    """GoogLeNet and Inception get their own normalisation with torchvision's weights, by name, alone."""
-    for weights, wanted in (("DEFAULT", True), (None, False), ("own.pt", False)):
+    """GoogLeNet and Inception normalise as torchvision's weights want it, wherever these come from."""
+    for weights in ("DEFAULT", None, "own.pt"):
         network = outline(Model(library="torchvision", name="googlenet", weights=weights), 3, 224, 7)
-        assert network.body.transform_input is wanted
+        assert network.body.transform_input
 
 
 @pytest.mark.parametrize("name", [*TIMM_NAMES, HYBRID])

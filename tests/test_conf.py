@@ -173,3 +173,26 @@ def test_hyperband_knows_the_number_of_epochs():
     """Every process must prune by the same largest step."""
     config = compose("config", ["training.epochs=13"], return_hydra_config=True)
     assert config.hydra.sweeper.pruner.max_resource == 13
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("scheduler.gamma=1",), "scheduler.gamma=1.0 has no effect with scheduler=none: only step has it"),
+        (("freezing.every=3",), "freezing.every=3 has no effect with freezing=none: only gradual has it"),
+        (("freezing=full",), "freezing=full begins with random weights: model.weights is null"),
+        (("scheduler.warmup_epochs=4",), "the warm-up of 4 epochs never ends"),
+        ((), None),
+        (("scheduler=step", "scheduler.step_size=1", "scheduler.warmup_epochs=1"), None),
+    ],
+)
+def test_what_has_no_effect_is_told(overrides, told):
+    """A key that nothing reads is not refused, as searches cross options, but neither ignored silently."""
+    assert schema.without_effect(run_with("training.epochs=2", *overrides)) == ([told] if told else [])
+
+
+def test_what_only_some_options_read_belongs_to_keys_and_options():
+    """The table of keys without effect names keys and options that there are."""
+    keys = {key for key, _ in schema.flatten(schema.Run())}
+    assert set(schema.USED_BY) <= keys
+    assert set(schema.USED_BY.values()) <= set(OPTIONS)

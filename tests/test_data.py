@@ -79,7 +79,9 @@ def test_channel_of_one_value_stays_finite(photos: Dataset) -> None:
         ({"mean": [0.5, 0.5, 0.5], "std": [1]}, "it has 3 means, but 1 deviations"),
         ("imagenett", "there is no such option"),
         ({"mean": [0.5]}, "there is no such option"),
-        ({"mean": [0.5], "std": [0.0]}, "must be greater than 0"),
+        ({"mean": [0.5], "std": [0.0]}, "deviations above 0"),
+        ({"mean": [128], "std": [60]}, "must be 0 … 1"),
+        ({"mean": 0.5, "std": 0.2}, "must be lists"),
     ],
 )
 def test_normalization_must_suit_the_images(normalization: Any, reason: str) -> None:

@@ -196,6 +196,12 @@ def test_best_weights_are_kept(few: Data, monitor: str) -> None:
     }
 
 
+def test_networks_whose_state_is_more_than_tensors_keep_their_best_weights(few: Data) -> None:
+    """MNASNet's loading wants a version beside the tensors; its best epoch is kept all the same."""
+    fitted = fit(settings(epochs=1, model=Model(library="torchvision", name="mnasnet0_5")), few)
+    assert evaluate(fitted.model, few, "val")["loss"] == fitted.history[0].val_loss
+
+
 def test_divergence_is_told_and_ends_the_training(few: Data) -> None:
     """An epoch with a loss that is no number is reported as it is, and is the last."""
     run = settings(epochs=9)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from sweeper.schema import Dataset, Freezing, Model, Optimizer, Run, Scheduler, Training
 from sweeper.training import model as models
 from sweeper.training.data import Data, load
-from sweeper.training.fit import fit
+from sweeper.training.fit import build_model, fit
 from sweeper.training.freeze import Stage, begin_epoch, find_stages, first_epoch, plan
 from sweeper.training.optim import build_optimizer, build_scheduler
 
@@ -229,14 +228,14 @@ def test_dropout_of_the_head_stays_on() -> None:
     assert not any(module.training for module in model.get_submodule("body").modules())
 
 
-@pytest.mark.parametrize(("freezing", "is_told"), [("head", True), ("full", False)])
-def test_frozen_random_weights_are_told(
-    few: Data, freezing: str, is_told: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Nobody freezes what was never trained without being told."""
-    with caplog.at_level(logging.WARNING):
-        fitted(few, SMALL, Freezing(freezing), 1)
-    assert (f"freezing={freezing} freezes random weights: model.weights is null" in caplog.text) == is_told
+def test_from_scratch_means_random_weights(few: Data, tmp_path: Path) -> None:
+    """``none`` begins with random weights, so that a search can compare it with the others."""
+    model = pretrained(tmp_path, SMALL)
+    for freezing, is_random in ((Freezing("none"), True), (Freezing("full"), False)):
+        run = Run(seed=5, device="cpu", model=model, freezing=freezing)
+        torch.manual_seed(run.seed)
+        differs = changed(build_model(run, few), model.weights)
+        assert differs["features.0.weight"] == is_random
 
 
 # ------------------------------------------------------------------------------------ learning rates

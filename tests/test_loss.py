@@ -92,9 +92,9 @@ def test_pos_weight(pos_weight: list[float] | str) -> None:
 
 
 @pytest.mark.parametrize("name", ["class_weights", "pos_weight"])
-@pytest.mark.parametrize("weights", [[1.0], "blanced", [1.0, 2.0, -1.0]])
+@pytest.mark.parametrize("weights", [[1.0], "blanced", [1, 2, 0], [True, True, True], [1, 2, math.inf]])
 def test_weights_must_suit_the_classes(name: str, weights: list[float] | str) -> None:
-    """There is one weight, 0 or more, for each class, or a line that says so."""
+    """There is one weight above 0 for each class, or a line that says so."""
     settings = Loss("bce_with_logits" if name == "pos_weight" else "cross_entropy", **{name: weights})
-    with pytest.raises(BadInput, match=rf"loss\.{name}=.*0 or more, for each of the 3 classes"):
+    with pytest.raises(BadInput, match=rf"loss\.{name}=.* a weight above 0 for each of the 3 classes"):
         build_loss(settings, torch.zeros(4, dtype=torch.int64), 3, torch.device("cpu"))

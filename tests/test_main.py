@@ -103,6 +103,26 @@ BAD_INPUT = [
     ("training.early_stopping.monitor=val_f1", r"^training.early_stopping.monitor=val_f1: is not measured"),
     ("freezing=gradual freezing.every=null", r"^freezing.every=null: gradual needs it; .*freezing.every=2$"),
     ("-m freezing=gradual freezing.every=0,1", r"^freezing.every=0: must be at least 1"),
+    (
+        "scheduler=null",
+        r"^scheduler=null: there is no such option; write one of cosine, none, ",
+    ),
+    ("model=18", r"^model=18: there is no such option; write one of cnn, convnext_tiny"),
+    ("freezing=true", r"^freezing=true: there is no such option; write one of full"),
+    ("-m freezing=none,null", r"^freezing=null: there is no such option; write one of full, gradual"),
+    ("describe scheduler=null", r"^scheduler=null: there is no such option"),
+    (
+        "-m objective=val_accuracy,val_loss",
+        r"^objective=several: all trials of a search have the same; ",
+    ),
+    ("describe objective=val_accuracy,val_loss", r"^objective=several: all trials of a search have the same"),
+    (
+        "objective=[val_loss,val_loss]",
+        r"^objective=\['val_loss', 'val_loss'\]: names one twice; write each",
+    ),
+    ("dataset.normalization={mean:0.5,std:0.2}", r"^dataset.normalization=.*mean and std must be lists"),
+    ("dataset.normalization={mean:[128],std:[60]}", r"^dataset.normalization=.*must be 0 … 1"),
+    ("scheduler=cosine scheduler.eta_min=1", r"^scheduler.eta_min=1.0: is above optimizer.lr=0.001"),
     ("freezing=all", r"^freezing=all: .*write one of full, gradual, head, last_block, none$"),
     (
         "model.name=resnet18",

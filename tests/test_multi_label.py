@@ -58,6 +58,7 @@ def test_a_run_learns_several_labels(pictures: Path) -> None:
     assert not any("accuracy" in column for column in history[0])
 
 
+@pytest.mark.slow
 def test_a_search_over_several_labels(pictures: Path) -> None:
     """The objective follows the loss, is maximised, and the best trial is reproduced to the last bit."""
     drawn = ("loss.pos_weight=null,balanced", "hydra.sweeper.n_trials=4", "training.epochs=2")

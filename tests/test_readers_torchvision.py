@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from sweeper.errors import BadInput
 from sweeper.schema import Dataset
 from sweeper.training import images
+from sweeper.training.collection import TEST, TO_SPLIT
 
 N_TRAIN, N_TEST = 60, 20
 MNIST_LIKE = [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")]
@@ -105,7 +106,7 @@ def test_mnist_and_fashion_mnist(tmp_path: Path, name: str, folder: str) -> None
     assert (found.pixels.dtype, found.labels.dtype) == (np.uint8, np.int64)
     assert found.classes == tuple(getattr(sets, folder).classes)
     assert found.part is not None
-    assert found.part.tolist() == [images.TO_SPLIT] * N_TRAIN + [images.TEST] * N_TEST
+    assert found.part.tolist() == [TO_SPLIT] * N_TRAIN + [TEST] * N_TEST
 
 
 @pytest.mark.parametrize(("name", "n_classes", "n_train"), [("cifar10", 10, 50), ("cifar100", 100, 100)])
@@ -120,7 +121,7 @@ def test_cifar(
     np.testing.assert_array_equal(found.pixels[:, 0, 0], found.labels[:, None] + [0, 1, 2])
     assert found.classes == tuple(f"class {i}" for i in range(n_classes))
     assert found.part is not None
-    assert np.count_nonzero(found.part == images.TEST) == n_classes
+    assert np.count_nonzero(found.part == TEST) == n_classes
 
 
 def test_validation_is_split_from_training_images(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def test_the_saved_config_runs_by_hydras_own_means(searched):
     assert bits(searched / "again") == bits(best)
 
 
+@pytest.mark.slow
 def test_another_history_is_told_with_the_epoch_where_it_parts(copy):
     """One changed digit: exit code 3; epoch, column and what differs in the environment are named."""
     folder = copy / "outputs" / "digits" / "best"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweeper.errors import BadInput, bad_override
+from sweeper.errors import BadInput, bad_option, bad_override
 
 VERBS = ("describe", "best", "reproduce", "dashboard")
 
@@ -104,6 +104,12 @@ def _hydra_app(overrides: Sequence[str]) -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise bad_override(error, overrides, [key for key, _ in schema.flatten(schema.Run())]) from error
+    except ValueError as error:
+        raise bad_option(error, overrides, _options) from error
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in conf_folder().joinpath(group).glob("*.yaml")) if group else []
 
 
 def conf_folder() -> Path:

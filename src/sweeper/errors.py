@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from itertools import takewhile
 
@@ -56,6 +56,23 @@ def bad_override(error: BaseException, overrides: Sequence[str], keys: Sequence[
     if full_key:
         return BadInput(key, value, reason, "write a value of the type that is there; " + shown)
     return BadInput(key or "config", value, reason or type(error).__name__, shown)
+
+
+def bad_option(error: ValueError, overrides: Sequence[str], options: Callable[[str], list[str]]) -> BadInput:
+    """What Hydra refuses without saying where: an option that reads as a number, true, false or null.
+
+    Args:
+        options: gives the names of a group's options, none where there is no such group.
+
+    Raises:
+        ValueError: the error itself, where it is about something else.
+    """
+    for override in overrides if "Config group override must be" in str(error) else ():
+        key, _, value = override.partition("=")
+        names = options(key.lstrip("+~").partition("@")[0])
+        if names and value not in names:
+            return BadInput(key, value, "there is no such option", f"write one of {', '.join(names)}")
+    raise error
 
 
 def _cause_of_type(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import sys
 from collections.abc import Callable
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from sweeper.training.fit import Epoch
 
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -171,6 +174,8 @@ def train(run: schema.Run, folder: Path, current: Trial) -> float | list[float]:
     from sweeper.training import data
     from sweeper.training.fit import fit, resolve_device
 
+    for warning in schema.without_effect(run):
+        log.warning(warning)
     run = settle(run, current)
     loaded = data.load(run.dataset, resolve_device(run.device))
     schema.check_task(run, len(loaded.classes), loaded.multi_label)
@@ -273,7 +278,7 @@ def environment(run: schema.Run, fingerprint: str) -> dict[str, Any]:
     is_cuda = run.device.startswith("cuda")
     return {
         "data": fingerprint,
-        "weights": weights.fingerprint(run.model),
+        "weights": None if run.freezing.name == "none" else weights.fingerprint(run.model),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": version("torchvision"),  # without a second's import

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 from sweeper.errors import BadInput
@@ -108,7 +108,8 @@ class Augmentation:
 @dataclass
 class Freezing:
     name: str = "none"
-    """``none`` and ``full`` train everything, ``head`` the head, ``last_block`` the last stage too,
+    """``none`` trains everything from scratch. The others begin with ``model.weights``: ``full`` trains
+    everything, ``head`` the head, ``last_block`` the last stage too,
     ``gradual`` one stage more every ``every`` epochs, from the last backwards. Early stopping begins to wait
     when the last one has thawed."""
     every: int | None = None
@@ -330,6 +331,9 @@ def validate(run: Run) -> None:
     objectives(run.objective)
     _check_needs(run)
     _check_has_effect(run.loss)
+    if run.scheduler.name == "cosine" and run.scheduler.eta_min > run.optimizer.lr:
+        reason = f"is above optimizer.lr={run.optimizer.lr}, from which the rate falls"
+        raise BadInput("scheduler.eta_min", run.scheduler.eta_min, reason, "write a smaller one")
 
 
 def _check_needs(run: Run) -> None:
@@ -380,10 +384,45 @@ def check_weights(name: str, weights: Any, n_classes: int) -> None:
     """Raises BadInput unless there is one weight for each class, or a word that gives them."""
     if weights is None or weights == "balanced":
         return
-    is_list = isinstance(weights, list) and all(isinstance(w, int | float) and w >= 0 for w in weights)
+    is_list = isinstance(weights, list) and all(
+        isinstance(w, int | float) and not isinstance(w, bool) and 0 < w < inf for w in weights
+    )
     if not is_list or len(weights) != n_classes:
-        reason = f"there must be a weight, 0 or more, for each of the {n_classes} classes"
+        reason = f"there must be a weight above 0 for each of the {n_classes} classes"
         raise BadInput(f"loss.{name}", weights, reason, "write balanced, null or such a list")
+
+
+USED_BY = {
+    "scheduler.step_size": ("scheduler", "step"),
+    "scheduler.gamma": ("scheduler", "step"),
+    "scheduler.factor": ("scheduler", "plateau"),
+    "scheduler.patience": ("scheduler", "plateau"),
+    "scheduler.t_max": ("scheduler", "cosine"),
+    "scheduler.eta_min": ("scheduler", "cosine"),
+    "freezing.every": ("freezing", "gradual"),
+    **{
+        f"model.{name}": ("model", "cnn")
+        for name in ("filters", "kernel_size", "activation", "batch_norm", "hidden_units")
+    },
+}
+"""Keys that only some options of a group read."""
+
+
+def without_effect(run: Run) -> list[str]:
+    """What was set but nothing reads, a sentence each: refused it cannot be, as searches cross options."""
+    values, defaults = dict(flatten(run)), dict(flatten(Run()))
+    told = []
+    for key, (group, option) in USED_BY.items():
+        chosen = getattr(run, group).name
+        if values[key] != defaults[key] and chosen != option:
+            told.append(f"{key}={values[key]} has no effect with {group}={chosen}: only {option} has it")
+    if run.model.weights is not None and run.freezing.name == "none":
+        told.append("model.weights has no effect: freezing=none is from scratch, freezing=full fine-tunes")
+    if run.model.weights is None and run.freezing.name != "none":
+        told.append(f"freezing={run.freezing.name} begins with random weights: model.weights is null")
+    if run.scheduler.warmup_epochs >= run.training.epochs:
+        told.append(f"the warm-up of {run.scheduler.warmup_epochs} epochs never ends")
+    return told
 
 
 def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -410,8 +449,11 @@ def objectives(objective: object) -> list[str]:
         BadInput: for a name that is none of ``DIRECTIONS``.
     """
     names = [objective] if isinstance(objective, str) else objective
-    if not isinstance(names, list) or not names or any(name not in DIRECTIONS for name in names):
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not isinstance(names, list) or not is_list or not names or set(names) - set(DIRECTIONS):
         raise BadInput(
             "objective", objective, "there is no such objective", f"write one of {', '.join(DIRECTIONS)}"
         )
+    if len(set(names)) < len(names):
+        raise BadInput("objective", objective, "names one twice", "write each once")
     return names

@@ -28,7 +28,7 @@ from sweeper.errors import BadInput
 from sweeper.run import Found
 from sweeper.search import pool
 from sweeper.search.parameter import Parameter
-from sweeper.search.settings import n_cores, read_settings
+from sweeper.search.settings import check_objective, n_cores, read_settings
 from sweeper.search.space import Draw, Space
 from sweeper.search.study import Search
 from sweeper.training import freeze, weights
@@ -106,7 +106,7 @@ def show(overrides: Sequence[str], conf: Path) -> None:
         search, n_workers, gpus = read_settings(dict(master.hydra.sweeper.items()), master)
         pool.check(None, space, search)  # what it would ask our task is asked below, without downloads
         draws = list(space.variations())
-        points = _points(draws)
+        points = _points(draws, search)
         networks, columns, console = _networks(points), _columns(points), _console()
         sections = [
             ("What it begins with", _machine(points, f"{n_workers} ({_jobs(master, gpus)})")),
@@ -127,9 +127,10 @@ def _compose(overrides: Sequence[str]) -> tuple[DictConfig, Space]:
     return master, Space(master, list(master.hydra.overrides.task), hydra.config_loader)
 
 
-def _points(draws: Iterable[Draw]) -> list[Point]:
+def _points(draws: Iterable[Draw], search: Search) -> list[Point]:
     points = []
     for draw in draws:
+        check_objective(search, draw.config)
         run = runs.to_run(draw.config)
         runs.check_direction(run, draw.config)
         points.append(Point(run, _inspect(run)))

@@ -31,7 +31,7 @@ from sweeper.results import record
 from sweeper.search import study as studies
 from sweeper.search.progress import Progress, summarize
 from sweeper.search.sampler import build_sampler, is_grid
-from sweeper.search.settings import n_cores, read_settings
+from sweeper.search.settings import check_objective, n_cores, read_settings
 from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
@@ -86,6 +86,7 @@ def check(task: TaskFunction | None, space: Space, search: Search) -> None:
     check_config = getattr(task, "check", None)
     for draw in space.variations():
         if check_config is not None:
+            check_objective(search, draw.config)
             check_config(draw.config)
     if "study" in space.parameters():
         raise BadInput("study", "several", "a search is one study", "write one name")

@@ -110,6 +110,14 @@ def _directions(direction: Any) -> tuple[str, ...]:
     return directions
 
 
+def check_objective(search: Search, config: DictConfig) -> None:
+    """Raises BadInput where an option or a range of a study would give its trials another objective."""
+    directions = _directions(_plain(config.hydra.sweeper.direction))
+    if directions != search.directions or _metrics(config, len(directions)) != search.metrics:
+        remedy = "write objective=[val_accuracy,val_loss] for several at once"
+        raise BadInput("objective", "several", "all trials of a search have the same", remedy)
+
+
 def _metrics(master: DictConfig, n_objectives: int) -> tuple[str, ...] | None:
     """What the values are called, where the app says so with a key ``objective``."""
     objective = _plain(OmegaConf.select(master, "objective"))

@@ -26,7 +26,7 @@ from optuna.distributions import (
     CategoricalChoiceType,
 )
 
-from sweeper.errors import BadInput, bad_override
+from sweeper.errors import BadInput, bad_option, bad_override
 from sweeper.search.parameter import Parameter, Suggest, parse, written
 
 
@@ -222,6 +222,8 @@ class Space:
             return self._loader.load_sweep_config(self._master, overrides)
         except (HydraException, OmegaConfBaseException) as error:
             raise bad_override(error, overrides, self._keys()) from error
+        except ValueError as error:
+            raise bad_option(error, overrides, self._loader.get_group_options) from error
 
     def _ranges(self, config: DictConfig) -> tuple[list[str], tuple[Parameter, ...]]:
         """The plain values and the parameters of a composition; the command line's sweeps come first."""

@@ -121,12 +121,11 @@ def _size_arguments(name: str, image_size: int) -> dict[str, Any]:
 def _inception_arguments(model: schema.Model) -> dict[str, Any]:
     """Without second classifiers, and with PyTorch's own initialisation, as torchvision announces it.
 
-    torchvision's weights want images that were normalised to -1 … 1: with them, the network does that itself.
+    torchvision's weights want images that were normalised to -1 … 1: the network does that itself.
     """
     if model.name not in ("googlenet", "inception_v3"):
         return {}
-    by_name = model.weights is not None and not is_path(model.weights)
-    return {"aux_logits": False, "init_weights": False, "transform_input": by_name}
+    return {"aux_logits": False, "init_weights": False, "transform_input": True}
 
 
 def _take_out_classifier(network: nn.Module) -> tuple[str, int]:

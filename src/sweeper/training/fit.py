@@ -108,8 +108,6 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
     model = build_model(run, data)
     forward = cast(nn.Module, torch.compile(model)) if settings.compile else model
     stages = freeze.plan(run.freezing, model, by_stage=run.optimizer.stage_lr_decay != 1)
-    if run.model.weights is None and any(stage.first_epoch != 1 for stage in stages):
-        log.warning("freezing=%s freezes random weights: model.weights is null", run.freezing.name)
     optimizer = build_optimizer(run.optimizer, stages)
     monitor = settings.early_stopping.monitor
     schedule = build_scheduler(run.scheduler, optimizer, settings.epochs, monitor)
@@ -166,10 +164,14 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
 
 
 def build_model(run: schema.Run, data: Data) -> nn.Module:
-    """A new network on the data's device, its body with the weights that ``model.weights`` names."""
+    """A new network on the data's device, its body with the weights that ``model.weights`` names.
+
+    ``freezing=none`` is training from scratch: it begins with random weights whatever the others begin with.
+    """
     side = data.train_x.shape[-1]
     model = build(run.model, data.channels, side, len(data.classes))
-    weights.load(model, run.model, side)
+    if run.freezing.name != "none":
+        weights.load(model, run.model, side)
     # On a CPU, pooling is up to ten times as fast with the channels last.
     return model.to(data.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -321,5 +323,7 @@ class _Best:
         return self.settings.patience is not None and self._n_waited >= self.settings.patience
 
     def restore(self, model: nn.Module) -> nn.Module:
-        model.load_state_dict(self._weights)
+        # Not load_state_dict: some networks (MNASNet) want a version there, which is no tensor.
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(self._weights[name])
         return model

@@ -87,7 +87,9 @@ def statistics(normalization: Any, pixels: NDArray[np.uint8]) -> tuple[list[floa
     if normalization == "imagenet":
         mean, std = list(IMAGENET_MEAN), list(IMAGENET_STD)
     elif isinstance(normalization, Mapping) and set(normalization) == {"mean", "std"}:
-        mean, std = list(normalization["mean"]), list(normalization["std"])
+        mean, std = normalization["mean"], normalization["std"]
+        if not isinstance(mean, list) or not isinstance(std, list):
+            raise _bad_normalization(normalization, "mean and std must be lists")
         if not all(isinstance(number, int | float) for number in [*mean, *std]):
             raise _bad_normalization(normalization, "mean and std must be numbers")
     else:
@@ -96,8 +98,9 @@ def statistics(normalization: Any, pixels: NDArray[np.uint8]) -> tuple[list[floa
         raise _bad_normalization(normalization, f"it has {len(mean)} means, but {len(std)} deviations")
     if len(mean) not in (n_channels, 3):
         raise _bad_normalization(normalization, f"it has {len(mean)} channels, the images have {n_channels}")
-    if min(std) <= 0:
-        raise _bad_normalization(normalization, "the standard deviations must be greater than 0")
+    if not all(0 <= number <= 1 for number in mean) or min(std) <= 0:
+        reason = "means must be 0 … 1 and deviations above 0, as for pixel values in 0 … 1"
+        raise _bad_normalization(normalization, reason)
     return mean, std
 
 

@@ -41,9 +41,10 @@ def _bce_with_logits(
     settings: schema.Loss, labels: Tensor, n_classes: int, device: torch.device
 ) -> nn.BCEWithLogitsLoss:
     n_with = labels.sum(0)
-    return nn.BCEWithLogitsLoss(
-        pos_weight=_weights(settings.pos_weight, (len(labels) - n_with) / n_with, device)
-    )
+    n_without = len(labels) - n_with
+    # A label that all images have would weigh nothing, and never be learnt.
+    balanced = torch.where(n_without > 0, n_without / n_with, 1.0)
+    return nn.BCEWithLogitsLoss(pos_weight=_weights(settings.pos_weight, balanced, device))
 
 
 def _weights(setting: Any, balanced: Tensor | None, device: torch.device) -> Tensor | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.training.collection import Images
@@ -13,12 +15,23 @@ from sweeper.training.decode import scale
 
 def read(dataset: schema.Dataset) -> Images:
     """Grey images of 8 × 8 pixels, or of ``dataset.image_size``."""
+    table = _table()
+    pixels = np.rint(table[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    classes = tuple(str(digit) for digit in range(10))
+    return Images(scale(pixels, dataset.image_size), table[:, -1].astype(np.int64), classes)
+
+
+def _table() -> NDArray[np.float64]:
+    """A row for each image: 64 pixels of 0 … 16, and the digit."""
+    found = find_spec("sklearn")
+    folder = found.submodule_search_locations[0] if found and found.submodule_search_locations else ""
+    file = Path(folder, "datasets", "data", "digits.csv.gz")
+    if file.exists():  # as load_digits reads it, without the second that every process needs to import it
+        return np.loadtxt(file, delimiter=",")
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    classes = tuple(str(name) for name in digits.target_names)
-    return Images(scale(pixels, dataset.image_size), digits.target.astype(np.int64), classes)
+    return np.column_stack([digits.data, digits.target])
 
 
 def files(dataset: schema.Dataset) -> list[Path]:
