@@ -18,12 +18,22 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from sweeper.search.lock import locked
+from sweeper.lock import locked
 from sweeper.search.space import Space
 
 MakeSpace = Callable[..., Space]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where this session, and the processes that it starts, decode to: never the user's own cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEPER_CACHE", str(folder))
+        patch.delenv("SWEEPER_CACHE_GB", raising=False)
+        yield folder
 
 
 @pytest.fixture(scope="session")

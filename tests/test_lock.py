@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sweeper.search.lock import LifeSign, is_alive, locked
+from sweeper.lock import LifeSign, is_alive, locked
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
@@ -27,7 +27,7 @@ def end(process: subprocess.Popen[str]) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from sweeper.search.lock import locked
+from sweeper.lock import locked
 with locked(Path(sys.argv[1])):
     print("ready", flush=True)
     input()
@@ -36,7 +36,7 @@ with locked(Path(sys.argv[1])):
 TAKE = """
 import sys
 from pathlib import Path
-from sweeper.search.lock import locked
+from sweeper.lock import locked
 print("ready", flush=True)
 with locked(Path(sys.argv[1])):
     Path(sys.argv[2]).write_text("taken")
@@ -65,7 +65,7 @@ def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
 FORK_INSIDE = """
 import os, sys
 from pathlib import Path
-from sweeper.search.lock import locked
+from sweeper.lock import locked
 read, write = os.pipe()
 with locked(Path(sys.argv[1])):
     child = os.fork()
@@ -91,7 +91,7 @@ def test_a_child_does_not_inherit_the_lock(tmp_path: Path) -> None:
 LIVE = """
 import sys
 from pathlib import Path
-from sweeper.search.lock import LifeSign
+from sweeper.lock import LifeSign
 sign = LifeSign(Path(sys.argv[1]), "worker")
 print("ready", flush=True)
 input()
@@ -101,7 +101,7 @@ sign.end()
 LIVE_WITH_CHILD = """
 import os, sys
 from pathlib import Path
-from sweeper.search.lock import LifeSign
+from sweeper.lock import LifeSign
 sign = LifeSign(Path(sys.argv[1]), "worker")
 read, write = os.pipe()
 child = os.fork()
@@ -148,7 +148,7 @@ def test_a_name_can_be_used_again(tmp_path: Path) -> None:
     worker.kill()
     worker.communicate()
     sign = LifeSign(tmp_path, "worker")
-    ask = "import sys; from pathlib import Path; from sweeper.search.lock import is_alive; "
+    ask = "import sys; from pathlib import Path; from sweeper.lock import is_alive; "
     ask += "print(is_alive(Path(sys.argv[1]), 'worker'))"
     done = subprocess.run([sys.executable, "-c", ask, tmp_path], capture_output=True, text=True, check=True)
     sign.end()

@@ -113,7 +113,7 @@ def test_processes_lose_nothing_of_each_other(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from sweeper.search.lock import locked
+from sweeper.lock import locked
 with locked(Path(sys.argv[1] + ".flock")):
     with open(sys.argv[1], "ab") as file:
         file.write(b'{"half a li')

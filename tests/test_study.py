@@ -119,7 +119,7 @@ def worker(make_search: MakeSearch) -> Iterator[Worker]:
 DIE = """
 import sys
 from pathlib import Path
-from sweeper.search.lock import LifeSign
+from sweeper.lock import LifeSign
 LifeSign(Path(sys.argv[1]), "dead")
 """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sweeper.errors import BadInput, bad_option, bad_override
 
-VERBS = ("describe", "best", "reproduce", "dashboard")
+VERBS = ("describe", "best", "reproduce", "dashboard", "cache")
 
 
 def main() -> None:
@@ -47,6 +47,11 @@ def run_verb(arguments: list[str]) -> int:
         from sweeper.results.reproduce import reproduce
 
         return reproduce(options.study, options.trial)
+    if options.verb == "cache":
+        from sweeper.results import cache
+
+        cache.clear() if options.clear else cache.show()
+        return 0
     from sweeper.results import dashboard
 
     dashboard.serve(options.port, options.storage)
@@ -68,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     dashboard = verbs.add_parser("dashboard", help="browse all studies in optuna-dashboard")
     dashboard.add_argument("--port", type=int, default=8080)
     dashboard.add_argument("--storage", metavar="URL", help="default: the journal under outputs/")
+    cache = verbs.add_parser("cache", help="list the decoded images and features that are kept on disk")
+    cache.add_argument("--clear", action="store_true", help="remove them all")
     return parser
 
 

@@ -140,7 +140,7 @@ def _find(dataset: schema.Dataset, cwd: Path) -> Found:
 
     everything = images.read(dataset)
     train, val, test = images.split(everything, dataset)
-    mean, _ = images.statistics(dataset.normalization, everything.pixels[train])
+    mean, _ = images.statistics(dataset.normalization, everything.pixels, train)
     return Found(
         name=dataset.name,
         n_train=len(train),

@@ -142,6 +142,8 @@ class Training:
     tf32: bool = False
     """On a GPU: products of float32 in TF32, those of augmentation too."""
     feature_views: int = 0
+    """Where frozen stages see augmented images: so many variations of each are kept, and each epoch takes one
+    of them. An approximation, as these are all that the network ever sees; 0 augments anew always."""
     n_threads: int | None = None
     """CPU threads; null takes the worker's share of the cores. Sums depend on it in their last bit."""
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
@@ -303,6 +305,7 @@ LIMITS: dict[str, Limit] = {
     "training.epochs": _at_least(1, "training.epochs=20"),
     "training.batch_size": _at_least(1, "training.batch_size=32"),
     "training.precision": _one_of("auto", "float32", "bfloat16"),
+    "training.feature_views": _at_least(0, "training.feature_views=8"),
     "training.n_threads": _at_least(1, "training.n_threads=1"),
     "training.early_stopping.monitor": _one_of(
         "val_loss", "val_accuracy", "val_mean_average_precision", "val_f1"
@@ -310,9 +313,6 @@ LIMITS: dict[str, Limit] = {
     "training.early_stopping.patience": _at_least(1, "training.early_stopping.patience=5"),
     "training.early_stopping.min_delta": _at_least(0, "training.early_stopping.min_delta=0"),
 }
-
-NOT_YET: dict[str, object] = {"training.feature_views": 0}
-"""Keys whose names are settled but which nothing reads yet: any other value is refused, never ignored."""
 
 
 def validate(run: Run) -> None:
@@ -325,9 +325,6 @@ def validate(run: Run) -> None:
         limit = LIMITS.get(key)
         if value is not None and limit is not None and not limit.holds(value):
             raise BadInput(key, value, limit.reason, limit.remedy)
-        if key in NOT_YET and value != NOT_YET[key]:
-            default = "null" if NOT_YET[key] is None else NOT_YET[key]
-            raise BadInput(key, value, "is not supported by this version", f"leave it at {key}={default}")
     objectives(run.objective)
     _check_needs(run)
     _check_has_effect(run.loss)

@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBSto
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from sweeper.errors import BadInput
-from sweeper.search.lock import locked
+from sweeper.lock import locked
 
 
 class JournalBackend(BaseJournalBackend):

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any, TypeGuard
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from sweeper import schema
 from sweeper.errors import BadInput
@@ -45,6 +45,9 @@ class Backbone(nn.Module):
 def expand(images: Tensor) -> Tensor:
     """Gray images (n, 1, side, side) as ones with three equal channels; others as they are."""
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+fx.wrap("expand")  # a tracer of the network must not look at the number of channels
 
 
 def build_backbone(model: schema.Model, image_size: int, n_classes: int) -> Backbone:

@@ -1,4 +1,4 @@
-"""What every reader gives: images in memory, their labels, and the part that each belongs to."""
+"""What every reader gives: images, their labels, and the part that each belongs to."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ Parts = NDArray[np.int8]
 
 @dataclass(frozen=True)
 class Images:
-    """A dataset in memory.
+    """A dataset, in memory or mapped from the cache's folder.
 
-    ``pixels`` is uint8 (n, height, width, channels) and square. ``labels`` is int64 (n,) into ``classes``,
-    or, where an image may have several, uint8 (n, n_labels): 1 where it has the label in ``classes``.
+    ``pixels`` is uint8 (n, height, width, channels) and square, and not to be written to.
+    ``labels`` is int64 (n,) into ``classes``, or, where an image may have several, uint8 (n, n_labels): 1
+    where it has the label in ``classes``.
     ``part`` is int8 (n,): 0 train, 1 val, 2 test where the data says so, -1 where it is to be split.
     """
 

@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sweeper import schema
 from sweeper.training import images
 
+COPIED_BYTES = 64 * 10**6
+"""Of all images: with fewer, each part is a tensor of its own; with more, it says which rows are its own."""
+GATHERED_AT_ONCE = 256
+
+
+class Rows:
+    """Some of the images of a tensor, read only when they are asked for; they may be on disk."""
+
+    def __init__(self, images: Tensor, chosen: Tensor) -> None:
+        self._images, self._chosen = images, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, some: slice) -> Tensor:
+        return self._images.index_select(0, self._chosen[some])
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the tensor they would be."""
+        return torch.Size((len(self), *self._images.shape[1:]))
+
+    @property
+    def device(self) -> torch.device:
+        return self._images.device
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """As of a tensor, along the first dimension."""
+        if dim != 0:
+            raise ValueError("rows are selected along dimension 0")
+        return self._images.index_select(0, self._chosen.index_select(0, index))
+
+
+Pixels = Tensor | Rows
+
 
 @dataclass(frozen=True)
 class Data:
-    """Everything that training reads, in memory.
+    """Everything that training reads, in memory or mapped from the cache's folder.
 
     Images are uint8 (n, channels, height, width); labels int64 (n,), or float32 (n, n_labels) of 0 and 1
     where an image may have several. ``mean`` and ``std`` are float32 (channels,) for pixel values in 0 … 1;
@@ -22,11 +61,11 @@ class Data:
     tensors: nobody writes to them.
     """
 
-    train_x: Tensor
+    train_x: Pixels
     train_y: Tensor
-    val_x: Tensor
+    val_x: Pixels
     val_y: Tensor
-    test_x: Tensor
+    test_x: Pixels
     test_y: Tensor
     mean: Tensor
     std: Tensor
@@ -34,6 +73,8 @@ class Data:
     fingerprint: str
     allow_hflip: bool = False
     allow_vflip: bool = False
+    split: str = ""
+    """Tells this division into parts from others of the same images."""
 
     @property
     def device(self) -> torch.device:
@@ -50,7 +91,7 @@ class Data:
         """How many a network sees, after normalising."""
         return len(self.mean)
 
-    def part(self, name: str) -> tuple[Tensor, Tensor]:
+    def part(self, name: str) -> tuple[Pixels, Tensor]:
         """Images and labels of ``train``, ``val`` or ``test``."""
         parts = {
             "train": (self.train_x, self.train_y),
@@ -83,13 +124,17 @@ def load(dataset: schema.Dataset, device: torch.device) -> Data:
 def _load(dataset: schema.Dataset, device: torch.device) -> Data:
     everything = images.read(dataset)
     train, val, test = images.split(everything, dataset)
-    mean, std = images.statistics(dataset.normalization, everything.pixels[train])
+    mean, std = images.statistics(dataset.normalization, everything.pixels, train)
     labels = everything.labels.astype(np.float32) if everything.multi_label else everything.labels
-    place = _place(dataset.on_device, everything.pixels.nbytes, device)
+    home = place(dataset.on_device, everything.pixels.nbytes, device)
 
-    def part(indices: images.Indices) -> tuple[Tensor, Tensor]:
-        pixels = torch.from_numpy(everything.pixels[indices]).permute(0, 3, 1, 2).contiguous()
-        return pixels.to(place), torch.from_numpy(labels[indices]).to(place)
+    # Image files are decoded into this order: then nothing is copied.
+    pixels = tensor(np.ascontiguousarray(everything.pixels.transpose(0, 3, 1, 2)))
+
+    def part(indices: images.Indices) -> tuple[Pixels, Tensor]:
+        rows = Rows(pixels, torch.from_numpy(indices))
+        stays = home.type == "cpu" and everything.pixels.nbytes >= COPIED_BYTES
+        return rows if stays else _gather(rows, home), torch.from_numpy(labels[indices]).to(home)
 
     return Data(
         *part(train),
@@ -101,10 +146,27 @@ def _load(dataset: schema.Dataset, device: torch.device) -> Data:
         fingerprint=images.fingerprint(everything),
         allow_hflip=dataset.allow_hflip,
         allow_vflip=dataset.allow_vflip,
+        split=blake2b(b" ".join(i.tobytes() for i in (train, val, test)), digest_size=8).hexdigest(),
     )
 
 
-def _place(on_device: str, n_bytes: int, device: torch.device) -> torch.device:
+def tensor(array: NDArray[Any]) -> Tensor:
+    """The array as a tensor that shares its memory. A mapped one must not be written to: it would crash."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _gather(rows: Rows, home: torch.device) -> Tensor:
+    """In pieces: what goes to a GPU need not fit into memory before."""
+    gathered = torch.empty(rows.shape, dtype=torch.uint8, device=home)
+    for start in range(0, len(rows), GATHERED_AT_ONCE):
+        gathered[start : start + GATHERED_AT_ONCE] = rows[start : start + GATHERED_AT_ONCE]
+    return gathered
+
+
+def place(on_device: str, n_bytes: int, device: torch.device) -> torch.device:
+    """Where to keep so many bytes that are trained on: on the device if asked, or if they fit there well."""
     if device.type != "cuda" or on_device.lower() == "false":
         return torch.device("cpu")
     if on_device.lower() == "true":

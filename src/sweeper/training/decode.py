@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from sweeper import schema
 from sweeper.errors import BadInput
+from sweeper.training import cache
 from sweeper.training.collection import Indices
 
 log = logging.getLogger(__name__)
 
+VERSION = 1
+"""To be raised by whoever makes other pixels of the same file."""
 DEFAULT_SIZE = 64
+MANY = 2000
+"""Files that take long enough for a progress bar."""
+UNREADABLE = "unreadable"
 SCALED_AT_ONCE = 1024
 """By one thread: a small image takes less time than handing it over."""
 
@@ -30,14 +40,47 @@ class UnknownRangeError(Exception):
 def read_files(files: Sequence[Path], dataset: schema.Dataset) -> tuple[NDArray[np.uint8], Indices]:
     """Pixels (n, size, size, 3) of the files that can be read, and the positions (n,) of these.
 
+    Decoded once per machine, and mapped from the cache's folder where that has room. In memory they lie
+    channel by channel, as torch wants them.
+
     Raises:
         BadInput: naming files that cannot be read, unless ``dataset.skip_unreadable``.
     """
-    pixels, errors = _decode(files, dataset.image_size or DEFAULT_SIZE)
-    if not errors:
-        return pixels, np.arange(len(files))
-    _judge_unreadable(dataset, errors)
-    return np.delete(pixels, list(errors), axis=0), np.delete(np.arange(len(files)), list(errors))
+    size = dataset.image_size or DEFAULT_SIZE
+    shape, notes = (len(files), 3, size, size), dict[str, str]()
+
+    def fill(pixels: NDArray[np.uint8]) -> None:
+        errors = _decode(files, pixels)
+        if errors and not dataset.skip_unreadable:
+            raise _unreadable(dataset, errors)
+        notes[UNREADABLE] = json.dumps(errors)
+
+    def unreadable() -> str:
+        if UNREADABLE not in notes:  # mapped, and cleared by somebody since then
+            fill(np.empty(shape, dtype=np.uint8))
+        return notes[UNREADABLE]
+
+    about = f"{len(files)} images of {dataset.path} at {size} × {size}"
+    pixels = cache.array("images", _key(files, size), shape, np.uint8, fill, about, notes)
+    if pixels is None:
+        pixels = np.empty(shape, dtype=np.uint8)
+        fill(pixels)
+    errors = json.loads(cache.remembered(pixels, UNREADABLE, unreadable))
+    if errors and not dataset.skip_unreadable:  # decoded by somebody who went on without
+        raise _unreadable(dataset, errors)
+    if errors:
+        log.warning("%s, skipped: %s", *_told(errors))
+    readable = np.delete(np.arange(len(files)), [int(position) for position in errors])
+    return pixels[: len(readable)].transpose(0, 2, 3, 1), readable
+
+
+def size_and_time(file: Path) -> str:
+    """What changes when a file does."""
+    try:
+        found = file.stat()
+    except (OSError, ValueError):  # reading it will say what is wrong
+        return "missing"
+    return f"{found.st_size}\0{found.st_mtime_ns}"
 
 
 def check_every_class_is_left(
@@ -69,34 +112,57 @@ def scale(pixels: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
     return scaled
 
 
-def _judge_unreadable(dataset: schema.Dataset, errors: dict[int, str]) -> None:
+def _key(files: Sequence[Path], size: int) -> str:
+    """All that the pixels depend on."""
+    version = f"{VERSION}\0{PIL.__version__}\0{size}"
+    return "\0".join([version, *(f"{file.absolute()}\0{size_and_time(file)}" for file in files)])
+
+
+def _unreadable(dataset: schema.Dataset, errors: Mapping[Any, str]) -> BadInput:
+    count, names = _told(errors)
+    remedy = "write dataset.skip_unreadable=true to go on without"
+    return BadInput("dataset.path", dataset.path, f"{count}: {names}", remedy)
+
+
+def _told(errors: Mapping[Any, str]) -> tuple[str, str]:
     names = "; ".join(list(errors.values())[:5]) + ("; ..." if len(errors) > 5 else "")
-    count = (
-        "1 file is no readable image" if len(errors) == 1 else f"{len(errors)} files are no readable images"
-    )
-    if not dataset.skip_unreadable:
-        remedy = "write dataset.skip_unreadable=true to go on without"
-        raise BadInput("dataset.path", dataset.path, f"{count}: {names}", remedy)
-    log.warning("%s, skipped: %s", count, names)
+    if len(errors) == 1:
+        return "1 file is no readable image", names
+    return f"{len(errors)} files are no readable images", names
 
 
-def _decode(files: Sequence[Path], size: int) -> tuple[NDArray[np.uint8], dict[int, str]]:
-    """Pixels (n, size, size, 3), and for the position of each file that cannot be read its name and why."""
-    pixels = np.zeros((len(files), size, size, 3), dtype=np.uint8)
+def _decode(files: Sequence[Path], pixels: NDArray[np.uint8]) -> dict[int, str]:
+    """Write what can be read to the front of ``pixels`` (n, 3, size, size), in order.
+
+    Gives, for the position of each file that cannot be read, its name and why.
+    """
     errors: dict[int, str] = {}
 
     def decode(i: int) -> None:
         try:
             with Image.open(files[i]) as image:
-                pixels[i] = _square(image, size)
+                pixels[i] = _square(image, pixels.shape[-1]).transpose(2, 0, 1)
         except UnknownRangeError as error:
             errors[i] = f"{files[i]} ({error})"
         except Exception as error:  # Pillow's decoders raise nearly everything on a damaged file
             errors[i] = f"{files[i]} ({type(error).__name__})"
 
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
-        list(threads.map(decode, range(len(files))))
-    return pixels, dict(sorted(errors.items()))
+        for _ in _shown(threads.map(decode, range(len(files))), len(files)):
+            pass
+    for target, source in enumerate(i for i in range(len(files)) if errors and i not in errors):
+        pixels[target] = pixels[source]
+    return dict(sorted(errors.items()))
+
+
+def _shown(done: Iterable[None], n: int) -> Iterable[None]:
+    """With a progress bar, where it takes long and somebody can see it."""
+    if n < MANY or not sys.stderr.isatty():
+        return done
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(done, "decoding", total=n, console=Console(stderr=True))
 
 
 def _square(image: Image.Image, size: int) -> NDArray[np.uint8]:

@@ -6,9 +6,9 @@ import logging
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import inf, isfinite
 from time import perf_counter
 from typing import cast
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training import freeze, weights
-from sweeper.training.augment import Augment
-from sweeper.training.data import Data
+from sweeper.training import features, freeze, weights
+from sweeper.training.augment import Augment, Variations
+from sweeper.training.data import Data, Pixels, Rows, place
+from sweeper.training.freeze import Stage
 from sweeper.training.loss import build_loss
 from sweeper.training.metric import measure
 from sweeper.training.model import build
@@ -114,23 +115,29 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
     loss_of = build_loss(run.loss, data.train_y, len(data.classes), device)
     augment = Augment(run.augmentation, data)
     autocast = _autocast(device, settings.precision)
+    whole = source = _images(data, augment, forward)
+    sees_the_same = not augment.varies or settings.feature_views > 0
+    may_share = run.model.weights is not None and sees_the_same and not settings.compile
     batches = _batches(len(data.train_y), settings.batch_size)
     best, history = _Best(settings.early_stopping, model), list[Epoch]()
 
     for number in range(1, settings.epochs + 1):
         started, lr = perf_counter(), lr_of(optimizer)
+        if may_share and (n := features.n_frozen(stages, number)) != source.n_frozen:
+            source = _features(run, data, augment, model, stages, n) or replace(whole, n_frozen=n)
         freeze.begin_epoch(model, stages, number)
         order = torch.randperm(len(data.train_y), generator=generator).to(data.train_y.device)
         # Drawn at once, which is cheaper than in every step, and on the CPU: the same on every device.
         variations = augment.draw(len(order), generator).to(device)
+        train = source.draw(generator)
         losses, predictions = [], []
         for start, stop in batches:
             chosen = order[start:stop]
-            images = data.train_x.index_select(0, chosen).to(device, non_blocking=True)
+            inputs = train.index_select(0, chosen.to(train.device)).to(device, non_blocking=True)
             labels = data.train_y.index_select(0, chosen).to(device, non_blocking=True)
-            images = augment.apply(images, variations[start:stop])
+            inputs = source.prepare(inputs, variations[start:stop])
             with autocast():
-                logits = forward(images)
+                logits = source.network(inputs)
             loss = loss_of(logits.float(), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -141,7 +148,7 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
         # The epoch's first and only wait for the device.
         train_loss, train_accuracy = _summarise(losses, predictions, data.train_y[order], batches)
         trained = perf_counter()
-        measured = evaluate(forward, data, "val", precision=settings.precision)
+        measured = source.evaluate(data, autocast)
         epoch = Epoch(
             epoch=number,
             train_loss=train_loss,
@@ -178,20 +185,110 @@ def build_model(run: schema.Run, data: Data) -> nn.Module:
 
 def evaluate(model: nn.Module, data: Data, part: str = "test", precision: str = "auto") -> dict[str, float]:
     """What ``metric.measure`` says of the part ``train``, ``val`` or ``test``; nothing where it is empty."""
-    images, labels = data.part(part)
+    inputs, labels = data.part(part)
+    normalize = Augment(schema.Augmentation(), data).normalize
+    return _evaluate(model, inputs, labels, normalize, data, _autocast(data.device, precision))
+
+
+def _evaluate(
+    network: nn.Module,
+    inputs: Pixels,
+    labels: Tensor,
+    prepare: Callable[[Tensor], Tensor],
+    data: Data,
+    autocast: Callable[[], torch.autocast],
+) -> dict[str, float]:
     if len(labels) == 0:
         return {}
-    device = data.device
-    normalize, autocast = Augment(schema.Augmentation(), data).normalize, _autocast(device, precision)
-    batch_size = max(1, PIXELS_PER_VALIDATION_BATCH // (images.shape[-1] ** 2))
-    logits = []
-    model.eval()
+    batch_size, logits = _at_once(data), []
+    network.eval()
     with torch.inference_mode():
         for start in range(0, len(labels), batch_size):
-            batch = images[start : start + batch_size].to(device, non_blocking=True)
+            batch = inputs[start : start + batch_size].to(data.device, non_blocking=True)
             with autocast():
-                logits.append(model(normalize(batch)).float())
-        return measure(torch.cat(logits), labels.to(device))
+                logits.append(network(prepare(batch)).float())
+        return measure(torch.cat(logits), labels.to(data.device))
+
+
+def _at_once(data: Data) -> int:
+    """How many images go through a network together where nothing is learnt."""
+    return max(1, PIXELS_PER_VALIDATION_BATCH // data.train_x.shape[-1] ** 2)
+
+
+# --------------------------------------------------------------------------------- what the loop reads
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What an epoch reads and what it goes through: images and the whole network, or features and the rest.
+
+    ``n_frozen`` stages from the image on are frozen in the epochs that it is for. ``train`` holds ``n_views``
+    variations of all images, one after another.
+    """
+
+    train: Pixels
+    val: Pixels
+    network: nn.Module
+    prepare: Callable[[Tensor, Variations], Tensor]
+    n_frozen: int = 0
+    n_views: int = 1
+
+    def draw(self, generator: torch.Generator) -> Pixels:
+        """What an epoch trains on: of each image one of its views."""
+        if self.n_views == 1:
+            return self.train
+        assert isinstance(self.train, Tensor)
+        n = len(self.train) // self.n_views
+        views = torch.randint(self.n_views, (n,), generator=generator)
+        return Rows(self.train, (views * n + torch.arange(n)).to(self.train.device))
+
+    def evaluate(self, data: Data, autocast: Callable[[], torch.autocast]) -> dict[str, float]:
+        nothing = Variations()
+        return _evaluate(
+            self.network, self.val, data.val_y, lambda b: self.prepare(b, nothing), data, autocast
+        )
+
+
+def _images(data: Data, augment: Augment, network: nn.Module) -> _Source:
+    return _Source(data.train_x, data.val_x, network, augment.apply)
+
+
+def _features(
+    run: schema.Run, data: Data, augment: Augment, model: nn.Module, stages: Sequence[Stage], n_frozen: int
+) -> _Source | None:
+    """What the frozen stages make of the images, from the cache or into it; None where that cannot be."""
+    parts = features.cut(model, stages, n_frozen) if n_frozen else None
+    if parts is None:
+        return None
+    frozen = parts.frozen.eval()
+    statistics = data.mean.tolist(), data.std.tolist()
+    machine = run.training.precision, run.training.n_threads, str(data.device), _at_once(data)
+    key = features.digest(frozen, data.fingerprint, data.split, statistics, machine)
+    about = f"{run.model.name}, {run.dataset.name}, behind {stages[n_frozen - 1].name}"
+
+    def compute(pixels: Pixels, n_views: int, variations: Variations, name: str) -> Tensor | None:
+        def batch(start: int, stop: int) -> Tensor:
+            rows = torch.arange(start, stop) % len(pixels)
+            some = pixels.index_select(0, rows.to(pixels.device)).to(data.device, non_blocking=True)
+            return augment.apply(some, variations[start:stop])
+
+        n = len(pixels) * n_views
+        with _autocast(data.device, run.training.precision)():
+            return features.compute(frozen, n, batch, _at_once(data), f"{key} {name}", f"{about}, {name}")
+
+    n_views, views, name = 1, Variations(), "train"
+    if augment.varies:
+        n_views = run.training.feature_views
+        views = augment.draw(len(data.train_x) * n_views, torch.Generator().manual_seed(0)).to(data.device)
+        name = f"train, {n_views} views, {run.augmentation} {data.allow_hflip} {data.allow_vflip}"
+    train, val = compute(data.train_x, n_views, views, name), compute(data.val_x, 1, Variations(), "val")
+    if train is None or val is None:
+        return None
+    home = place(run.dataset.on_device, train.nbytes + val.nbytes, data.device)
+    # A copy: what is mapped belongs to all, and a layer may work in place.
+    return _Source(
+        train.to(home), val.to(home), parts.trained, lambda batch, _: batch.clone(), n_frozen, n_views
+    )
 
 
 # ----------------------------------------------------------------------------------------- the machine

@@ -6,9 +6,9 @@ module and stays light.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
+from sweeper.training import cache
 from sweeper.training.collection import Images, Indices
+from sweeper.training.decode import size_and_time
 from sweeper.training.readers import READERS
 from sweeper.training.split import split
 
@@ -33,7 +35,8 @@ __all__ = [
 ]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-COUNTED_AT_ONCE = 1024
+READ_AT_ONCE = 128
+"""Images: mapped ones may be more than fit into memory."""
 
 
 def read(dataset: schema.Dataset) -> Images:
@@ -47,11 +50,18 @@ def read(dataset: schema.Dataset) -> Images:
 
 def fingerprint(images: Images) -> str:
     """16 hexadecimal digits that change with any pixel, label or class name."""
-    digest = blake2b(digest_size=8)
-    digest.update(repr((images.pixels.shape, images.classes)).encode())
-    digest.update(np.ascontiguousarray(images.pixels).data)
-    digest.update(np.ascontiguousarray(images.labels).data)
-    return digest.hexdigest()
+    header, labels = repr((images.pixels.shape, images.classes)).encode(), images.labels.tobytes()
+
+    def of_everything() -> str:
+        digest = blake2b(digest_size=8)
+        digest.update(header)
+        for start in range(0, len(images.pixels), READ_AT_ONCE):
+            digest.update(np.ascontiguousarray(images.pixels[start : start + READ_AT_ONCE]).data)
+        digest.update(labels)
+        return digest.hexdigest()
+
+    name = f"fingerprint {_digest(header, labels)}"
+    return cache.remembered(images.pixels, name, of_everything)
 
 
 def stamp(dataset: schema.Dataset) -> str:
@@ -59,20 +69,18 @@ def stamp(dataset: schema.Dataset) -> str:
     digest = blake2b(digest_size=8)
     files = READERS[dataset.name].files(dataset)
     for file in files:
-        digest.update(f"{file}\0{_size_and_time(file)}\0".encode(errors="surrogateescape"))
+        digest.update(f"{file}\0{size_and_time(file)}\0".encode(errors="surrogateescape"))
     return digest.hexdigest() if files else ""
 
 
-def _size_and_time(file: Path) -> str:
-    try:
-        found = file.stat()
-    except (OSError, ValueError):  # reading it will say what is wrong
-        return "missing"
-    return f"{found.st_size}\0{found.st_mtime_ns}"
+def _digest(*parts: bytes) -> str:
+    return blake2b(b"".join(parts), digest_size=8).hexdigest()
 
 
-def statistics(normalization: Any, pixels: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, for pixel values in 0 … 1.
+def statistics(
+    normalization: Any, pixels: NDArray[np.uint8], chosen: Indices | None = None
+) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, for pixel values in 0 … 1, of all images or those chosen.
 
     Three of each for grey images mean that these are to be seen as RGB with three equal channels.
 
@@ -81,7 +89,10 @@ def statistics(normalization: Any, pixels: NDArray[np.uint8]) -> tuple[list[floa
     """
     n_channels = pixels.shape[-1]
     if normalization == "data":
-        return _measure(pixels)
+        chosen = np.arange(len(pixels)) if chosen is None else chosen
+        name = f"statistics {_digest(chosen.tobytes())}"
+        mean, std = json.loads(cache.remembered(pixels, name, lambda: json.dumps(_measure(pixels, chosen))))
+        return mean, std
     if normalization == "none":
         return [0.0] * n_channels, [1.0] * n_channels
     if normalization == "imagenet":
@@ -104,12 +115,11 @@ def statistics(normalization: Any, pixels: NDArray[np.uint8]) -> tuple[list[floa
     return mean, std
 
 
-def _measure(pixels: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
+def _measure(pixels: NDArray[np.uint8], chosen: Indices) -> tuple[list[float], list[float]]:
     # From the counts of the 256 values: exact, and without a float copy of the whole dataset.
     values = np.arange(256) / 255
     mean, std = [], []
-    for channel in range(pixels.shape[-1]):
-        counts = _counts(pixels[..., channel])
+    for counts in _counts(pixels, chosen):
         average = np.average(values, weights=counts)
         deviation = np.sqrt(np.average((values - average) ** 2, weights=counts))
         mean.append(float(average))
@@ -117,11 +127,16 @@ def _measure(pixels: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
     return mean, std
 
 
-def _counts(pixels: NDArray[np.uint8]) -> Indices:
-    """How often each of the 256 values occurs. In pieces, because bincount makes 8 bytes of each pixel."""
-    counts = np.zeros(256, dtype=np.int64)
-    for start in range(0, len(pixels), COUNTED_AT_ONCE):
-        counts += np.bincount(pixels[start : start + COUNTED_AT_ONCE].ravel(), minlength=256)
+def _counts(pixels: NDArray[np.uint8], chosen: Indices) -> Indices:
+    """How often each of the 256 values occurs in each channel: (channels, 256).
+
+    In pieces, because bincount makes 8 bytes of each pixel.
+    """
+    counts = np.zeros((pixels.shape[-1], 256), dtype=np.int64)
+    for start in range(0, len(chosen), READ_AT_ONCE):
+        some = pixels[chosen[start : start + READ_AT_ONCE]]
+        for channel, of_channel in enumerate(counts):
+            of_channel += np.bincount(some[..., channel].ravel(), minlength=256)
     return counts
 
 

@@ -1,0 +1,47 @@
+"""``python -m sweeper cache [--clear]``: what is kept on disk so that it need not be computed again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from sweeper.training import cache
+
+
+def show() -> None:
+    """Print a line for each entry, and how much there may be.
+
+    Raises:
+        BadInput: where ``$SWEEPER_CACHE_GB`` is no size.
+    """
+    most, entries = cache.limit(), cache.entries()
+    used = sum(entry.n_bytes for entry in entries)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    if not entries:
+        console.print(f"Nothing is kept in {cache.folder()} (at most {_size(most)}).")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("kind", "what", "size", "last used"):
+        table.add_column(name, justify="right" if name == "size" else "left", no_wrap=name != "what")
+    for entry in entries:
+        day = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+        table.add_row(entry.kind, entry.about, _size(entry.n_bytes), day)
+    console.print(table)
+    console.print(f"{_size(used)} of at most {_size(most)} in {cache.folder()}")
+    console.print(f"Remove it: {cache.CLEAR}")
+
+
+def clear() -> None:
+    """Remove everything, and print how much room that made."""
+    n, freed = len(cache.entries()), cache.clear()
+    if n:
+        what = "1 entry" if n == 1 else f"{n} entries"
+        print(f"{_size(freed)} freed: {what} in {cache.folder()}")
+    else:
+        print(f"Nothing is kept in {cache.folder()}.")
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / cache.GB:,.1f} GB" if n_bytes >= cache.GB else f"{n_bytes / 10**6:,.1f} MB"

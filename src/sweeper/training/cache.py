@@ -1,0 +1,265 @@
+"""Arrays on disk that every process of this machine shares: built once, then mapped into memory.
+
+An entry is ``<kind>/<digest of its key>.npy`` with a small json beside it. Whoever builds it holds its lock,
+writes into a ``.part`` and renames that last: what is there under its name is whole. Locks stay when entries
+go, because another process may be waiting for one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import DTypeLike, NDArray
+
+from sweeper.errors import BadInput
+from sweeper.lock import locked
+
+log = logging.getLogger(__name__)
+
+GB = 10**9
+DEFAULT_GB = 20
+LEFT_FREE = 0.05
+"""Of the disk, whatever the limit says."""
+CLEAR = "python -m sweeper cache --clear"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One array on disk; ``used`` is in seconds since 1970."""
+
+    kind: str
+    about: str
+    n_bytes: int
+    used: float
+    path: Path
+
+
+class _NoRoomError(Exception):
+    """Why an array cannot be put on disk."""
+
+
+# -------------------------------------------------------------------------------------- what others call
+
+
+def array(
+    kind: str,
+    key: str,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    fill: Callable[[NDArray[Any]], None],
+    about: str,
+    notes: Mapping[str, str] | None = None,
+) -> NDArray[Any] | None:
+    """An array that every process of this machine shares, mapped read-only; ``fill`` writes it if it is not
+    there yet.
+
+    Processes that ask for it meanwhile wait. What ``fill`` raises passes through and leaves nothing.
+    Returns None, and logs why, where there is no room.
+
+    Args:
+        key: says everything that the values depend on.
+        about: tells a person what it is, in the list of ``python -m sweeper cache``.
+        notes: what ``remembered`` is to know of it; ``fill`` may write into it.
+    """
+    path = (
+        folder() / kind / f"{blake2b(key.encode(errors='surrogateescape'), digest_size=16).hexdigest()}.npy"
+    )
+    found = _open(path, shape, np.dtype(dtype))
+    if found is not None:
+        return found
+    try:
+        _check_writable(path.with_suffix(".lock"))
+        with locked(path.with_suffix(".lock")):
+            found = _open(path, shape, np.dtype(dtype))  # by whoever held the lock before
+            return found if found is not None else _build(path, shape, np.dtype(dtype), fill, about, notes)
+    except _NoRoomError as reason:
+        log.warning("%s: not kept on disk: %s", about, reason)
+        return None
+
+
+def remembered(array: NDArray[Any], name: str, compute: Callable[[], str]) -> str:
+    """What ``compute`` gives: kept beside the entry that ``array`` is mapped from, if it is from one.
+
+    Views of one entry share what is kept: the name must tell them apart.
+    """
+    notes = Path(getattr(array, "filename", None) or "none").with_suffix(".json")
+    known = _read(notes) if folder() in notes.parents else {}
+    if not known:  # of no entry, or of one that is being filled or was removed
+        return compute()
+    if name in known:
+        return str(known[name])
+    value = compute()
+    with suppress(OSError), locked(notes.with_suffix(".lock")):
+        if now := _read(notes):
+            _write(notes, {**now, name: value})
+    return value
+
+
+def folder() -> Path:
+    """``$SWEEPER_CACHE``, or ``sweeper`` where the user keeps caches."""
+    if chosen := os.environ.get("SWEEPER_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "sweeper"
+
+
+def limit() -> int:
+    """How many bytes all entries may take: ``$SWEEPER_CACHE_GB``, or less where the disk would become full.
+
+    Raises:
+        BadInput: where ``$SWEEPER_CACHE_GB`` is no size.
+    """
+    there = next(path for path in (folder(), *folder().parents) if path.is_dir())
+    disk = shutil.disk_usage(there)
+    return max(0, min(_chosen_limit(), size() + disk.free - int(LEFT_FREE * disk.total)))
+
+
+def size() -> int:
+    """How many bytes all entries take."""
+    return sum(entry.n_bytes for entry in entries())
+
+
+def entries() -> list[Entry]:
+    """All arrays, the last used first, and what killed builders left of theirs."""
+    return sorted(_entries(), key=lambda entry: entry.used, reverse=True)
+
+
+def clear() -> int:
+    """Remove all entries; gives the bytes that they took. Who has one mapped keeps it until the end."""
+    freed = 0
+    for entry in entries():
+        entry.path.with_suffix(".json").unlink(missing_ok=True)
+        entry.path.unlink(missing_ok=True)
+        freed += entry.n_bytes
+    for notes in folder().glob("*/*.json*"):  # of arrays that were cleared while they were built
+        notes.unlink(missing_ok=True)
+    return freed
+
+
+# ------------------------------------------------------------------------------------------ one entry
+
+
+def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any] | None:
+    """The entry, if it is there and as it must be; it then counts as used now."""
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # absent, cut off, or something else
+        return None
+    if found.shape != shape or found.dtype != dtype or not _read(path.with_suffix(".json")):
+        return None
+    with suppress(OSError):  # of another user, or removed just now
+        os.utime(path)
+    return found  # type: ignore[no-any-return]
+
+
+def _build(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    fill: Callable[[NDArray[Any]], None],
+    about: str,
+    notes: Mapping[str, str] | None,
+) -> NDArray[Any]:
+    part = path.with_suffix(".part")
+    path.unlink(missing_ok=True)  # damaged, or it would have been opened
+    values = _reserve(part, shape, dtype)
+    try:
+        fill(values)
+        values.flush()
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    with suppress(OSError):  # somebody may have cleared it meanwhile; what is mapped stays good
+        _write(path.with_suffix(".json"), {"about": about, "created": time.time(), **(notes or {})})
+        part.replace(path)
+    found = _open(path, shape, dtype)
+    values.flags.writeable = False
+    return values if found is None else found
+
+
+def _reserve(part: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
+    """An array on disk whose place is taken for good: writing to a mapping of a full disk would kill us."""
+    n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    part.unlink(missing_ok=True)
+    try:
+        with locked(folder() / "room.lock"):  # or two builders would take the same room
+            _check_room(n_bytes)
+            values = open_memmap(part, mode="w+", dtype=dtype, shape=shape)
+            if hasattr(os, "posix_fallocate"):  # macOS has none
+                with part.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise _NoRoomError(f"{folder()}: {error.strerror}") from error
+    return values
+
+
+# ---------------------------------------------------------------------------------------- the folder
+
+
+def _entries() -> Iterator[Entry]:
+    for path in folder().glob("*/*"):
+        if path.suffix not in (".npy", ".part"):
+            continue
+        with suppress(OSError):  # removed just now
+            found = path.stat()
+            about = (
+                _read(path.with_suffix(".json")).get("about", "?") if path.suffix == ".npy" else "unfinished"
+            )
+            yield Entry(path.parent.name, about, found.st_size, found.st_mtime, path)
+
+
+def _check_room(n_bytes: int) -> None:
+    used, most = size(), limit()
+    if used + n_bytes <= most:
+        return
+    what = "$SWEEPER_CACHE_GB" if most == _chosen_limit() else f"{LEFT_FREE:.0%} of the disk stay free"
+    raise _NoRoomError(
+        f"it takes {n_bytes / GB:.3g} GB, and {folder()} holds {used / GB:.3g} of at most {most / GB:.3g} GB "
+        f"({what}); {CLEAR} makes room, a higher $SWEEPER_CACHE_GB allows more"
+    )
+
+
+def _check_writable(lock: Path) -> None:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.open("ab").close()  # it may be another user's
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}; set $SWEEPER_CACHE to a folder of yours"
+        raise _NoRoomError(reason) from error
+
+
+def _chosen_limit() -> int:
+    text = os.environ.get("SWEEPER_CACHE_GB") or str(DEFAULT_GB)
+    try:
+        chosen = float(text)
+    except ValueError:
+        chosen = -1
+    if not 0 <= chosen < float("inf"):
+        raise BadInput("SWEEPER_CACHE_GB", text, "is no size", f"write a number of GB, such as {DEFAULT_GB}")
+    return int(chosen * GB)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        notes = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return notes if isinstance(notes, dict) else {}
+
+
+def _write(path: Path, notes: dict[str, Any]) -> None:
+    new = path.with_suffix(".json.new")
+    new.write_text(json.dumps(notes))
+    new.replace(path)

@@ -1,0 +1,133 @@
+"""What frozen stages make of the images: computed once, and shared by all trials of the machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from sweeper.training import cache
+from sweeper.training.data import tensor
+from sweeper.training.freeze import Stage
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Another number makes all features anew: count up when what they are computed with changes."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A network in two: what is frozen, and what trains; both use the network's own layers."""
+
+    frozen: fx.GraphModule
+    trained: fx.GraphModule
+
+
+def n_frozen(stages: Sequence[Stage], epoch: int) -> int:
+    """How many stages from the image on are frozen in an epoch, up to the first that trains."""
+    return next((i for i, stage in enumerate(stages) if stage.trains_in(epoch)), len(stages))
+
+
+def cut(model: nn.Module, stages: Sequence[Stage], n: int) -> Cut | None:
+    """The network behind its first n stages, and before; None where more than one tensor crosses there."""
+    leaves = [module for stage in stages for module in stage.modules]
+    try:
+        graph = _Tracer(leaves).trace(model)
+    except Exception as error:  # a network's code may be anything
+        log.info("frozen stages are not computed once: the network cannot be traced (%s)", error)
+        return None
+    frozen_modules = {id(module) for stage in stages[:n] for module in stage.modules}
+    before: set[fx.Node] = set()
+    for node in graph.nodes:
+        is_frozen = node.op != "call_module" or id(model.get_submodule(str(node.target))) in frozen_modules
+        if node.op != "output" and is_frozen and all(source in before for source in node.all_input_nodes):
+            before.add(node)
+    crossing = [node for node in before if any(user not in before for user in node.users)]
+    if len(crossing) != 1:
+        return None
+    return Cut(_part(model, graph, before, crossing[0]), _rest(model, graph, before, crossing[0]))
+
+
+class _Tracer(fx.Tracer):
+    """Looks into a network down to the given modules."""
+
+    def __init__(self, leaves: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self._leaves = {id(module) for module in leaves}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return id(m) in self._leaves or super().is_leaf_module(m, module_qualified_name)
+
+
+def _part(model: nn.Module, graph: fx.Graph, before: set[fx.Node], end: fx.Node) -> fx.GraphModule:
+    part, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in graph.nodes:
+        if node in before:
+            copies[node] = part.node_copy(node, copies.__getitem__)
+    part.output(copies[end])
+    return fx.GraphModule(model, part)
+
+
+def _rest(model: nn.Module, graph: fx.Graph, before: set[fx.Node], start: fx.Node) -> fx.GraphModule:
+    rest = fx.Graph()
+    copies = {start: rest.placeholder("features")}
+    for node in graph.nodes:
+        if node not in before:
+            copies[node] = rest.node_copy(node, copies.__getitem__)
+    return fx.GraphModule(model, rest)
+
+
+def digest(module: nn.Module, *others: object) -> str:
+    """16 hexadecimal digits that change with any weight or statistic, with the computation, and the rest."""
+    code = blake2b(digest_size=8)
+    code.update(repr((VERSION, torch.__version__, getattr(module, "code", ""), others)).encode())
+    for name, weight in module.state_dict().items():
+        code.update(name.encode())
+        code.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return code.hexdigest()
+
+
+def compute(
+    frozen: nn.Module,
+    n_images: int,
+    batch: Callable[[int, int], Tensor],
+    batch_size: int,
+    key: str,
+    about: str,
+) -> Tensor | None:
+    """The features (n_images, ...) of all images, on the CPU; from the cache, where they are there.
+
+    Args:
+        frozen: in evaluation mode.
+        batch: the network's input for the images from one number up to another.
+
+    Returns:
+        None where the cache has no room for them.
+    """
+    with torch.inference_mode():
+        first = frozen(batch(0, min(2, n_images)))
+    dtype = first.dtype
+
+    def fill(out: NDArray[Any]) -> None:
+        with torch.inference_mode():
+            for start in range(0, n_images, batch_size):
+                stop = min(start + batch_size, n_images)
+                out[start:stop] = _to_numpy(frozen(batch(start, stop)).cpu())
+
+    shape, stored = (n_images, *first.shape[1:]), _to_numpy(first[:1].cpu()).dtype
+    array = cache.array("features", f"{key} {shape} {dtype}", shape, stored, fill, about)
+    return None if array is None else tensor(array).view(dtype)
+
+
+def _to_numpy(tensor: Tensor) -> NDArray[Any]:
+    """numpy has no bfloat16: its bits, then."""
+    array: NDArray[Any] = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return np.ascontiguousarray(array)

@@ -1,0 +1,470 @@
+"""What is kept on disk for all processes of the machine: arrays, and images decoded once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pty
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from sweeper.__main__ import main
+from sweeper.errors import BadInput
+from sweeper.schema import Dataset
+from sweeper.training import cache, data, images
+from sweeper.training.data import Rows, load
+
+CPU = torch.device("cpu")
+
+Builder = subprocess.Popen[bytes]
+
+BUILDER = """
+import os, sys
+from sweeper.training import cache
+
+def fill(values):
+    with open("fills", "a") as fills:
+        fills.write("x")
+    values[:2] = 7
+    print("filling", flush=True)
+    sys.stdin.readline()
+    values[:] = 7
+
+print("asking", flush=True)
+found = cache.array("kind", "key", (4, 5), "float32", fill, "four fives")
+print(found.sum(), found.flags.writeable, flush=True)
+"""
+"""Says when it fills, and goes on when it is told."""
+
+READER = """
+import json, torch
+from sweeper.schema import Dataset
+from sweeper.training import data, decode
+
+decoded, decode_files = [], decode._decode
+
+def counted(files, pixels):
+    decoded.append(len(files))
+    return decode_files(files, pixels)
+
+def written_bytes():  # memory that no other process can share
+    with open("/proc/self/smaps_rollup") as lines:
+        return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
+
+decode._decode = counted
+data.load(Dataset(), torch.device("cpu"))
+before = written_bytes()
+loaded = data.load(Dataset(**DATASET), torch.device("cpu"))
+total = sum(int(loaded.train_x[i : i + 1].numpy().sum()) for i in range(len(loaded.train_x)))
+grown = written_bytes() - before
+print(json.dumps({"decoded": decoded, "grown": grown, "fingerprint": loaded.fingerprint, "total": total}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def builders(tmp_path: Path) -> Iterator[list[Builder]]:
+    """Two processes that want the same entry."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", BUILDER],
+            cwd=tmp_path,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+        for _ in range(2)
+    ]
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Dataset:
+    return pictures(tmp_path / "photos", n=6)
+
+
+def pictures(root: Path, n: int, size: int = 8, **settings: Any) -> Dataset:
+    random = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        for i in range(n):
+            pixels = random.integers(0, 256, (9, 11, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return Dataset(name="image_folder", path=str(root), image_size=size, **settings)
+
+
+def sevens(values: NDArray[Any]) -> None:
+    values[:] = 7
+
+
+def get(key: str = "key", shape: tuple[int, ...] = (4, 5), fill: Any = sevens) -> NDArray[Any] | None:
+    return cache.array("kind", key, shape, "float32", fill, "four fives")
+
+
+def never(values: NDArray[Any]) -> None:
+    raise AssertionError("it is there already")
+
+
+def line(process: Builder) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().decode().strip()
+
+
+def go_on(process: Builder) -> None:
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+
+
+def who_fills(builders: list[Builder]) -> tuple[Builder, Builder]:
+    """The builder that has the lock, and the one that waits."""
+    assert [line(process) for process in builders] == ["asking", "asking"]
+    ready, _, _ = select.select([process.stdout for process in builders], [], [], 60)
+    first = next(process for process in builders if process.stdout in ready)
+    assert line(first) == "filling"
+    return first, next(process for process in builders if process is not first)
+
+
+# ---------------------------------------------------------------------------------------------- arrays
+
+
+def test_an_array_is_filled_once_and_then_mapped() -> None:
+    """The second time nothing is computed, and nobody can write to what all share."""
+    first, second = get(), get(fill=never)
+    assert first is not None
+    assert isinstance(second, np.memmap)
+    np.testing.assert_array_equal(first, np.full((4, 5), 7, dtype=np.float32))
+    np.testing.assert_array_equal(first, second)
+    with pytest.raises(ValueError, match="read-only"):
+        second[0] = 1
+
+
+def test_two_processes_build_once(builders: list[Builder], tmp_path: Path) -> None:
+    """Who comes second waits, and gets what the first has built."""
+    first, second = who_fills(builders)
+    go_on(first)
+    assert line(first) == line(second) == "140.0 False"
+    assert (tmp_path / "fills").read_text() == "x"
+
+
+def test_a_killed_builder_leaves_nothing_whole(
+    builders: list[Builder], tmp_path: Path, own_folder: Path
+) -> None:
+    """kill -9 half-way: nothing looks finished, and who waited builds it."""
+    first, second = who_fills(builders)
+    first.kill()
+    first.wait()
+    assert line(second) == "filling"
+    assert list(own_folder.rglob("*.npy")) == []
+    go_on(second)
+    assert line(second) == "140.0 False"
+    assert (tmp_path / "fills").read_text() == "xx"
+    assert list(own_folder.rglob("*.part")) == []
+
+
+def test_what_a_killed_builder_leaves_is_listed_and_cleared(
+    builders: list[Builder], own_folder: Path
+) -> None:
+    """The unfinished file takes room: it can be seen, and removed."""
+    for process in who_fills(builders):
+        process.kill()
+        process.wait()
+    assert [entry.about for entry in cache.entries()] == ["unfinished"]
+    assert cache.clear() > 0
+    assert [path.suffix for path in own_folder.rglob("*.*")] == [".lock", ".lock"]
+
+
+def test_an_error_while_filling_passes_through(own_folder: Path) -> None:
+    """Whatever breaks while an array is computed is raised as it is, and nothing stays."""
+
+    def broken(values: NDArray[Any]) -> None:
+        raise RuntimeError("no weights")
+
+    with pytest.raises(RuntimeError, match="no weights"):
+        get(fill=broken)
+    assert cache.entries() == []
+    assert get() is not None
+
+
+def test_clearing_disturbs_nobody_who_builds(own_folder: Path) -> None:
+    """An array that is cleared while it is filled is given to who filled it, and then forgotten."""
+
+    def cleared(values: NDArray[Any]) -> None:
+        values[:2] = 7
+        assert cache.clear() > 0
+        values[2:] = 7
+
+    array = get(fill=cleared)
+    assert array is not None
+    assert array.sum() == 140
+    assert not array.flags.writeable
+    assert cache.entries() == []
+    cache.clear()
+    assert {path.suffix for path in own_folder.rglob("*.*")} == {".lock"}
+
+
+@pytest.mark.parametrize("n_bytes", [0, 5, 130, 200])
+def test_a_damaged_array_is_built_again(n_bytes: int) -> None:
+    """A file that was cut off, in its header or later, is noticed."""
+    get()
+    (entry,) = cache.entries()
+    os.truncate(entry.path, n_bytes)
+    again = get()
+    assert again is not None
+    assert again.sum() == 140
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (4, 6)])
+def test_another_shape_under_the_same_key_is_built_again(shape: tuple[int, int]) -> None:
+    """What is given always has the shape that was asked for."""
+    get()
+    again = get(shape=shape)
+    assert again is not None
+    assert again.shape == shape
+
+
+def test_no_room_is_said_with_a_way_out(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """Beyond the limit there is no array, and the log names its size, the limit and how to make room."""
+    monkeypatch.setenv("SWEEPER_CACHE_GB", "0.001")
+    assert get(shape=(200, 1000)) is not None
+    assert get("other", shape=(200, 1000), fill=never) is None
+    assert "four fives: not kept on disk: it takes 0.0008 GB" in caplog.text
+    assert "holds 0.0008 of at most 0.001 GB ($SWEEPER_CACHE_GB)" in caplog.text
+    assert "python -m sweeper cache --clear makes room, a higher $SWEEPER_CACHE_GB allows more" in caplog.text
+    cache.clear()
+    assert get("other", shape=(200, 1000)) is not None
+
+
+def test_a_part_of_the_disk_stays_free(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """However high the limit, an array that the disk has no room for is not begun."""
+    monkeypatch.setenv("SWEEPER_CACHE_GB", "1e9")
+    assert get(shape=(10**9, 10**8), fill=never) is None
+    assert "5% of the disk stay free" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Without a place for it there is no array, and the log says what to set."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "file" / "cache"))
+    assert get(fill=never) is None
+    assert "set $SWEEPER_CACHE" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "nan", "inf"])
+def test_a_limit_must_be_a_size(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A limit that is none is refused in one line."""
+    monkeypatch.setenv("SWEEPER_CACHE_GB", text)
+    with pytest.raises(BadInput, match=rf"SWEEPER_CACHE_GB={text}: is no size; write a number of GB"):
+        get()
+
+
+def test_the_folder_is_where_caches_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SWEEPER_CACHE, or else the user's folder for caches."""
+    assert str(cache.folder()) == os.environ["SWEEPER_CACHE"]
+    monkeypatch.delenv("SWEEPER_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert cache.folder() == Path("/caches/sweeper")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cache.folder() == Path("/home/me/.cache/sweeper")
+
+
+def test_notes_stay_beside_their_array() -> None:
+    """What was found out of an array is computed once, and again for the array that comes after it."""
+    array = get()
+    assert array is not None
+    assert cache.remembered(array, "sum", lambda: "140") == "140"
+    mapped = get()
+    assert mapped is not None
+    assert cache.remembered(mapped, "sum", lambda: "asked again") == "140"
+    cache.clear()
+    again = get()
+    assert again is not None
+    assert cache.remembered(again, "sum", lambda: "asked again") == "asked again"
+    assert cache.remembered(np.zeros(3), "sum", lambda: "0") == "0"
+
+
+# ------------------------------------------------------------------------------------------ the command
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["sweeper", "cache", *arguments])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+
+
+def test_the_list_says_what_is_there(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Kind, what it is, size, and the whole of it; the one used last comes first."""
+    get(shape=(1000, 1000))
+    cache.array("images", "key", (3,), "uint8", sevens, "photos[0]")
+    os.utime(cache.entries()[1].path, (1, 1))
+    command(monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["kind", "what", "size", "last", "used"]
+    assert lines[1].split()[:4] == ["images", "photos[0]", "0.0", "MB"]
+    assert lines[2].split()[:5] == ["kind", "four", "fives", "4.0", "MB"]
+    assert lines[3] == f"4.0 MB of at most 20.0 GB in {cache.folder()}"
+    assert lines[4] == "Remove it: python -m sweeper cache --clear"
+
+
+def test_clear_says_how_much_it_freed(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Everything goes, what somebody has mapped stays readable, and an empty cache is said to be one."""
+    mapped = get(shape=(1000, 1000))
+    command(monkeypatch, "--clear")
+    assert capsys.readouterr().out == f"4.0 MB freed: 1 entry in {cache.folder()}\n"
+    assert mapped is not None
+    assert mapped.sum() == 7_000_000
+    command(monkeypatch)
+    assert capsys.readouterr().out == f"Nothing is kept in {cache.folder()} (at most 20.0 GB).\n"
+    command(monkeypatch, "--clear")
+    assert capsys.readouterr().out == f"Nothing is kept in {cache.folder()}.\n"
+
+
+# ----------------------------------------------------------------------------------------------- images
+
+
+def without_cache(dataset: Dataset) -> images.Images:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEPER_CACHE", "/dev/null/cache")
+        return images.read(dataset)
+
+
+def test_decoded_images_are_those_of_the_files(photos: Dataset) -> None:
+    """Built, mapped, or in memory for lack of room: the same pixels, labels, statistics and fingerprint."""
+    built, mapped, plain = images.read(photos), images.read(photos), without_cache(photos)
+    assert isinstance(mapped.pixels, np.memmap)
+    assert not isinstance(plain.pixels, np.memmap)
+    for found in (built, mapped):
+        np.testing.assert_array_equal(found.pixels, plain.pixels)
+        np.testing.assert_array_equal(found.labels, plain.labels)
+    for _ in range(2):  # the second time it is remembered
+        assert images.fingerprint(mapped) == images.fingerprint(plain)
+        some = np.arange(7)
+        assert images.statistics("data", mapped.pixels, some) == images.statistics("data", plain.pixels[:7])
+
+
+@pytest.mark.parametrize("how", ["time", "size"])
+def test_a_changed_file_is_decoded_again(photos: Dataset, how: str) -> None:
+    """Another time or another size of one file is another set of images."""
+    file = Path(photos.path or "", "cat", "0.png")
+    before, found = images.read(photos).pixels, file.stat()
+    Image.new("RGB", (9, 11), (1, 2, 3)).save(file)
+    if how == "size":
+        os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
+    else:
+        file.write_bytes(file.read_bytes().ljust(found.st_size, b"\0")[: found.st_size])
+        os.utime(file, ns=(1, 1))
+    after = images.read(photos).pixels
+    assert after[0, 0, 0].tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(before[1:], after[1:])
+    assert len(cache.entries()) == 2
+
+
+def test_unreadable_files_are_remembered(photos: Dataset, caplog: Any) -> None:
+    """Files left out are left out of the kept images too, and named or refused each time."""
+    torn = Path(photos.path or "", "cat", "2.png")
+    torn.write_bytes(b"\x89PNG no more")
+    with pytest.raises(BadInput, match=r"1 file is no readable image: .*2\.png"):
+        images.read(photos)
+    assert cache.entries() == []
+    photos.skip_unreadable = True
+    plain = without_cache(photos)
+    for _ in range(2):
+        caplog.clear()
+        found = images.read(photos)
+        assert isinstance(found.pixels, np.memmap)
+        np.testing.assert_array_equal(found.pixels, plain.pixels)
+        assert found.files == plain.files
+        assert len(found.pixels) == 11
+        assert "2.png" in caplog.text
+    photos.skip_unreadable = False
+    with pytest.raises(BadInput, match=r"1 file is no readable image: .*2\.png"):
+        images.read(photos)
+
+
+def read_in_a_process(dataset: Dataset, tmp_path: Path) -> dict[str, Any]:
+    settings = {"name": "image_folder", "path": dataset.path, "image_size": dataset.image_size}
+    done = subprocess.run(
+        [sys.executable, "-c", READER.replace("**DATASET", f"**{settings!r}")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def test_a_second_process_decodes_nothing_and_copies_nothing(tmp_path: Path) -> None:
+    """100 MB of decoded images: decoded once, and a worker's own memory stays free of them."""
+    large = pictures(tmp_path / "large", n=50, size=592)  # 105 MB
+    first, second = read_in_a_process(large, tmp_path), read_in_a_process(large, tmp_path)
+    assert (first["decoded"], second["decoded"]) == ([100], [])
+    assert (first["fingerprint"], first["total"]) == (second["fingerprint"], second["total"])
+    assert second["grown"] < 30e6, second
+
+
+def test_rows_of_large_sets_are_those_of_small_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images left on disk are selected and cut as tensors are, in every part."""
+    small = load(pictures(tmp_path / "a", n=20), CPU)
+    monkeypatch.setattr(data, "COPIED_BYTES", 0)
+    large = load(pictures(tmp_path / "b", n=20), CPU)
+    assert small.fingerprint == large.fingerprint
+    for name in ("train", "val", "test"):
+        (x, y), (rows, labels) = small.part(name), large.part(name)
+        assert isinstance(x, torch.Tensor)
+        assert isinstance(rows, Rows)
+        assert (rows.shape, len(rows), rows.device) == (x.shape, len(x), CPU)
+        assert torch.equal(rows[1:3], x[1:3])
+        assert torch.equal(rows[:], x)
+        chosen = torch.tensor([3, 0, 3])
+        assert torch.equal(rows.index_select(0, chosen), x.index_select(0, chosen))
+        assert rows[:].is_contiguous()
+        assert torch.equal(labels, y)
+
+
+def test_decoding_many_files_shows_a_bar_on_a_terminal(photos: Dataset, tmp_path: Path) -> None:
+    """Whoever waits sees how far it is; what is decoded already is quiet."""
+    program = (
+        "from sweeper.schema import Dataset; from sweeper.training import decode, images\n"
+        f"decode.MANY = 3; images.read(Dataset(name='image_folder', path={photos.path!r}, image_size=8))"
+    )
+    shown = []
+    for _ in range(2):
+        terminal, end = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+        subprocess.run([sys.executable, "-c", program], stderr=end, env=environment, check=True)
+        os.write(end, b"over")
+        shown.append(os.read(terminal, 100_000).decode())
+        os.close(terminal)
+        os.close(end)
+    assert "decoding" in shown[0]
+    assert "100%" in shown[0]
+    assert shown[1] == "over"
+
+
+def test_the_log_is_quiet_where_all_goes_well(photos: Dataset, caplog: Any) -> None:
+    """Decoding and keeping images says nothing."""
+    with caplog.at_level(logging.INFO):
+        images.read(photos)
+    assert caplog.text == ""
