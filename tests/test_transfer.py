@@ -58,7 +58,7 @@ def write_digits(folder: Path, digits: Sequence[int], n_train: int) -> Data:
 
 
 def run_of(model: Model, freezing: str, seed: int, lr: float, epochs: int, batch_size: int) -> Run:
-    training = Training(epochs=epochs, batch_size=batch_size, n_threads=1)
+    training = Training(epochs=epochs, batch_size=batch_size, n_threads=1, precision="float32")
     training.early_stopping.patience = None
     run = Run(seed=seed, device="cpu", model=model, training=training)
     run.freezing = Freezing(freezing, every=10 if freezing == "gradual" else None)

@@ -183,7 +183,9 @@ def build_model(run: schema.Run, data: Data) -> nn.Module:
     return model.to(data.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def evaluate(model: nn.Module, data: Data, part: str = "test", precision: str = "auto") -> dict[str, float]:
+def evaluate(
+    model: nn.Module, data: Data, part: str = "test", precision: str = "float32"
+) -> dict[str, float]:
     """What ``metric.measure`` says of the part ``train``, ``val`` or ``test``; nothing where it is empty."""
     inputs, labels = data.part(part)
     normalize = Augment(schema.Augmentation(), data).normalize
@@ -354,11 +356,19 @@ def _threads(n_threads: int | None) -> Iterator[None]:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """``float32`` or ``bfloat16``; ``auto`` is bfloat16 on GPUs that have it."""
+    """``float32`` or ``bfloat16``; ``auto`` is bfloat16 on GPUs and CPUs that compute with it."""
     if precision != "auto":
         return precision
-    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    has_bfloat16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
     return "bfloat16" if has_bfloat16 else "float32"
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether there are instructions for it; without them it takes longer than float32."""
+    asks = [
+        getattr(torch.cpu, f"_is_{name}_supported", lambda: False) for name in ("avx512_bf16", "amx_tile")
+    ]
+    return any(ask() for ask in asks)
 
 
 def _autocast(device: torch.device, precision: str) -> Callable[[], torch.autocast]:
