@@ -114,7 +114,7 @@ def _folder_settings(root: Path) -> schema.Dataset:
 def _compare_everything(root: Path, options: argparse.Namespace) -> None:
     run = schema.Run(
         dataset=_folder_settings(root),
-        model=schema.Model(library="torchvision", name="resnet18", dropout=0),
+        model=schema.Model(source="torchvision", name="resnet18", dropout=0),
         optimizer=schema.Optimizer(lr=0.01, momentum=0.9),
         augmentation=standard(),
     )

@@ -29,7 +29,7 @@ HYBRID = "vit_small_r26_s32_224"  # its constructor runs its first layers
 
 @cache
 def outlined(name: str, library: str = "torchvision") -> Backbone:
-    network = outline(Model(library=library, name=name, dropout=0.25), 3, 224, 7)
+    network = outline(Model(source=library, name=name, dropout=0.25), 3, 224, 7)
     assert isinstance(network, Backbone)
     return network
 
@@ -89,7 +89,7 @@ def test_gray_is_three_equal_channels() -> None:
 def test_nothing_is_allocated() -> None:
     """An outline is on the meta device, buffers too, and leaves the global generator as it was."""
     state = torch.get_rng_state()
-    network = outline(Model(library="torchvision", name="swin_t"), 3, 224, 7)
+    network = outline(Model(source="torchvision", name="swin_t"), 3, 224, 7)
     assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
     assert torch.equal(state, torch.get_rng_state())
 
@@ -97,7 +97,7 @@ def test_nothing_is_allocated() -> None:
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
 def test_outline_is_what_is_built(name: str) -> None:
     """An outline has the layers and shapes of the network that trains."""
-    settings = Model(library="torchvision", name=name)
+    settings = Model(source="torchvision", name=name)
     built, outlined = build(settings, 3, 64, 5), outline(settings, 3, 64, 5)
     assert str(built) == str(outlined)
     shapes = {key: tensor.shape for key, tensor in built.state_dict().items()}
@@ -109,7 +109,7 @@ def test_seed_decides_the_weights_of_body_and_head() -> None:
     states = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
-        states.append(build(Model(library="torchvision", name="squeezenet1_1"), 3, 64, 5).state_dict())
+        states.append(build(Model(source="torchvision", name="squeezenet1_1"), 3, 64, 5).state_dict())
     first, second, other = states
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["head.1.weight"], other["head.1.weight"])
@@ -121,7 +121,7 @@ def test_head_is_drawn_as_asked() -> None:
     states = []
     for init in ("default", "xavier_uniform"):
         torch.manual_seed(0)
-        network = build(Model(library="torchvision", name="squeezenet1_1", init=init), 3, 64, 5)
+        network = build(Model(source="torchvision", name="squeezenet1_1", init=init), 3, 64, 5)
         states.append(network.state_dict())
     default, drawn = states
     assert default["head.1.bias"].any()
@@ -132,7 +132,7 @@ def test_head_is_drawn_as_asked() -> None:
 
 def test_dropout_works_in_training_only() -> None:
     """The head drops the given fraction of the features while training, and none while evaluating."""
-    network = build(Model(library="torchvision", name="squeezenet1_1", dropout=0.4), 3, 64, 5)
+    network = build(Model(source="torchvision", name="squeezenet1_1", dropout=0.4), 3, 64, 5)
     features = torch.ones(200, 512)
     dropped = network.train().head[0](features)
     assert (dropped == 0).float().mean().item() == pytest.approx(0.4, abs=0.02)
@@ -142,7 +142,7 @@ def test_dropout_works_in_training_only() -> None:
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "googlenet", "inception_v3"])
 def test_every_weight_learns(name: str) -> None:
     """In training, too, the network gives plain logits, and each of its parameters has a gradient."""
-    network = build(Model(library="torchvision", name=name), 1, 96, 5).train()
+    network = build(Model(source="torchvision", name=name), 1, 96, 5).train()
     answer = network(torch.rand(2, 1, 96, 96))
     assert answer.shape == (2, 5)
     answer.square().sum().backward()
@@ -162,7 +162,7 @@ def test_size_that_a_network_cannot_take_is_refused(name: str, size: int, reason
     """Too small images are found before training, with the size to write."""
     expected = rf"^dataset\.image_size={size}: {name} cannot.*{reason}.*; write dataset\.image_size=224$"
     with pytest.raises(BadInput, match=expected):
-        check(Model(library="torchvision", name=name), 3, size, 7)
+        check(Model(source="torchvision", name=name), 3, size, 7)
 
 
 @pytest.mark.parametrize(
@@ -170,9 +170,9 @@ def test_size_that_a_network_cannot_take_is_refused(name: str, size: int, reason
 )
 def test_other_sizes_are_taken(name: str, size: int) -> None:
     """Networks are built for the size of the images where they are built for one; else the size is free."""
-    check(Model(library="torchvision", name=name), 3, size, 7)
+    check(Model(source="torchvision", name=name), 3, size, 7)
     side = size if name in ("vit_b_16", "maxvit_t") else 224
-    assert outline(Model(library="torchvision", name=name), 3, size, 7).probe == (3, side)
+    assert outline(Model(source="torchvision", name=name), 3, size, 7).probe == (3, side)
 
 
 def test_misspelt_name_gets_the_nearest() -> None:
@@ -181,19 +181,19 @@ def test_misspelt_name_gets_the_nearest() -> None:
         r"^model\.name=resnet19: torchvision has .*did you mean resnet18\? write one of alexnet, .*vit_l_32"
     )
     with pytest.raises(BadInput, match=expected):
-        build(Model(library="torchvision", name="resnet19"), 3, 224, 7)
+        build(Model(source="torchvision", name="resnet19"), 3, 224, 7)
 
 
 def test_detectors_are_no_classifiers() -> None:
     """Only classification models are among the names."""
     with pytest.raises(BadInput, match="no such classification model"):
-        build(Model(library="torchvision", name="fasterrcnn_resnet50_fpn"), 3, 224, 7)
+        build(Model(source="torchvision", name="fasterrcnn_resnet50_fpn"), 3, 224, 7)
 
 
 def test_images_are_rescaled_for_weights_that_want_it() -> None:
     """GoogLeNet and Inception normalise as torchvision's weights want it, wherever these come from."""
     for weights in ("DEFAULT", None, "own.pt"):
-        network = outline(Model(library="torchvision", name="googlenet", weights=weights), 3, 224, 7)
+        network = outline(Model(source="torchvision", name="googlenet", weights=weights), 3, 224, 7)
         assert network.body.transform_input
 
 
@@ -211,32 +211,32 @@ def test_networks_of_timm_get_a_head(name: str) -> None:
 def test_timm_builds_for_the_size_of_the_images() -> None:
     """A transformer of timm is made for the images' size, other networks take any."""
     pytest.importorskip("timm")
-    check(Model(library="timm", name="vit_tiny_patch16_224"), 3, 64, 7)
-    assert outline(Model(library="timm", name="vit_tiny_patch16_224"), 3, 64, 7).probe == (3, 64)
-    assert outline(Model(library="timm", name="convnext_atto"), 3, 64, 7).probe == (3, 224)
+    check(Model(source="timm", name="vit_tiny_patch16_224"), 3, 64, 7)
+    assert outline(Model(source="timm", name="vit_tiny_patch16_224"), 3, 64, 7).probe == (3, 64)
+    assert outline(Model(source="timm", name="convnext_atto"), 3, 64, 7).probe == (3, 224)
     expected = r"^dataset\.image_size=100: maxvit_tiny_tf_224 .*divisible.*; write dataset\.image_size=224$"
     with pytest.raises(BadInput, match=expected):
-        check(Model(library="timm", name="maxvit_tiny_tf_224"), 3, 100, 7)
+        check(Model(source="timm", name="maxvit_tiny_tf_224"), 3, 100, 7)
 
 
 def test_misspelt_names_of_timm_get_the_nearest() -> None:
     """An unknown network of timm, or an unknown tag of a known one, is an error that helps."""
     pytest.importorskip("timm")
     with pytest.raises(BadInput, match=r"timm has no such model; did you mean mobilenetv3_small_100\?"):
-        build(Model(library="timm", name="mobilenetv3_smal_100"), 3, 224, 7)
+        build(Model(source="timm", name="mobilenetv3_smal_100"), 3, 224, 7)
     with pytest.raises(
         BadInput, match=r"no weights of that name for resnet18; write one of .*resnet18\.a1_in1k"
     ):
-        build(Model(library="timm", name="resnet18.a9"), 3, 224, 7)
+        build(Model(source="timm", name="resnet18.a9"), 3, 224, 7)
 
 
 def test_timm_that_is_not_installed_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without timm, the error says how to install it."""
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(
-        BadInput, match=r'^model\.library=timm: timm is not installed; pip install "sweeper\[timm\]"'
+        BadInput, match=r'^model\.source=timm: timm is not installed; pip install "sweeper\[timm\]"'
     ):
-        build(Model(library="timm", name="resnet18"), 3, 224, 7)
+        build(Model(source="timm", name="resnet18"), 3, 224, 7)
 
 
 @pytest.mark.slow
@@ -247,7 +247,7 @@ def test_one_in_ten_of_timm() -> None:
     for name in names:
         side = timm.get_pretrained_cfg(name).input_size[-1]
         try:
-            check(Model(library="timm", name=name), 3, side, 7)
+            check(Model(source="timm", name=name), 3, side, 7)
         except BadInput as error:
             failed.append(str(error))
     assert len(failed) <= len(names) / 50, failed

@@ -40,7 +40,7 @@ def test_every_option_composes_and_validates(group, option):
     """Each file of each group gives a config that can be trained, and its name is the option's."""
     run = run_with(f"{group}={option}", *([NEEDS[option]] if option in NEEDS else []))
     if group == "model" and option in ("torchvision", "timm"):
-        assert run.model.library == option
+        assert run.model.source == option
     elif group != "experiment":
         assert getattr(run, group).name == option
 

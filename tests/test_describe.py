@@ -65,7 +65,7 @@ def test_each_stage_has_its_parameters_and_what_trains_under_each_freezing(descr
     """Sizes are the real network's; rates are the ranges of each option, times the factor of the stage."""
     said = describe("freezing=head,last_block,gradual,full", *RESNET)
 
-    real = schema.Model(library="torchvision", name="resnet18")
+    real = schema.Model(source="torchvision", name="resnet18")
     stages = {name: f"body.{name}" for name in ("layer1", "layer2", "layer3", "layer4")} | {"head": "head"}
     for stage, part in stages.items():
         assert said.rows[stage][0] == n_parameters(real, 3, 32, 10, part=part)
@@ -145,7 +145,7 @@ def test_each_model_has_its_table(describe: Describe) -> None:
 
     for name in ("resnet18", "mobilenet_v3_small"):
         section = said.section(f"Network {name}")
-        size = n_parameters(schema.Model(library="torchvision", name=name), 3, 32, 10)
+        size = n_parameters(schema.Model(source="torchvision", name=name), 3, 32, 10)
         assert section.rows["total"][0] == size
         assert section.rows["stage"] == ["parameters", "head", "full"]
 

@@ -68,12 +68,12 @@ def kept() -> list[cache.Entry]:
 
 NETWORKS = {
     "cnn": SMALL,
-    "resnet18": Model(library="torchvision", name="resnet18"),
-    "vit_b_32": Model(library="torchvision", name="vit_b_32"),
-    "densenet121": Model(library="torchvision", name="densenet121"),
-    "swin_t": Model(library="torchvision", name="swin_t"),
-    "googlenet": Model(library="torchvision", name="googlenet"),
-    "mobilenet_v3_small": Model(library="torchvision", name="mobilenet_v3_small"),
+    "resnet18": Model(source="torchvision", name="resnet18"),
+    "vit_b_32": Model(source="torchvision", name="vit_b_32"),
+    "densenet121": Model(source="torchvision", name="densenet121"),
+    "swin_t": Model(source="torchvision", name="swin_t"),
+    "googlenet": Model(source="torchvision", name="googlenet"),
+    "mobilenet_v3_small": Model(source="torchvision", name="mobilenet_v3_small"),
 }
 
 

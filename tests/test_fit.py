@@ -199,7 +199,7 @@ def test_best_weights_are_kept(few: Data, monitor: str) -> None:
 
 def test_networks_whose_state_is_more_than_tensors_keep_their_best_weights(few: Data) -> None:
     """MNASNet's loading wants a version beside the tensors; its best epoch is kept all the same."""
-    fitted = fit(settings(epochs=1, model=Model(library="torchvision", name="mnasnet0_5")), few)
+    fitted = fit(settings(epochs=1, model=Model(source="torchvision", name="mnasnet0_5")), few)
     assert evaluate(fitted.model, few, "val")["loss"] == fitted.history[0].val_loss
 
 
@@ -357,7 +357,7 @@ def test_gradual_is_not_stopped_before_it_has_thawed(few: Data) -> None:
 
 def test_one_image_a_batch_is_refused_where_batch_norm_learns_nothing(few: Data) -> None:
     """A line that names the batch size, not torch's traceback."""
-    run = settings(epochs=1, model=Model(library="torchvision", name="resnet18"))
+    run = settings(epochs=1, model=Model(source="torchvision", name="resnet18"))
     run.training.batch_size = 1
     with pytest.raises(BadInput, match=r"training\.batch_size=1: batch norm .*; write 2 or more"):
         fit(run, few)

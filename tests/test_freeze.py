@@ -19,7 +19,7 @@ from sweeper.training.optim import build_optimizer, build_scheduler
 
 CPU = torch.device("cpu")
 SMALL = Model(filters=[4, 6, 8], hidden_units=[16], batch_norm=True, dropout=0.5)
-RESNET = Model(library="torchvision", name="resnet18")
+RESNET = Model(source="torchvision", name="resnet18")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ STAGES = {
 @pytest.mark.parametrize("name", STAGES)
 def test_stages_of_each_family(name: str) -> None:
     """A stage is what works at one resolution, in a transformer each block; the head is the last."""
-    model = models.outline(Model(library="torchvision", name=name), 3, 224, 7)
+    model = models.outline(Model(source="torchvision", name=name), 3, 224, 7)
     assert names(find_stages(model)) == [*STAGES[name], "head"]
 
 

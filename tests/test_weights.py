@@ -56,7 +56,7 @@ def library_network(name: str) -> nn.Module:
 
 
 def settings_of(name: str, path: Path | str | None = None) -> Model:
-    return Model(library="torchvision", name=name, weights=path and str(path))
+    return Model(source="torchvision", name=name, weights=path and str(path))
 
 
 def loaded(settings: Model, side: int = 32, n_classes: int = 7) -> nn.Module:
@@ -367,7 +367,7 @@ def test_timm_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pyt
         r"^model\.weights=DEFAULT: cannot be downloaded from https://huggingface\.co/timm/resnet18\.a1_in1k "
     )
     with pytest.raises(BadInput, match=expected):
-        check(Model(library="timm", name="resnet18", weights="DEFAULT"), 3, 32, 7)
+        check(Model(source="timm", name="resnet18", weights="DEFAULT"), 3, 32, 7)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "tresnet_m"])
@@ -377,17 +377,17 @@ def test_timm_weights_come_from_files(name: str, tmp_path: Path) -> None:
     with torch.device("meta"):
         state = timm.create_model(name).state_dict()
     state = {key: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape) for key, tensor in state.items()}
-    check(Model(library="timm", name=name, weights=str(saved(state, tmp_path / "weights.pt"))), 3, 224, 7)
+    check(Model(source="timm", name=name, weights=str(saved(state, tmp_path / "weights.pt"))), 3, 224, 7)
 
 
 def test_timm_weights_are_named_by_the_model() -> None:
     """A name of timm's weights belongs to the model's name; a network without weights says so."""
     timm = pytest.importorskip("timm")
     with pytest.raises(BadInput, match=r"write model\.weights=DEFAULT, .*model\.name=NAME\.TAG"):
-        check(Model(library="timm", name="resnet18", weights="a1_in1k"), 3, 32, 7)
+        check(Model(source="timm", name="resnet18", weights="a1_in1k"), 3, 32, 7)
     untrained = next(name for name in timm.list_models() if not timm.is_model_pretrained(name))
     with pytest.raises(BadInput, match=rf"timm has no weights of {untrained}"):
-        fingerprint(Model(library="timm", name=untrained, weights="DEFAULT"))
+        fingerprint(Model(source="timm", name=untrained, weights="DEFAULT"))
 
 
 # -------------------------------------------------------------------------------------------- fingerprint

@@ -156,7 +156,7 @@ def _find(dataset: schema.Dataset, cwd: Path) -> Found:
 @_once
 def _check_model(model: schema.Model, shape: tuple[int, int, int], cwd: Path) -> None:
     """Outline the network, and compare its weights: so they are downloaded once, before the workers start."""
-    if model.library == "sweeper" and model.weights is None:
+    if model.source == "sweeper" and model.weights is None:
         return  # fits any image; and the parent of a search need not import torch
     from sweeper.training import weights
 

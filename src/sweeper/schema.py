@@ -34,7 +34,7 @@ class Dataset:
 
 @dataclass
 class Model:
-    library: str = "sweeper"
+    source: str = "sweeper"
     """Who wrote the network: ``sweeper`` (cnn), ``torchvision``, or ``timm`` (an optional extra)."""
     name: str = "cnn"
     filters: list[int] = field(default_factory=lambda: [16, 32])
@@ -250,7 +250,7 @@ LIMITS: dict[str, Limit] = {
         "there is no such option",
         "write auto, true or false",
     ),
-    "model.library": _one_of("sweeper", "torchvision", "timm"),
+    "model.source": _one_of("sweeper", "torchvision", "timm"),
     "model.filters": _SIZES,
     "model.hidden_units": Limit(
         lambda v: all(n >= 1 for n in v),
@@ -345,7 +345,7 @@ def _check_needs(run: Run) -> None:
         group = key.partition(".")[0]
         if getattr(run, group).name == option and value is None:
             raise BadInput(key, value, f"{option} needs it", remedy)
-    if run.model.library == "sweeper" and run.model.name != "cnn":
+    if run.model.source == "sweeper" and run.model.name != "cnn":
         remedy = f"write model=cnn, or model=torchvision model.name={run.model.name}"
         raise BadInput("model.name", run.model.name, "there is no such network of ours", remedy)
 

@@ -203,7 +203,7 @@ def _networks(points: Iterable[Point]) -> list[Network]:
             stages = freeze.find_stages(outline(settings, *shape))
             sizes = ((stage.name, sum(p.numel() for p in stage.parameters)) for stage in stages)
             asked[key] = Network(settings, found, tuple(sizes))
-    return list({repr((n.settings.library, n.settings.name, n.sizes)): n for n in asked.values()}.values())
+    return list({repr((n.settings.source, n.settings.name, n.sizes)): n for n in asked.values()}.values())
 
 
 def _columns(points: Iterable[Point]) -> list[Column]:

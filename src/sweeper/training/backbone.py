@@ -56,7 +56,7 @@ def build_backbone(model: schema.Model, image_size: int, n_classes: int) -> Back
     Raises:
         BadInput: where the library has no such network, or builds none for images of that size.
     """
-    body = LIBRARIES[model.library](model, image_size)
+    body = LIBRARIES[model.source](model, image_size)
     head = nn.Sequential(nn.Dropout(model.dropout), nn.Linear(body.n_features, n_classes))
     side = PROBE_SIDE if body.takes_any_size else image_size
     return Backbone(body.network, head, (3, side), (*body.classifiers, *AUXILIARY))
@@ -164,7 +164,7 @@ def import_timm() -> ModuleType:
         import timm
     except ModuleNotFoundError as error:
         remedy = 'pip install "sweeper[timm]"'
-        raise BadInput("model.library", "timm", "timm is not installed", remedy) from error
+        raise BadInput("model.source", "timm", "timm is not installed", remedy) from error
     return timm
 
 
@@ -225,7 +225,7 @@ LIBRARIES: Mapping[str, Callable[[schema.Model, int], Body]] = {
 
 def _own_size(model: schema.Model) -> int:
     """The side of the images that a network was made for."""
-    return int(_timm_settings(model).input_size[-1]) if model.library == "timm" else PROBE_SIDE
+    return int(_timm_settings(model).input_size[-1]) if model.source == "timm" else PROBE_SIDE
 
 
 def _did_you_mean(name: str, names: list[str]) -> str:

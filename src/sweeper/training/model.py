@@ -46,7 +46,7 @@ def build(model: schema.Model, in_channels: int, image_size: int, n_classes: int
     Raises:
         BadInput: where a library has no such network, or none for images of that size.
     """
-    if model.library == "sweeper":
+    if model.source == "sweeper":
         return registry[model.name](model, in_channels, image_size, n_classes)
     backbone = build_backbone(model, image_size, n_classes)
     initialise(backbone.head, model.init, follows="linear")

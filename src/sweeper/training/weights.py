@@ -85,9 +85,9 @@ def fingerprint(settings: schema.Model) -> str | None:
         return None
     if is_path(settings.weights):
         return _digest(settings.weights)
-    if settings.library == "torchvision":
+    if settings.source == "torchvision":
         return repr(_torchvision_weights(settings))
-    if settings.library == "timm":
+    if settings.source == "timm":
         return _timm_weights(settings).hf_hub_id or settings.weights
     raise _not_by_name(settings)
 
@@ -100,9 +100,9 @@ def _fetch(settings: schema.Model, image_size: int) -> dict[str, Tensor]:
     weights = cast(str, settings.weights)
     if is_path(weights):
         return _read(weights)
-    if settings.library == "torchvision":
+    if settings.source == "torchvision":
         return _download_torchvision(settings)
-    if settings.library == "timm":
+    if settings.source == "timm":
         return _download_timm(settings, image_size)
     raise _not_by_name(settings)
 
@@ -228,7 +228,7 @@ def _fitting(model: nn.Module, settings: schema.Model, image_size: int) -> dict[
     """
     fetched = _fetch(settings, image_size)
     offered = _without_head(_in_our_names(fetched, model) if isinstance(model, Backbone) else fetched)
-    if POSITIONS in offered and settings.library == "torchvision":
+    if POSITIONS in offered and settings.source == "torchvision":
         offered[POSITIONS] = _resized(offered[POSITIONS], cast(Backbone, model).body, image_size)
     wanted = _without_head(model.state_dict())
     if misfits := list(_misfits(wanted, offered)):
@@ -288,6 +288,6 @@ def _misfits(wanted: Mapping[str, Tensor], offered: Mapping[str, Tensor]) -> Ite
 def _bad_fit(settings: schema.Model, misfits: list[str]) -> BadInput:
     named, n_more = "; ".join(misfits[:N_NAMED]), len(misfits) - N_NAMED
     reason = f"does not fit {settings.name}: {named}" + (f"; and {n_more} more" if n_more > 0 else "")
-    keys = "model.filters, model.hidden_units, …" if settings.library == "sweeper" else "model.name"
+    keys = "model.filters, model.hidden_units, …" if settings.source == "sweeper" else "model.name"
     remedy = f"write the {keys} and dataset.image_size that the weights are of"
     return BadInput("model.weights", settings.weights, reason, remedy)
