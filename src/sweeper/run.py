@@ -180,7 +180,7 @@ def train(run: schema.Run, folder: Path, current: Trial) -> float | list[float]:
     loaded = data.load(run.dataset, resolve_device(run.device))
     schema.check_task(run, len(loaded.classes), loaded.multi_label)
     if current.number is None:  # a search has asked before it started
-        shape = (loaded.channels, loaded.train_x.shape[-1], len(loaded.classes))
+        shape = (loaded.channels, loaded.side, len(loaded.classes))
         _check_model(run.model, shape, Path.cwd())
     record.write_whole(folder / record.CONFIG, _yaml(run))
     record.write_json(folder / record.ENVIRONMENT, environment(run, loaded.fingerprint))
@@ -330,7 +330,7 @@ def test_best(folder: Path) -> None:
         run = to_run(record.read_yaml(folder / record.CONFIG))
         device = resolve_device(run.device)
         loaded = data.load(run.dataset, device)
-        model = build(run.model, loaded.channels, loaded.train_x.shape[-1], len(loaded.classes)).to(device)
+        model = build(run.model, loaded.channels, loaded.side, len(loaded.classes)).to(device)
         model.load_state_dict(torch.load(folder / record.WEIGHTS, map_location=device, weights_only=True))
         result |= _tested(model, run, loaded)
         record.write_json(folder / record.RESULT, result)

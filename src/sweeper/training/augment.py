@@ -73,7 +73,7 @@ class Augment:
 
     def __init__(self, settings: schema.Augmentation, data: Data) -> None:
         self.settings = settings
-        channels, side = data.train_x.shape[1], data.train_x.shape[-1]
+        channels, side = data.train_x.shape[1], data.side
         self.hflip = settings.hflip if data.allow_hflip else 0.0
         self.vflip = settings.vflip if data.allow_vflip else 0.0
         self.crops = settings.crop_scale != [1.0, 1.0] or settings.crop_ratio != [1.0, 1.0]

@@ -91,6 +91,11 @@ class Data:
         """How many a network sees, after normalising."""
         return len(self.mean)
 
+    @property
+    def side(self) -> int:
+        """Of the images that a network sees, in pixels."""
+        return self.train_x.shape[-1]
+
     def part(self, name: str) -> tuple[Pixels, Tensor]:
         """Images and labels of ``train``, ``val`` or ``test``."""
         parts = {

@@ -175,10 +175,9 @@ def build_model(run: schema.Run, data: Data) -> nn.Module:
 
     ``freezing=none`` is training from scratch: it begins with random weights whatever the others begin with.
     """
-    side = data.train_x.shape[-1]
-    model = build(run.model, data.channels, side, len(data.classes))
+    model = build(run.model, data.channels, data.side, len(data.classes))
     if run.freezing.name != "none":
-        weights.load(model, run.model, side)
+        weights.load(model, run.model, data.side)
     # On a CPU, pooling is up to ten times as fast with the channels last.
     return model.to(data.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -214,7 +213,7 @@ def _evaluate(
 
 def _at_once(data: Data) -> int:
     """How many images go through a network together where nothing is learnt."""
-    return max(1, PIXELS_PER_VALIDATION_BATCH // data.train_x.shape[-1] ** 2)
+    return max(1, PIXELS_PER_VALIDATION_BATCH // data.side**2)
 
 
 # --------------------------------------------------------------------------------- what the loop reads
