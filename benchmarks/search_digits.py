@@ -1,24 +1,23 @@
 """The same search twice: by ours, and by Optuna, a DataLoader and torchvision's transforms (usual_way.py).
 
-    python benchmarks/search_digits.py
+    python benchmarks/search_digits.py                          # 20 trials of 10 epochs
+    python benchmarks/search_digits.py --prune --epochs 20      # at most 20; Hyperband and early stopping
 
-20 trials of at most 20 epochs on digits at 32 pixels, turned and cropped at random. Counted are the images
-that were trained on, over the wall time of the whole command, start-up included.
+Digits at 32 pixels, turned and cropped at random. Counted are the images that were trained on, over the wall
+time of the whole command, start-up included. Without --prune both sides finish the same epochs, so that their
+ratio is that of the wall times.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 
+from common import agreement, count_epochs, print_verdict, run_python, share_cores
 from sweeper import schema
 from sweeper.results import record
 from sweeper.training import images
@@ -32,7 +31,7 @@ USUAL = {
     for n_threads in (None, 1)
 }
 """Workers of the DataLoader, and threads of torch (None is its own choice: one for each core)."""
-TARGET = 2.5
+TARGET, TARGET_PRUNED = 4, 2.5
 """At least so many times the images per second of the usual way."""
 
 
@@ -52,8 +51,7 @@ class Searched:
 
 def main() -> None:
     options = _parser().parse_args()
-    # The same two cores for everybody; the processes that are started inherit this.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    share_cores()
     found: dict[str, list[Searched]] = {OURS: [], **{name: [] for name in USUAL}}
     usual = list(USUAL)
     for seed in range(options.repeats):
@@ -64,18 +62,27 @@ def main() -> None:
         # All of the usual ways compete in the first search; the fastest goes on.
         fastest = max(usual, key=lambda name: _speed(found[name]))
         usual = [fastest]
-    print(f"\n{options.n_trials} trials of at most {options.epochs} epochs, medians of {options.repeats}")
+    at_most = "at most " if options.prune else ""
+    print(f"\n{options.n_trials} trials of {at_most}{options.epochs} epochs, medians of {options.repeats}")
     for name in (OURS, fastest):
         print(_line(name, found[name]))
-    ratio = _speed(found[OURS]) / _speed(found[fastest])
-    print(f"ratio {ratio:.2f}  (target ≥ {TARGET})")
+    ratios = [
+        ours.images_per_second / usual.images_per_second
+        for ours, usual in zip(found[OURS], found[fastest], strict=True)
+    ]
+    print(f"ratios of the seeds: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+    accuracy = agreement(*([search.best_accuracy for search in found[name]] for name in (OURS, fastest)))
+    target = TARGET_PRUNED if options.prune else TARGET
+    case = "search, pruned" if options.prune else "search"
+    print_verdict(case, _speed(found[OURS]) / _speed(found[fastest]), target, accuracy)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="The same search by ours and the usual way.")
     parser.add_argument("--repeats", type=int, default=3, help="searches of each, with the seeds 0, 1, …")
     parser.add_argument("--n-trials", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=10, help="of a trial")
+    parser.add_argument("--prune", action="store_true", help="by Hyperband, and stop early, on both sides")
     parser.add_argument("--device", default="cpu")
     return parser
 
@@ -89,7 +96,9 @@ def _search(name: str, options: argparse.Namespace, seed: int) -> Searched:
 
 def _search_with_ours(folder: Path, options: argparse.Namespace, seed: int) -> Searched:
     study = f"digits-{seed}"
+    to_the_end = ["hydra/sweeper/pruner=none", "training.early_stopping.patience=null"]
     overrides = [
+        *([] if options.prune else to_the_end),
         "optimizer=adam,sgd",
         f"dataset.image_size={IMAGE_SIZE}",
         "augmentation=light",
@@ -100,13 +109,10 @@ def _search_with_ours(folder: Path, options: argparse.Namespace, seed: int) -> S
         f"seed={seed}",
         f"study={study}",
     ]
-    seconds = _run(["-m", "sweeper", "-m", *overrides], folder)
+    seconds = run_python(["-m", "sweeper", "-m", *overrides], folder)
     outputs = folder / record.OUTPUTS / study
-    histories = [record.read_history(path) for path in outputs.iterdir() if path.name.isdigit()]
-    if len(histories) != options.n_trials:
-        sys.exit(f"ours ran {len(histories)} of {options.n_trials} trials")
     best_accuracy = record.read_yaml(outputs / record.RESULTS)["best_value"]
-    return _searched(seconds, sum(map(len, histories)), best_accuracy)
+    return _searched(seconds, count_epochs(outputs, options.n_trials), best_accuracy)
 
 
 def _search_the_usual_way(
@@ -123,19 +129,11 @@ def _search_the_usual_way(
     }
     if n_threads is not None:
         arguments["--threads"] = n_threads
-    seconds = _run([str(USUAL_WAY), *(str(part) for pair in arguments.items() for part in pair)], folder)
+    prune = ["--prune"] if options.prune else []
+    given = [str(part) for pair in arguments.items() for part in pair]
+    seconds = run_python([str(USUAL_WAY), *prune, *given], folder)
     content = record.read_json(result)
     return _searched(seconds, content["n_epochs"], content["best_accuracy"])
-
-
-def _run(arguments: Sequence[str], folder: Path) -> float:
-    """Run Python as from a terminal, and return its wall time in seconds."""
-    started = perf_counter()
-    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
-    seconds = perf_counter() - started
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(arguments)}\n{done.stdout}{done.stderr}")
-    return seconds
 
 
 def _searched(seconds: float, n_epochs: int, best_accuracy: float) -> Searched:

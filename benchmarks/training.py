@@ -5,76 +5,145 @@
     python benchmarks/training.py head              # a search over the head of ResNet-18, caches empty
     python benchmarks/training.py last_block        # one training of its last block and head, caches empty
 
-`everything` and `cnn` count the images per second of the training part of an epoch, ours by `fit`. The other
-two count the wall time of `python -m sweeper`, start-up, decoding and the test at the end included; the usual
-way is timed over two epochs and scaled, without its start-up.
+In every case both sides train with the same settings, number of epochs and seeds, ours by `fit`, and the
+last epochs' validation accuracies are compared. `everything` and `cnn` also count these trainings' images per
+second. `head` and `last_block` count the wall time of `python -m sweeper`, start-up, decoding and the test at
+the end included; the usual way's is scaled from the epochs of its trainings, without its start-up.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 
 import numpy as np
 import torch
 import torchvision
 from PIL import Image
+from torch.utils.data import DataLoader
 
 import usual_training
 import usual_way
 from augmentation import standard, usual_transform
+from common import agreement, count_epochs, print_verdict, run_python, share_cores
 from sweeper import schema
 from sweeper.results import record
-from sweeper.training import data
+from sweeper.training import cache, data
 from sweeper.training.fit import fit
+from sweeper.training.machine import resolve_precision
+from usual_training import Trained
 
 SIDE = 224
 CLASSES = ("columns", "rows", "spots")
 TARGETS = {"everything": 2, "cnn": 2.5, "head": 40, "last_block": 5}
-SEARCHES = {"head": (10, 1e-3), "last_block": (1, 1e-3)}
-"""Trials, and the usual way's learning rate."""
+N_TRIALS = {"head": 10, "last_block": 1}
+"""What the command that is timed runs."""
+LR = {"everything": 0.01, "cnn": 0.01, "head": 0.01, "last_block": 1e-3}
+MOMENTUM = 0.9
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training, as ours has it and as the usual way does it with some loader workers and epochs."""
+
+    run: schema.Run
+    usual: Callable[[int, int], Trained]
 
 
 def main() -> None:
     options = _parser().parse_args()
-    # The same two cores for everybody; the processes that are started inherit this.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    share_cores()
     torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        if options.case == "cnn":
-            _compare_cnn(options)
-            return
-        draw_folder(Path(folder, "images"), options.images)
-        if options.case == "everything":
-            _compare_everything(Path(folder, "images"), options)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["SWEEPER_CACHE"] = str(folder / "cache")  # of the processes that are started, too
+        precision = resolve_precision(options.precision, CPU)
+        print(f"{options.case}, ours in {precision}, torch {torch.__version__}, {options.threads} threads")
+        if options.case in N_TRIALS:
+            accuracy, ratio = _compare_wall_times(folder, options)
         else:
-            _compare_frozen(Path(folder), options)
+            accuracy, ratio = _compare_speeds(folder, options)
+    print_verdict(options.case, ratio, TARGETS[options.case], accuracy)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Training, ours and the usual way.")
     parser.add_argument("case", choices=TARGETS)
     parser.add_argument("--images", type=int, default=600, help="JPEGs to draw; a fifth of them validates")
-    parser.add_argument("--epochs", type=int, default=10, help="of ours; the usual way of everything and cnn")
-    parser.add_argument("--repeats", type=int, default=3, help="of everything and cnn, with other seeds")
+    parser.add_argument("--epochs", type=int, default=10, help="of each training, and of each timed trial")
+    parser.add_argument(
+        "--accuracy-epochs",
+        type=int,
+        help="of head and last_block: of the trainings whose accuracies are compared; default: --epochs",
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="with the seeds 0, 1, …")
+    parser.add_argument("--precision", default="auto", help="of ours: auto, float32, bfloat16")
     parser.add_argument("--threads", type=int, default=2, help="of torch, for both sides; there are 2 cores")
     parser.add_argument(
-        "--workers", type=int, nargs="+", default=[0, 2], help="of the usual way's DataLoader"
+        "--workers", type=int, nargs="+", default=[0, 2], help="of the usual way's DataLoader; tried first"
     )
-    parser.add_argument("--usual-epochs", type=int, default=2, help="of head and last_block, then scaled")
+    parser.add_argument("--usual-epochs", type=int, default=2, help="to find the faster number of workers")
     return parser
 
 
-# --- images ---------------------------------------------------------------------------------------------
+# --- cases ----------------------------------------------------------------------------------------------
+
+
+def _cnn() -> Case:
+    # The settings of augmentation=light, which usual_way.py has too.
+    light = schema.Augmentation("light", rotation_deg=10, crop_scale=[0.8, 1.0], crop_ratio=[0.75, 1.3333])
+    run = schema.Run(
+        dataset=schema.Dataset(image_size=usual_way.IMAGE_SIZE),
+        optimizer=schema.Optimizer(lr=LR["cnn"], momentum=MOMENTUM),
+        augmentation=light,
+    )
+
+    def usual(num_workers: int, epochs: int) -> Trained:
+        model, parts = usual_way.Cnn(run.model.dropout), usual_way.load()
+        return _train_usual(run, model, parts, num_workers, epochs)
+
+    return Case(run, usual)
+
+
+def _resnet18(trains: str, folder: Path, n_images: int) -> Case:
+    """``trains`` is ``everything``, from scratch, or what follows frozen stages with weights of a file."""
+    root, from_scratch = folder / "images", trains == "everything"
+    draw_folder(root, n_images)
+    weights = None if from_scratch else _draw_weights(folder / "resnet18.pt", root)
+    run = schema.Run(
+        dataset=schema.Dataset(
+            name="image_folder",
+            path=str(root),
+            image_size=SIDE,
+            test_fraction=0,
+            normalization="imagenet",
+            allow_hflip=True,
+        ),
+        model=schema.Model("torchvision", "resnet18", dropout=0, weights=str(weights) if weights else None),
+        optimizer=schema.Optimizer(lr=LR[trains], momentum=MOMENTUM),
+        augmentation=standard() if from_scratch else schema.Augmentation(),
+        freezing=schema.Freezing("none" if from_scratch else trains),
+    )
+    transform = usual_transform(run.augmentation, SIDE) if from_scratch else None
+
+    def usual(num_workers: int, epochs: int) -> Trained:
+        model = usual_training.resnet18(len(CLASSES), weights, trains)
+        return _train_usual(run, model, usual_training.folders(root, SIDE, transform), num_workers, epochs)
+
+    return Case(run, usual)
+
+
+def _train_usual(
+    run: schema.Run, model: torch.nn.Module, parts: tuple[object, object], num_workers: int, epochs: int
+) -> Trained:
+    optimizer, batch_size = run.optimizer, run.training.batch_size
+    return usual_training.train(model, parts, epochs, num_workers, optimizer.lr, MOMENTUM, batch_size)
 
 
 def draw_folder(root: Path, n_images: int) -> None:
@@ -97,165 +166,155 @@ def _draw(name: str, rng: np.random.Generator) -> np.ndarray:
     return picture.clip(0, 255).astype(np.uint8)
 
 
-def _folder_settings(root: Path) -> schema.Dataset:
-    return schema.Dataset(
-        name="image_folder",
-        path=str(root),
-        image_size=SIDE,
-        test_fraction=0,
-        normalization="imagenet",
-        allow_hflip=True,
-    )
+def _draw_weights(path: Path, root: Path) -> Path:
+    """Random ones, but with batch norm statistics of the images, as pretrained weights have them.
 
-
-# --- everything trains ----------------------------------------------------------------------------------
-
-
-def _compare_everything(root: Path, options: argparse.Namespace) -> None:
-    run = schema.Run(
-        dataset=_folder_settings(root),
-        model=schema.Model(source="torchvision", name="resnet18", dropout=0),
-        optimizer=schema.Optimizer(lr=0.01, momentum=0.9),
-        augmentation=standard(),
-    )
-
-    def usual(num_workers: int) -> usual_training.Trained:
-        model = usual_training.resnet18(len(CLASSES), None, "everything")
-        parts = usual_training.folders(root, SIDE, usual_transform(run.augmentation, SIDE))
-        return usual_training.train(model, parts, options.epochs, num_workers, run.optimizer.lr)
-
-    _compare_speed(run, usual, options)
-
-
-def _compare_cnn(options: argparse.Namespace) -> None:
-    # The settings of augmentation=light, which usual_way.py has too.
-    light = schema.Augmentation("light", rotation_deg=10, crop_scale=[0.8, 1.0], crop_ratio=[0.75, 1.3333])
-    run = schema.Run(
-        dataset=schema.Dataset(image_size=usual_way.IMAGE_SIZE),
-        optimizer=schema.Optimizer(lr=0.01, momentum=0.9),
-        augmentation=light,
-    )
-    _compare_speed(
-        run,
-        lambda num_workers: usual_training.train(
-            usual_way.Cnn(run.model.dropout), usual_way.load(), options.epochs, num_workers, run.optimizer.lr
-        ),
-        options,
-    )
-
-
-def _compare_speed(
-    run: schema.Run, usual: Callable[[int], usual_training.Trained], options: argparse.Namespace
-) -> None:
-    sides = [f"ours, {precision}" for precision in ("bfloat16", "float32")]
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
-    found |= {f"usual way, num_workers={n}": [] for n in options.workers}
-    for seed in range(options.repeats):
-        for name in found:  # in turn, so that a busy moment of the machine hits all alike
-            cpu = _cpu_s()
-            if name.startswith("ours"):
-                speed, accuracy = _ours(run, name.rpartition(" ")[2], seed, options)
-            else:
-                torch.manual_seed(seed)
-                trained = usual(int(name.rpartition("=")[2]))
-                speed, accuracy = trained.images_per_second, trained.val_accuracy
-            found[name].append((speed, accuracy, _cpu_s() - cpu))
-    print(f"{options.epochs} epochs, {options.threads} threads, medians of {options.repeats} seeds")
-    usual_ways = [name for name in found if name not in sides]
-    fastest = max(median(speed for speed, *_ in found[name]) for name in usual_ways)
-    least_cpu = min(median(cpu for *_, cpu in found[name]) for name in usual_ways)
-    for name, values in found.items():
-        speed, accuracy, cpu = (median(part) for part in zip(*values, strict=True))
-        ratio = f"   {speed / fastest:.2f} × the faster usual way (target ≥ {TARGETS[options.case]})"
-        ratio += f", CPU time {least_cpu / cpu:.2f} ×"
-        print(
-            f"{name:<28}{speed:8.0f} images/s   validation accuracy {accuracy:.4f}   {cpu:6.1f} s of CPU"
-            f"{ratio if name in sides else ''}"
-        )
-
-
-def _ours(run: schema.Run, precision: str, seed: int, options: argparse.Namespace) -> tuple[float, float]:
-    """Images per second of the fastest epoch, and the last one's accuracy."""
-    stopping = schema.EarlyStopping(patience=None)
-    settings = schema.Training(
-        epochs=options.epochs, precision=precision, n_threads=options.threads, early_stopping=stopping
-    )
-    loaded = data.load(run.dataset, torch.device("cpu"))
-    history = fit(replace(run, seed=seed, training=settings), loaded).history
-    return max(epoch.images_per_second for epoch in history), history[-1].val_accuracy or 0.0
-
-
-def _cpu_s() -> float:
-    """Of this process and of the loader's that have ended."""
-    uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(use.ru_utime + use.ru_stime for use in uses)
-
-
-# --- most is frozen -------------------------------------------------------------------------------------
-
-
-def _compare_frozen(folder: Path, options: argparse.Namespace) -> None:
-    weights = folder / "resnet18.pt"
+    Frozen batch norm uses these on our side, and the batch's in the tutorials' loop.
+    """
     torch.manual_seed(0)
-    torch.save(torchvision.models.resnet18().state_dict(), weights)
-    n_trials, lr = SEARCHES[options.case]
-    n_epochs = n_trials * options.epochs
-    root = folder / "images"
-    wall_s, inside_s, accuracy = _sweeper(folder, weights, n_trials, options)
-    print(f"{n_trials} trials × {options.epochs} epochs, {options.images} images")
-    inside = f"{inside_s:.1f} s in epochs (a sum over trials)"
-    print(f"ours       {wall_s:8.1f} s, {inside}; best validation accuracy {accuracy:.4f}", flush=True)
-    usual = []
+    model = torchvision.models.resnet18().train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the mean of all batches
+    images, _ = usual_training.folders(root, SIDE)
+    with torch.no_grad():
+        for inputs, _ in DataLoader(images, 32, shuffle=True):
+            model(inputs)
+    torch.save(model.state_dict(), path)
+    return path
+
+
+# --- both sides train -----------------------------------------------------------------------------------
+
+
+def _train_both(case: Case, epochs: int, options: argparse.Namespace) -> tuple[list[Trained], list[Trained]]:
+    """Ours and the usual way's trainings, one for each seed."""
+    num_workers = _faster_workers(case, options)
+    ours, usual = [], []
+    for seed in range(options.repeats):  # in turn, so that a busy moment of the machine hits both alike
+        ours.append(_ours(case.run, epochs, seed, options))
+        print(_line("ours", seed, ours[-1]), flush=True)
+        usual.append(_usual(case, num_workers, epochs, seed))
+        print(_line(f"usual way, num_workers={num_workers}", seed, usual[-1]), flush=True)
+    return ours, usual
+
+
+def _faster_workers(case: Case, options: argparse.Namespace) -> int:
+    """The number of loader workers with which the usual way is faster, over few epochs."""
+    epoch_s = {}
     for num_workers in options.workers:
-        model = usual_training.resnet18(len(CLASSES), weights, options.case)
-        parts = usual_training.folders(root, SIDE)
-        trained = usual_training.train(model, parts, options.usual_epochs, num_workers, lr)
-        usual.append(n_epochs * trained.epoch_s)
-        print(
-            f"usual way  {usual[-1]:8.1f} s, num_workers={num_workers}: {n_epochs} × the faster of"
-            f" {options.usual_epochs} epochs; validation accuracy after them {trained.val_accuracy:.4f}",
-            flush=True,
-        )
-    print(f"ratio {min(usual) / wall_s:.1f}  (target ≥ {TARGETS[options.case]})")
+        trained = _usual(case, num_workers, options.usual_epochs, seed=0)
+        epoch_s[num_workers] = min(trained.epoch_s)
+        print(_line(f"usual way, num_workers={num_workers}, a try", 0, trained), flush=True)
+    return min(epoch_s, key=epoch_s.__getitem__)
 
 
-def _sweeper(
-    folder: Path, weights: Path, n_trials: int, options: argparse.Namespace
-) -> tuple[float, float, float]:
-    """Wall time of the command, seconds in epochs of all trials, and the best validation accuracy."""
-    overrides = [
+def _usual(case: Case, num_workers: int, epochs: int, seed: int) -> Trained:
+    torch.use_deterministic_algorithms(False)  # which ours turns on
+    torch.manual_seed(seed)
+    return case.usual(num_workers, epochs)
+
+
+def _ours(run: schema.Run, epochs: int, seed: int, options: argparse.Namespace) -> Trained:
+    settings = replace(
+        run.training,
+        epochs=epochs,
+        precision=options.precision,
+        n_threads=options.threads,
+        early_stopping=schema.EarlyStopping(patience=None),
+    )
+    loaded = data.load(run.dataset, CPU)
+    history = fit(replace(run, seed=seed, training=settings), loaded).history
+    n_images = len(loaded.train_y)
+    train_s = [n_images / epoch.images_per_second for epoch in history]
+    val_s = [epoch.seconds - seconds for epoch, seconds in zip(history, train_s, strict=True)]
+    return Trained(n_images, train_s, val_s, history[-1].val_accuracy or 0.0)
+
+
+def _line(name: str, seed: int, trained: Trained) -> str:
+    return (
+        f"seed {seed}  {name:<36}{trained.images_per_second:8.0f} images/s"
+        f"   validation accuracy {trained.val_accuracy:.4f} after {len(trained.train_s)} epochs"
+    )
+
+
+def _accuracies(trainings: Sequence[Trained]) -> list[float]:
+    return [trained.val_accuracy for trained in trainings]
+
+
+# --- what is compared -----------------------------------------------------------------------------------
+
+
+def _compare_speeds(folder: Path, options: argparse.Namespace) -> tuple[str, float]:
+    """Whether the accuracies agree, and how many times the usual way's images per second ours trains."""
+    case = _cnn() if options.case == "cnn" else _resnet18(options.case, folder, options.images)
+    ours, usual = _train_both(case, options.epochs, options)
+    our_speeds, usual_speeds = ([trained.images_per_second for trained in side] for side in (ours, usual))
+    ratios = [our / their for our, their in zip(our_speeds, usual_speeds, strict=True)]
+    print(
+        f"medians: ours {median(our_speeds):.0f}, usual way {median(usual_speeds):.0f} images/s;"
+        f" ratios of the seeds: {', '.join(f'{ratio:.2f}' for ratio in ratios)}"
+    )
+    return agreement(_accuracies(ours), _accuracies(usual)), median(our_speeds) / median(usual_speeds)
+
+
+def _compare_wall_times(folder: Path, options: argparse.Namespace) -> tuple[str, float]:
+    """Whether the accuracies agree, and how many times as long as our command the usual way takes."""
+    case = _resnet18(options.case, folder, options.images)
+    n_trials = N_TRIALS[options.case]
+    wall_s = []
+    for seed in range(options.repeats):
+        cache.clear()
+        wall_s.append(_time_command(case.run, n_trials, seed, options, folder))
+    ours, usual = _train_both(case, options.accuracy_epochs or options.epochs, options)
+    timed_s = [seconds for trained in usual for seconds in trained.epoch_s]
+    n_epochs = n_trials * options.epochs
+    usual_s = n_epochs * median(timed_s)
+    print(
+        f"{n_trials} trials × {options.epochs} epochs: ours {median(wall_s):.1f} s, the median of"
+        f" {len(wall_s)} runs with empty caches; usual way {usual_s:.1f} s, scaled: {n_epochs} ×"
+        f" {median(timed_s):.2f} s, the median of {len(timed_s)} epochs (training and validation)"
+    )
+    return agreement(_accuracies(ours), _accuracies(usual)), usual_s / median(wall_s)
+
+
+def _time_command(
+    run: schema.Run, n_trials: int, seed: int, options: argparse.Namespace, folder: Path
+) -> float:
+    """The wall time of `python -m sweeper`, which must have finished all epochs."""
+    study = f"{options.case}-{seed}"
+    seconds = run_python([*_command(run, n_trials, seed, options), f"study={study}"], folder)
+    outputs = folder / record.OUTPUTS / study
+    n_epochs = count_epochs(outputs, n_trials) if n_trials > 1 else len(record.read_history(outputs))
+    print(f"seed {seed}  our command {seconds:.1f} s, {n_epochs} epochs", flush=True)
+    return seconds
+
+
+def _command(run: schema.Run, n_trials: int, seed: int, options: argparse.Namespace) -> list[str]:
+    """A search over the default ranges but for the batch size, or the very training of ``run``."""
+    search = ["-m", "hydra/sweeper/pruner=none", f"hydra.sweeper.n_trials={n_trials}"]
+    fixed = [
+        f"optimizer.lr={run.optimizer.lr}",
+        "optimizer.head_lr_factor=1",
+        "model.dropout=0",
+        f"training.n_threads={options.threads}",
+    ]
+    return [
+        *("-m", "sweeper", *(search if n_trials > 1 else fixed)),
         "dataset=image_folder",
-        f"dataset.path={folder / 'images'}",
+        f"dataset.path={run.dataset.path}",
         f"dataset.image_size={SIDE}",
         "dataset.test_fraction=0",
         "model=resnet18",
-        f"model.weights={weights}",
-        f"freezing={options.case}",
+        f"model.weights={run.model.weights}",
+        f"freezing={run.freezing.name}",
         f"training.epochs={options.epochs}",
-        "training.batch_size=32",
+        f"training.batch_size={run.training.batch_size}",
+        f"training.precision={options.precision}",
         "training.early_stopping.patience=null",
         "device=cpu",
-        "study=frozen",
+        f"seed={seed}",
     ]
-    search = ["-m", "hydra/sweeper/pruner=none", f"hydra.sweeper.n_trials={n_trials}"]
-    command = ["-m", "sweeper", *(search if n_trials > 1 else []), *overrides]
-    environment = os.environ | {"SWEEPER_CACHE": str(folder / "cache")}
-    wall_s = _run(command, folder, environment)
-    outputs = folder / record.OUTPUTS / "frozen"
-    runs = [outputs / str(number) for number in range(n_trials)] if n_trials > 1 else [outputs]
-    results = [record.read_json(run / record.RESULT) for run in runs]
-    best = max(result["val_accuracy"] for result in results)
-    return wall_s, sum(result["seconds"] for result in results), best
-
-
-def _run(arguments: Sequence[str], folder: Path, environment: dict[str, str]) -> float:
-    started = perf_counter()
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(arguments)}\n{done.stdout}{done.stderr}")
-    return perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -32,12 +33,12 @@ class Trained:
 
     @property
     def images_per_second(self) -> float:
-        """Of the fastest epoch: the first one also starts the loader's processes."""
-        return self.n_images / min(self.train_s)
+        """Of the median epoch, validation not counted."""
+        return self.n_images / median(self.train_s)
 
     @property
-    def epoch_s(self) -> float:
-        return min(self.train_s) + min(self.val_s)
+    def epoch_s(self) -> list[float]:
+        return [train_s + val_s for train_s, val_s in zip(self.train_s, self.val_s, strict=True)]
 
 
 def folders(root: Path, side: int, augment: Any = None) -> tuple[ImageFolder, ImageFolder]:
@@ -66,8 +67,8 @@ def train(
     epochs: int,
     num_workers: int,
     lr: float,
-    batch_size: int = 32,
-    momentum: float = 0.9,
+    momentum: float,
+    batch_size: int,
 ) -> Trained:
     keep = {"num_workers": num_workers, "persistent_workers": num_workers > 0}
     train_loader = DataLoader(parts[0], batch_size, shuffle=True, **keep)

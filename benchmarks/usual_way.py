@@ -2,8 +2,8 @@
 
     python benchmarks/usual_way.py --num-workers 2
 
-What search_digits.py compares ours with. Images, split, network, ranges, sampler, pruner and early stopping
-are those of the default search.
+What search_digits.py compares ours with. Images, split, network, ranges and sampler are those of the default
+search; so are pruner and early stopping with --prune.
 """
 
 from __future__ import annotations
@@ -147,15 +147,16 @@ def main() -> None:
                 best_loss, best_accuracy, n_waited = loss, accuracy, 0
             else:
                 n_waited += 1
-            if n_waited == PATIENCE:
+            if options.prune and n_waited == PATIENCE:
                 break
         return best_accuracy
 
+    hyperband = optuna.pruners.HyperbandPruner(max_resource=options.epochs)
     study = optuna.create_study(
         study_name=f"digits-{options.seed}",  # Hyperband deals trials to its brackets by the name
         direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=options.seed),
-        pruner=optuna.pruners.HyperbandPruner(max_resource=options.epochs),
+        pruner=hyperband if options.prune else optuna.pruners.NopPruner(),
     )
     study.optimize(objective, n_trials=options.n_trials)
     result = {"n_epochs": n_epochs, "best_accuracy": study.best_value}
@@ -167,7 +168,8 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Search the digits the usual way.")
     parser.add_argument("--n-trials", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--prune", action="store_true", help="by Hyperband, and stop early")
     parser.add_argument("--num-workers", type=int, default=0, help="of the DataLoader")
     parser.add_argument("--threads", type=int, help="of torch; default: its own choice, one for each core")
     parser.add_argument("--seed", type=int, default=0)

@@ -444,6 +444,83 @@ def test_variations_of_many_serve_batches(side: int) -> None:
     torch.testing.assert_close(torch.cat(batches), augment.apply(x, drawn), rtol=0, atol=1e-4)
 
 
+# --------------------------------------------------------------------------------------- with a margin
+
+
+def middle(x: Tensor, side: int) -> Tensor:
+    start = (x.shape[-1] - side) // 2
+    return x[..., start : start + side, start : start + side]
+
+
+def with_margin(settings: Augmentation, x: Tensor, side: int, **given: float) -> Augment:
+    return Augment(settings, replace(data(x, **given), image_size=side))
+
+
+@pytest.mark.parametrize("side", [1, 32, 35, 48])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_not_varied_is_the_middle(side: int, channels: int) -> None:
+    """To the last bit, as if the middle had been cut out before; so are its colours and what is erased."""
+    x = smooth_images(channels=channels)
+    settings = replace(COLOURS, erasing=1.0)
+    augment, cut_out = with_margin(settings, x, side, mean=0.4), Augment(settings, data(middle(x, side), 0.4))
+    assert torch.equal(augment.normalize(x), cut_out.normalize(middle(x, side)))
+    assert torch.equal(augment.apply(x, Variations()), augment.normalize(x))
+    assert torch.equal(augment(x, generator()), cut_out(middle(x, side), generator()))
+
+
+@pytest.mark.parametrize("side", [32, 35])
+def test_flips_mirror_the_middle(side: int) -> None:
+    """Without random crops the middle is seen at its own scale, to the pixel."""
+    x = smooth_images()
+    flipped = with_margin(Augmentation(hflip=1.0), x, side)(x, generator()) * 255
+    torch.testing.assert_close(flipped, middle(x, side).flip(-1).float(), rtol=0, atol=2e-3)
+
+
+def test_turns_look_at_the_margin() -> None:
+    """The middle turned at its own scale, with what is around it in the corners."""
+    x = smooth_images(16)
+    augment = with_margin(Augmentation(rotation_deg=30), x, 32)
+    drawn = augment.draw(len(x), generator())
+    angles = torch.rad2deg(torch.atan2(drawn.maps[:, 1, 0], drawn.maps[:, 0, 0])).tolist()
+    turned = [
+        tv.rotate(image.float(), angle, InterpolationMode.BILINEAR) / 255
+        for image, angle in zip(x, angles, strict=True)
+    ]
+    assert max(map(abs, angles)) > 10
+    difference = augment.apply(x, drawn) - middle(torch.stack(turned), 32)
+    assert difference.abs().mean() < 1 / 255
+
+
+def test_crops_come_from_the_whole_image() -> None:
+    """They reach each edge of what is kept, and the same are drawn as of images without a margin."""
+    x = torch.zeros(400, 1, 24, 24, dtype=torch.uint8)
+    x[..., [0, -1], :] = x[..., [0, -1]] = 255
+    settings = Augmentation(crop_scale=[0.3, 1.0], crop_ratio=[0.75, 1.3333])
+    augment = with_margin(settings, x, 16)
+    seen = augment(x, generator())
+    assert seen.shape == (400, 1, 16, 16)
+    assert augment.normalize(x).max() == 0
+    for edge in (seen[..., 0, :], seen[..., -1, :], seen[..., 0], seen[..., -1]):
+        assert edge.max() > 0.5
+    drawn = augment.draw(50, generator()).maps
+    assert torch.equal(drawn, Augment(settings, data(x)).draw(50, generator()).maps)
+
+
+def test_the_largest_crop_is_the_whole_image() -> None:
+    """Scaled down to what a network sees."""
+    x = smooth_images()
+    seen = warp(with_margin(Augmentation(crop_scale=[0.5, 1.0]), x, 32), x, maps(len(x)))
+    expected = tv.resize(x.float(), [32, 32], antialias=False) / 255
+    torch.testing.assert_close(seen, expected, rtol=0, atol=1e-4)
+
+
+def test_boxes_are_in_pixels_that_are_seen() -> None:
+    """What is erased is a part of the image that a network sees."""
+    x = smooth_images(1)
+    boxes = with_margin(Augmentation(erasing=1.0), x, 32).draw(2_000, generator()).boxes
+    assert torch.equal(boxes, draw(Augmentation(erasing=1.0), 2_000, side=32).boxes)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_varies_as_the_cpu_does() -> None:
     """The same seed gives the same images on every device, up to rounding."""

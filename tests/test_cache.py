@@ -10,6 +10,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from sweeper.training import cache, data, images
 from sweeper.training.data import Rows, load
 
 CPU = torch.device("cpu")
+
+MARGINS: list[dict[str, Any]] = [{"margin": 1.5}, {}, {"image_size": 12}]
+"""Of photos seen at 8, 8 and 12 pixels."""
 
 Builder = subprocess.Popen[bytes]
 
@@ -52,17 +56,23 @@ import json, torch
 from sweeper.schema import Dataset
 from sweeper.training import data, decode
 
-decoded, decode_files = [], decode._decode
+decoded = []
 
-def counted(files, pixels):
-    decoded.append(len(files))
-    return decode_files(files, pixels)
+def count(name):
+    function = getattr(decode, name)
+
+    def counted(images, pixels):
+        decoded.append(len(images))
+        return function(images, pixels)
+
+    setattr(decode, name, counted)
 
 def written_bytes():  # memory that no other process can share
     with open("/proc/self/smaps_rollup") as lines:
         return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
 
-decode._decode = counted
+count("_decode")
+count("_scale")
 data.load(Dataset(), torch.device("cpu"))
 before = written_bytes()
 loaded = data.load(Dataset(**DATASET), torch.device("cpu"))
@@ -380,6 +390,15 @@ def test_a_changed_file_is_decoded_again(photos: Dataset, how: str) -> None:
     assert len(cache.entries()) == 2
 
 
+def test_images_with_a_margin_are_kept_beside_those_without(photos: Dataset) -> None:
+    """Another margin is another size on disk; the same size on disk serves every margin that leads to it."""
+    margin, plain, large = (images.read(replace(photos, **given)) for given in MARGINS)
+    assert [found.pixels.shape[1] for found in (margin, plain, large)] == [12, 8, 12]
+    assert [found.side for found in (margin, plain, large)] == [8, 8, 12]
+    assert len(cache.entries()) == 2
+    np.testing.assert_array_equal(margin.pixels, large.pixels)
+
+
 def test_unreadable_files_are_remembered(photos: Dataset, caplog: Any) -> None:
     """Files left out are left out of the kept images too, and named or refused each time."""
     torn = Path(photos.path or "", "cat", "2.png")
@@ -403,7 +422,7 @@ def test_unreadable_files_are_remembered(photos: Dataset, caplog: Any) -> None:
 
 
 def read_in_a_process(dataset: Dataset, tmp_path: Path) -> dict[str, Any]:
-    settings = {"name": "image_folder", "path": dataset.path, "image_size": dataset.image_size}
+    settings = {"name": dataset.name, "path": dataset.path, "image_size": dataset.image_size}
     done = subprocess.run(
         [sys.executable, "-c", READER.replace("**DATASET", f"**{settings!r}")],
         cwd=tmp_path,
@@ -415,11 +434,14 @@ def read_in_a_process(dataset: Dataset, tmp_path: Path) -> dict[str, Any]:
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
-def test_a_second_process_decodes_nothing_and_copies_nothing(tmp_path: Path) -> None:
-    """100 MB of decoded images: decoded once, and a worker's own memory stays free of them."""
-    large = pictures(tmp_path / "large", n=50, size=592)  # 105 MB
+@pytest.mark.parametrize(("name", "n"), [("image_folder", 100), ("digits", 1797)])
+def test_a_second_process_decodes_nothing_and_copies_nothing(tmp_path: Path, name: str, n: int) -> None:
+    """100 MB of images, decoded or scaled: made once, and a worker's own memory stays free of them."""
+    large = Dataset(image_size=256)  # 118 MB
+    if name == "image_folder":
+        large = pictures(tmp_path / "large", n=50, size=592)  # 105 MB
     first, second = read_in_a_process(large, tmp_path), read_in_a_process(large, tmp_path)
-    assert (first["decoded"], second["decoded"]) == ([100], [])
+    assert (first["decoded"], second["decoded"]) == ([n], [])
     assert (first["fingerprint"], first["total"]) == (second["fingerprint"], second["total"])
     assert second["grown"] < 30e6, second
 
@@ -443,11 +465,13 @@ def test_rows_of_large_sets_are_those_of_small_ones(tmp_path: Path, monkeypatch:
         assert torch.equal(labels, y)
 
 
-def test_decoding_many_files_shows_a_bar_on_a_terminal(photos: Dataset, tmp_path: Path) -> None:
-    """Whoever waits sees how far it is; what is decoded already is quiet."""
+@pytest.mark.parametrize("what", ["decoding", "scaling"])
+def test_making_many_images_shows_a_bar_on_a_terminal(photos: Dataset, what: str) -> None:
+    """Whoever waits sees how far it is; what is there already is quiet."""
+    dataset = photos if what == "decoding" else Dataset(image_size=16)
     program = (
         "from sweeper.schema import Dataset; from sweeper.training import decode, images\n"
-        f"decode.MANY = 3; images.read(Dataset(name='image_folder', path={photos.path!r}, image_size=8))"
+        f"decode.MANY = 3; decode.COPIED_BYTES = 0; images.read({dataset!r})"
     )
     shown = []
     for _ in range(2):
@@ -458,7 +482,7 @@ def test_decoding_many_files_shows_a_bar_on_a_terminal(photos: Dataset, tmp_path
         shown.append(os.read(terminal, 100_000).decode())
         os.close(terminal)
         os.close(end)
-    assert "decoding" in shown[0]
+    assert what in shown[0]
     assert "100%" in shown[0]
     assert shown[1] == "over"
 

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from sweeper import schema
 from sweeper.__main__ import conf_folder
+from sweeper.errors import BadInput
 from sweeper.run import to_run
 from sweeper.training import loss, optim, readers
 
@@ -126,6 +127,21 @@ def test_transfer_leaves_momentum_alone():
         assert config.hydra.sweeper.params["optimizer.momentum"] == momentum
 
 
+def test_transfer_prepares_images_as_the_weights_want_them():
+    """Scaled to 256, of which 224 are seen, and normalised as ImageNet's."""
+    dataset = run_with("experiment=transfer", "dataset.path=.").dataset
+    assert (dataset.image_size, round(dataset.image_size * dataset.margin)) == (224, 256)
+    assert dataset.normalization == "imagenet"
+
+
+@pytest.mark.parametrize("margin", ["0.9", "2.1", "nan"])
+def test_a_margin_has_limits(margin):
+    """Images are never kept smaller than they are seen, nor more than twice as large."""
+    expected = r"dataset\.margin=.*: must be between 1 and 2; write for example dataset\.margin=1\.143"
+    with pytest.raises(BadInput, match=expected):
+        run_with(f"dataset.margin={margin}")
+
+
 def test_the_objective_of_several_labels_follows_the_loss():
     """With several labels an image there is no accuracy: the loss brings a metric, and its direction."""
     config = compose("config", ["loss=bce_with_logits"], return_hydra_config=True)
@@ -180,8 +196,14 @@ def test_hyperband_knows_the_number_of_epochs():
         (("scheduler.gamma=1",), "scheduler.gamma=1.0 has no effect with scheduler=none: only step has it"),
         (("freezing.every=3",), "freezing.every=3 has no effect with freezing=none: only gradual has it"),
         (("freezing=full",), "freezing=full begins with random weights: model.weights is null"),
+        (
+            ("dataset.margin=1.5",),
+            "dataset.margin=1.5 has no effect with dataset.image_size=null: digits then keeps its own size",
+        ),
         (("scheduler.warmup_epochs=4",), "the warm-up of 4 epochs never ends"),
         ((), None),
+        (("dataset.margin=1.5", "dataset.image_size=32"), None),
+        (("dataset=image_folder", "dataset.path=.", "dataset.margin=2", "dataset.image_size=null"), None),
         (("scheduler=step", "scheduler.step_size=1", "scheduler.warmup_epochs=1"), None),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from PIL import Image
 
 from sweeper.errors import BadInput
-from sweeper.schema import Dataset
+from sweeper.schema import Dataset, Run, Training
 from sweeper.training.data import load
+from sweeper.training.fit import evaluate, fit
 
 CPU = torch.device("cpu")
 
@@ -142,6 +144,36 @@ def test_changed_file_is_noticed(photos: Dataset) -> None:
     second = load(photos, CPU)
     assert second is not first
     assert second.fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("image_size", [8, None])
+def test_a_network_sees_the_middle_of_images_with_a_margin(photos: Dataset, image_size: int | None) -> None:
+    """What is kept is larger than what is seen, which is of the size that is asked for."""
+    data = load(replace(photos, margin=1.5, image_size=image_size), CPU)
+    side = image_size or 64
+    assert (data.side, data.train_x.shape[-1]) == (side, side * 3 // 2)
+    assert load(photos, CPU).side == 8
+    digits = load(Dataset(margin=1.5), CPU)
+    assert digits.side == digits.train_x.shape[-1] == 8
+
+
+def test_training_sees_the_middle_too(photos: Dataset) -> None:
+    """Without augmentation, training and testing on a margin is that on the middle cut out by hand."""
+    with_margin = load(replace(photos, margin=1.6, val_fraction=0.4), CPU)
+    assert with_margin.train_x.shape[-1] == 13
+    x = {name: with_margin.part(name)[0][..., 2:10, 2:10] for name in ("train", "val", "test")}
+    cut_out = replace(with_margin, train_x=x["train"], val_x=x["val"], test_x=x["test"], image_size=None)
+    run = Run(training=Training(epochs=2, n_threads=1, precision="float32"))
+    seen, expected = (fit(run, data) for data in (with_margin, cut_out))
+    assert [epoch.train_loss for epoch in seen.history] == [epoch.train_loss for epoch in expected.history]
+    assert evaluate(seen.model, with_margin) == evaluate(expected.model, cut_out)
+
+
+def test_what_is_seen_tells_data_apart(photos: Dataset) -> None:
+    """The same pixels and parts, of which another side is seen, are another division."""
+    margin, large = load(replace(photos, margin=1.5), CPU), load(replace(photos, image_size=12), CPU)
+    assert margin.fingerprint == large.fingerprint
+    assert margin.split != large.split
 
 
 def test_flips_follow_the_dataset(photos: Dataset) -> None:

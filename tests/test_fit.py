@@ -30,7 +30,8 @@ from sweeper.schema import (
 )
 from sweeper.training.augment import Augment
 from sweeper.training.data import Data, load
-from sweeper.training.fit import Epoch, Fitted, _Best, build_model, evaluate, fit, resolve_device
+from sweeper.training.fit import Epoch, Fitted, _Best, build_model, evaluate, fit
+from sweeper.training.machine import resolve_device
 
 CPU = torch.device("cpu")
 LIGHT = Augmentation(name="light", rotation_deg=10, crop_scale=[0.8, 1.0], crop_ratio=[0.75, 1.3333])

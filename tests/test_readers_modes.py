@@ -221,11 +221,11 @@ def test_unknown_white_is_refused(tmp_path: Path, values: NDArray[np.generic], r
 def test_scaling_shows_the_same_picture(size: int, channels: int) -> None:
     """Scaled pixels keep their place and colour; their own size leaves them as they are."""
     pixels = np.stack([COLOURS, COLOURS[::-1], 255 - COLOURS])[..., :channels]
-    scaled = scale(pixels, size)
+    scaled = scale(pixels, Dataset(image_size=size))
     assert scaled.shape == (3, size, size, channels)
     for x in (0, -1):
         np.testing.assert_allclose(
             scaled[:, x, x].astype(int), pixels[:, x, x].astype(int), atol=1, err_msg=f"corner {x}"
         )
-    assert scale(pixels, SIDE) is pixels
-    assert scale(pixels, None) is pixels
+    assert scale(pixels, Dataset(image_size=SIDE)) is pixels
+    assert scale(pixels, Dataset()) is pixels

@@ -13,6 +13,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from sweeper.errors import BadInput
 from sweeper.schema import Dataset
-from sweeper.training import images
+from sweeper.training import cache, decode, images
 from sweeper.training.collection import TEST, TO_SPLIT
 
 N_TRAIN, N_TEST = 60, 20
@@ -143,6 +144,48 @@ def test_image_size_scales(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
     np.testing.assert_allclose(scaled.pixels.mean((1, 2, 3)), plain.pixels.mean((1, 2, 3)), atol=6)
     assert scaled.labels.tolist() == plain.labels.tolist()
     assert scaled.part is not None
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_large_images_are_scaled_once_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """What becomes large is mapped from the cache, channel by channel; without room there it is in memory."""
+    write(tmp_path, name, monkeypatch)
+    monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "cache"))
+    dataset = Dataset(name=name, root=str(tmp_path), image_size=12, margin=1.25)
+    plain = images.read(dataset).pixels
+    assert plain.shape[1] == 15
+    assert cache.entries() == []
+    monkeypatch.setattr(decode, "COPIED_BYTES", plain.nbytes)
+    for _ in range(2):
+        found = images.read(dataset).pixels
+        assert isinstance(found, np.memmap)
+        assert found.transpose(0, 3, 1, 2).flags.c_contiguous
+        np.testing.assert_array_equal(found, plain)
+    (entry,) = cache.entries()
+    assert entry.about == f"{len(plain)} images of {name} at 15 × 15"
+    cache.clear()
+    monkeypatch.setenv("SWEEPER_CACHE_GB", "0")
+    np.testing.assert_array_equal(images.read(dataset).pixels, plain)
+    assert cache.entries() == []
+    assert f"images of {name} at 15 × 15: not kept on disk" in caplog.text
+
+
+def test_other_images_are_scaled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another pixel in the set's files is another set, and another size is another too."""
+    write_mnist(tmp_path, "MNIST")
+    monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(decode, "COPIED_BYTES", 0)
+    dataset = Dataset(name="mnist", root=str(tmp_path), image_size=56)
+    before = images.read(dataset).pixels
+    file = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x07")
+    after = images.read(dataset).pixels
+    assert after[-1, -1, -1] == 7
+    np.testing.assert_array_equal(before[:-1], after[:-1])
+    images.read(replace(dataset, image_size=57))
+    assert len(cache.entries()) == 3
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -179,3 +179,20 @@ def test_a_diverging_trial_is_pruned_and_marked(tmp_path):
     assert by_lr[1e30].state == TrialState.PRUNED
     assert by_lr[1e30].user_attrs["diverged"] is True
     assert by_lr[1e-3].state == TrialState.COMPLETE
+
+
+@pytest.mark.slow
+def test_200_trials_do_not_grow_the_worker(tmp_path):
+    """After each trial the memory is back where it was, though networks, batches and optimizers change."""
+    search = [
+        "-m",
+        "optimizer=adam,sgd,rmsprop",
+        "model.filters=choice([4],[8,8])",
+        "hydra/sweeper/sampler=random",
+    ]
+    settings = ["training.epochs=1", "training.n_threads=1", "hydra/sweeper/pruner=none", "study=grow"]
+    sweeper(tmp_path, *search, *settings, "hydra.sweeper.n_trials=200", "hydra.sweeper.n_jobs=1")
+    folder = tmp_path / "outputs" / "grow"
+    peak_mb = [record.read_json(folder / str(n) / record.RESULT)["peak_memory_mb"] for n in range(200)]
+    assert peak_mb[0] > 100  # of the one process that ran them all
+    assert peak_mb[-1] - peak_mb[20] < 0.02 * peak_mb[20]

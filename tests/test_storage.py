@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,55 @@ def test_an_open_storage_goes_on_after_somebody_elses_torn_write(tmp_path: Path)
         file.write(b'{"op_code":4,"study_id":0,"dat')
     run_study(storage, "name")
     assert len(optuna.load_study(study_name="name", storage=plain(path)).trials) == 2
+
+
+def test_a_power_cut_takes_back_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the disk has of a journal holds each trial that began or ended, with all that was told before."""
+    path, durable, fsync = tmp_path / "studies.journal", [0], os.fsync
+
+    def fsync_and_note(fd: int) -> None:
+        fsync(fd)
+        durable.append(os.fstat(fd).st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync_and_note)
+    storage = open_storage(str(path))
+    study = optuna.create_study(study_name="name", storage=storage)
+    for number in range(3):
+        trial = study.ask()
+        trial.set_user_attr("worker", "w")
+        trial.suggest_float("x", 0, 1)
+        trial.report(0.5, 1)
+        path_after_a_cut = tmp_path / f"cut-{number}"
+        path_after_a_cut.write_bytes(path.read_bytes()[: durable[-1]])
+        assert plain(path_after_a_cut).get_all_trials(0)[-1].state == TrialState.RUNNING
+        study.tell(trial, 1.0)
+        path_after_a_cut.write_bytes(path.read_bytes()[: durable[-1]])
+        assert plain(path_after_a_cut).get_all_trials(0) == storage.get_all_trials(0)
+    assert len(durable[1:]) == 1 + 2 * 3  # nothing else makes a trial wait for the disk
+
+
+def test_a_line_as_long_as_the_half_line_before_it_is_read(tmp_path: Path) -> None:
+    """A file of the same size may be news: a torn line has made way for a whole one."""
+    path = tmp_path / "studies.journal"
+    reader, writer = JournalBackend(path), JournalBackend(path)
+    writer.append_logs([{"n": 1}])
+    assert list(reader.read_logs(0)) == [{"n": 1}]
+    with path.open("ab") as file:
+        file.write(b'{"n":200')
+    assert list(reader.read_logs(1)) == []
+    writer.append_logs([{"n": 2}])
+    assert path.stat().st_size == len(b'{"n":1}\n{"n":200')
+    assert list(reader.read_logs(1)) == [{"n": 2}]
+
+
+def test_a_journal_that_was_deleted_is_not_begun_anew(tmp_path: Path) -> None:
+    """Whoever removes the journal of a running sweep stops it; the rest of its lines would be no study."""
+    path = tmp_path / "studies.journal"
+    backend = JournalBackend(path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"studies\.journal"):
+        backend.append_logs([{"n": 1}])
+    assert not path.exists()
 
 
 ADD_TRIALS = """

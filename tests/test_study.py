@@ -23,7 +23,7 @@ from optuna.distributions import (
 )
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.trial import TrialState
 
 from hydra_plugins.sweeper_optuna.plugin import _PRUNERS, _SAMPLERS
@@ -33,6 +33,7 @@ from sweeper.search import study as studies
 from sweeper.search.parameter import suggest
 from sweeper.search.sampler import at, build_pruner, build_sampler, resolve
 from sweeper.search.space import Space
+from sweeper.search.storage import JournalBackend
 from sweeper.search.study import Search, Worker, open_study
 
 MakeSpace = Callable[..., Space]
@@ -562,6 +563,37 @@ def test_a_grid_ends_after_its_points(make_search: MakeSearch, countable: Space,
     while params := run_next(search, study, countable, worker):
         found.append(params)
     assert found == list(countable.points())
+
+
+class CountingBackend(JournalBackend):
+    """Counts the lines that are written and read."""
+
+    n_lines = 0
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self.n_lines += len(logs)
+        super().append_logs(logs)
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        for log in super().read_logs(log_number_from):
+            self.n_lines += 1
+            yield log
+
+
+def test_a_trial_does_not_get_dearer(make_search: MakeSearch, plain: Space, worker: Worker) -> None:
+    """The fiftieth trial reads and writes as many lines of the journal, and as much text, as the fifth."""
+    search = make_search(n_trials=50)
+    path = search.folder / "studies.journal"
+    backend = CountingBackend(path)
+    study = begin(search, plain, JournalStorage(backend))
+    n_lines, sizes = [], []
+    while run_next(search, study, plain, worker) is not None:
+        n_lines.append(backend.n_lines)
+        sizes.append((path.stat().st_size, (search.folder / record.RESULTS).stat().st_size))
+    assert len(n_lines) == 50
+    assert n_lines[49] - n_lines[48] == n_lines[4] - n_lines[3]
+    assert sizes[49][0] - sizes[48][0] <= 1.1 * (sizes[4][0] - sizes[3][0])
+    assert sizes[49][1] <= 1.1 * sizes[4][1]
 
 
 def test_a_grid_loses_no_point_of_the_dead_or_interrupted(

@@ -88,7 +88,7 @@ def inspect(run: schema.Run) -> Found:
         BadInput: where one of them is not there, or does not suit the others.
     """
     if run.device not in ("auto", "cpu"):
-        from sweeper.training.fit import resolve_device
+        from sweeper.training.machine import resolve_device
 
         resolve_device(run.device)
     found = _find(run.dataset, Path.cwd())
@@ -108,7 +108,7 @@ def check_direction(run: schema.Run, config: DictConfig) -> None:
 
 @dataclass(frozen=True)
 class Found:
-    """What a dataset turned out to be; ``side`` of the images in pixels."""
+    """What a dataset turned out to be; ``side`` in pixels, of the images that a network sees."""
 
     name: str
     n_train: int
@@ -149,7 +149,7 @@ def _find(dataset: schema.Dataset, cwd: Path) -> Found:
         n_classes=len(everything.classes),
         multi_label=everything.multi_label,
         channels=len(mean),
-        side=everything.pixels.shape[1],
+        side=everything.side,
     )
 
 
@@ -172,7 +172,9 @@ def train(run: schema.Run, folder: Path, current: Trial) -> float | list[float]:
     import torch
 
     from sweeper.training import data
-    from sweeper.training.fit import fit, resolve_device
+    from sweeper.training.fit import fit
+    from sweeper.training.machine import resolve_device
+    from sweeper.training.step import fitting
 
     for warning in schema.without_effect(run):
         log.warning(warning)
@@ -187,6 +189,10 @@ def train(run: schema.Run, folder: Path, current: Trial) -> float | list[float]:
     rows: list[dict[str, Any]] = []
 
     def on_epoch(epoch: Epoch) -> None:
+        if epoch.epoch == 1:  # it may be the second beginning, with smaller pieces of a batch
+            rows.clear()
+            if (smaller := fitting(run)) != run:
+                record.write_whole(folder / record.CONFIG, _yaml(smaller))
         rows.append(epoch.row())
         record.write_history(folder, rows)
         show.epoch(epoch)
@@ -217,7 +223,7 @@ def settle(run: schema.Run, current: Trial) -> schema.Run:
     import torch
 
     from sweeper.training.backbone import is_path
-    from sweeper.training.fit import resolve_device, resolve_precision
+    from sweeper.training.machine import resolve_device, resolve_precision
 
     device = resolve_device(run.device)
     n_threads = run.training.n_threads or torch.get_num_threads()  # in a worker, its share of the cores
@@ -318,7 +324,7 @@ def test_best(folder: Path) -> None:
 
     from sweeper.results.show import metrics
     from sweeper.training import data
-    from sweeper.training.fit import resolve_device
+    from sweeper.training.machine import resolve_device
     from sweeper.training.model import build
 
     result = record.read_json(folder / record.RESULT)

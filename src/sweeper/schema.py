@@ -19,6 +19,9 @@ class Dataset:
     download: bool = False
     image_size: int | None = None
     """Side of the square images in pixels; null keeps the size of the data."""
+    margin: float = 1.0
+    """Images are kept this many times as large: random crops and turns show all of that, everything else the
+    middle. 1.143 with 224 pixels is the usual scaling to 256 and cutting to 224."""
     val_fraction: float = 0.2
     test_fraction: float = 0.2
     split_seed: int = 0
@@ -86,7 +89,7 @@ class Augmentation:
     rotation_deg: float = 0.0
     """Each image turns by a uniform angle within plus and minus this."""
     crop_scale: list[float] = field(default_factory=lambda: [1.0, 1.0])
-    """Area of the crop as a fraction of the image's, uniform between the two."""
+    """Area of the crop as a fraction of the image's and its margin's, uniform between the two."""
     crop_ratio: list[float] = field(default_factory=lambda: [1.0, 1.0])
     """Width by height of the crop, log-uniform between the two."""
     hflip: float = 0.0
@@ -138,7 +141,12 @@ class Training:
     epochs: int = 20
     batch_size: int = 32
     precision: str = "auto"
+    micro_batch_size: int | None = None
+    """Images that go through the network at once, where not the whole batch is to: gradients add up, so that
+    the batch stays as large. null finds what a GPU has room for."""
     compile: bool = False
+    cuda_graphs: bool = False
+    """On a GPU: forward and backward of a batch are started at once, which pays with small networks."""
     tf32: bool = False
     """On a GPU: products of float32 in TF32, those of augmentation too."""
     feature_views: int = 0
@@ -241,6 +249,7 @@ LIMITS: dict[str, Limit] = {
     "seed": _within(0, 2**32 - 1, "seed=0"),
     "dataset.name": _one_of("digits", "image_folder", "csv", "mnist", "fashion_mnist", "cifar10", "cifar100"),
     "dataset.image_size": _within(4, 4096, "dataset.image_size=32"),
+    "dataset.margin": _within(1, 2, "dataset.margin=1.143"),
     "dataset.val_fraction": Limit(
         lambda v: 0 < v < 1, "must be between 0 and 1", "write for example dataset.val_fraction=0.2"
     ),
@@ -304,6 +313,7 @@ LIMITS: dict[str, Limit] = {
     "loss.label_smoothing": _fraction("loss.label_smoothing=0.1"),
     "training.epochs": _at_least(1, "training.epochs=20"),
     "training.batch_size": _at_least(1, "training.batch_size=32"),
+    "training.micro_batch_size": _at_least(1, "training.micro_batch_size=16"),
     "training.precision": _one_of("auto", "float32", "bfloat16"),
     "training.feature_views": _at_least(0, "training.feature_views=8"),
     "training.n_threads": _at_least(1, "training.n_threads=1"),
@@ -389,6 +399,9 @@ def check_weights(name: str, weights: Any, n_classes: int) -> None:
         raise BadInput(f"loss.{name}", weights, reason, "write balanced, null or such a list")
 
 
+FILES = ("image_folder", "csv")
+"""The datasets of image files; the images of the others have a size of their own."""
+
 USED_BY = {
     "scheduler.step_size": ("scheduler", "step"),
     "scheduler.gamma": ("scheduler", "step"),
@@ -413,6 +426,9 @@ def without_effect(run: Run) -> list[str]:
         chosen = getattr(run, group).name
         if values[key] != defaults[key] and chosen != option:
             told.append(f"{key}={values[key]} has no effect with {group}={chosen}: only {option} has it")
+    if run.dataset.margin != 1 and run.dataset.image_size is None and run.dataset.name not in FILES:
+        why = f"{run.dataset.name} then keeps its own size"
+        told.append(f"dataset.margin={run.dataset.margin} has no effect with dataset.image_size=null: {why}")
     if run.model.weights is not None and run.freezing.name == "none":
         told.append("model.weights has no effect: freezing=none is from scratch, freezing=full fine-tunes")
     if run.model.weights is None and run.freezing.name != "none":

@@ -33,7 +33,7 @@ from sweeper.search.space import Draw, Space
 from sweeper.search.study import Search
 from sweeper.training import freeze, weights
 from sweeper.training.backbone import is_path
-from sweeper.training.fit import resolve_device
+from sweeper.training.machine import resolve_device
 from sweeper.training.model import outline
 from sweeper.training.optim import lr_factors
 

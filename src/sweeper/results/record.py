@@ -39,6 +39,8 @@ OUTPUT = "output.log"
 BEST = "best"
 _HIDDEN = ".sweeper"
 
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # a build of PyYAML may lack libyaml
+
 
 def check_study_name(study: str | None) -> None:
     """A study's name is a folder below ``outputs/``.
@@ -107,13 +109,15 @@ def worker_log(folder: Path, index: int) -> Path:
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Write a file so that readers, and a kill at any moment, find the old content or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
         temporary.replace(path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_whole(path: Path, content: str) -> None:
@@ -178,8 +182,8 @@ def write_results(study: optuna.Study, folder: Path, ended: int | None = None) -
     """
     trials = study.get_trials(deepcopy=False)
     best = best_trials(study)
-    counts = Counter(trial.state.name for trial in trials)
-    summary: dict[str, Any] = {"name": "optuna", "study": study.study_name, "trials": dict(counts)}
+    counts = {state.name: n for state, n in Counter(trial.state for trial in trials).items()}
+    summary: dict[str, Any] = {"name": "optuna", "study": study.study_name, "trials": counts}
     if len(study.directions) == 1:
         summary |= {
             "best_trial": best[0].number if best else None,
@@ -188,7 +192,7 @@ def write_results(study: optuna.Study, folder: Path, ended: int | None = None) -
         }
     else:
         summary["solutions"] = [{"trial": t.number, "values": t.values, "params": t.params} for t in best]
-    write_whole(folder / RESULTS, yaml.safe_dump(summary, sort_keys=False, allow_unicode=True))
+    write_whole(folder / RESULTS, yaml.dump(summary, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
     keep = {trial.number for trial in best}
     lost = {t.number for t in trials if t.state.is_finished()} if ended is None else {ended}
     if len(study.directions) == 1 and best:

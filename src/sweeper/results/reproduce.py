@@ -31,7 +31,8 @@ def reproduce(name: str | None, number: int | None) -> int:
         BadInput: if there is no such study or trial, or it has no history.
     """
     from sweeper.training import data
-    from sweeper.training.fit import Epoch, fit, resolve_device
+    from sweeper.training.fit import Epoch, fit
+    from sweeper.training.machine import resolve_device
 
     folder = _trial_folder(name, number)
     with (folder / record.HISTORY).open(newline="") as file:

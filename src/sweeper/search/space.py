@@ -7,7 +7,6 @@ no new choice, so that an option may bring ranges, and choices, of its own.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -19,7 +18,7 @@ from hydra.core.override_parser.types import (
     Override,
 )
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import (
     BaseDistribution,
@@ -28,13 +27,14 @@ from optuna.distributions import (
 
 from sweeper.errors import BadInput, bad_option, bad_override
 from sweeper.search.parameter import Parameter, Suggest, parse, written
+from sweeper.search.template import Template
 
 
 @dataclass(frozen=True)
 class Composition:
     """The config under one combination of options, and what it leaves to be drawn."""
 
-    config: DictConfig
+    config: Template
     fixed: tuple[str, ...]
     """The overrides that made it, without Hydra's own."""
     parameters: tuple[Parameter, ...]
@@ -66,6 +66,8 @@ class Space:
         self._loader = loader
         self._parser = OverridesParser.create(loader)
         self._groups: dict[str, bool] = {}
+        self._written: dict[str, Any] = {}
+        """What the drawn options are, by the override that writes them."""
         fixed: list[str] = []
         self._fixed_keys: set[str] = set()
         self._swept: dict[str, Parameter] = {}
@@ -87,6 +89,10 @@ class Space:
         """The groups from which every trial draws an option."""
         self._declared: dict[tuple[str, CategoricalChoiceType], dict[str, str]] = {}
         """The ranges that each other option brings by itself."""
+        self._points: list[dict[str, Any]] = []
+        """Those of a grid that were walked so far: whoever asks at trial 1,000 need not walk them again."""
+        self._turn: list[int] | None = []
+        """The place of each parameter's value in the next of them; None after the last."""
         self._declare()
 
     def draw(self, suggest: Suggest, job: Mapping[str, Any] | None = None) -> Draw:
@@ -94,15 +100,14 @@ class Space:
         composition, values = self._walk(suggest)
         numbers = {p: v for p, v in values.items() if not self._is_group(p.path)}
         overrides = [*composition.fixed, *(p.text(v) for p, v in numbers.items())]
-        config = copy.deepcopy(composition.config)
+        config = composition.config.copy()
         for parameter, value in numbers.items():
             self._set(config, parameter, value)
-        with read_write(config.hydra), open_dict(config.hydra):
-            config.hydra.overrides.task = overrides
-            config.hydra.job.override_dirname = _override_dirname(
-                overrides, config.hydra.job.config.override_dirname
-            )
-            config.hydra.job.update(job or {})
+        hydra = config.hydra
+        with flag_override(hydra, ["readonly", "struct"], [False, False]):
+            hydra.overrides.task = overrides
+            hydra.job.override_dirname = _override_dirname(overrides, hydra.job.config.override_dirname)
+            hydra.job.update(job or {})
         return Draw(overrides, config, {p.name: v for p, v in values.items()})
 
     def points(self) -> Iterator[dict[str, Any]]:
@@ -111,32 +116,31 @@ class Space:
         Raises:
             BadInput: if a range is continuous.
         """
-        turn: list[int] = []
-        while True:
-            sizes: list[int] = []
-            point: dict[str, Any] = {}
+        position = 0
+        while position < len(self._points) or self._turn is not None:
+            if position == len(self._points):
+                self._walk_next_point(self._turn or [])
+            yield self._points[position]
+            position += 1
 
-            def take(
-                name: str,
-                distribution: BaseDistribution,
-                sizes: list[int] = sizes,
-                point: dict[str, Any] = point,
-                turn: list[int] = turn,
-            ) -> Any:
-                values = Parameter(name, name, distribution).values()
-                position = len(sizes)
-                sizes.append(len(values))
-                point[name] = values[turn[position] if position < len(turn) else 0]
-                return point[name]
+    def _walk_next_point(self, turn: list[int]) -> None:
+        """Keep the point of these places among each parameter's values, and turn to the next."""
+        sizes: list[int] = []
+        point: dict[str, Any] = {}
 
-            self._walk(take)
-            yield point
-            turn = [*turn, *[0] * (len(sizes) - len(turn))][: len(sizes)]
-            while turn and turn[-1] + 1 == sizes[len(turn) - 1]:
-                turn.pop()
-            if not turn:
-                return
-            turn[-1] += 1
+        def take(name: str, distribution: BaseDistribution) -> Any:
+            values = Parameter(name, name, distribution).values()
+            position = len(sizes)
+            sizes.append(len(values))
+            point[name] = values[turn[position] if position < len(turn) else 0]
+            return point[name]
+
+        self._walk(take)
+        self._points.append(point)
+        turn = [*turn, *[0] * (len(sizes) - len(turn))][: len(sizes)]
+        while turn and turn[-1] + 1 == sizes[len(turn) - 1]:
+            turn.pop()
+        self._turn = [*turn[:-1], turn[-1] + 1] if turn else None
 
     def variations(self) -> Iterator[Draw]:
         """Points that show each option and both ends of each range at least once, one change at a time.
@@ -214,7 +218,7 @@ class Space:
                 fixed = [*values, *self.fixed, *options]
                 config = self._load(fixed)
                 values, parameters = self._ranges(config)
-            self._compositions[options] = Composition(config, tuple(fixed), parameters)
+            self._compositions[options] = Composition(Template(config), tuple(fixed), parameters)
         return self._compositions[options]
 
     def _load(self, overrides: list[str]) -> DictConfig:
@@ -354,7 +358,9 @@ class Space:
     def _set(self, config: DictConfig, parameter: Parameter, value: Any) -> None:
         text = parameter.text(value)
         if parameter.texts:
-            value = self._parser.parse_override(text).value()
+            if text not in self._written:  # parsing takes 1 ms
+                self._written[text] = self._parser.parse_override(text).value()
+            value = self._written[text]
         is_added = parameter.key.startswith("+") and not parameter.key.startswith("++")
         is_there = OmegaConf.select(config, parameter.path, throw_on_missing=False) is not None
         if is_added and is_there and not isinstance(value, dict | list):
@@ -390,7 +396,6 @@ def _flat(node: DictConfig, resolve: bool, prefix: str = "") -> Iterator[tuple[s
 
 def _override_dirname(overrides: list[str], settings: Any) -> str:
     keys = [line.partition("=")[0].lstrip("+~").partition("@")[0] for line in overrides]
-    lines = sorted(
-        line for key, line in zip(keys, overrides, strict=True) if key not in settings.exclude_keys
-    )
+    excluded = set(settings.exclude_keys)
+    lines = sorted(line for key, line in zip(keys, overrides, strict=True) if key not in excluded)
     return str(settings.item_sep).join(lines).replace("=", settings.kv_sep)

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 """The states that the budget counts."""
 
+_TAKEN = (*FINISHED, TrialState.RUNNING)
+
 
 @dataclass(frozen=True)
 class Search:
@@ -215,7 +217,7 @@ def ask(search: Search, study: optuna.Study, space: Space, worker: Worker) -> op
 
 def has_room(search: Search, trials: Sequence[FrozenTrial]) -> bool:
     """Whether another trial may begin: counting those that run, n_trials would not be passed."""
-    n_taken = sum(t.state in (*FINISHED, TrialState.RUNNING) for t in trials)
+    n_taken = sum(t.state in _TAKEN for t in trials)
     return search.n_trials is None or n_taken < search.n_trials
 
 
@@ -232,13 +234,12 @@ def failed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     Not those that somebody interrupted or that died with the whole sweep: it is not known that they would
     fail. Nor those whose parameters are tried again: the last try counts.
     """
-    tried_again = {t.user_attrs.get("retry_of") for t in trials}
+    failures = [t for t in trials if t.state == TrialState.FAIL]
+    tried_again = {t.user_attrs.get("retry_of") for t in trials} if failures else set()
     return [
         t
-        for t in trials
-        if t.state == TrialState.FAIL
-        and t.number not in tried_again
-        and not (t.user_attrs.get("interrupted") or t.user_attrs.get("lost"))
+        for t in failures
+        if t.number not in tried_again and not (t.user_attrs.get("interrupted") or t.user_attrs.get("lost"))
     ]
 
 

@@ -22,7 +22,7 @@ import optuna
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, flag_override
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
@@ -131,9 +131,11 @@ def _compose(assignment: Assignment, space: Space, trial: optuna.Trial) -> tuple
     draw = space.draw(suggest(trial), {"num": trial.number, "id": str(trial.number)})
     config = draw.config
     extra = _extend(assignment.search, config, trial, set(draw.params))
-    with read_write(config), open_dict(config):
-        config.hydra.sweep.dir = str(assignment.search.folder)
-        config.hydra.overrides.task = [*draw.overrides, *(f"{key}={value}" for key, value in extra.items())]
+    hydra = config.hydra
+    with flag_override(hydra, ["readonly", "struct"], [False, False]):
+        hydra.sweep.dir = str(assignment.search.folder)
+        if extra:
+            hydra.overrides.task = [*draw.overrides, *(f"{key}={value}" for key, value in extra.items())]
     for key, value in extra.items():
         OmegaConf.update(config, key, value, merge=True)
     return config, assignment.search.folder / str(OmegaConf.select(config, "hydra.sweep.subdir"))

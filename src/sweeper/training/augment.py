@@ -58,7 +58,8 @@ class Variations:
 
 
 class Augment:
-    """Turns uint8 images (n, c, side, side) into normalised float32 ones, varied anew at every call.
+    """Turns uint8 images into normalised float32 ones (n, channels, side, side), varied anew at every call;
+    the side is ``data.side``.
 
     An image is cropped (as by torchvision's RandomResizedCrop, without rounding to whole pixels), mirrored
     and turned about its centre; what a turn brings in from outside the image is black. Then its colours
@@ -66,6 +67,9 @@ class Augment:
     hue (torchvision shuffles them), that values are limited to 0 … 1 only at the end, and that the hue turns
     in YIQ instead of HSV. At last, a rectangle of it gets the mean colour, as by torchvision's RandomErasing
     with value 0 after normalisation.
+
+    Where the images are larger than that, a random crop is one of the whole image. Without random crops what
+    is seen is the middle, not scaled; turns then bring in what is around it.
 
     Images of one channel with statistics of three become three-channel ones. They have no colours: saturation
     and hue do nothing to them.
@@ -92,6 +96,8 @@ class Augment:
         self._luma = luma.to(data.device)
         self._turns = (colour_turns().to(data.device) * self._scale.view(-1, 1)).view(3, -1)
         self._side, self._along = side, torch.arange(side, dtype=torch.float32, device=data.device)
+        self._stored = data.train_x.shape[-1]
+        self._start = (self._stored - side) // 2
         self._centres = pixel_centres(side).to(data.device)
 
     def __call__(self, batch: Tensor, generator: torch.Generator) -> Tensor:
@@ -100,7 +106,11 @@ class Augment:
 
     def normalize(self, batch: Tensor) -> Tensor:
         """The images as they are, as float32 with the data's mean at 0 and its standard deviation 1."""
-        return torch.addcmul(self._offset, batch, self._scale)
+        return torch.addcmul(self._offset, self._middle(batch), self._scale)
+
+    def _middle(self, pixels: Tensor) -> Tensor:
+        seen = slice(self._start, self._start + self._side)
+        return pixels[..., seen, seen]
 
     # ------------------------------------------------------------------------------------- what is random
 
@@ -126,8 +136,10 @@ class Augment:
 
     def _draw_crops(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Widths and heights (n,) of crops and their centres' x and y, as ``affine_maps`` takes them."""
-        if not self.crops:
-            return torch.ones(n), torch.ones(n), torch.zeros(n), torch.zeros(n)
+        if not self.crops:  # the middle, to the pixel
+            part = torch.full((n,), self._side / self._stored)
+            centre = torch.full((n,), (2 * self._start + self._side) / self._stored - 1)
+            return part, part, centre, centre
         narrow, wide = self.settings.crop_ratio
         width, height = _draw_shapes(self.settings.crop_scale, self.settings.crop_ratio, n, generator)
         width, height, any_fits = _first((width <= 1) & (height <= 1), width, height)
@@ -160,7 +172,7 @@ class Augment:
 
     def apply(self, batch: Tensor, variations: Variations) -> Tensor:
         """The normalised images, each varied as ``draw`` says; those are on the images' device."""
-        images = self._offset.new_empty(len(batch), self._offset.shape[1], *batch.shape[2:])
+        images = self._offset.new_empty(len(batch), self._offset.shape[1], self._side, self._side)
         n = max(1, PIXELS_PER_PART // self._side**2) if batch.device.type == "cpu" else len(batch)
         for start in range(0, len(batch), n):
             part = slice(start, start + n)
@@ -168,8 +180,8 @@ class Augment:
         return images
 
     def _apply(self, pixels: Tensor, variations: Variations, out: Tensor) -> None:
-        if variations.maps is not None:
-            pixels = self._sample(pixels, variations.maps)
+        maps = variations.maps
+        pixels = self._middle(pixels) if maps is None else self._sample(pixels, maps)
         if variations.colours is not None:
             self._recolour(pixels, variations.colours, out)
         else:
@@ -180,7 +192,7 @@ class Augment:
     def _sample(self, pixels: Tensor, maps: Tensor) -> Tensor:
         # One product for all images: a batched one would take seven times as long on a CPU.
         positions = torch.mm(maps.reshape(-1, 3), self._centres)
-        grid = positions.view(len(pixels), 2, *pixels.shape[2:]).permute(0, 2, 3, 1)
+        grid = positions.view(len(pixels), 2, self._side, self._side).permute(0, 2, 3, 1)
         return grid_sample(pixels.float(), grid, padding_mode=self._outside, align_corners=False)
 
     def _recolour(self, pixels: Tensor, colours: Tensor, out: Tensor) -> None:

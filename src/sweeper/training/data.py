@@ -14,9 +14,8 @@ from torch import Tensor
 
 from sweeper import schema
 from sweeper.training import images
+from sweeper.training.collection import COPIED_BYTES
 
-COPIED_BYTES = 64 * 10**6
-"""Of all images: with fewer, each part is a tensor of its own; with more, it says which rows are its own."""
 GATHERED_AT_ONCE = 256
 
 
@@ -56,7 +55,8 @@ class Data:
     """Everything that training reads, in memory or mapped from the cache's folder.
 
     Images are uint8 (n, channels, height, width); labels int64 (n,), or float32 (n, n_labels) of 0 and 1
-    where an image may have several. ``mean`` and ``std`` are float32 (channels,) for pixel values in 0 … 1;
+    where an image may have several. A network sees the images' middle, of the size ``side``, or what
+    augmentation makes of them. ``mean`` and ``std`` are float32 (channels,) for pixel values in 0 … 1;
     three for images of one channel mean that normalising makes three of it. Trials of one process share the
     tensors: nobody writes to them.
     """
@@ -74,7 +74,9 @@ class Data:
     allow_hflip: bool = False
     allow_vflip: bool = False
     split: str = ""
-    """Tells this division into parts from others of the same images."""
+    """Tells this division into parts, and the side that is seen, from others of the same images."""
+    image_size: int | None = None
+    """The side of the middle that a network sees; None where it sees all of the image."""
 
     @property
     def device(self) -> torch.device:
@@ -94,7 +96,7 @@ class Data:
     @property
     def side(self) -> int:
         """Of the images that a network sees, in pixels."""
-        return self.train_x.shape[-1]
+        return self.image_size or self.train_x.shape[-1]
 
     def part(self, name: str) -> tuple[Pixels, Tensor]:
         """Images and labels of ``train``, ``val`` or ``test``."""
@@ -131,6 +133,7 @@ def _load(dataset: schema.Dataset, device: torch.device) -> Data:
     train, val, test = images.split(everything, dataset)
     mean, std = images.statistics(dataset.normalization, everything.pixels, train)
     labels = everything.labels.astype(np.float32) if everything.multi_label else everything.labels
+    division = b" ".join([str(everything.side).encode(), *(i.tobytes() for i in (train, val, test))])
     home = place(dataset.on_device, everything.pixels.nbytes, device)
 
     # Image files are decoded into this order: then nothing is copied.
@@ -151,7 +154,8 @@ def _load(dataset: schema.Dataset, device: torch.device) -> Data:
         fingerprint=images.fingerprint(everything),
         allow_hflip=dataset.allow_hflip,
         allow_vflip=dataset.allow_vflip,
-        split=blake2b(b" ".join(i.tobytes() for i in (train, val, test)), digest_size=8).hexdigest(),
+        split=blake2b(division, digest_size=8).hexdigest(),
+        image_size=everything.image_size,
     )
 
 

@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from PIL import Image, ImageOps
 from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training import cache
-from sweeper.training.collection import Indices
+from sweeper.training.collection import COPIED_BYTES, Indices
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ VERSION = 1
 """To be raised by whoever makes other pixels of the same file."""
 DEFAULT_SIZE = 64
 MANY = 2000
-"""Files that take long enough for a progress bar."""
+"""Images that take long enough for a progress bar."""
 UNREADABLE = "unreadable"
 SCALED_AT_ONCE = 1024
 """By one thread: a small image takes less time than handing it over."""
@@ -40,13 +42,13 @@ class UnknownRangeError(Exception):
 def read_files(files: Sequence[Path], dataset: schema.Dataset) -> tuple[NDArray[np.uint8], Indices]:
     """Pixels (n, size, size, 3) of the files that can be read, and the positions (n,) of these.
 
-    Decoded once per machine, and mapped from the cache's folder where that has room. In memory they lie
-    channel by channel, as torch wants them.
+    The size is ``seen_size`` with the margin. Decoded once per machine, and mapped from the cache's folder
+    where that has room. In memory they lie channel by channel, as torch wants them.
 
     Raises:
         BadInput: naming files that cannot be read, unless ``dataset.skip_unreadable``.
     """
-    size = dataset.image_size or DEFAULT_SIZE
+    size = _with_margin(seen_size(dataset), dataset)
     shape, notes = (len(files), 3, size, size), dict[str, str]()
 
     def fill(pixels: NDArray[np.uint8]) -> None:
@@ -74,6 +76,11 @@ def read_files(files: Sequence[Path], dataset: schema.Dataset) -> tuple[NDArray[
     return pixels[: len(readable)].transpose(0, 2, 3, 1), readable
 
 
+def seen_size(dataset: schema.Dataset) -> int:
+    """The side of what a network sees of image files, which have no common size of their own."""
+    return dataset.image_size or DEFAULT_SIZE
+
+
 def size_and_time(file: Path) -> str:
     """What changes when a file does."""
     try:
@@ -94,28 +101,40 @@ def check_every_class_is_left(
             raise BadInput("dataset.path", dataset.path, reason, "replace its files")
 
 
-def scale(pixels: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
-    """Square images (n, side, side, 1 or 3) with another side, by Pillow's bilinear filter; None keeps it."""
+def scale(pixels: NDArray[np.uint8], dataset: schema.Dataset) -> NDArray[np.uint8]:
+    """Square images (n, side, side, 1 or 3) at ``dataset.image_size`` with its margin, by Pillow's bilinear
+    filter; null keeps them as they are.
+
+    What becomes large is scaled once per machine and mapped from the cache's folder, as files are.
+    """
     n, side, _, channels = pixels.shape
-    if size is None or size == side:
+    size = _with_margin(dataset.image_size, dataset) if dataset.image_size else side
+    if size == side:
         return pixels
-    scaled = np.empty((n, size, size, channels), dtype=np.uint8)
+    shape, scaled = (n, channels, size, size), None
+    if prod(shape) >= COPIED_BYTES:
+        # By the pixels themselves: scikit-learn's come from no file of ours.
+        digest = blake2b(np.ascontiguousarray(pixels).data, digest_size=16).hexdigest()
+        key = f"{_version(size)}\0{pixels.shape}\0{digest}"
+        about = f"{n} images of {dataset.name} at {size} × {size}"
+        scaled = cache.array("images", key, shape, np.uint8, lambda out: _scale(pixels, out), about)
+    if scaled is None:
+        scaled = np.empty(shape, dtype=np.uint8)
+        _scale(pixels, scaled)
+    return scaled.transpose(0, 2, 3, 1)
 
-    def scale_some(start: int) -> None:
-        for i in range(start, min(start + SCALED_AT_ONCE, n)):
-            image = Image.fromarray(pixels[i, ..., 0] if channels == 1 else pixels[i])
-            resized = image.resize((size, size), Image.Resampling.BILINEAR)
-            scaled[i] = np.asarray(resized).reshape(size, size, channels)
 
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
-        list(threads.map(scale_some, range(0, n, SCALED_AT_ONCE)))
-    return scaled
+def _with_margin(size: int, dataset: schema.Dataset) -> int:
+    return round(size * dataset.margin)
+
+
+def _version(size: int) -> str:
+    return f"{VERSION}\0{PIL.__version__}\0{size}"
 
 
 def _key(files: Sequence[Path], size: int) -> str:
     """All that the pixels depend on."""
-    version = f"{VERSION}\0{PIL.__version__}\0{size}"
-    return "\0".join([version, *(f"{file.absolute()}\0{size_and_time(file)}" for file in files)])
+    return "\0".join([_version(size), *(f"{file.absolute()}\0{size_and_time(file)}" for file in files)])
 
 
 def _unreadable(dataset: schema.Dataset, errors: Mapping[Any, str]) -> BadInput:
@@ -148,21 +167,37 @@ def _decode(files: Sequence[Path], pixels: NDArray[np.uint8]) -> dict[int, str]:
             errors[i] = f"{files[i]} ({type(error).__name__})"
 
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
-        for _ in _shown(threads.map(decode, range(len(files))), len(files)):
+        for _ in _shown(threads.map(decode, range(len(files))), len(files), "decoding"):
             pass
     for target, source in enumerate(i for i in range(len(files)) if errors and i not in errors):
         pixels[target] = pixels[source]
     return dict(sorted(errors.items()))
 
 
-def _shown(done: Iterable[None], n: int) -> Iterable[None]:
-    """With a progress bar, where it takes long and somebody can see it."""
+def _scale(pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    """Write images (n, side, side, channels) to ``out`` (n, channels, size, size)."""
+    n, size = len(out), out.shape[-1]
+
+    def scale_some(start: int) -> None:
+        for i in range(start, min(start + SCALED_AT_ONCE, n)):
+            image = Image.fromarray(pixels[i, ..., 0] if out.shape[1] == 1 else pixels[i])
+            resized = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+            out[i] = resized.reshape(size, size, -1).transpose(2, 0, 1)
+
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
+        done = threads.map(scale_some, range(0, n, SCALED_AT_ONCE))
+        for _ in _shown(done, n, "scaling", SCALED_AT_ONCE):
+            pass
+
+
+def _shown(done: Iterable[None], n: int, what: str, at_once: int = 1) -> Iterable[None]:
+    """With a progress bar, where n images take long and somebody can see it."""
     if n < MANY or not sys.stderr.isatty():
         return done
     from rich.console import Console
     from rich.progress import track
 
-    return track(done, "decoding", total=n, console=Console(stderr=True))
+    return track(done, what, total=-(-n // at_once), console=Console(stderr=True))
 
 
 def _square(image: Image.Image, size: int) -> NDArray[np.uint8]:

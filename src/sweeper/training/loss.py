@@ -28,6 +28,18 @@ def build_loss(
     return LOSSES[settings.name](settings, labels, n_classes, device)
 
 
+def part_of(loss_of: Callable[[Tensor, Tensor], Tensor], some: Tensor, labels: Tensor) -> Tensor | float:
+    """How much the mean loss of some of a batch's images counts in that of the whole batch, 0 … 1.
+
+    Labels count alike, except that cross entropy's mean is one by the weights of their classes.
+    """
+    weight = getattr(loss_of, "weight", None)
+    if weight is None:
+        return len(some) / len(labels)
+    share: Tensor = weight[some].sum() / weight[labels].sum()
+    return share
+
+
 def _cross_entropy(
     settings: schema.Loss, labels: Tensor, n_classes: int, device: torch.device
 ) -> nn.CrossEntropyLoss:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training.collection import PARTS, TRAIN, Images, left_to_split
-from sweeper.training.decode import check_every_class_is_left, read_files
+from sweeper.training.decode import check_every_class_is_left, read_files, seen_size
 
 PATH, SPLIT = "path", "split"
 """The columns that are no labels."""
@@ -52,7 +52,8 @@ def read(dataset: schema.Dataset) -> Images:
     check_every_class_is_left(dataset, _classes_of_parts(table.rows), _classes_of_parts(rows))
     part = np.array([row.part for row in rows], dtype=np.int8)
     paths = tuple(str(row.file) for row in rows)
-    return Images(pixels, _labels(table, rows), table.classes, left_to_split(part), paths)
+    labels, size = _labels(table, rows), seen_size(dataset)
+    return Images(pixels, labels, table.classes, left_to_split(part), paths, image_size=size)
 
 
 def files(dataset: schema.Dataset) -> list[Path]:

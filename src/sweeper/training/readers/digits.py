@@ -18,7 +18,8 @@ def read(dataset: schema.Dataset) -> Images:
     table = _table()
     pixels = np.rint(table[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     classes = tuple(str(digit) for digit in range(10))
-    return Images(scale(pixels, dataset.image_size), table[:, -1].astype(np.int64), classes)
+    labels = table[:, -1].astype(np.int64)
+    return Images(scale(pixels, dataset), labels, classes, image_size=dataset.image_size)
 
 
 def _table() -> NDArray[np.float64]:

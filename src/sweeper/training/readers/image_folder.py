@@ -12,7 +12,7 @@ import numpy as np
 from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training.collection import PARTS, TRAIN, Images, left_to_split
-from sweeper.training.decode import check_every_class_is_left, read_files
+from sweeper.training.decode import check_every_class_is_left, read_files, seen_size
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
@@ -40,7 +40,8 @@ def read(dataset: schema.Dataset) -> Images:
     number = {name: i for i, name in enumerate(classes)}
     labels = np.array([number[entry.class_name] for entry in entries], dtype=np.int64)
     part = np.array([entry.part for entry in entries], dtype=np.int8)
-    return Images(pixels, labels, classes, left_to_split(part), tuple(str(entry.file) for entry in entries))
+    paths = tuple(str(entry.file) for entry in entries)
+    return Images(pixels, labels, classes, left_to_split(part), paths, image_size=seen_size(dataset))
 
 
 def files(dataset: schema.Dataset) -> list[Path]:

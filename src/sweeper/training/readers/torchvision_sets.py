@@ -6,7 +6,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -56,7 +56,7 @@ def read(dataset: schema.Dataset) -> Images:
             reason = f"{dataset.name} is damaged or incomplete there"
             raise _bad_root(dataset, reason, "write dataset.download=true to get it anew") from error
         images = _download(dataset)
-    return Images(scale(images.pixels, dataset.image_size), images.labels, images.classes, images.part)
+    return replace(images, pixels=scale(images.pixels, dataset), image_size=dataset.image_size)
 
 
 def files(dataset: schema.Dataset) -> list[Path]:

@@ -1,0 +1,179 @@
+"""One step of the optimizer: in pieces where a batch does not fit, compiled or as CUDA graphs where asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from sweeper import schema
+from sweeper.errors import BadInput
+from sweeper.training.loss import part_of
+from sweeper.training.machine import autocast_in
+
+log = logging.getLogger(__name__)
+
+MOST_GRAPHS = 64
+"""That torch.compile keeps before it gives up compiling; its own 8 are too few for a search over networks."""
+
+
+class Step:
+    """Learns from one batch after another, with the network that ``through`` names.
+
+    In pieces of ``training.micro_batch_size`` images the gradients add up to those of the whole batch's mean
+    loss. Only what mixes the images of a batch is then another: batch norm, which sees a piece at a time.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        loss_of: Callable[[Tensor, Tensor], Tensor],
+        settings: schema.Training,
+        device: torch.device,
+    ) -> None:
+        self._optimizer, self._loss_of = optimizer, loss_of
+        self._at_once = settings.micro_batch_size
+        self._precision = settings.precision
+        self._autocast = autocast_in(settings.precision, device)
+        # In pieces, each would overwrite the gradients of the one before.
+        whole = self._at_once is None and not settings.compile
+        self._as_graphs = settings.cuda_graphs and device.type == "cuda" and whole
+
+    def through(self, network: nn.Module) -> None:
+        """From now on it is this network, with those parameters that now train."""
+        self._network = _Graphed(network, self._precision) if self._as_graphs else network
+
+    def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss and predictions of the batch, both still on the device."""
+        self._optimizer.zero_grad(set_to_none=True)
+        losses, predictions = [], []
+        for start, stop in batches(len(labels), self._at_once or len(labels)):
+            some = labels[start:stop]
+            with self._autocast():
+                logits = self._network(inputs[start:stop])
+            loss = self._loss_of(logits.float(), some)
+            if len(some) < len(labels):
+                loss = loss * part_of(self._loss_of, some, labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            predictions.append(logits.detach().argmax(1))
+        self._optimizer.step()
+        return torch.stack(losses).sum(), torch.cat(predictions)
+
+
+def batches(n: int, batch_size: int) -> list[tuple[int, int]]:
+    """Starts and ends of the batches. A last one of a single image, of which batch norm could learn no
+    variance, joins the one before."""
+    starts = list(range(0, n, batch_size))
+    if n - starts[-1] == 1 and 1 < batch_size < n:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], n], strict=True))
+
+
+# ------------------------------------------------------------------------------- batches that do not fit
+
+_found: dict[str, int] = {}
+"""How many images go through a network at once, where not the whole batch fits: of this process's GPU."""
+
+
+def fitting(run: schema.Run) -> schema.Run:
+    """The run with the ``training.micro_batch_size`` that was found for one like it in this process."""
+    sizes = [size for size in (_found.get(_key(run)), run.training.micro_batch_size) if size is not None]
+    return replace(run, training=replace(run.training, micro_batch_size=min(sizes, default=None)))
+
+
+def take_fewer(run: schema.Run) -> None:
+    """Remember that a batch of the run did not fit, so that ``fitting`` halves it.
+
+    Raises:
+        BadInput: where it was a single image.
+    """
+    settings = fitting(run).training
+    tried = min(settings.batch_size, settings.micro_batch_size or settings.batch_size)
+    if tried == 1:
+        reason = "one image of it does not fit the GPU's memory"
+        raise BadInput("model", run.model.name, reason, "take a smaller network or dataset.image_size")
+    _found[_key(run)] = tried // 2
+    log.warning(
+        "%d images at once do not fit the GPU's memory: now %d, with the same batch size of %d",
+        tried,
+        tried // 2,
+        settings.batch_size,
+    )
+
+
+def _key(run: schema.Run) -> str:
+    """What the memory of a step depends on. Dropout, which is searched, takes the same whatever its rate."""
+    model, settings = replace(run.model, dropout=0.0, weights=None), run.training
+    of_a_batch = settings.batch_size, settings.precision, settings.compile
+    return repr((model, run.dataset, run.freezing, run.optimizer.name, run.device, of_a_batch))
+
+
+# ----------------------------------------------------------------------------- how the network is called
+
+
+class _Graphed(nn.Module):
+    """A network's forward and backward as CUDA graphs, for training on batches of the first one's shape.
+
+    A batch of another shape goes the plain way. Weights, statistics and random numbers stay as they were,
+    though the graphs are made by training some steps.
+    """
+
+    def __init__(self, network: nn.Module, precision: str) -> None:
+        super().__init__()
+        self.network, self._in_bfloat16 = network, precision == "bfloat16"
+        self._graphs: Callable[[Tensor], Tensor] | None = None
+        self._shape = torch.Size()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self._graphs is None:
+            self._graphs, self._shape = self._record(inputs), inputs.shape
+        logits: Tensor = (self._graphs if inputs.shape == self._shape else self.network)(inputs)
+        return logits
+
+    def _record(self, inputs: Tensor) -> Callable[[Tensor], Tensor]:
+        state = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        whole, device = nn.Sequential(self.network), inputs.device  # so the network keeps its own forward
+        whole.training = True
+        with (
+            torch.random.fork_rng([device]),
+            # Casts that are kept would be of the weights as they are now.
+            torch.autocast(device.type, torch.bfloat16, self._in_bfloat16, cache_enabled=False),
+        ):
+            graphs = torch.cuda.make_graphed_callables(whole, (inputs.clone(),), allow_unused_input=True)
+        for name, tensor in self.network.state_dict().items():
+            tensor.copy_(state[name])
+        return cast(Callable[[Tensor], Tensor], graphs)
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """The network by ``torch.compile``; one of the same architecture takes the graph of one before.
+
+    In place, dropout's rate becomes a tensor: as a number it would make another graph for each.
+    """
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout and 0 < child.p < 1:
+                setattr(module, name, _Dropout(child.p).to(next(model.parameters()).device))
+    torch._dynamo.config.recompile_limit = MOST_GRAPHS
+    return cast(nn.Module, torch.compile(model))
+
+
+class _Dropout(nn.Module):
+    """Dropout whose rate is a tensor."""
+
+    kept: Tensor
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.register_buffer("kept", torch.tensor(1 - rate), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        stays = torch.rand_like(x, dtype=torch.float32) < self.kept
+        return x * stays / self.kept.to(x.dtype)
