@@ -53,7 +53,11 @@ def main() -> None:
     options = _parser().parse_args()
     share_cores()
     found: dict[str, list[Searched]] = {OURS: [], **{name: [] for name in USUAL}}
-    usual = list(USUAL)
+    usual = [
+        name
+        for name, (num_workers, n_threads) in USUAL.items()
+        if num_workers in options.workers and (n_threads or 2) in options.threads
+    ]
     for seed in range(options.repeats):
         for name in (OURS, *usual):
             search = _search(name, options, seed)
@@ -83,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--n-trials", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=10, help="of a trial")
     parser.add_argument("--prune", action="store_true", help="by Hyperband, and stop early, on both sides")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="of the DataLoader, to try")
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1], help="of its torch, to try")
     parser.add_argument("--device", default="cpu")
     return parser
 

@@ -69,19 +69,32 @@ def kept() -> list[cache.Entry]:
 NETWORKS = {
     "cnn": SMALL,
     "resnet18": Model(source="torchvision", name="resnet18"),
+    "mobilenet_v3_small": Model(source="torchvision", name="mobilenet_v3_small"),
+}
+LARGE_NETWORKS = {
     "vit_b_32": Model(source="torchvision", name="vit_b_32"),
     "densenet121": Model(source="torchvision", name="densenet121"),
     "swin_t": Model(source="torchvision", name="swin_t"),
     "googlenet": Model(source="torchvision", name="googlenet"),
-    "mobilenet_v3_small": Model(source="torchvision", name="mobilenet_v3_small"),
 }
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_can_be_cut_behind_each_stage(name: str) -> None:
     """What is before the cut and what is behind it are together the network, to the last bit."""
+    assert_can_be_cut(NETWORKS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE_NETWORKS)
+def test_a_large_network_can_be_cut_behind_each_stage(name: str) -> None:
+    """The same for those that take long to run."""
+    assert_can_be_cut(LARGE_NETWORKS[name])
+
+
+def assert_can_be_cut(settings: Model) -> None:
     torch.manual_seed(0)
-    model = build(NETWORKS[name], 1, 64, 7).eval()
+    model = build(settings, 1, 64, 7).eval()
     stages, images = find_stages(model), torch.rand(2, 1, 64, 64)
     with torch.no_grad():
         logits = model(images)

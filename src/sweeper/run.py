@@ -20,8 +20,6 @@ from sweeper.results import record
 from sweeper.search.trial import Trial, trial
 
 if TYPE_CHECKING:
-    import optuna
-
     from sweeper.training.fit import Epoch
 
 
@@ -303,18 +301,18 @@ def _cpu_name() -> str:
 
 def _tested(model: Any, run: schema.Run, loaded: Any) -> dict[str, float]:
     from sweeper.training.fit import evaluate
+    from sweeper.training.step import fitting
 
-    measured = evaluate(model, loaded, "test", precision=run.training.precision)
+    measured = evaluate(model, loaded, "test", fitting(run).training)
     return {f"test_{name}": value for name, value in measured.items()}
 
 
-def finish(folder: Path, study: optuna.Study) -> None:
+def finish(folder: Path) -> None:
     """After a sweep: look at the test images once, with the best model, and say how to go on."""
-    from sweeper.results import best, dashboard
+    from sweeper.results import best
 
     if (folder / record.BEST / record.RESULT).exists():
         test_best(folder / record.BEST)
-    dashboard.write_note(study)
     best.show_commands(folder)
 
 

@@ -38,7 +38,7 @@ def serve(port: int, storage_url: str | None) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     reap_all(storage)
     for summary in storage.get_all_studies():
-        write_note(optuna.load_study(study_name=summary.study_name, storage=storage))
+        _write_note(optuna.load_study(study_name=summary.study_name, storage=storage))
     from optuna_dashboard import run_server
 
     print(f"Dashboard: http://{HOST}:{port}  (Ctrl-C ends it)", flush=True)
@@ -48,8 +48,9 @@ def serve(port: int, storage_url: str | None) -> None:
         print()
 
 
-def write_note(study: optuna.Study) -> None:
-    """A note on the study saying how to reproduce its best trial."""
+def _write_note(study: optuna.Study) -> None:
+    """A note on the study saying how to reproduce its best trial. Not written by the search: importing this
+    takes seconds."""
     from optuna_dashboard import get_note, save_note
 
     begun = study.user_attrs.get("sweeper")

@@ -345,7 +345,7 @@ def _finish(
         sys.exit(1)
     finish = getattr(task, "finish", None)
     if finish is not None and trials:
-        finish(search.folder, study)
+        finish(search.folder)
 
 
 def _command(search: Search, master: DictConfig) -> str:

@@ -19,7 +19,7 @@ from sweeper.training.freeze import Stage
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Another number makes all features anew: count up when what they are computed with changes."""
 
 
@@ -105,6 +105,8 @@ def compute(
 ) -> Tensor | None:
     """The features (n_images, ...) of all images, on the CPU; from the cache, where they are there.
 
+    What has two dimensions of space lies as ``kept`` says, and ``given`` turns it round.
+
     Args:
         frozen: in evaluation mode.
         batch: the network's input for the images from one number up to another.
@@ -113,18 +115,28 @@ def compute(
         None where the cache has no room for them.
     """
     with torch.inference_mode():
-        first = frozen(batch(0, min(2, n_images)))
+        first = kept(frozen(batch(0, min(2, n_images))))
     dtype = first.dtype
 
     def fill(out: NDArray[Any]) -> None:
         with torch.inference_mode():
             for start in range(0, n_images, batch_size):
                 stop = min(start + batch_size, n_images)
-                out[start:stop] = _to_numpy(frozen(batch(start, stop)).cpu())
+                out[start:stop] = _to_numpy(kept(frozen(batch(start, stop))).cpu())
 
     shape, stored = (n_images, *first.shape[1:]), _to_numpy(first[:1].cpu()).dtype
     array = cache.array("features", f"{key} {shape} {dtype}", shape, stored, fill, about)
     return None if array is None else tensor(array).view(dtype)
+
+
+def kept(features: Tensor) -> Tensor:
+    """With the channels last, as the convolutions behind the cut want them."""
+    return features.movedim(1, -1) if features.ndim == 4 else features
+
+
+def given(features: Tensor) -> Tensor:
+    """As the frozen stages gave what was ``kept``."""
+    return features.movedim(-1, 1) if features.ndim == 4 else features
 
 
 def _to_numpy(tensor: Tensor) -> NDArray[Any]:

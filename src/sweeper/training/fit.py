@@ -22,6 +22,8 @@ from sweeper.training.model import build
 from sweeper.training.optim import build_optimizer, build_scheduler, lr_of
 from sweeper.training.source import Source, batches_of
 
+PLAIN = schema.Training(precision="float32")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
@@ -119,7 +121,6 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
     schedule = build_scheduler(run.scheduler, optimizer, settings.epochs, monitor)
     loss_of = build_loss(run.loss, data.train_y, len(data.classes), device)
     augment = Augment(run.augmentation, data)
-    autocast = machine.autocast_in(settings.precision, device)
     whole = reads = source.of_images(data, augment, forward)
     sees_the_same = not augment.varies or settings.feature_views > 0
     may_share = run.model.weights is not None and sees_the_same and not settings.compile
@@ -150,7 +151,7 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
         # The epoch's first and only wait for the device.
         train_loss, train_accuracy = _summarise(losses, predictions, data.train_y[order], parts)
         trained = perf_counter()
-        measured = _validate(reads, data, autocast)
+        measured = _validate(reads, data, settings)
         epoch = Epoch(
             epoch=number,
             train_loss=train_loss,
@@ -185,18 +186,22 @@ def build_model(run: schema.Run, data: Data) -> nn.Module:
 
 
 def evaluate(
-    model: nn.Module, data: Data, part: str = "test", precision: str = "float32"
+    model: nn.Module, data: Data, part: str = "test", settings: schema.Training = PLAIN
 ) -> dict[str, float]:
-    """What ``metric.measure`` says of the part ``train``, ``val`` or ``test``; nothing where it is empty."""
+    """What ``metric.measure`` says of the part ``train``, ``val`` or ``test``; nothing where it is empty.
+
+    Args:
+        settings: precision, and how many images at once. Plain is float32.
+    """
     inputs, labels = data.part(part)
     normalize = Augment(schema.Augmentation(), data).normalize
-    return _evaluate(model, inputs, labels, normalize, data, machine.autocast_in(precision, data.device))
+    return _evaluate(model, inputs, labels, normalize, data, settings)
 
 
-def _validate(reads: Source, data: Data, autocast: Callable[[], torch.autocast]) -> dict[str, float]:
+def _validate(reads: Source, data: Data, settings: schema.Training) -> dict[str, float]:
     nothing = Variations()
     return _evaluate(
-        reads.network, reads.val, data.val_y, lambda batch: reads.prepare(batch, nothing), data, autocast
+        reads.network, reads.val, data.val_y, lambda batch: reads.prepare(batch, nothing), data, settings
     )
 
 
@@ -206,11 +211,12 @@ def _evaluate(
     labels: Tensor,
     prepare: Callable[[Tensor], Tensor],
     data: Data,
-    autocast: Callable[[], torch.autocast],
+    settings: schema.Training,
 ) -> dict[str, float]:
     if len(labels) == 0:
         return {}
-    starts = range(0, len(labels), n := source.n_at_once(data))
+    autocast = machine.autocast_in(settings.precision, data.device)
+    starts = range(0, len(labels), n := source.n_at_once(data, settings.micro_batch_size))
     rows = [torch.arange(start, min(start + n, len(labels))) for start in starts]
     network.eval()
     with torch.inference_mode():

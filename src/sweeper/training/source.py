@@ -65,7 +65,8 @@ def of_features(
         return None
     frozen = parts.frozen.eval()
     statistics = data.mean.tolist(), data.std.tolist()
-    machine = run.training.precision, run.training.n_threads, str(data.device), n_at_once(data)
+    at_once = n_at_once(data, run.training.micro_batch_size)
+    machine = run.training.precision, run.training.n_threads, str(data.device), at_once
     key = features.digest(frozen, data.fingerprint, data.split, statistics, machine)
     about = f"{run.model.name}, {run.dataset.name}, behind {stages[n_frozen - 1].name}"
 
@@ -77,7 +78,7 @@ def of_features(
 
         n = len(pixels) * n_views
         with autocast_in(run.training.precision, data.device)():
-            return features.compute(frozen, n, batch, n_at_once(data), f"{key} {name}", f"{about}, {name}")
+            return features.compute(frozen, n, batch, at_once, f"{key} {name}", f"{about}, {name}")
 
     n_views, views, name = 1, Variations(), "train"
     if augment.varies:
@@ -88,12 +89,20 @@ def of_features(
     if train is None or val is None:
         return None
     home = place(run.dataset.on_device, train.nbytes + val.nbytes, data.device)
-    return Source(train.to(home), val.to(home), parts.trained, lambda batch, _: batch, n_frozen, n_views)
+
+    def prepare(batch: Tensor, _: Variations) -> Tensor:
+        return features.given(batch)
+
+    return Source(train.to(home), val.to(home), parts.trained, prepare, n_frozen, n_views)
 
 
-def n_at_once(data: Data) -> int:
-    """How many images go through a network together where nothing is learnt."""
-    return max(1, PIXELS_AT_ONCE[data.device.type] // data.side**2)
+def n_at_once(data: Data, micro_batch_size: int | None = None) -> int:
+    """How many images go through a network together where nothing is learnt.
+
+    Few more than where it learns, if that is short of memory: without gradients they take less.
+    """
+    usual = max(1, PIXELS_AT_ONCE[data.device.type] // data.side**2)
+    return usual if micro_batch_size is None else min(usual, 2 * micro_batch_size)
 
 
 # ------------------------------------------------------------------------------------------- on the way
