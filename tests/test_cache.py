@@ -434,7 +434,9 @@ def read_in_a_process(dataset: Dataset, tmp_path: Path) -> dict[str, Any]:
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(("name", "n"), [("image_folder", 100), pytest.param("digits", 1797, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "n"), [("image_folder", 100), pytest.param("digits", 1797, marks=pytest.mark.slow)]
+)
 def test_a_second_process_decodes_nothing_and_copies_nothing(tmp_path: Path, name: str, n: int) -> None:
     """100 MB of images, decoded or scaled: made once, and a worker's own memory stays free of them."""
     large = Dataset(image_size=256)  # 118 MB
