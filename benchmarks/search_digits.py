@@ -1,7 +1,7 @@
 """The same search twice: by ours, and by Optuna, a DataLoader and torchvision's transforms (usual_way.py).
 
-    python benchmarks/search_digits.py                          # 20 trials of 10 epochs
-    python benchmarks/search_digits.py --prune --epochs 20      # at most 20; Hyperband and early stopping
+    python benchmarks/search_digits.py              # 20 trials of 20 epochs
+    python benchmarks/search_digits.py --prune      # at most 20; Hyperband and early stopping
 
 Digits at 32 pixels, turned and cropped at random. Counted are the images that were trained on, over the wall
 time of the whole command, start-up included. Without --prune both sides finish the same epochs, so that their
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="The same search by ours and the usual way.")
     parser.add_argument("--repeats", type=int, default=3, help="searches of each, with the seeds 0, 1, …")
     parser.add_argument("--n-trials", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=10, help="of a trial")
+    parser.add_argument("--epochs", type=int, default=20, help="of a trial; what ours has by default")
     parser.add_argument("--prune", action="store_true", help="by Hyperband, and stop early, on both sides")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="of the DataLoader, to try")
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 1], help="of its torch, to try")
