@@ -300,46 +300,53 @@ def _cpu_name() -> str:
 
 
 def _tested(model: Any, run: schema.Run, loaded: Any) -> dict[str, float]:
+    from sweeper.training import machine
     from sweeper.training.fit import evaluate
     from sweeper.training.step import fitting
 
-    measured = evaluate(model, loaded, "test", fitting(run).training)
+    with machine.threads(run.training.n_threads):
+        measured = evaluate(model, loaded, "test", fitting(run).training)
     return {f"test_{name}": value for name, value in measured.items()}
 
 
-def finish(folder: Path) -> None:
-    """After a sweep: look at the test images once, with the best model, and say how to go on."""
-    from sweeper.results import best
-
-    if (folder / record.BEST / record.RESULT).exists():
-        test_best(folder / record.BEST)
-    best.show_commands(folder)
-
-
 def test_best(folder: Path) -> None:
-    """Add what the weights in ``folder`` reach on the test images to its result, if it is not there yet."""
+    """Add what the best model of a search reaches on the test images to its result, if that is not there."""
+    best = folder / record.BEST
+    result = record.read_json(best / record.RESULT) if (best / record.RESULT).exists() else {}
+    if not result or _is_tested(result) or not (best / record.WEIGHTS).exists():
+        return
     import torch
 
-    from sweeper.results.show import metrics
     from sweeper.training import data
     from sweeper.training.machine import resolve_device
     from sweeper.training.model import build
 
-    result = record.read_json(folder / record.RESULT)
-    is_tested = any(name.startswith("test_") for name in result)
-    if not is_tested and not (folder / record.WEIGHTS).exists():
-        print(f"{folder} has lost its weights; python -m sweeper reproduce trains them again")
-        return
-    if not is_tested:
-        run = to_run(record.read_yaml(folder / record.CONFIG))
-        device = resolve_device(run.device)
-        loaded = data.load(run.dataset, device)
-        model = build(run.model, loaded.channels, loaded.side, len(loaded.classes)).to(device)
-        model.load_state_dict(torch.load(folder / record.WEIGHTS, map_location=device, weights_only=True))
-        result |= _tested(model, run, loaded)
-        record.write_json(folder / record.RESULT, result)
-    for name, value in metrics(result, "test_").items():
-        print(f"Test {name} of the best trial: {value:.4f}  ({folder})")
+    run = to_run(record.read_yaml(best / record.CONFIG))
+    device = resolve_device(run.device)
+    loaded = data.load(run.dataset, device)
+    model = build(run.model, loaded.channels, loaded.side, len(loaded.classes)).to(device)
+    model.load_state_dict(torch.load(best / record.WEIGHTS, map_location=device, weights_only=True))
+    record.write_json(best / record.RESULT, result | _tested(model, run, loaded))
+
+
+def _is_tested(result: dict[str, Any]) -> bool:
+    return any(name.startswith("test_") for name in result)
+
+
+def finish(folder: Path) -> None:
+    """After a search: say how its best model does on the test images, and how to go on."""
+    from sweeper.results import best
+    from sweeper.results.show import metrics
+
+    test_best(folder)  # a worker has, unless it was killed, or none was needed
+    path = folder / record.BEST
+    if (path / record.RESULT).exists():
+        result = record.read_json(path / record.RESULT)
+        for name, value in metrics(result, "test_").items():
+            print(f"Test {name} of the best trial: {value:.4f}  ({path})")
+        if not _is_tested(result):
+            print(f"{path} has lost its weights; python -m sweeper reproduce trains them again")
+    best.show_commands(folder)
 
 
 def _show(run: schema.Run, current: Trial) -> Any:
@@ -348,5 +355,8 @@ def _show(run: schema.Run, current: Trial) -> Any:
     return SingleRun(run) if current.number is None else Silent()
 
 
-main.check = check  # type: ignore[attr-defined]  # what the search looks for on a task function
+# What the search looks for on a task function:
+main.preload = ("torch._dynamo", "sweeper.training.data", "sweeper.training.fit")  # type: ignore[attr-defined]
+main.check = check  # type: ignore[attr-defined]
+main.conclude = test_best  # type: ignore[attr-defined]
 main.finish = finish  # type: ignore[attr-defined]

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import shlex
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cloudpickle
@@ -29,6 +24,7 @@ from optuna.trial import TrialState
 from sweeper.errors import BadInput
 from sweeper.results import record
 from sweeper.search import study as studies
+from sweeper.search.process import NotStarted, Process, ending, start
 from sweeper.search.progress import Progress, summarize
 from sweeper.search.sampler import build_sampler, is_grid
 from sweeper.search.settings import check_objective, n_cores, read_settings
@@ -36,7 +32,7 @@ from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search
 from sweeper.search.trial import Interrupted, Interruption
-from sweeper.search.worker import Assignment, main, work
+from sweeper.search.worker import Assignment, work
 
 log = logging.getLogger(__name__)
 
@@ -102,19 +98,6 @@ def _save_master(search: Search, master: DictConfig) -> None:
 # --- while --------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Process:
-    process: BaseProcess
-    index: int
-    """Its place among the workers; a replacement takes the place, and with it the GPU."""
-    n_told: int = 0
-    """How many of the pool's stop signals it has been told."""
-
-    def is_named(self, worker: str) -> bool:
-        """Whether this is the worker of that name."""
-        return worker.startswith(f"{socket.gethostname()}-{self.process.pid}-")
-
-
 class Pool:
     """The worker processes of one sweep on this machine."""
 
@@ -123,11 +106,12 @@ class Pool:
     ) -> None:
         self._search = assignment.search
         self._pickled = cloudpickle.dumps(assignment)
+        self._preload = getattr(assignment.task, "preload", ())
         self._study = study
         self._n_workers = n_workers
         self._gpus = gpus
         self._progress = progress
-        self._processes: list[_Process] = []
+        self._processes: list[Process] = []
         self._signums: list[int] = []
         self._next_sigterm_s = 0.0
         self._n_stillborn = 0
@@ -152,7 +136,7 @@ class Pool:
                     if not self._processes:
                         break
                     self._progress.update(trials)
-                    wait([p.process.sentinel for p in self._processes], timeout=_TICK_S)
+                    wait([p.sentinel for p in self._processes], timeout=_TICK_S)
             finally:
                 self._kill_all()
         self._progress.update(self._study.get_trials(deepcopy=False))
@@ -166,7 +150,13 @@ class Pool:
         taken = {p.index for p in self._processes}
         for index in range(self._n_workers):
             if len(self._processes) < n_left and index not in taken:
-                self._processes.append(_Process(self._start(index), index))
+                try:
+                    process = start(self._pickled, index, self._environment(index), self._preload)
+                except NotStarted as error:
+                    self._n_stillborn = _MAX_STILLBORN
+                    self._progress.fail(f"no worker could be started: {error}")
+                    return
+                self._processes.append(process)
 
     def _has_work(self, trials: Sequence[optuna.trial.FrozenTrial]) -> bool:
         """Whether another worker would find a trial to run."""
@@ -175,17 +165,8 @@ class Pool:
         is_grid_used_up = is_grid(self._search.sampler) and self._has_left
         return not is_grid_used_up or any(t.state == TrialState.WAITING for t in trials)
 
-    def _start(self, index: int) -> BaseProcess:
-        context = multiprocessing.get_context("spawn")
-        process = context.Process(target=main, args=(self._pickled, index), name=f"worker-{index}")
-        resource_tracker.ensure_running()  # or the first start would, and unblock the signal
-        # The worker inherits the environment and the blocked signal: a Ctrl-C is for the pool alone.
-        with _environment(self._device_environment(index)), _blocked(signal.SIGINT):
-            process.start()
-        return process
-
-    def _device_environment(self, index: int) -> dict[str, str]:
-        """The worker's GPU, and its share of the cores; set before it imports torch."""
+    def _environment(self, index: int) -> dict[str, str]:
+        """The worker's GPU, and its share of the cores."""
         n_threads = max(1, n_cores() // self._n_workers)
         environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(n_threads))}
         if self._gpus:
@@ -194,16 +175,14 @@ class Pool:
 
     def _bury(self) -> None:
         """Take the processes that ended off the list; tell the trials that they left behind, and why."""
-        ended = [p for p in self._processes if not p.process.is_alive()]
+        ended = [p for p in self._processes if not p.is_alive()]
         if not ended:
             return
         self._processes = [p for p in self._processes if p not in ended]
-        self._has_left = self._has_left or any(p.process.exitcode == 0 for p in ended)
+        self._has_left = self._has_left or any(p.exitcode == 0 for p in ended)
         with self._search.lock():
             workers = {t.user_attrs.get("worker", "") for t in self._study.get_trials(deepcopy=False)}
-            reasons = {
-                name: _reason(p.process.exitcode) for p in ended for name in workers if p.is_named(name)
-            }
+            reasons = {name: ending(p.exitcode) for p in ended for name in workers if p.is_named(name)}
             spared = {name for p in self._processes for name in workers if p.is_named(name)}
             reaped = self._search.queue.reap(self._study, reasons, spared)
             record.write_results(self._study, self._search.folder)
@@ -213,9 +192,9 @@ class Pool:
             reason = trials[number].user_attrs["reason"]
             rest = "are queued again" if number in tried_again else "are not tried again"
             log.warning("Trial %d failed: %s. Its parameters %s.", number, reason, rest)
-        self._count_stillborn([p for p in ended if p.process.exitcode != 0], trials)
+        self._count_stillborn([p for p in ended if p.exitcode != 0], trials)
 
-    def _count_stillborn(self, died: list[_Process], trials: Sequence[optuna.trial.FrozenTrial]) -> None:
+    def _count_stillborn(self, died: list[Process], trials: Sequence[optuna.trial.FrozenTrial]) -> None:
         """Workers that die one after the other before their first trial will not get better."""
         n_begun = sum(t.state != TrialState.WAITING for t in trials)
         if n_begun > self._n_begun or self._signums:
@@ -226,7 +205,7 @@ class Pool:
         self._n_stillborn += len(stillborn)
         if stillborn and self._n_stillborn >= _MAX_STILLBORN:
             output = record.worker_log(self._search.folder, stillborn[0].index)
-            reason = _reason(stillborn[0].process.exitcode)
+            reason = ending(stillborn[0].exitcode)
             place = f"; see {output}" if output.exists() else ""
             self._progress.fail(f"workers die before their first trial ({reason}){place}")
 
@@ -255,45 +234,14 @@ class Pool:
             if p.n_told < len(self._signums):
                 p.n_told = len(self._signums)
                 if p.n_told == 1:
-                    p.process.terminate()
+                    p.terminate()
                 else:
-                    p.process.kill()
+                    p.kill()
 
     def _kill_all(self) -> None:
         for p in self._processes:
-            p.process.kill()
-            p.process.join()
-
-
-def _reason(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        hint = " (out of memory, or kill -9)" if name == "SIGKILL" else ""
-        return f"its worker was ended by {name}{hint}"
-    return f"its worker ended with exit code {exitcode}"
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _blocked(signum: signal.Signals) -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signum])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            p.kill()
+            p.join()
 
 
 def _run_here(assignment: Assignment, storage: BaseStorage, space: Space) -> int | None:

@@ -11,13 +11,15 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import parent_process
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
+import numpy as np
 import optuna
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
@@ -50,14 +52,16 @@ class Assignment:
     """Hydra's process-wide state, which a spawned process does not share."""
 
 
-def main(pickled: bytes, index: int) -> None:
-    """The body of a worker process."""
+def main(pickled: bytes, index: int, environment: Mapping[str, str]) -> None:
+    """The body of a worker process, which was forked from one that has imported all this."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the whole group; the pool speaks for it
     interruption = Interruption()
     interruption.install(signal.SIGTERM)
     _die_with_parent()
-    import cloudpickle
-
+    gc.freeze()  # what all workers share stays shared: a collection would write to it
+    np.random.seed()  # or all would draw the same numbers
+    os.environ.clear()
+    os.environ.update(environment)
     assignment: Assignment = cloudpickle.loads(pickled)
     Singleton.set_state(assignment.singletons)
     setup_globals()
@@ -84,19 +88,32 @@ def work(
     optuna.logging.disable_default_handler()
     worker = Worker(search)
     try:
-        while True:
-            interruption.check()
-            if studies.is_over(search, study):
-                return
-            trial = studies.ask(search, study, space, worker)
-            if trial is None:
-                return
+        while (trial := _next_trial(search, study, space, worker, interruption)) is not None:
             _run_trial(assignment, study, space, trial, interruption, is_own_process)
             gc.collect()  # a trial's cycles may hold its model (optuna#5931)
             gc.freeze()  # what is left stays, so that the next collection need not look at it
+        with interruption.allowed():
+            _conclude(assignment, study)
     finally:
         gc.unfreeze()
         worker.end()
+
+
+def _next_trial(
+    search: Search, study: optuna.Study, space: Space, worker: Worker, interruption: Interruption
+) -> optuna.Trial | None:
+    interruption.check()
+    return None if studies.is_over(search, study) else studies.ask(search, study, space, worker)
+
+
+def _conclude(assignment: Assignment, study: optuna.Study) -> None:
+    """The task's ``conclude``, where this is the last worker to leave: with all it needs still loaded."""
+    conclude = getattr(assignment.task, "conclude", None)
+    trials = study.get_trials(deepcopy=False)
+    is_last = not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials)
+    if conclude is not None and is_last and not studies.has_failed(assignment.search, trials):
+        with contextlib.suppress(Exception):  # the task's ``finish`` meets it again
+            conclude(assignment.search.folder)
 
 
 def _run_trial(

@@ -1,0 +1,129 @@
+"""A worker's process: forked from one server, which has imported what they all need; and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import ForkServerProcess
+
+from sweeper.search import worker
+
+_LOST = 255
+"""The exit code of a worker whose fork server was killed: nobody could say how it ended, or if it did."""
+
+
+class NotStarted(Exception):
+    """The fork server died: it was killed, or what it imports ended it."""
+
+
+class Process:
+    """The process of one worker.
+
+    The workers are forked from multiprocessing's fork server, a child of this process. It imports the
+    modules of a search, and those that the task names, once for all of them: torch alone takes two seconds.
+    Nothing else happens in it, so there are no threads and no GPU that a fork would break.
+    """
+
+    def __init__(self, process: ForkServerProcess, index: int) -> None:
+        self._process = process
+        self.index = index
+        """Its place among the workers; a replacement takes the place, and with it the GPU."""
+        self.n_told = 0
+        """How many of the pool's stop signals it has been told."""
+
+    @property
+    def sentinel(self) -> int:
+        """Ready, for ``multiprocessing.connection.wait``, when it ended."""
+        return self._process.sentinel
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._process.exitcode
+
+    def is_alive(self) -> bool:
+        if self._process.is_alive():
+            return True
+        if self._process.exitcode == _LOST:  # it may still be at work, while its trial is queued again
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid or 0, signal.SIGKILL)
+        return False
+
+    def is_named(self, name: str) -> bool:
+        """Whether this is the worker of that name."""
+        return name.startswith(f"{socket.gethostname()}-{self._process.pid}-")
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def join(self) -> None:
+        self._process.join()
+
+
+def start(pickled: bytes, index: int, environment: Mapping[str, str], preload: Sequence[str]) -> Process:
+    """Start a worker.
+
+    Args:
+        pickled: its assignment.
+        index: its place among the workers.
+        environment: set there, on top of this process's own.
+        preload: modules that the fork server imports when it starts, with the first worker.
+
+    Raises:
+        NotStarted: where the fork server died.
+    """
+    multiprocessing.set_forkserver_preload(["sweeper.search.fork_server", worker.__name__, *preload])
+    context = multiprocessing.get_context("forkserver")
+    arguments = (pickled, index, {**os.environ, **environment})
+    process = context.Process(target=worker.main, args=arguments, name=f"worker-{index}")
+    resource_tracker.ensure_running()  # or the first start would, and unblock the signals
+    # A Ctrl-C is for the pool alone, and so is a SIGTERM to the whole group; the server is born without ears.
+    its_own = {**environment, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with _environment(its_own), _blocked(signal.SIGINT, signal.SIGTERM):
+        forkserver.ensure_running()
+    try:
+        process.start()
+    except (EOFError, ConnectionError) as error:
+        raise NotStarted("their fork server died") from error
+    return Process(process, index)
+
+
+def ending(exitcode: int | None) -> str:
+    """How a worker ended, for people."""
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        hint = " (out of memory, or kill -9)" if name == "SIGKILL" else ""
+        return f"its worker was ended by {name}{hint}"
+    return f"its worker ended with exit code {exitcode}"
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _blocked(*signums: signal.Signals) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
