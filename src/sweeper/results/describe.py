@@ -27,6 +27,7 @@ from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.run import Found
 from sweeper.search import pool
+from sweeper.search.hooks import Hooks
 from sweeper.search.parameter import Parameter
 from sweeper.search.settings import check_objective, n_cores, read_settings
 from sweeper.search.space import Draw, Space
@@ -104,7 +105,7 @@ def show(overrides: Sequence[str], conf: Path) -> None:
     with initialize_config_dir(str(conf), version_base="1.3"):
         master, space = _compose(overrides)
         search, n_workers, gpus = read_settings(dict(master.hydra.sweeper.items()), master)
-        pool.check(None, space, search)  # what it would ask our task is asked below, without downloads
+        pool.check(Hooks(), space, search)  # what it would ask our task is asked below, without downloads
         draws = list(space.variations())
         points = _points(draws, search)
         networks, columns, console = _networks(points), _columns(points), _console()

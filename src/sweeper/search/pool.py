@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 from sweeper.errors import BadInput
 from sweeper.results import record
 from sweeper.search import study as studies
+from sweeper.search.hooks import Hooks
 from sweeper.search.process import NotStarted, Process, ending, start
 from sweeper.search.progress import Progress, summarize
 from sweeper.search.sampler import build_sampler, is_grid
@@ -54,7 +55,7 @@ def sweep(
     try:
         search, n_workers, devices = read_settings(settings, master)
         space = Space(master, arguments, context.config_loader)
-        check(task, space, search)
+        check(Hooks.of(task), space, search)
         storage = open_storage(search.storage)
         search = studies.in_its_folder(search, storage)
         fixed = [override for override in space.fixed if not override.startswith("study=")]
@@ -74,16 +75,12 @@ def sweep(
     return study
 
 
-def check(task: TaskFunction | None, space: Space, search: Search) -> None:
-    """Compose each option and set each range's ends, before anything is written or started.
-
-    A task function with an attribute ``check`` (a function of the config) has them checked there too.
-    """
-    check_config = getattr(task, "check", None)
+def check(hooks: Hooks, space: Space, search: Search) -> None:
+    """Compose each option and set each range's ends, before anything is written or started."""
     for draw in space.variations():
-        if check_config is not None:
+        if hooks.check is not None:
             check_objective(search, draw.config)
-            check_config(draw.config)
+            hooks.check(draw.config)
     if "study" in space.parameters():
         raise BadInput("study", "several", "a search is one study", "write one name")
     build_sampler(search.sampler, search.seed, space, number=0)
@@ -106,7 +103,7 @@ class Pool:
     ) -> None:
         self._search = assignment.search
         self._pickled = cloudpickle.dumps(assignment)
-        self._preload = getattr(assignment.task, "preload", ())
+        self._preload = Hooks.of(assignment.task).preload
         self._study = study
         self._n_workers = n_workers
         self._gpus = gpus
@@ -291,7 +288,7 @@ def _finish(
         n_finished = sum(t.state in studies.FINISHED for t in trials)
         print(f"Only {n_finished} of {search.n_trials} trials could be run.", file=sys.stderr)
         sys.exit(1)
-    finish = getattr(task, "finish", None)
+    finish = Hooks.of(task).finish
     if finish is not None and trials:
         finish(search.folder)
 

@@ -8,15 +8,20 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 
 from sweeper.search import worker
 
 _LOST = 255
 """The exit code of a worker whose fork server was killed: nobody could say how it ended, or if it did."""
+_MAX_ATTEMPTS = 3
+_DYING_S = 0.1
+"""In which a server that was killed may still be found alive."""
 
 
 class NotStarted(Exception):
@@ -50,9 +55,8 @@ class Process:
     def is_alive(self) -> bool:
         if self._process.is_alive():
             return True
-        if self._process.exitcode == _LOST:  # it may still be at work, while its trial is queued again
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._process.pid or 0, signal.SIGKILL)
+        if self._process.exitcode == _LOST:
+            _end(self._process.pid)
         return False
 
     def is_named(self, name: str) -> bool:
@@ -84,17 +88,40 @@ def start(pickled: bytes, index: int, environment: Mapping[str, str], preload: S
     multiprocessing.set_forkserver_preload(["sweeper.search.fork_server", worker.__name__, *preload])
     context = multiprocessing.get_context("forkserver")
     arguments = (pickled, index, {**os.environ, **environment})
-    process = context.Process(target=worker.main, args=arguments, name=f"worker-{index}")
-    resource_tracker.ensure_running()  # or the first start would, and unblock the signals
-    # A Ctrl-C is for the pool alone, and so is a SIGTERM to the whole group; the server is born without ears.
-    its_own = {**environment, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with _environment(its_own), _blocked(signal.SIGINT, signal.SIGTERM):
-        forkserver.ensure_running()
-    try:
-        process.start()
-    except (EOFError, ConnectionError) as error:
-        raise NotStarted("their fork server died") from error
+    for attempt in range(_MAX_ATTEMPTS):
+        process = context.Process(target=worker.main, args=arguments, name=f"worker-{index}")
+        try:
+            _ensure_server(environment)
+            process.start()
+        except (EOFError, ConnectionError):
+            if attempt == _MAX_ATTEMPTS - 1:
+                raise NotStarted("their fork server died") from None
+            time.sleep(_DYING_S)
+        else:
+            break
     return Process(process, index)
+
+
+def _ensure_server(environment: Mapping[str, str]) -> None:
+    """Start the fork server, if there is none."""
+    resource_tracker.ensure_running()  # or the server's start would, and unblock the signals
+    environment = {**environment, "PYTHONPATH": os.pathsep.join(sys.path)}
+    # A Ctrl-C is for the pool alone, and so is a SIGTERM to the whole group; the server is born without ears.
+    with _environment(environment), _blocked(signal.SIGINT, signal.SIGTERM):
+        forkserver.ensure_running()
+
+
+def _end(pid: int | None) -> None:
+    """Kill a worker that may have lost its server, and wait for its end, before its trial is queued again."""
+    assert pid is not None
+    with contextlib.suppress(ProcessLookupError):
+        if hasattr(os, "pidfd_open"):  # Linux: it is no child of ours, which the system would tell us about
+            process = os.pidfd_open(pid)
+            os.kill(pid, signal.SIGKILL)
+            wait([process])
+            os.close(process)
+        else:
+            os.kill(pid, signal.SIGKILL)
 
 
 def ending(exitcode: int | None) -> str:

@@ -30,6 +30,7 @@ from optuna.trial import TrialState
 
 from sweeper.results import record
 from sweeper.search import study as studies
+from sweeper.search.hooks import Hooks
 from sweeper.search.job import run_job
 from sweeper.search.parameter import suggest
 from sweeper.search.sampler import find
@@ -108,11 +109,11 @@ def _next_trial(
 
 def _conclude(assignment: Assignment, study: optuna.Study) -> None:
     """The task's ``conclude``, where this is the last worker to leave: with all it needs still loaded."""
-    conclude = getattr(assignment.task, "conclude", None)
+    conclude = Hooks.of(assignment.task).conclude
     trials = study.get_trials(deepcopy=False)
     is_last = not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials)
     if conclude is not None and is_last and not studies.has_failed(assignment.search, trials):
-        with contextlib.suppress(Exception):  # the task's ``finish`` meets it again
+        with contextlib.suppress(Exception):
             conclude(assignment.search.folder)
 
 

@@ -85,7 +85,7 @@ def fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None] = lambda 
     Raises:
         BadInput: where the settings do not fit the data or the machine.
     """
-    with machine.threads(run.training.n_threads):
+    with machine.threads(run.training.n_threads), machine.memory(data.device):
         while True:
             try:
                 return _fit(step.fitting(run), data, on_epoch)
@@ -96,9 +96,8 @@ def fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None] = lambda 
                     raise BadInput(key, value, reason, "write 2 or more") from error
                 if not machine.is_full(error):
                     raise
-            finally:
-                machine.release(data.device)
             gc.collect()  # the network that did not fit
+            machine.release(data.device)
             step.take_fewer(run)
 
 
