@@ -234,6 +234,21 @@ def test_a_refused_run_leaves_an_earlier_one_alone(cli, tmp_path):
     assert "it went well" in (earlier / "sweeper.log").read_text()
 
 
+def imports_torch(folder, arguments):
+    """Whether the command needed it in its own process."""
+    program = (
+        "import sys, atexit; from sweeper.__main__ import main\n"
+        "atexit.register(lambda: print('torch' in sys.modules))\n"
+        f"sys.argv[1:] = {arguments!r}\nmain()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
+    )
+    *_, last = done.stdout.splitlines() or [""]
+    assert last in ("True", "False"), done.stderr
+    return last == "True", done
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -243,15 +258,17 @@ def test_a_refused_run_leaves_an_earlier_one_alone(cli, tmp_path):
 )
 def test_what_trains_nothing_does_not_import_torch(tmp_path, arguments):
     """Help and the verbs that only read start fast."""
-    program = (
-        "import sys, atexit; from sweeper.__main__ import main\n"
-        "atexit.register(lambda: print('torch' in sys.modules))\n"
-        f"sys.argv[1:] = {arguments!r}\nmain()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.endswith("False\n"), done.stderr
+    needed, _ = imports_torch(tmp_path, arguments)
+    assert not needed
+
+
+def test_a_search_imports_torch_once(tmp_path):
+    """Its workers share that of their fork server, and the last of them tests the best model."""
+    quick = ["hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "training.epochs=1"]
+    needed, done = imports_torch(tmp_path, ["-m", "optimizer=adam", "study=one", *quick])
+    assert done.returncode == 0, done.stderr
+    assert not needed
+    assert "Test accuracy of the best trial: 0." in done.stdout
 
 
 def test_the_direction_follows_from_the_objective():
