@@ -187,11 +187,14 @@ def _draw_weights(path: Path, root: Path) -> Path:
 # --- both sides train -----------------------------------------------------------------------------------
 
 
-def _train_both(case: Case, epochs: int, options: argparse.Namespace) -> tuple[list[Trained], list[Trained]]:
-    """Ours and the usual way's trainings, one for each seed."""
+def _train_both(
+    case: Case, epochs: int, options: argparse.Namespace, first: Callable[[int], None] = lambda seed: None
+) -> tuple[list[Trained], list[Trained]]:
+    """Ours and the usual way's trainings, one for each seed, for which ``first`` is called before them."""
     num_workers = _faster_workers(case, options)
     ours, usual = [], []
-    for seed in range(options.repeats):  # in turn, so that a busy moment of the machine hits both alike
+    for seed in range(options.repeats):  # in turn, so that a busy moment of the machine hits all alike
+        first(seed)
         ours.append(_ours(case.run, epochs, seed, options))
         print(_line("ours", seed, ours[-1]), flush=True)
         usual.append(_usual(case, num_workers, epochs, seed))
@@ -263,21 +266,23 @@ def _compare_wall_times(folder: Path, options: argparse.Namespace) -> tuple[str,
     case = _resnet18(options.case, folder, options.images)
     n_trials = N_TRIALS[options.case]
     wall_s = []
-    for seed in range(options.repeats):
+
+    def time_command(seed: int) -> None:
         cache.clear()
         wall_s.append(_time_command(case.run, n_trials, seed, options, folder))
-    ours, usual = _train_both(case, options.accuracy_epochs or options.epochs, options)
-    timed_s = [seconds for trained in usual for seconds in trained.epoch_s]
+
+    ours, usual = _train_both(case, options.accuracy_epochs or options.epochs, options, first=time_command)
     n_epochs = n_trials * options.epochs
     start_s = run_python(["-c", "import torch, torchvision; torchvision.models.resnet18()"], folder)
-    usual_s = start_s + n_epochs * median(timed_s)
+    usual_s = [start_s + n_epochs * median(trained.epoch_s) for trained in usual]
     print(
-        f"{n_trials} trials × {options.epochs} epochs: ours {median(wall_s):.1f} s, the median of"
-        f" {len(wall_s)} runs with empty caches; usual way {usual_s:.1f} s, scaled: {start_s:.1f} s to"
-        f" start and {n_epochs} × {median(timed_s):.2f} s, the median of {len(timed_s)} epochs (training and"
-        " validation)"
+        f"{n_trials} trials × {options.epochs} epochs: ours, caches empty, {median(wall_s):.1f} s, usual way"
+        f" {median(usual_s):.1f} s, scaled: {start_s:.1f} s to start and {n_epochs} times its median epoch of"
+        f" {len(usual[0].epoch_s)}, training and validation"
     )
-    return agreement(_accuracies(ours), _accuracies(usual)), usual_s / median(wall_s)
+    ratios = [their / our for our, their in zip(wall_s, usual_s, strict=True)]
+    print(f"ratios of the seeds: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+    return agreement(_accuracies(ours), _accuracies(usual)), median(usual_s) / median(wall_s)
 
 
 def _time_command(
