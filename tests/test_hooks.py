@@ -47,7 +47,7 @@ def test_check_refuses_before_anything_is_written(tmp_path: Path) -> None:
 
 
 def test_the_last_worker_concludes_and_the_command_finishes(tmp_path: Path) -> None:
-    """``conclude`` runs where the last trial ran, once all have ended; then ``finish``, in the first process."""
+    """``conclude`` runs where the last trial ran, once all have ended; ``finish`` in the first process."""
     app = hooked(tmp_path, "if number == 0:\n    wait_for('started-3')\nstarted()\nreturn cfg.x")
     done = app.run(BELOW_1, "hydra.sweeper.n_trials=4")
     assert done.returncode == 0, done.stderr
