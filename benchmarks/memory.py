@@ -3,11 +3,11 @@
     python benchmarks/memory.py                      # 2,000 JPEGs at 224 pixels, 301 MB decoded
     python benchmarks/memory.py --images 1000        # a look; below 64 MB each worker has its copy
 
-Each figure is the peak of a sum over all processes, read from /proc ten times a second: of what they map from
-the cache, which counts once however many do (their proportional shares, PSS); and of their own memory
-(anonymous), which nobody shares. The same sweep over a tiny folder says what processes take anyway, and that
-is subtracted; it has about as many steps, so that in both the workers' own peaks meet. The usual way is a
-process for each worker that decodes the folder into an array of its own.
+Each figure is the peak of a sum over all processes, read from /proc ten times a second: of what they map
+from the cache, and of their own (anonymous) memory. Both are proportional shares (PSS): what several have
+together, as forked workers have what was imported before, counts once. The same sweep over a tiny folder says
+what processes take anyway, and that is subtracted; it has about as many steps, so that in both the workers'
+own peaks meet. The usual way is a process for each worker that decodes the folder into an array of its own.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 
 INTERVAL_S = 0.1
-TINY = 60
-"""Images of the folder that tells what processes take anyway."""
+TINY = 120
+"""Images of the folder that tells what processes take anyway; a fifth of them fills a batch of validation."""
 TARGET_MAPPED, TARGET_OWN = 1.1, 0.1
 """At most so many decoded sizes: mapped by all workers together, and each worker's own."""
 
@@ -185,7 +185,7 @@ def _tree(pid: int) -> Iterator[int]:
 def _held(pids: Iterator[int], cached: Path) -> Memory:
     mapped = own = 0.0
     for pid in pids:
-        own += _value_mb("Anonymous:", _read(Path(f"/proc/{pid}/smaps_rollup")))
+        own += _value_mb("Pss_Anon:", _read(Path(f"/proc/{pid}/smaps_rollup")))
         _, *of_cache = _read(Path(f"/proc/{pid}/smaps")).split(str(cached))
         mapped += sum(_value_mb("Pss:", mapping) for mapping in of_cache)
     return Memory(mapped, own)

@@ -262,13 +262,16 @@ def test_what_trains_nothing_does_not_import_torch(tmp_path, arguments):
     assert not needed
 
 
-def test_a_search_imports_torch_once(tmp_path):
-    """Its workers share that of their fork server, and the last of them tests the best model."""
+@pytest.mark.parametrize("test_fraction", [0.2, 0.0])
+def test_a_search_imports_torch_once(tmp_path, test_fraction):
+    """Its workers share that of their fork server, and the last of them tests the best model, if it can."""
     quick = ["hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "training.epochs=1"]
-    needed, done = imports_torch(tmp_path, ["-m", "optimizer=adam", "study=one", *quick])
+    data = f"dataset.test_fraction={test_fraction}"
+    needed, done = imports_torch(tmp_path, ["-m", "optimizer=adam", "study=one", data, *quick])
     assert done.returncode == 0, done.stderr
     assert not needed
-    assert "Test accuracy of the best trial: 0." in done.stdout
+    assert ("Test accuracy of the best trial: 0." in done.stdout) == (test_fraction > 0)
+    assert "lost" not in done.stdout
 
 
 def test_the_direction_follows_from_the_objective():

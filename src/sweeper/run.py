@@ -316,13 +316,15 @@ def test_best(folder: Path) -> None:
     result = record.read_json(best / record.RESULT) if (best / record.RESULT).exists() else {}
     if not result or _is_tested(result) or not (best / record.WEIGHTS).exists():
         return
+    run = to_run(record.read_yaml(best / record.CONFIG))
+    if _find(run.dataset, Path.cwd()).n_test == 0:
+        return
     import torch
 
     from sweeper.training import data
     from sweeper.training.machine import resolve_device
     from sweeper.training.model import build
 
-    run = to_run(record.read_yaml(best / record.CONFIG))
     device = resolve_device(run.device)
     loaded = data.load(run.dataset, device)
     model = build(run.model, loaded.channels, loaded.side, len(loaded.classes)).to(device)
@@ -345,7 +347,7 @@ def finish(folder: Path) -> None:
         result = record.read_json(path / record.RESULT)
         for name, value in metrics(result, "test_").items():
             print(f"Test {name} of the best trial: {value:.4f}  ({path})")
-        if not _is_tested(result):
+        if not _is_tested(result) and not (path / record.WEIGHTS).exists():
             print(f"{path} has lost its weights; python -m sweeper reproduce trains them again")
     best.show_commands(folder)
 
