@@ -80,12 +80,14 @@ def start(pickled: bytes, index: int, environment: Mapping[str, str], preload: S
         pickled: its assignment.
         index: its place among the workers.
         environment: set there, on top of this process's own.
-        preload: modules that the fork server imports when it starts, with the first worker.
+        preload: modules that the fork server imports when it starts, with the first worker. On Linux alone:
+            elsewhere the system's own libraries may not survive a fork.
 
     Raises:
         NotStarted: where the fork server died.
     """
-    multiprocessing.set_forkserver_preload(["sweeper.search.fork_server", worker.__name__, *preload])
+    shared = [worker.__name__, *preload] if sys.platform == "linux" else []
+    multiprocessing.set_forkserver_preload(["sweeper.search.fork_server", *shared])
     context = multiprocessing.get_context("forkserver")
     arguments = (pickled, index, {**os.environ, **environment})
     for attempt in range(_MAX_ATTEMPTS):
