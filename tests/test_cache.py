@@ -194,7 +194,7 @@ def test_what_a_killed_builder_leaves_is_listed_and_cleared(
     builders: list[Builder], own_folder: Path
 ) -> None:
     """The unfinished file takes room: it can be seen, and removed."""
-    for process in reversed(who_fills(builders)):  # else who waits would begin, by removing what is unfinished
+    for process in reversed(who_fills(builders)):  # else who waits would begin, and remove it
         process.kill()
         process.wait()
     assert [entry.about for entry in cache.entries()] == ["unfinished"]
