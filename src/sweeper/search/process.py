@@ -28,7 +28,7 @@ class NotStarted(Exception):
     """The fork server died: it was killed, or what it imports ended it."""
 
 
-class Process:
+class Process(ForkServerProcess):
     """The process of one worker.
 
     The workers are forked from multiprocessing's fork server, a child of this process. It imports the
@@ -36,41 +36,21 @@ class Process:
     Nothing else happens in it, so there are no threads and no GPU that a fork would break.
     """
 
-    def __init__(self, process: ForkServerProcess, index: int) -> None:
-        self._process = process
-        self.index = index
-        """Its place among the workers; a replacement takes the place, and with it the GPU."""
-        self.n_told = 0
-        """How many of the pool's stop signals it has been told."""
-
-    @property
-    def sentinel(self) -> int:
-        """Ready, for ``multiprocessing.connection.wait``, when it ended."""
-        return self._process.sentinel
-
-    @property
-    def exitcode(self) -> int | None:
-        return self._process.exitcode
+    index: int
+    """Its place among the workers; a replacement takes the place, and with it the GPU."""
+    n_told = 0
+    """How many of the pool's stop signals it has been told."""
 
     def is_alive(self) -> bool:
-        if self._process.is_alive():
+        if super().is_alive():
             return True
-        if self._process.exitcode == _LOST:
-            _end(self._process.pid)
+        if self.exitcode == _LOST:
+            _end(self.pid)
         return False
 
     def is_named(self, name: str) -> bool:
         """Whether this is the worker of that name."""
-        return name.startswith(f"{socket.gethostname()}-{self._process.pid}-")
-
-    def terminate(self) -> None:
-        self._process.terminate()
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def join(self) -> None:
-        self._process.join()
+        return name.startswith(f"{socket.gethostname()}-{self.pid}-")
 
 
 def start(pickled: bytes, index: int, environment: Mapping[str, str], preload: Sequence[str]) -> Process:
@@ -88,20 +68,18 @@ def start(pickled: bytes, index: int, environment: Mapping[str, str], preload: S
     """
     shared = [worker.__name__, *preload] if sys.platform == "linux" else []
     multiprocessing.set_forkserver_preload(["sweeper.search.fork_server", *shared])
-    context = multiprocessing.get_context("forkserver")
     arguments = (pickled, index, {**os.environ, **environment})
-    for attempt in range(_MAX_ATTEMPTS):
-        process = context.Process(target=worker.main, args=arguments, name=f"worker-{index}")
+    for _ in range(_MAX_ATTEMPTS):
+        process = Process(target=worker.main, args=arguments, name=f"worker-{index}")
+        process.index = index
         try:
             _ensure_server(environment)
             process.start()
         except (EOFError, ConnectionError):
-            if attempt == _MAX_ATTEMPTS - 1:
-                raise NotStarted("their fork server died") from None
             time.sleep(_DYING_S)
         else:
-            break
-    return Process(process, index)
+            return process
+    raise NotStarted("their fork server died")
 
 
 def _ensure_server(environment: Mapping[str, str]) -> None:
