@@ -262,7 +262,7 @@ def test_what_trains_nothing_does_not_import_torch(tmp_path, arguments):
     assert not needed
 
 
-@pytest.mark.parametrize("test_fraction", [0.2, 0.0])
+@pytest.mark.parametrize("test_fraction", [0.2, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_a_search_imports_torch_once(tmp_path, test_fraction):
     """Its workers share that of their fork server, and the last of them tests the best model, if it can."""
     quick = ["hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "training.epochs=1"]

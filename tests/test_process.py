@@ -134,6 +134,7 @@ sys.setprofile(None)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("modules", "asks"), [(run.PRELOAD, False), (["asks_for_gpu"], True)])
 def test_what_is_preloaded_asks_for_no_gpu(tmp_path: Path, modules: Sequence[str], asks: bool) -> None:
     """CUDA works only where it was first used after the fork: torch's C functions for it are not called."""
