@@ -12,7 +12,7 @@ from time import perf_counter
 
 from scipy.stats import ttest_ind
 
-from sweeper.results import record
+from sweeper import record
 
 
 def share_cores() -> None:

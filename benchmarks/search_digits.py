@@ -18,8 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from common import agreement, count_epochs, print_verdict, run_python, share_cores
-from sweeper import schema
-from sweeper.results import record
+from sweeper import record, schema
 from sweeper.training import images
 
 USUAL_WAY = Path(__file__).with_name("usual_way.py")

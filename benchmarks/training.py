@@ -31,8 +31,7 @@ import usual_training
 import usual_way
 from augmentation import standard, usual_transform
 from common import agreement, count_epochs, print_verdict, run_python, share_cores
-from sweeper import schema
-from sweeper.results import record
+from sweeper import record, schema
 from sweeper.training import cache, data
 from sweeper.training.fit import fit
 from sweeper.training.machine import resolve_precision

@@ -9,9 +9,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from sweeper import schema
-from sweeper.__main__ import conf_folder
+from sweeper.check import to_run
+from sweeper.conf import conf_folder
 from sweeper.errors import BadInput
-from sweeper.run import to_run
 from sweeper.training import loss, optim, readers
 
 GROUPS = ("model", "dataset", "optimizer", "scheduler", "augmentation", "freezing", "loss", "experiment")

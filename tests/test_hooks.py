@@ -9,11 +9,9 @@ from optuna.trial import TrialState
 from tests.foreign_app import App, assert_exactly, worker_pid
 
 HOOKS = """
-from sweeper.errors import BadInput
-
 def check(cfg):
     if cfg.x > 1:
-        raise BadInput("x", cfg.x, "it is too large", "take 1 at most")
+        raise sweeper.BadInput("x", cfg.x, "it is too large", "take 1 at most")
 
 def conclude(folder):
     (HERE / f"concluded-{os.getpid()}").touch()
@@ -23,7 +21,7 @@ def conclude(folder):
 def finish(folder):
     print("finished", folder.name, os.getpid(), *sorted(path.name for path in HERE.glob("concluded-*")))
 
-hooks = sweeper.Hooks(check=check, conclude=conclude, finish=finish)
+hooks = sweeper.hooks(check=check, on_last_worker=conclude, on_finish=finish)
 """
 BELOW_1 = "hydra.sweeper.params={x: 'interval(0, 1)'}"
 

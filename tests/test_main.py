@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sweeper.__main__ import VERBS, conf_folder, main
+from sweeper.__main__ import VERBS, main
+from sweeper.conf import conf_folder
 from sweeper.schema import direction
 
 

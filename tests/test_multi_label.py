@@ -13,7 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from PIL import Image, ImageDraw
 
-from sweeper.results import record
+from sweeper import record
 from tests.test_run import sweeper
 
 INKS = {"red": (230, 40, 40), "green": (40, 200, 60), "blue": (60, 70, 240)}

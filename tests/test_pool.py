@@ -141,8 +141,8 @@ started()
 if number < {n_workers}:
     wait_for({barrier})
 for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
-    sweeper.trial().set(name, os.environ[name])
-sweeper.trial().set("torch", "torch" in sys.modules)
+    sweeper.trial().set_user_attr(name, os.environ[name])
+sweeper.trial().set_user_attr("torch", "torch" in sys.modules)
 return cfg.x
 """,
         after="print('torch:', 'torch' in sys.modules, os.environ['CUDA_VISIBLE_DEVICES'])",

@@ -29,7 +29,7 @@ def parent_pid(pid: int) -> int:
 
 def preloading(module: str) -> str:
     """The head of an app whose search imports ``module`` once for all workers."""
-    return f"from sweeper.search.hooks import Hooks\npreload = Hooks(preload=[{module!r}])"
+    return f"preload = sweeper.hooks(preload=[{module!r}])"
 
 
 def decorate(app: App) -> App:
@@ -42,7 +42,11 @@ def decorate(app: App) -> App:
 def test_a_preloaded_module_is_imported_once(tmp_path: Path) -> None:
     """All workers find it as it was imported, in the process that they were forked from."""
     (tmp_path / "heavy.py").write_text("import os\npid = os.getpid()\n")
-    body = "import heavy\nsweeper.trial().set('imported_in', heavy.pid)\n" + BOTH_AT_ONCE + "return cfg.x"
+    body = (
+        "import heavy\nsweeper.trial().set_user_attr('imported_in', heavy.pid)\n"
+        + BOTH_AT_ONCE
+        + "return cfg.x"
+    )
     app = decorate(App(tmp_path, body, preloading("heavy")))
     done = app.run("hydra.sweeper.n_trials=4")
     assert done.returncode == 0, done.stderr
@@ -55,7 +59,9 @@ def test_a_preloaded_module_is_imported_once(tmp_path: Path) -> None:
 def test_workers_draw_different_numbers(tmp_path: Path) -> None:
     """Numpy's global generator is not the fork server's in all of them."""
     body = (
-        "import numpy\n" + BOTH_AT_ONCE + "sweeper.trial().set('drawn', numpy.random.random())\nreturn cfg.x"
+        "import numpy\n"
+        + BOTH_AT_ONCE
+        + "sweeper.trial().set_user_attr('drawn', numpy.random.random())\nreturn cfg.x"
     )
     app = App(tmp_path, body)
     done = app.run("hydra.sweeper.n_trials=2")
@@ -66,7 +72,8 @@ def test_workers_draw_different_numbers(tmp_path: Path) -> None:
 
 def test_workers_have_the_environment_of_the_sweep(tmp_path: Path) -> None:
     """Theirs is that of the command; what is set for the fork server alone does not reach them."""
-    body = "sweeper.trial().set('seen', {k: os.environ.get(k) for k in ('MINE', 'PYTHONPATH')})\nreturn cfg.x"
+    seen = "{k: os.environ.get(k) for k in ('MINE', 'PYTHONPATH')}"
+    body = f"sweeper.trial().set_user_attr('seen', {seen})\nreturn cfg.x"
     app = App(tmp_path, body)
     done = app.run("hydra.sweeper.n_trials=1", env={"MINE": "here", "PYTHONPATH": "some/where"})
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from sweeper.__main__ import VERBS, conf_folder
+from sweeper.__main__ import VERBS
+from sweeper.conf import conf_folder
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

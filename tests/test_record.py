@@ -6,8 +6,8 @@ import time
 import optuna
 import pytest
 
+from sweeper import record
 from sweeper.errors import BadInput
-from sweeper.results import record
 
 
 def leave(folder, number, accuracy):

@@ -14,7 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from sweeper.results import record
+from sweeper import record
 
 
 def sweeper(folder, *arguments, code=0):

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sweeper import check, record
 from sweeper import run as runs
 from sweeper.errors import BadInput
-from sweeper.results import record
 from sweeper.schema import Dataset, EarlyStopping, Loss, Model, Optimizer, Run, Training
 from sweeper.search.trial import trial
 from sweeper.training import fit as fitting
@@ -191,7 +191,7 @@ def test_files_of_a_second_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert max(gpu.tried[52:]) == 16
     history = record.read_history(tmp_path)
     assert [row["epoch"] for row in history] == [1, 2, 3]
-    saved = runs.to_run(record.read_yaml(tmp_path / record.CONFIG))
+    saved = check.to_run(record.read_yaml(tmp_path / record.CONFIG))
     assert saved.training.micro_batch_size == 16
     assert asdict(saved.training) | {"micro_batch_size": None, "n_threads": None} == asdict(run.training)
     monkeypatch.setattr(step, "_found", {})

@@ -27,8 +27,8 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.trial import TrialState
 
 from hydra_plugins.sweeper_optuna.plugin import _PRUNERS, _SAMPLERS
+from sweeper import record
 from sweeper.errors import BadInput
-from sweeper.results import record
 from sweeper.search import study as studies
 from sweeper.search.parameter import suggest
 from sweeper.search.sampler import at, build_pruner, build_sampler, resolve

@@ -39,7 +39,7 @@ def test_outside_a_sweep_nothing_happens() -> None:
     alone = sweeper.trial()
     assert alone.number is None
     assert alone.report(math.nan, 1) is None
-    assert alone.set("name", 1) is None
+    assert alone.set_user_attr("name", 1) is None
     assert alone.seed(7) == 7
 
 
@@ -63,7 +63,7 @@ def test_reports_and_attributes_reach_the_study(interruption: Interruption) -> N
     current = StudyTrial(study.ask(), interruption)
     current.report(0.5, 1)
     current.report(0.25, 2)
-    current.set("accuracy", [0.9, {"deep": None}])
+    current.set_user_attr("accuracy", [0.9, {"deep": None}])
     (frozen,) = study.trials
     assert frozen.intermediate_values == {1: 0.5, 2: 0.25}
     assert frozen.user_attrs == {"accuracy": [0.9, {"deep": None}]}

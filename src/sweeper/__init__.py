@@ -1,7 +1,8 @@
 """Hyperparameter search for image classifiers with Hydra and Optuna."""
 
-from sweeper.search.hooks import Hooks
+from sweeper.errors import BadInput
+from sweeper.search.hooks import hooks
 from sweeper.search.trial import trial
 
 __version__ = "0.1.0"
-__all__ = ["Hooks", "trial"]
+__all__ = ["BadInput", "__version__", "hooks", "trial"]

@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 
-from sweeper.errors import BadInput, bad_option, bad_override
+from sweeper.errors import BadInput
 
 VERBS = ("describe", "best", "reproduce", "dashboard", "cache")
 
@@ -19,7 +16,9 @@ def main() -> None:
     try:
         if len(sys.argv) > 1 and sys.argv[1] in VERBS:
             sys.exit(run_verb(sys.argv[1:]))
-        run_hydra()
+        from sweeper.commands import train
+
+        train.run_app(sys.argv[1:])
     except BadInput as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
@@ -33,26 +32,25 @@ def run_verb(arguments: list[str]) -> int:
     # argparse wants the overrides in one piece: a -m among them comes last.
     options = _parser().parse_args(sorted(arguments, key=("-m", "--multirun").__contains__))
     if options.verb == "describe":
-        with _hydra_app(options.overrides):
-            from sweeper.results import describe
+        from sweeper.commands import describe
 
-            describe.show(options.overrides, conf_folder())
+        describe.show(options.overrides)
         return 0
     if options.verb == "best":
-        from sweeper.results import best
+        from sweeper.commands import best
 
         best.show(options.study)
         return 0
     if options.verb == "reproduce":
-        from sweeper.results.reproduce import reproduce
+        from sweeper.commands.reproduce import reproduce
 
         return reproduce(options.study, options.trial)
     if options.verb == "cache":
-        from sweeper.results import cache
+        from sweeper.commands import cache
 
         cache.clear() if options.clear else cache.show()
         return 0
-    from sweeper.results import dashboard
+    from sweeper.commands import dashboard
 
     dashboard.serve(options.port, options.storage)
     return 0
@@ -76,53 +74,6 @@ def _parser() -> argparse.ArgumentParser:
     cache = verbs.add_parser("cache", help="list the decoded images and features that are kept on disk")
     cache.add_argument("--clear", action="store_true", help="remove them all")
     return parser
-
-
-def run_hydra() -> None:
-    import hydra
-
-    from sweeper import run
-
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the error is told in one line below
-    application = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(
-        run.main
-    )
-    try:
-        with _hydra_app(sys.argv[1:]):
-            application()
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        remedy = "run it in a folder that can be written to, or set hydra.run.dir"
-        raise BadInput("folder", error.filename, f"cannot be written ({error.strerror})", remedy) from error
-
-
-@contextmanager
-def _hydra_app(overrides: Sequence[str]) -> Iterator[None]:
-    """What our config files need is registered with Hydra, and what it refuses is bad input."""
-    from hydra.core.config_store import ConfigStore
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from sweeper import schema
-
-    ConfigStore.instance().store(name="schema", node=schema.Run)
-    OmegaConf.register_new_resolver("direction", schema.direction, replace=True)
-    try:
-        yield
-    except (HydraException, OmegaConfBaseException) as error:
-        raise bad_override(error, overrides, [key for key, _ in schema.flatten(schema.Run())]) from error
-    except ValueError as error:
-        raise bad_option(error, overrides, _options) from error
-
-
-def _options(group: str) -> list[str]:
-    return sorted(path.stem for path in conf_folder().joinpath(group).glob("*.yaml")) if group else []
-
-
-def conf_folder() -> Path:
-    """``conf/``: within the installed package, or at the top of the checkout."""
-    packaged = Path(__file__).parent / "conf"
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 if __name__ == "__main__":

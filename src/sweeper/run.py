@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-import platform
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import asdict, replace
 from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sweeper import schema
-from sweeper.errors import BadInput, bad_override
-from sweeper.results import record
-from sweeper.search.hooks import Hooks
+from sweeper import check, environment, record, schema
+from sweeper.errors import BadInput
 from sweeper.search.trial import Trial, trial
 
 if TYPE_CHECKING:
@@ -26,10 +23,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+
+class Observer:
+    """Is told how a run goes, for people to see; this one shows nothing."""
+
+    def __enter__(self) -> Observer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def epoch(self, epoch: Epoch) -> None: ...
+
+    def result(self, result: dict[str, Any], folder: Path) -> None: ...
 
 
-def main(config: DictConfig) -> float | list[float]:
+def main(
+    config: DictConfig, observe: Callable[[schema.Run], Observer] = lambda run: Observer()
+) -> float | list[float]:
     """Train once, as a trial of a sweep or alone.
 
     Writes ``trial.yaml``, ``history.csv``, ``result.json`` and ``weights.pt`` into Hydra's output folder.
@@ -42,7 +54,8 @@ def main(config: DictConfig) -> float | list[float]:
     current = trial()
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        return train(to_run(config), folder, current)
+        run = check.to_run(config)
+        return train(run, folder, current, observe(run))
     except BadInput as error:
         if current.number is not None:
             raise
@@ -51,122 +64,9 @@ def main(config: DictConfig) -> float | list[float]:
         sys.exit(error.exit_code)  # not an Exception: Hydra would print more about that
 
 
-def to_run(config: DictConfig | dict[str, Any]) -> schema.Run:
-    """The config as dataclasses, checked.
-
-    Raises:
-        BadInput: for a key that does not exist, a wrong type, or a value out of its range.
-    """
-    keys = schema.Run.__dataclass_fields__
-    try:
-        known = {key: value for key, value in OmegaConf.create(config).items() if key in keys}
-        run = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema.Run), known))
-    except Exception as error:
-        raise bad_override(error, []) from error
-    assert isinstance(run, schema.Run)
-    schema.validate(run)
-    record.check_study_name(run.study)
-    return run
-
-
-def check(config: DictConfig) -> None:
-    """What the search asks before it starts anything: can this config run, and is its data there?
-
-    Raises:
-        BadInput: for the first thing that cannot work.
-    """
-    run = to_run(config)
-    check_direction(run, config)
-    inspect(run)
-
-
-def inspect(run: schema.Run) -> Found:
-    """Look at device, data and network, in so far as nothing need be trained; gives what the data is.
-
-    Raises:
-        BadInput: where one of them is not there, or does not suit the others.
-    """
-    if run.device not in ("auto", "cpu"):
-        from sweeper.training.machine import resolve_device
-
-        resolve_device(run.device)
-    found = _find(run.dataset, Path.cwd())
-    schema.check_task(run, found.n_classes, found.multi_label)
-    _check_model(run.model, (found.channels, found.side, found.n_classes), Path.cwd())
-    return found
-
-
-def check_direction(run: schema.Run, config: DictConfig) -> None:
-    """Raises BadInput where ``hydra.sweeper.direction`` is not the objective's."""
-    wanted, given = schema.direction(run.objective), _plain(config.hydra.sweeper.direction)
-    if wanted != given:
-        reason = f"objective={run.objective} means {wanted}"
-        remedy = "leave it out: it follows from the objective"
-        raise BadInput("hydra.sweeper.direction", given, reason, remedy)
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a dataset turned out to be; ``side`` in pixels, of the images that a network sees."""
-
-    name: str
-    n_train: int
-    n_val: int
-    n_test: int
-    n_classes: int
-    multi_label: bool
-    channels: int
-    side: int
-
-
-def _once(function: Callable[..., T]) -> Callable[..., T]:
-    """Remember what it said: a search composes many configs with the same dataset and model."""
-    said: dict[str, T] = {}
-
-    def ask(*arguments: Any) -> T:
-        key = repr(arguments)
-        if key not in said:
-            said[key] = function(*arguments)
-        return said[key]
-
-    return ask
-
-
-@_once
-def _find(dataset: schema.Dataset, cwd: Path) -> Found:
-    """Read and split it as a trial will, and keep the counts."""
-    from sweeper.training import images
-
-    everything = images.read(dataset)
-    train, val, test = images.split(everything, dataset)
-    mean, _ = images.statistics(dataset.normalization, everything.pixels, train)
-    return Found(
-        name=dataset.name,
-        n_train=len(train),
-        n_val=len(val),
-        n_test=len(test),
-        n_classes=len(everything.classes),
-        multi_label=everything.multi_label,
-        channels=len(mean),
-        side=everything.side,
-    )
-
-
-@_once
-def _check_model(model: schema.Model, shape: tuple[int, int, int], cwd: Path) -> None:
-    """Outline the network, and compare its weights: so they are downloaded once, before the workers start."""
-    if model.source == "sweeper" and model.weights is None:
-        return  # fits any image; and the parent of a search need not import torch
-    from sweeper.training import weights
-
-    weights.check(model, *shape)
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-def train(run: schema.Run, folder: Path, current: Trial) -> float | list[float]:
+def train(
+    run: schema.Run, folder: Path, current: Trial, observer: Observer | None = None
+) -> float | list[float]:
     """Train, report each epoch to ``current``, and leave the files of one run in ``folder``."""
     import torch
 
@@ -182,9 +82,9 @@ def train(run: schema.Run, folder: Path, current: Trial) -> float | list[float]:
     schema.check_task(run, len(loaded.classes), loaded.multi_label)
     if current.number is None:  # a search has asked before it started
         shape = (loaded.channels, loaded.side, len(loaded.classes))
-        _check_model(run.model, shape, Path.cwd())
+        check.check_model(run.model, shape, Path.cwd())
     record.write_whole(folder / record.CONFIG, _yaml(run))
-    record.write_json(folder / record.ENVIRONMENT, environment(run, loaded.fingerprint))
+    record.write_json(folder / record.ENVIRONMENT, environment.environment(run, loaded.fingerprint))
     rows: list[dict[str, Any]] = []
 
     def on_epoch(epoch: Epoch) -> None:
@@ -198,7 +98,7 @@ def train(run: schema.Run, folder: Path, current: Trial) -> float | list[float]:
         current.report(nan if epoch.diverged else _scores(run, rows, epoch.epoch)[0], epoch.epoch)
 
     try:
-        with _show(run, current) as show:
+        with observer or Observer() as show:
             fitted = fit(run, loaded, on_epoch)
     except Exception as error:  # pruned, or something broke: what was measured is kept
         if rows:
@@ -268,36 +168,10 @@ def _write_result(
         "peak_memory_mb": max(row["peak_memory_mb"] for row in rows),
     }
     for name, value in measured.items():
-        current.set(name, value)
+        current.set_user_attr(name, value)
     result = {"study": run.study, "trial": current.number, "objective": run.objective, **measured}
     record.write_json(folder / record.RESULT, result)
     return result
-
-
-def environment(run: schema.Run, fingerprint: str) -> dict[str, Any]:
-    """What the last bit of a history depends on besides the config."""
-    import torch
-
-    from sweeper.training import weights
-
-    is_cuda = run.device.startswith("cuda")
-    return {
-        "data": fingerprint,
-        "weights": None if run.freezing.name == "none" else weights.fingerprint(run.model),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": version("torchvision"),  # without a second's import
-        "device": torch.cuda.get_device_name(run.device) if is_cuda else _cpu_name(),
-        "n_threads": run.training.n_threads,
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _tested(model: Any, run: schema.Run, loaded: Any) -> dict[str, float]:
@@ -314,10 +188,10 @@ def test_best(folder: Path) -> None:
     """Add what the best model of a search reaches on the test images to its result, if that is not there."""
     best = folder / record.BEST
     result = record.read_json(best / record.RESULT) if (best / record.RESULT).exists() else {}
-    if not result or _is_tested(result) or not (best / record.WEIGHTS).exists():
+    if not result or is_tested(result) or not (best / record.WEIGHTS).exists():
         return
-    run = to_run(record.read_yaml(best / record.CONFIG))
-    if _find(run.dataset, Path.cwd()).n_test == 0:
+    run = check.to_run(record.read_yaml(best / record.CONFIG))
+    if check.find(run.dataset, Path.cwd()).n_test == 0:
         return
     import torch
 
@@ -332,33 +206,9 @@ def test_best(folder: Path) -> None:
     record.write_json(best / record.RESULT, result | _tested(model, run, loaded))
 
 
-def _is_tested(result: dict[str, Any]) -> bool:
+def is_tested(result: dict[str, Any]) -> bool:
     return any(name.startswith("test_") for name in result)
-
-
-def finish(folder: Path) -> None:
-    """After a search: say how its best model does on the test images, and how to go on."""
-    from sweeper.results import best
-    from sweeper.results.show import metrics
-
-    test_best(folder)  # a worker has, unless it was killed, or none was needed
-    path = folder / record.BEST
-    if (path / record.RESULT).exists():
-        result = record.read_json(path / record.RESULT)
-        for name, value in metrics(result, "test_").items():
-            print(f"Test {name} of the best trial: {value:.4f}  ({path})")
-        if not _is_tested(result) and not (path / record.WEIGHTS).exists():
-            print(f"{path} has lost its weights; python -m sweeper reproduce trains them again")
-    best.show_commands(folder)
-
-
-def _show(run: schema.Run, current: Trial) -> Any:
-    from sweeper.results.show import Silent, SingleRun
-
-    return SingleRun(run) if current.number is None else Silent()
 
 
 PRELOAD = ("torch._dynamo", "sweeper.training.data", "sweeper.training.fit")
 """Nearly all that a trial imports; torch's optimizers would import torch._dynamo, 1.5 s, in every worker."""
-
-Hooks(check=check, preload=PRELOAD, conclude=test_best, finish=finish)(main)

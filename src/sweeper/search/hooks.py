@@ -16,29 +16,43 @@ Task = TypeVar("Task", bound=Callable[..., object])
 
 @dataclass(frozen=True)
 class Hooks:
-    """Given to a task function by decorating it, under ``hydra.main``: ``@sweeper.Hooks(check=…)``.
-
-    Args:
-        check: is called with a config of each combination of options, before anything is written or started;
-            it raises ``sweeper.errors.BadInput`` for what cannot run.
-        preload: modules that are imported once for all workers. None of them may use a GPU, or start a
-            thread, when it is imported: the workers are forked from the process that has.
-        conclude: is called with the study's folder by the worker that leaves last, if it can: a chance to use
-            what is loaded there. What it raises is ignored.
-        finish: is called with the study's folder in the process of the command, at the end of a search.
-    """
+    """The hooks of a task function; see ``hooks``."""
 
     check: Callable[[DictConfig], None] | None = None
     preload: Sequence[str] = ()
-    conclude: Callable[[Path], None] | None = None
-    finish: Callable[[Path], None] | None = None
-
-    def __call__(self, task: Task) -> Task:
-        task.hooks = self  # type: ignore[attr-defined]
-        return task
+    on_last_worker: Callable[[Path], None] | None = None
+    on_finish: Callable[[Path], None] | None = None
 
     @classmethod
     def of(cls, task: TaskFunction) -> Hooks:
         """Those of a task function; without any, they do nothing."""
         found = getattr(task, "hooks", None)
         return found if isinstance(found, cls) else cls()
+
+
+def hooks(
+    *,
+    check: Callable[[DictConfig], None] | None = None,
+    preload: Sequence[str] = (),
+    on_last_worker: Callable[[Path], None] | None = None,
+    on_finish: Callable[[Path], None] | None = None,
+) -> Callable[[Task], Task]:
+    """Decorate a task function, under ``hydra.main``: ``@sweeper.hooks(check=…)``.
+
+    What ``on_last_worker`` and ``on_finish`` raise is logged, and the search ends as it would without them.
+
+    Args:
+        check: called with a config of each combination of options, before anything is written or started;
+            it raises ``sweeper.BadInput`` for what cannot run.
+        preload: modules to import once for all workers. None of them may use a GPU, or start a thread, when
+            it is imported: the workers are forked from the process that imported them.
+        on_last_worker: called with the study's folder in the last worker to exit, which still has all that
+            the trials loaded. Best-effort: a worker that is killed does not call it.
+        on_finish: called with the study's folder in the command's own process, at the end of a search.
+    """
+
+    def decorate(task: Task) -> Task:
+        task.hooks = Hooks(check, tuple(preload), on_last_worker, on_finish)  # type: ignore[attr-defined]
+        return task
+
+    return decorate

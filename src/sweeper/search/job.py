@@ -23,7 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, Node, OmegaConf, ValueNode, flag_override, open_dict, read_write
 from omegaconf._utils import get_omega_conf_dumper
 
-from sweeper.results.record import write_whole
+from sweeper.record import write_whole
 
 
 def run_job(task: TaskFunction, config: DictConfig, folder: Path, context: HydraContext) -> JobReturn:

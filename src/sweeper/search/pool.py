@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
+from sweeper import record
 from sweeper.errors import BadInput
-from sweeper.results import record
 from sweeper.search import study as studies
 from sweeper.search.hooks import Hooks
 from sweeper.search.process import NotStarted, Process, ending, start
@@ -288,9 +288,9 @@ def _finish(
         n_finished = sum(t.state in studies.FINISHED for t in trials)
         print(f"Only {n_finished} of {search.n_trials} trials could be run.", file=sys.stderr)
         sys.exit(1)
-    finish = Hooks.of(task).finish
-    if finish is not None and trials:
-        finish(search.folder)
+    on_finish = Hooks.of(task).on_finish
+    if on_finish is not None and trials:
+        on_finish(search.folder)
 
 
 def _command(search: Search, master: DictConfig) -> str:

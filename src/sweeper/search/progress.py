@@ -19,7 +19,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from sweeper.results.record import best_trials
+from sweeper.record import best_trials
 from sweeper.search.study import FINISHED, Search
 
 _SIGN = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}

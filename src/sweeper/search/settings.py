@@ -13,8 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sweeper import record
 from sweeper.errors import BadInput
-from sweeper.results import record
 from sweeper.search.sampler import build_pruner, find
 from sweeper.search.study import Search
 

@@ -28,9 +28,9 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeper import record
 from sweeper.errors import BadInput
 from sweeper.lock import LifeSign, forget, is_alive, locked
-from sweeper.results import record
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
 

@@ -1,4 +1,4 @@
-"""The trial as a training run sees it: a number, ``report`` and ``set``. Outside a sweep it does nothing."""
+"""The trial as a training run sees it. Outside a sweep it does nothing."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Trial:
             optuna.TrialPruned: when the trial should stop; let it pass.
         """
 
-    def set(self, name: str, value: Any) -> None:
+    def set_user_attr(self, name: str, value: Any) -> None:
         """Keep a JSON value with the trial; the dashboard shows it."""
 
 
@@ -116,7 +116,7 @@ class StudyTrial(Trial):
         if stop:
             raise optuna.TrialPruned(f"pruned after step {step} with {value}")
 
-    def set(self, name: str, value: Any) -> None:
+    def set_user_attr(self, name: str, value: Any) -> None:
         with self._interruption.allowed(False):
             self._trial.set_user_attr(name, value)
 

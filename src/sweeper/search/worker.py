@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from sweeper.results import record
+from sweeper import record
 from sweeper.search import study as studies
 from sweeper.search.hooks import Hooks
 from sweeper.search.job import run_job
@@ -109,12 +109,12 @@ def _next_trial(
 
 def _conclude(assignment: Assignment, study: optuna.Study) -> None:
     """The task's ``conclude``, where this is the last worker to leave: with all it needs still loaded."""
-    conclude = Hooks.of(assignment.task).conclude
+    on_last_worker = Hooks.of(assignment.task).on_last_worker
     trials = study.get_trials(deepcopy=False)
     is_last = not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials)
-    if conclude is not None and is_last and not studies.has_failed(assignment.search, trials):
+    if on_last_worker is not None and is_last and not studies.has_failed(assignment.search, trials):
         with contextlib.suppress(Exception):
-            conclude(assignment.search.folder)
+            on_last_worker(assignment.search.folder)
 
 
 def _run_trial(

@@ -10,7 +10,6 @@ import shlex
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,10 +21,10 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from rich.console import Console
 from rich.table import Table
 
-from sweeper import run as runs
-from sweeper import schema
+from sweeper import check, schema
+from sweeper.check import Found
+from sweeper.conf import composing, conf_folder
 from sweeper.errors import BadInput
-from sweeper.run import Found
 from sweeper.search import pool
 from sweeper.search.hooks import Hooks
 from sweeper.search.parameter import Parameter
@@ -93,16 +92,13 @@ class Column:
         return low, high
 
 
-def show(overrides: Sequence[str], conf: Path) -> None:
+def show(overrides: Sequence[str]) -> None:
     """Print machine, data, networks, search space and the next command.
-
-    Args:
-        conf: the folder of ``config.yaml``; its schema is registered with Hydra.
 
     Raises:
         BadInput: for what the command would refuse, so far as that can be told without downloads.
     """
-    with initialize_config_dir(str(conf), version_base="1.3"):
+    with composing(overrides), initialize_config_dir(str(conf_folder()), version_base="1.3"):
         master, space = _compose(overrides)
         search, n_workers, gpus = read_settings(dict(master.hydra.sweeper.items()), master)
         pool.check(Hooks(), space, search)  # what it would ask our task is asked below, without downloads
@@ -132,8 +128,8 @@ def _points(draws: Iterable[Draw], search: Search) -> list[Point]:
     points = []
     for draw in draws:
         check_objective(search, draw.config)
-        run = runs.to_run(draw.config)
-        runs.check_direction(run, draw.config)
+        run = check.to_run(draw.config)
+        check.check_direction(run, draw.config)
         points.append(Point(run, _inspect(run)))
     return points
 
@@ -143,7 +139,7 @@ def _inspect(run: schema.Run) -> Found:
     names_weights = run.model.weights is not None and not is_path(run.model.weights)
     model = replace(run.model, weights=None) if names_weights else run.model
     try:
-        found = runs.inspect(replace(run, dataset=replace(run.dataset, download=False), model=model))
+        found = check.inspect(replace(run, dataset=replace(run.dataset, download=False), model=model))
     except BadInput as error:
         if not run.dataset.download or not error.key.startswith("dataset."):
             raise

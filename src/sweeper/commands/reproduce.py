@@ -7,9 +7,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from sweeper import run as runs
+from sweeper import check, record
+from sweeper.environment import environment
 from sweeper.errors import BadInput
-from sweeper.results import record
 
 IDENTICAL, DIFFERENT = 0, 3
 """Exit codes."""
@@ -37,7 +37,7 @@ def reproduce(name: str | None, number: int | None) -> int:
     folder = _trial_folder(name, number)
     with (folder / record.HISTORY).open(newline="") as file:
         saved = list(csv.DictReader(file))
-    run = runs.to_run(record.read_yaml(folder / record.CONFIG))
+    run = check.to_run(record.read_yaml(folder / record.CONFIG))
     loaded = data.load(run.dataset, resolve_device(run.device))
     print(
         f"Training {folder} again: {len(saved)} epochs with {run.training.n_threads} threads on {run.device}"
@@ -55,7 +55,7 @@ def reproduce(name: str | None, number: int | None) -> int:
 
     with contextlib.suppress(_Enough):
         fit(run, loaded, on_epoch)
-    now = runs.environment(run, loaded.fingerprint)
+    now = environment(run, loaded.fingerprint)
     return _verdict(saved, again, _environment(folder), now)
 
 

@@ -11,27 +11,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sweeper.run import Observer
+
 if TYPE_CHECKING:
     from sweeper.schema import Run
     from sweeper.training.fit import Epoch
 
 
-class Silent:
-    """In a sweep the pool speaks for its trials."""
-
-    def __enter__(self) -> Silent:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def epoch(self, epoch: Epoch) -> None: ...
-
-    def result(self, result: dict[str, Any], folder: Path) -> None: ...
-
-
-class SingleRun(Silent):
+class SingleRun(Observer):
     def __init__(self, run: Run) -> None:
         self._n_epochs = run.training.epochs
         self._console = Console()

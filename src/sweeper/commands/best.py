@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sweeper.results import record
+from sweeper import record
 
 
 def show(name: str | None) -> None:

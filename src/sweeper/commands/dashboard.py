@@ -9,8 +9,8 @@ from pathlib import Path
 
 import optuna
 
+from sweeper import record
 from sweeper.errors import BadInput
-from sweeper.results import record
 
 HOST = "127.0.0.1"
 """optuna-dashboard has no authentication, and routes that delete."""

@@ -1,0 +1,53 @@
+"""``python -m sweeper [-m] …``: trains once, or searches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from sweeper import check, record, run
+from sweeper.commands import best
+from sweeper.commands.show import SingleRun, metrics
+from sweeper.conf import composing, conf_folder
+from sweeper.errors import BadInput
+from sweeper.search.hooks import hooks
+from sweeper.search.trial import trial
+
+
+def run_app(overrides: Sequence[str]) -> None:
+    """Run our Hydra app, with the command line that this process was started with.
+
+    Raises:
+        BadInput: for what Hydra, the search or the training refuses.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the error is told in one line
+    app = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)
+    try:
+        with composing(overrides):
+            app()
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        remedy = "run it in a folder that can be written to, or set hydra.run.dir"
+        raise BadInput("folder", error.filename, f"cannot be written ({error.strerror})", remedy) from error
+
+
+def finish(folder: Path) -> None:
+    """After a search: say how its best model does on the test images, and how to go on."""
+    run.test_best(folder)  # a worker has, unless it was killed, or none was needed
+    path = folder / record.BEST
+    if (path / record.RESULT).exists():
+        result = record.read_json(path / record.RESULT)
+        for name, value in metrics(result, "test_").items():
+            print(f"Test {name} of the best trial: {value:.4f}  ({path})")
+        if not run.is_tested(result) and not (path / record.WEIGHTS).exists():
+            print(f"{path} has lost its weights; python -m sweeper reproduce trains them again")
+    best.show_commands(folder)
+
+
+@hooks(check=check.check, preload=run.PRELOAD, on_last_worker=run.test_best, on_finish=finish)
+def task(config: DictConfig) -> float | list[float]:
+    """What Hydra runs: a single run is shown; in a search the pool speaks for its trials."""
+    return run.main(config, SingleRun) if trial().number is None else run.main(config)

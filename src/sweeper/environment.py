@@ -1,0 +1,36 @@
+"""What the last bit of a history depends on besides the config."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sweeper import schema
+
+
+def environment(run: schema.Run, fingerprint: str) -> dict[str, Any]:
+    """What the last bit of a history depends on besides the config."""
+    import torch
+
+    from sweeper.training import weights
+
+    is_cuda = run.device.startswith("cuda")
+    return {
+        "data": fingerprint,
+        "weights": None if run.freezing.name == "none" else weights.fingerprint(run.model),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": version("torchvision"),  # without a second's import
+        "device": torch.cuda.get_device_name(run.device) if is_cuda else _cpu_name(),
+        "n_threads": run.training.n_threads,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,1 +1,0 @@
-"""The files a run leaves, and the verbs that read them."""
