@@ -120,8 +120,8 @@ def worker(make_search: MakeSearch) -> Iterator[Worker]:
 DIE = """
 import sys
 from pathlib import Path
-from sweeper.lock import LifeSign
-LifeSign(Path(sys.argv[1]), "dead")
+from sweeper.lock import Heartbeat
+Heartbeat(Path(sys.argv[1]), "dead")
 """
 
 
@@ -640,7 +640,7 @@ def test_the_trial_of_a_living_worker_is_left_alone(
     """Whoever opens a study while others work on it does not touch their trials."""
     search = make_search()
     study = begin(search, plain)
-    code = DIE.replace('LifeSign(Path(sys.argv[1]), "dead")', 'sign = LifeSign(Path(sys.argv[1]), "alive")')
+    code = DIE.replace('Heartbeat(Path(sys.argv[1]), "dead")', 'sign = Heartbeat(Path(sys.argv[1]), "alive")')
     code += "print('ready', flush=True)\ninput()\n"
     command = [sys.executable, "-c", code, str(record.life_folder(search.folder))]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
