@@ -27,15 +27,10 @@ def parent_pid(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def preloading(module: str) -> str:
-    """The head of an app whose search imports ``module`` once for all workers."""
-    return f"preload = sweeper.hooks(preload=[{module!r}])"
-
-
-def decorate(app: App) -> App:
-    """Put ``@preload`` below ``@hydra.main``."""
-    path = app.folder / "app.py"
-    path.write_text(path.read_text().replace("def main(cfg)", "@preload\ndef main(cfg)"))
+def preloads(folder: Path, body: str, module: str) -> App:
+    """An app whose search imports ``module`` once for all workers."""
+    app = App(folder, body, f"preload = sweeper.hooks(preload=[{module!r}])")
+    app.decorate("preload")
     return app
 
 
@@ -47,7 +42,7 @@ def test_a_preloaded_module_is_imported_once(tmp_path: Path) -> None:
         + BOTH_AT_ONCE
         + "return cfg.x"
     )
-    app = decorate(App(tmp_path, body, preloading("heavy")))
+    app = preloads(tmp_path, body, "heavy")
     done = app.run("hydra.sweeper.n_trials=4")
     assert done.returncode == 0, done.stderr
     trials = assert_exactly(app, 4)
@@ -119,10 +114,10 @@ def test_fork_server_ends_with_the_sweep(tmp_path: Path) -> None:
 def test_preloading_that_ends_the_server_is_told(tmp_path: Path) -> None:
     """A module that cannot be imported there ends the search with a reason, not with a traceback of ours."""
     (tmp_path / "broken.py").write_text("import os\nif __name__ == 'broken':\n    os._exit(7)\n")
-    app = decorate(App(tmp_path, "return cfg.x", preloading("broken")))
+    app = preloads(tmp_path, "return cfg.x", "broken")
     done = app.run()
     assert done.returncode == 1
-    assert "no worker could be started" in done.stdout + done.stderr
+    assert "forked from ended: killed, or by what it imports" in done.stderr
     assert "Traceback" not in done.stderr
     assert not app.trials()
 

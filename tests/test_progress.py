@@ -7,7 +7,7 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from sweeper.search.progress import Progress, describe
-from sweeper.search.study import Search
+from sweeper.search.study import Search, Study
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def study():
 
 def test_a_terminal_shows_each_worker_and_a_total(search, study):
     """A line for what runs (number, step of how many, value) and one for all (done, pruned, failed, best)."""
-    progress = Progress(search, study)
+    progress = Progress(Study(search, study))
     console = Console(width=200)
     with console.capture() as capture:
         trials = study.get_trials()
@@ -70,8 +70,8 @@ def test_a_terminal_shows_each_worker_and_a_total(search, study):
 def test_without_a_terminal_each_ended_trial_is_a_line(search, study, capsys):
     """A log gets one line for each trial when it has ended, and nothing twice."""
     empty = optuna.create_study(direction="maximize")
-    progress = Progress(search, empty)
-    progress._study = study
+    progress = Progress(Study(search, empty))
+    progress._study = Study(search, study)
     progress.update(study.get_trials())
     progress.update(study.get_trials())
     lines = capsys.readouterr().out.splitlines()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sweeper import check, record
 from sweeper import run as runs
 from sweeper.errors import BadInput
+from sweeper.record import RunFiles
 from sweeper.schema import Dataset, EarlyStopping, Loss, Model, Optimizer, Run, Training
 from sweeper.search.trial import trial
 from sweeper.training import fit as fitting
@@ -189,9 +190,9 @@ def test_files_of_a_second_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyP
     runs.train(run, tmp_path, trial())
     assert 32 in gpu.tried[:50]
     assert max(gpu.tried[52:]) == 16
-    history = record.read_history(tmp_path)
+    history = RunFiles(tmp_path).read_history()
     assert [row["epoch"] for row in history] == [1, 2, 3]
-    saved = check.to_run(record.read_yaml(tmp_path / record.CONFIG))
+    saved = check.to_run(record.read_yaml(RunFiles(tmp_path).config))
     assert saved.training.micro_batch_size == 16
     assert asdict(saved.training) | {"micro_batch_size": None, "n_threads": None} == asdict(run.training)
     monkeypatch.setattr(step, "_found", {})

@@ -72,6 +72,8 @@ def sweep(
     except BadInput as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # nothing has begun
+        sys.exit(128 + signal.SIGINT)
     _finish(study, task, master, signum)
     return study.optuna
 

@@ -219,6 +219,8 @@ class ForkingCrew:
         """Of the workers that ended, likewise."""
         self._running: set[int] = set()
         self._n_asked = 0
+        self._listens = False
+        """Whether the server has imported everything."""
         self.connection, self._pid = self._fork_server()
 
     def start(self, orders: Any, index: int, environment: Mapping[str, str]) -> ForkedProcess:
@@ -237,6 +239,7 @@ class ForkingCrew:
         try:
             while self._pid is not None and self.connection.poll():
                 number, pid, exitcode = self.connection.recv()
+                self._listens = True
                 self.pids[number] = pid
                 if exitcode is not None:
                     self._running.discard(number)
@@ -245,8 +248,8 @@ class ForkingCrew:
             self._end_of_server()
 
     def signal(self, number: int, signum: int) -> None:
-        if signum == signal.SIGKILL and number not in self.pids:
-            self.close()  # while it imports, the server does not listen; nothing runs that could be lost
+        if not self._listens:
+            self.close()  # it still imports, and nothing runs that could be lost
         elif number in self._running:
             self._send(_Signal(number, signum))
 
@@ -270,6 +273,7 @@ class ForkingCrew:
                 _end(self.pids[number])
             self.exitcodes[number] = _LOST
         self._running.clear()
+        self._listens = False
 
     def _fork_server(self) -> tuple[Connection[Any, Any], int | None]:
         ours, theirs = multiprocessing.Pipe()
@@ -434,7 +438,7 @@ def _watch_parent() -> None:
 def ending(exitcode: int | None) -> str:
     """How a worker ended, for people."""
     if exitcode == _LOST:
-        return "the process that its worker was forked from was killed"
+        return "the process that its worker was forked from ended: killed, or by what it imports"
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
         hint = " (out of memory, or kill -9)" if name == "SIGKILL" else ""

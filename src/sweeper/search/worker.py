@@ -205,9 +205,9 @@ def to_values(returned: Any, n_objectives: int) -> list[float]:
                 "or as many as hydra.sweeper.direction has"
             ) from error
     if len(values) != n_objectives:
-        n_values = len(values) if len(values) <= n_objectives else f"more than {n_objectives}"
+        more = "more" if len(values) > n_objectives else "fewer"
         raise TypeError(
-            f"the task function returned {n_values} values for {n_objectives} objectives; "
+            f"the task function returned {more} values than {n_objectives}; "
             "return as many as hydra.sweeper.direction has"
         )
     return values
