@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +33,7 @@ from sweeper.search.sampler import at, build_pruner, build_sampler, resolve
 from sweeper.search.space import Space
 from sweeper.search.storage import JournalBackend
 from sweeper.search.study import Search, Worker, open_study
+from tests.program import finish, run, start_holding
 
 MakeSpace = Callable[..., Space]
 MakeSearch = Callable[..., Search]
@@ -126,10 +125,10 @@ LifeSign(Path(sys.argv[1]), "dead")
 
 
 @pytest.fixture
-def dead(make_search: MakeSearch) -> Worker:
+def dead(make_search: MakeSearch, tmp_path: Path) -> Worker:
     """A worker whose process has ended, leaving its file."""
     folder = record.life_folder(make_search().folder)
-    subprocess.run([sys.executable, "-c", DIE, str(folder)], check=True)
+    assert run(tmp_path, "-c", DIE, folder).returncode == 0
     assert (folder / "dead.alive").exists()
     worker = Worker(make_search())
     worker.end()
@@ -332,6 +331,7 @@ def test_a_pruner_may_be_patient_with_another() -> None:
     pruner = build_pruner(
         {"_target_": "optuna.pruners.PatientPruner", "patience": 1, "wrapped_pruner": inner}
     )
+    assert isinstance(pruner, optuna.pruners.PatientPruner)
     assert isinstance(pruner._wrapped_pruner, optuna.pruners.MedianPruner)
 
 
@@ -642,15 +642,12 @@ def test_the_trial_of_a_living_worker_is_left_alone(
     study = begin(search, plain)
     code = DIE.replace('LifeSign(Path(sys.argv[1]), "dead")', 'sign = LifeSign(Path(sys.argv[1]), "alive")')
     code += "print('ready', flush=True)\ninput()\n"
-    command = [sys.executable, "-c", code, str(record.life_folder(search.folder))]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    process = start_holding(code, record.life_folder(search.folder))
     study.ask().set_user_attr("worker", "alive")
     with search.lock():
         assert search.queue.reap(study) == []
         process.kill()
-        process.communicate()
+        finish(process)
         assert search.queue.reap(study) == [0]
 
 
