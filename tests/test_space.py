@@ -25,7 +25,7 @@ from sweeper.search.parameter import Parameter, suggest
 from sweeper.search.space import Draw, Space
 from sweeper.search.template import Template
 
-Files = dict[str, dict | str]
+Files = dict[str, dict[str, Any] | str]
 MakeSpace = Callable[..., Space]
 
 
@@ -53,12 +53,21 @@ def draw(space: Space, **chosen: Any) -> Draw:
     """The point with these values; what is not named stands at its first choice or lower end."""
 
     def take(name: str, distribution: BaseDistribution) -> Any:
-        ends = (
-            distribution.choices if isinstance(distribution, CategoricalDistribution) else [distribution.low]
-        )
-        return chosen.get(name.replace(".", "__"), ends[0])
+        return chosen.get(name.replace(".", "__"), Parameter(name, name, distribution).ends()[0])
 
     return space.draw(take)
+
+
+def second(name: str, distribution: BaseDistribution) -> Any:
+    """Takes the second choice."""
+    assert isinstance(distribution, CategoricalDistribution)
+    return distribution.choices[1]
+
+
+def plain(config: DictConfig) -> dict[Any, Any]:
+    content = OmegaConf.to_container(config)
+    assert isinstance(content, dict)
+    return content
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
@@ -251,8 +260,8 @@ def test_values_survive_the_way_into_the_config(make_space: MakeSpace) -> None:
         *(f"{key}=choice(' {key}',{text})" for key, (text, _) in keys.items() if text != "null"),
         *(f"{key}=0,null" for key, (text, _) in keys.items() if text == "null"),
     )
-    point = space.draw(lambda name, distribution: distribution.choices[1])
-    config = OmegaConf.to_container(point.config)
+    point = space.draw(second)
+    config = plain(point.config)
     for key, (_, expected) in keys.items():
         assert (config[key], type(config[key])) == (expected, type(expected))
     assert recomposed(space, point) == point.config
@@ -266,7 +275,7 @@ def test_look_alikes_are_told_apart(make_space: MakeSpace) -> None:
     assert isinstance(distribution, CategoricalDistribution)
     for label, (_, expected) in zip(distribution.choices, SURVIVORS, strict=True):
         study.enqueue_trial({"x": label})
-        value = OmegaConf.to_container(space.draw(suggest(study.ask())).config)["x"]
+        value = plain(space.draw(suggest(study.ask())).config)["x"]
         assert (value, type(value)) == (expected, type(expected))
 
 
@@ -283,7 +292,7 @@ def test_yaml_values_are_plain_values(make_space: MakeSpace) -> None:
     params = tuned(a=3, b=True, c=None, d=[1, "x,y"], e="text", f=1e-5)
     space = make_space({"config": {**dict.fromkeys("abcdef"), **params}})
     point = draw(space)
-    config = {key: OmegaConf.to_container(point.config)[key] for key in "abcdef"}
+    config = {key: plain(point.config)[key] for key in "abcdef"}
     assert config == {"a": 3, "b": True, "c": None, "d": [1, "x,y"], "e": "text", "f": 1e-5}
     assert recomposed(space, point) == point.config
 
@@ -538,7 +547,7 @@ def test_one_group_in_two_packages_is_two_choices(make_space: MakeSpace) -> None
     files = {"config": config("db@source: mysql", "db@target: mysql"), **GROUP}
     space = make_space(files, "db@source=mysql,sqlite", "db@target=mysql,mssql")
     assert set(space.parameters()) == {"db@source", "db@target"}
-    point = space.draw(lambda name, distribution: distribution.choices[1])
+    point = space.draw(second)
     assert (point.config.source.port, point.config.target.port) == (3, 2)
     assert recomposed(space, point) == point.config
 
@@ -639,7 +648,7 @@ class Level(Enum):
 def structured() -> DictConfig:
     """A config of all that OmegaConf knows, with classes that cannot be found by their name."""
 
-    layer = make_dataclass("Layer", [("size", int, MISSING), ("scale", float | None, None)])
+    layer: Any = make_dataclass("Layer", [("size", int, MISSING), ("scale", float | None, None)])
     fields = {
         "layers": (list[layer], field(default_factory=lambda: [layer(3), layer()])),
         "named": (dict[str, layer], field(default_factory=lambda: {"a": layer(4)})),
