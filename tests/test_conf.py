@@ -16,6 +16,7 @@ from sweeper.check import to_run
 from sweeper.conf import conf_folder
 from sweeper.errors import BadInput
 from sweeper.training import loss, optim, readers
+from tests.program import run
 
 GROUPS = ("model", "dataset", "optimizer", "scheduler", "augmentation", "freezing", "loss", "experiment")
 OPTIONS = [
@@ -223,3 +224,28 @@ def test_what_only_some_options_read_belongs_to_keys_and_options() -> None:
     keys = {key for key, _ in schema.flatten(schema.Run())}
     assert set(schema.USED_BY) <= keys
     assert set(schema.USED_BY.values()) <= set(OPTIONS)
+
+
+def test_the_installed_package_brings_its_config_files(tmp_path: Path) -> None:
+    """A wheel has all of conf/, and composes from it, away from any checkout."""
+    pytest.importorskip("hatchling")
+    site = tmp_path / "site"
+    install = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", site)
+    done = run(tmp_path, *install, conf_folder().parent, limit_s=120)
+    assert done.returncode == 0, done.stderr
+
+    environment = {"PYTHONPATH": str(site)}
+    where = "import sweeper.conf, hydra_plugins.sweeper_optuna as plugin; "
+    where += "print(sweeper.conf.conf_folder(), plugin.__file__, sep='\\n')"
+    done = run(tmp_path, "-c", where, env=environment)
+    packaged, plugin = map(Path, done.stdout.splitlines())
+    assert packaged.is_relative_to(site)
+    assert plugin.is_relative_to(site)
+    files = [
+        {path.relative_to(conf): path.read_bytes() for path in conf.rglob("*.yaml")}
+        for conf in (packaged, conf_folder())
+    ]
+    assert files[0] == files[1] != {}
+    composed = run(tmp_path, "-m", "sweeper", "--cfg", "job", "optimizer=rmsprop", env=environment)
+    assert composed.returncode == 0, composed.stderr
+    assert "name: rmsprop" in composed.stdout
