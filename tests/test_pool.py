@@ -107,12 +107,19 @@ def test_grid_runs_each_point_once(tmp_path: Path) -> None:
     assert not app.trials(TrialState.RUNNING, TrialState.WAITING)
 
 
-def test_timeout_starts_no_new_trial(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "timeout_s"), [(IN_PROCESS, 2), pytest.param((), 8, marks=pytest.mark.slow)]
+)
+def test_timeout_starts_no_new_trial(tmp_path: Path, settings: tuple[str, ...], timeout_s: int) -> None:
     """After timeout_s the sweep ends with what it has, and that is no failure."""
-    app = App(tmp_path, "time.sleep(0.05)\nreturn cfg.x")
-    done = app.run("hydra.sweeper.timeout_s=1.5", "hydra.sweeper.n_trials=null")
+    app = App(tmp_path)
+    done = app.run(*settings, f"hydra.sweeper.timeout_s={timeout_s}", "hydra.sweeper.n_trials=null")
     assert done.returncode == 0, done.stderr
-    assert not app.trials(TrialState.RUNNING, TrialState.WAITING)
+    trials = app.trials()
+    assert len(trials) > 1
+    assert {t.state for t in trials} == {TrialState.COMPLETE}
+    begun = [t.datetime_start for t in trials if t.datetime_start]
+    assert (max(begun) - min(begun)).total_seconds() < timeout_s
 
 
 # --- the workers' environment -------------------------------------------------------------------------------
