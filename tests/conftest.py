@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,7 @@ from hydra.types import RunMode
 
 from sweeper.lock import locked
 from sweeper.search.space import Space
+from tests.program import run
 
 MakeSpace = Callable[..., Space]
 
@@ -74,31 +71,10 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with locked(root / "searched.lock"):
         if not printed.exists():
             folder.mkdir()
-            command = [sys.executable, "-m", "sweeper", "-m", "optimizer=adam,sgd", "study=digits"]
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            done = run(folder, "-m", "sweeper", "-m", "optimizer=adam,sgd", "study=digits", limit_s=280)
             assert done.returncode == 0, done.stdout + done.stderr
             printed.write_text(done.stdout)
     return folder
-
-
-@contextmanager
-def dashboard(folder: Path) -> Iterator[str]:
-    """The address of a running ``python -m sweeper dashboard`` on the studies of a folder."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "sweeper", "dashboard", "--port", str(port)]
-    with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as server:
-        try:
-            assert server.stdout is not None
-            for line in server.stdout:  # until it says that it listens
-                if line.startswith("Listening on"):
-                    break
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,15 @@
-"""A small Hydra app such as somebody else might write, and the commands that sweep it in real processes."""
+"""A small Hydra app such as somebody else might write, and the study that its sweep leaves."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+
+from tests.journal import load_study
+from tests.program import Done, Program, finish, start
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -72,22 +68,6 @@ hydra:
 """
 
 
-def until(condition: Callable[[], Any], limit_s: float = 15) -> None:
-    """Wait for the thing itself, with a limit."""
-    limit = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < limit, "it did not happen in time"
-        time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    """Whether the process is there and no mere zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def indent(text: str) -> str:
     return "".join(f"    {line}\n" for line in text.strip("\n").splitlines())
 
@@ -123,29 +103,18 @@ class App:
     def journal(self) -> Path:
         return self.folder / "outputs" / "studies.journal"
 
-    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """Begin the sweep in a process group of its own, as a terminal does."""
-        clean = {k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
-        return subprocess.Popen(
-            [sys.executable, "app.py", "-m", *arguments],
-            cwd=self.folder,
-            env={**clean, **(env or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> Program:
+        """Begin the sweep."""
+        clean = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": ""}
+        return start(self.folder, "app.py", "-m", *arguments, env={**clean, **(env or {})})
 
-    def run(
-        self, *arguments: str, env: Mapping[str, str] | None = None, limit_s: float = 30
-    ) -> subprocess.CompletedProcess[str]:
-        """The whole sweep; nothing of it is left when it takes too long."""
+    def run(self, *arguments: str, env: Mapping[str, str] | None = None, limit_s: float = 30) -> Done:
+        """The whole sweep."""
         return finish(self.start(*arguments, env=env), limit_s)
 
     def study(self) -> optuna.Study:
         """Loaded by plain Optuna."""
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(self.journal)))
-        return optuna.load_study(study_name="s", storage=storage)
+        return load_study(self.folder, "s")
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Of the study, or none while there is no study."""
@@ -162,25 +131,6 @@ class App:
 
     def touch(self, name: str) -> None:
         (self.folder / name).touch()
-
-
-def finish(process: subprocess.Popen[str], limit_s: float = 30) -> subprocess.CompletedProcess[str]:
-    """Wait for the end of a sweep, and kill all of it if it does not end."""
-    try:
-        stdout, stderr = process.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        kill_group(process)
-        stdout, stderr = process.communicate()
-        raise AssertionError(f"it did not end in {limit_s} s:\n{stdout}\n{stderr}") from None
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-
-def kill_group(process: subprocess.Popen[str], signum: signal.Signals = signal.SIGKILL) -> None:
-    """Send a signal to the sweep and all its workers."""
-    try:
-        os.killpg(process.pid, signum)
-    except ProcessLookupError:
-        assert process.poll() is not None
 
 
 def worker_pid(trial: FrozenTrial) -> int:

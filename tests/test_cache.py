@@ -147,7 +147,7 @@ def go_on(process: Builder) -> None:
 def who_fills(builders: list[Builder]) -> tuple[Builder, Builder]:
     """The builder that has the lock, and the one that waits."""
     assert [line(process) for process in builders] == ["asking", "asking"]
-    ready, _, _ = select.select([process.stdout for process in builders], [], [], 60)
+    ready, _, _ = select.select([process.stdout for process in builders if process.stdout], [], [], 60)
     first = next(process for process in builders if process.stdout in ready)
     assert line(first) == "filling"
     return first, next(process for process in builders if process is not first)

@@ -1,6 +1,9 @@
 """conf/: every file composes, and means what its name says."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from sweeper.check import to_run
 from sweeper.conf import conf_folder
 from sweeper.errors import BadInput
 from sweeper.training import loss, optim, readers
+from tests.program import run
 
 GROUPS = ("model", "dataset", "optimizer", "scheduler", "augmentation", "freezing", "loss", "experiment")
 OPTIONS = [
@@ -21,14 +25,14 @@ OPTIONS = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def hydra_app():
+def hydra_app() -> Iterator[None]:
     ConfigStore.instance().store(name="schema", node=schema.Run)
     OmegaConf.register_new_resolver("direction", schema.direction, replace=True)
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         yield
 
 
-def run_with(*overrides):
+def run_with(*overrides: str) -> schema.Run:
     return to_run(compose("config", list(overrides)))
 
 
@@ -37,7 +41,7 @@ NEEDS = {"image_folder": "dataset.path=.", "csv": "dataset.path=x.csv", "transfe
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_composes_and_validates(group, option):
+def test_every_option_composes_and_validates(group: str, option: str) -> None:
     """Each file of each group gives a config that can be trained, and its name is the option's."""
     run = run_with(f"{group}={option}", *([NEEDS[option]] if option in NEEDS else []))
     if group == "model" and option in ("torchvision", "timm"):
@@ -46,7 +50,7 @@ def test_every_option_composes_and_validates(group, option):
         assert getattr(run, group).name == option
 
 
-def test_every_experiment_begins_with_its_command():
+def test_every_experiment_begins_with_its_command() -> None:
     """Below the package, which Hydra wants first, stands what a person copies; then what it is."""
     for path in Path(conf_folder(), "experiment").glob("*.yaml"):
         package, command, what, *_ = path.read_text().splitlines()
@@ -85,7 +89,7 @@ RANGES = [
 
 
 @pytest.mark.parametrize(("option", "key", "expected"), RANGES)
-def test_the_documented_range_stands_with_its_option(option, key, expected):
+def test_the_documented_range_stands_with_its_option(option: str, key: str, expected: str) -> None:
     """What a search draws is what the guides say, for each option."""
     config = compose("config", [option] if option else [], return_hydra_config=True)
     assert config.hydra.sweeper.params[key] == expected
@@ -100,7 +104,9 @@ def test_the_documented_range_stands_with_its_option(option, key, expected):
         ("full", (1e-6, 1e-5), (1e-4, 1e-3)),
     ],
 )
-def test_body_and_head_learn_in_the_documented_ranges(option, body, head):
+def test_body_and_head_learn_in_the_documented_ranges(
+    option: str, body: tuple[float, float] | None, head: tuple[float, float]
+) -> None:
     """With the factor that an option brings, both stay in the span of 1e-6 … 1e-3, and full has 100."""
     config = compose("config", [f"freezing={option}"], return_hydra_config=True)
     ends = [float(x) for x in re.findall(r"1e-\d", config.hydra.sweeper.params[LR])]
@@ -109,7 +115,7 @@ def test_body_and_head_learn_in_the_documented_ranges(option, body, head):
     assert ends[0] <= config.optimizer.lr <= ends[1]
 
 
-def test_defaults_are_those_of_the_guides():
+def test_defaults_are_those_of_the_guides() -> None:
     """Learning rate, momentum, batch size, dropout, kernel and filters before anybody tunes."""
     run = run_with()
     assert (run.optimizer.name, run.optimizer.lr, run.optimizer.momentum) == ("sgd", 1e-3, 0.9)
@@ -119,7 +125,7 @@ def test_defaults_are_those_of_the_guides():
     assert (plateau.factor, plateau.patience) == (0.1, 3)
 
 
-def test_transfer_leaves_momentum_alone():
+def test_transfer_leaves_momentum_alone() -> None:
     """Its guide gives momentum one value: 0.9 with sgd, none with the others."""
     for option, momentum in (("sgd", 0.9), ("adamw", None)):
         overrides = ["experiment=transfer", f"optimizer={option}"]
@@ -127,35 +133,36 @@ def test_transfer_leaves_momentum_alone():
         assert config.hydra.sweeper.params["optimizer.momentum"] == momentum
 
 
-def test_transfer_prepares_images_as_the_weights_want_them():
+def test_transfer_prepares_images_as_the_weights_want_them() -> None:
     """Scaled to 256, of which 224 are seen, and normalised as ImageNet's."""
     dataset = run_with("experiment=transfer", "dataset.path=.").dataset
-    assert (dataset.image_size, round(dataset.image_size * dataset.margin)) == (224, 256)
+    assert dataset.image_size == 224
+    assert round(dataset.image_size * dataset.margin) == 256
     assert dataset.normalization == "imagenet"
 
 
 @pytest.mark.parametrize("margin", ["0.9", "2.1", "nan"])
-def test_a_margin_has_limits(margin):
+def test_a_margin_has_limits(margin: str) -> None:
     """Images are never kept smaller than they are seen, nor more than twice as large."""
     expected = r"dataset\.margin=.*: must be between 1 and 2; write for example dataset\.margin=1\.143"
     with pytest.raises(BadInput, match=expected):
         run_with(f"dataset.margin={margin}")
 
 
-def test_the_objective_of_several_labels_follows_the_loss():
+def test_the_objective_of_several_labels_follows_the_loss() -> None:
     """With several labels an image there is no accuracy: the loss brings a metric, and its direction."""
     config = compose("config", ["loss=bce_with_logits"], return_hydra_config=True)
     assert config.objective == "val_mean_average_precision"
     assert config.hydra.sweeper.direction == "maximize"
 
 
-def test_the_schema_and_the_files_agree_on_the_defaults():
+def test_the_schema_and_the_files_agree_on_the_defaults() -> None:
     """What a key is without any file is what config.yaml says; nobody finds two defaults."""
     composed, plain = run_with("study=x", "optimizer.momentum=null"), schema.Run(study="x")
     assert dict(schema.flatten(composed)) == dict(schema.flatten(plain))
 
 
-def test_digits_are_never_flipped():
+def test_digits_are_never_flipped() -> None:
     """A mirrored 2 is no 2: the light augmentation flips only where the dataset allows it."""
     run = run_with("augmentation=light")
     assert run.augmentation.hflip > 0
@@ -163,13 +170,13 @@ def test_digits_are_never_flipped():
     assert not run.dataset.allow_vflip
 
 
-def test_every_limit_belongs_to_a_key():
+def test_every_limit_belongs_to_a_key() -> None:
     """No limit is on a misspelt key."""
     keys = {key for key, _ in schema.flatten(schema.Run())}
     assert set(schema.LIMITS) <= keys
 
 
-def test_what_may_be_named_is_what_is_there():
+def test_what_may_be_named_is_what_is_there() -> None:
     """The names that validation admits are those of the registries and of the files."""
     admitted = {
         "dataset": set(readers.READERS),
@@ -184,7 +191,7 @@ def test_what_may_be_named_is_what_is_there():
             assert option in admitted.get(group, {option})
 
 
-def test_hyperband_knows_the_number_of_epochs():
+def test_hyperband_knows_the_number_of_epochs() -> None:
     """Every process must prune by the same largest step."""
     config = compose("config", ["training.epochs=13"], return_hydra_config=True)
     assert config.hydra.sweeper.pruner.max_resource == 13
@@ -207,13 +214,38 @@ def test_hyperband_knows_the_number_of_epochs():
         (("scheduler=step", "scheduler.step_size=1", "scheduler.warmup_epochs=1"), None),
     ],
 )
-def test_what_has_no_effect_is_told(overrides, told):
+def test_what_has_no_effect_is_told(overrides: tuple[str, ...], told: str | None) -> None:
     """A key that nothing reads is not refused, as searches cross options, but neither ignored silently."""
     assert schema.without_effect(run_with("training.epochs=2", *overrides)) == ([told] if told else [])
 
 
-def test_what_only_some_options_read_belongs_to_keys_and_options():
+def test_what_only_some_options_read_belongs_to_keys_and_options() -> None:
     """The table of keys without effect names keys and options that there are."""
     keys = {key for key, _ in schema.flatten(schema.Run())}
     assert set(schema.USED_BY) <= keys
     assert set(schema.USED_BY.values()) <= set(OPTIONS)
+
+
+def test_the_installed_package_brings_its_config_files(tmp_path: Path) -> None:
+    """A wheel has all of conf/, and composes from it, away from any checkout."""
+    pytest.importorskip("hatchling")
+    site = tmp_path / "site"
+    install = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", site)
+    done = run(tmp_path, *install, conf_folder().parent, limit_s=120)
+    assert done.returncode == 0, done.stderr
+
+    environment = {"PYTHONPATH": str(site)}
+    where = "import sweeper.conf, hydra_plugins.sweeper_optuna as plugin; "
+    where += "print(sweeper.conf.conf_folder(), plugin.__file__, sep='\\n')"
+    done = run(tmp_path, "-c", where, env=environment)
+    packaged, plugin = map(Path, done.stdout.splitlines())
+    assert packaged.is_relative_to(site)
+    assert plugin.is_relative_to(site)
+    files = [
+        {path.relative_to(conf): path.read_bytes() for path in conf.rglob("*.yaml")}
+        for conf in (packaged, conf_folder())
+    ]
+    assert files[0] == files[1] != {}
+    composed = run(tmp_path, "-m", "sweeper", "--cfg", "job", "optimizer=rmsprop", env=environment)
+    assert composed.returncode == 0, composed.stderr
+    assert "name: rmsprop" in composed.stdout

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from sweeper import schema
 from sweeper.__main__ import main
 from sweeper.training.model import build
+from tests import program
+from tests.pictures import write_picture
 
 Describe = Callable[..., "Said"]
 RESNET = ("model=resnet18", "dataset=digits", "dataset.image_size=32")
@@ -235,7 +234,7 @@ def test_images_with_several_labels(describe: Describe, tmp_path: Path) -> None:
     """A CSV file with a column for each label, in colour."""
     lines = ["path,red,green"]
     for number in range(12):
-        Image.new("RGB", (12, 12), (20 * number, 99, 7)).save(tmp_path / f"{number}.png")
+        write_picture(tmp_path / f"{number}.png")
         lines.append(f"{number}.png,{number % 2},{number // 2 % 2}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
 
@@ -268,16 +267,8 @@ def test_the_next_command_is_the_same_with_m(describe: Describe) -> None:
 @pytest.mark.parametrize("columns", [None, "100"])
 def test_it_is_readable_without_a_terminal(tmp_path: Path, columns: str | None) -> None:
     """No colours; nothing cut, and a line for each row, or what fits the columns that were asked for."""
-    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
-    command = [sys.executable, "-m", "sweeper", "describe", "freezing=head,last_block,gradual,full", *RESNET]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=environment | ({"COLUMNS": columns} if columns else {}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ("-m", "sweeper", "describe", "freezing=head,last_block,gradual,full", *RESNET)
+    done = program.run(tmp_path, *command, env={"COLUMNS": columns or ""})
 
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

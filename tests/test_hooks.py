@@ -49,7 +49,7 @@ def test_the_last_worker_concludes_and_the_command_finishes(tmp_path: Path) -> N
     done = app.run(BELOW_1, "hydra.sweeper.n_trials=4")
     assert done.returncode == 0, done.stderr
     trials = assert_exactly(app, 4)
-    last = max(trials, key=lambda t: t.datetime_complete)
+    last = max(trials, key=lambda t: str(t.datetime_complete))
     word, name, pid, *concluded = done.stdout.splitlines()[-1].split()
     assert (word, name) == ("finished", "out")
     assert f"concluded-{worker_pid(last)}" in concluded

@@ -369,7 +369,7 @@ def test_single_image_of_a_label_is_too_few() -> None:
 def test_too_few_images_for_the_parts() -> None:
     """Fewer images than parts are refused, whatever their labels."""
     with pytest.raises(BadInput, match=r"the dataset has 2 images, but train, val, test need one each"):
-        images.split(several_labels(np.ones((2, 2))), table())
+        images.split(several_labels(np.ones((2, 2), int)), table())
 
 
 def test_labels_change_the_fingerprint() -> None:

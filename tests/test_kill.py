@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
-from tests.foreign_app import App, assert_exactly, finish, is_running, kill_group, until, worker_pid
+from tests.foreign_app import App, assert_exactly, worker_pid
+from tests.program import IN_PROCESS, Program, finish, is_running, kill_group, until
 
 HOLD = """
 started()
@@ -26,9 +26,6 @@ for step in range(5):
     time.sleep(0.01)
 return cfg.x
 """
-
-
-IN_PROCESS = ("hydra.sweeper.n_jobs=1", "hydra.sweeper.in_process=true")
 
 
 def worker_pids(app: App) -> set[int]:
@@ -180,7 +177,7 @@ def size(app: App) -> int:
     return app.journal.stat().st_size if app.journal.exists() else 0
 
 
-def at_a_random_moment(app: App, process: subprocess.Popen[str], dice: random.Random) -> None:
+def at_a_random_moment(app: App, process: Program, dice: random.Random) -> None:
     """Wait for a random growth of the journal, or now and then for none; or until the sweep has ended."""
     goal = size(app) + dice.choice([0, dice.randrange(6000), dice.randrange(2000)])
     until(lambda: size(app) >= goal or process.poll() is not None)

@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 from sweeper.lock import Heartbeat, is_alive, locked
-
-
-def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """A Python process that has printed its first line: it has what the code takes."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    """Let the process go on after its input(), and to its end."""
-    process.communicate("\n", timeout=20)
-    assert process.returncode == 0
-
+from tests.program import end, run, start_holding
 
 HOLD = """
 import sys
@@ -45,8 +28,8 @@ with locked(Path(sys.argv[1])):
 
 def test_a_lock_keeps_others_out_until_it_is_left(tmp_path: Path) -> None:
     """A second process enters when the first has left, not before."""
-    holder = start(HOLD, tmp_path / "lock")
-    taker = start(TAKE, tmp_path / "lock", tmp_path / "mark")
+    holder = start_holding(HOLD, tmp_path / "lock")
+    taker = start_holding(TAKE, tmp_path / "lock", tmp_path / "mark")
     assert not (tmp_path / "mark").exists()
     assert taker.poll() is None
     end(holder)
@@ -56,7 +39,7 @@ def test_a_lock_keeps_others_out_until_it_is_left(tmp_path: Path) -> None:
 
 def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
     """SIGKILL of a process frees its lock at once."""
-    holder = start(HOLD, tmp_path / "lock")
+    holder = start_holding(HOLD, tmp_path / "lock")
     holder.kill()
     with locked(tmp_path / "lock"):
         holder.communicate()
@@ -82,8 +65,8 @@ os.waitpid(child, 0)
 
 def test_a_child_does_not_inherit_the_lock(tmp_path: Path) -> None:
     """A process that was forked while the lock was held (a data loader's) does not keep it."""
-    parent = start(FORK_INSIDE, tmp_path / "lock")
-    end(start(TAKE, tmp_path / "lock", tmp_path / "mark"))
+    parent = start_holding(FORK_INSIDE, tmp_path / "lock")
+    end(start_holding(TAKE, tmp_path / "lock", tmp_path / "mark"))
     assert parent.poll() is None
     end(parent)
 
@@ -116,7 +99,7 @@ os.read(read, 1)
 
 def test_a_worker_is_alive_until_it_is_killed(tmp_path: Path) -> None:
     """Others see a worker alive exactly as long as its process lives, also after they asked."""
-    worker = start(LIVE, tmp_path)
+    worker = start_holding(LIVE, tmp_path)
     assert [is_alive(tmp_path, "worker") for _ in range(3)] == [True] * 3
     worker.kill()
     worker.communicate()
@@ -125,7 +108,7 @@ def test_a_worker_is_alive_until_it_is_killed(tmp_path: Path) -> None:
 
 def test_a_child_that_outlives_a_worker_is_no_sign_of_life(tmp_path: Path) -> None:
     """A worker that was killed is dead, even if a process that it forked still runs."""
-    worker = start(LIVE_WITH_CHILD, tmp_path)
+    worker = start_holding(LIVE_WITH_CHILD, tmp_path)
     assert is_alive(tmp_path, "worker")
     worker.kill()
     worker.wait()
@@ -135,7 +118,7 @@ def test_a_child_that_outlives_a_worker_is_no_sign_of_life(tmp_path: Path) -> No
 
 def test_a_worker_that_ended_leaves_nothing(tmp_path: Path) -> None:
     """The end of a worker removes its file; one that never lived is not alive."""
-    worker = start(LIVE, tmp_path)
+    worker = start_holding(LIVE, tmp_path)
     end(worker)
     assert not is_alive(tmp_path, "worker")
     assert not is_alive(tmp_path / "nowhere", "worker")
@@ -144,12 +127,12 @@ def test_a_worker_that_ended_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_name_can_be_used_again(tmp_path: Path) -> None:
     """A new heartbeat over the file of a dead worker shows life."""
-    worker = start(LIVE, tmp_path)
+    worker = start_holding(LIVE, tmp_path)
     worker.kill()
     worker.communicate()
     sign = Heartbeat(tmp_path, "worker")
     ask = "import sys; from pathlib import Path; from sweeper.lock import is_alive; "
     ask += "print(is_alive(Path(sys.argv[1]), 'worker'))"
-    done = subprocess.run([sys.executable, "-c", ask, tmp_path], capture_output=True, text=True, check=True)
+    done = run(tmp_path, "-c", ask, tmp_path)
     sign.end()
     assert done.stdout == "True\n"

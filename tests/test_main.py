@@ -1,20 +1,24 @@
 """The command line: bad input in one line, and what needs no torch imports none."""
 
+from __future__ import annotations
+
 import re
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from sweeper.__main__ import VERBS, main
-from sweeper.conf import conf_folder
 from sweeper.schema import direction
+from tests.pictures import write_classes
+from tests.program import Done, run
+
+Cli = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def cli(monkeypatch, tmp_path, capsys):
+def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Runs the command line in an empty folder; gives exit code and standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # restored afterwards; the program sets it
@@ -23,7 +27,8 @@ def cli(monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(sys, "argv", ["sweeper", *arguments])
         with pytest.raises(SystemExit, match=r"^\d+$") as exit_:
             main()
-        return int(exit_.value.code), capsys.readouterr().err
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code, capsys.readouterr().err
 
     return run
 
@@ -172,7 +177,7 @@ BAD_INPUT = [
 
 
 @pytest.mark.parametrize(("command", "answer"), BAD_INPUT, ids=[command for command, _ in BAD_INPUT])
-def test_bad_input_is_answered_in_one_line(cli, tmp_path, command, answer):
+def test_bad_input_is_answered_in_one_line(cli: Cli, tmp_path: Path, command: str, answer: str) -> None:
     """Exit code 2, one line with key, value, reason and remedy, no traceback, and nothing written."""
     code, error = cli(*command.split())
 
@@ -183,12 +188,9 @@ def test_bad_input_is_answered_in_one_line(cli, tmp_path, command, answer):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_corrupt_image_is_named_before_a_search_begins(cli, tmp_path):
+def test_a_corrupt_image_is_named_before_a_search_begins(cli: Cli, tmp_path: Path) -> None:
     """One unreadable file among many stops the search at its start, and the line says which it is."""
-    for name in ("cat", "dog"):
-        (tmp_path / "pets" / name).mkdir(parents=True)
-        for number in range(6):
-            Image.new("RGB", (12, 12), (40 * number, 99, 7)).save(tmp_path / "pets" / name / f"{number}.png")
+    write_classes(tmp_path / "pets", {"cat": 6, "dog": 6})
     (tmp_path / "pets" / "dog" / "torn.png").write_bytes(b"\x89PNG no more")
 
     code, error = cli("-m", "dataset=image_folder", "dataset.path=pets", "dataset.image_size=12")
@@ -199,21 +201,20 @@ def test_a_corrupt_image_is_named_before_a_search_begins(cli, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_class_that_is_too_small_to_split_is_named(cli, tmp_path):
+def test_a_class_that_is_too_small_to_split_is_named(cli: Cli, tmp_path: Path) -> None:
     """A class with fewer images than parts is named with its count."""
-    for name, n_images in (("many", 9), ("few", 2)):
-        (tmp_path / "pets" / name).mkdir(parents=True)
-        for number in range(n_images):
-            Image.new("RGB", (12, 12), (20 * number, 99, 7)).save(tmp_path / "pets" / name / f"{number}.png")
+    write_classes(tmp_path / "pets", {"many": 9, "few": 2})
 
     code, error = cli("dataset=image_folder", "dataset.path=pets", "dataset.image_size=12")
 
     assert code == 2
-    assert "few" in error
-    assert "2" in error
+    assert error == (
+        f"dataset.path={tmp_path / 'pets'}: class few has 2 images, but train, val, test need one each; "
+        "add images of that class or leave it out\n"
+    )
 
 
-def test_a_folder_that_cannot_be_written_is_named(cli, tmp_path):
+def test_a_folder_that_cannot_be_written_is_named(cli: Cli, tmp_path: Path) -> None:
     """A file where outputs/ should be: one line, and the file is left alone."""
     (tmp_path / "outputs").write_text("mine")
     code, error = cli("optimizer=adam")
@@ -223,7 +224,7 @@ def test_a_folder_that_cannot_be_written_is_named(cli, tmp_path):
     assert (tmp_path / "outputs").read_text() == "mine"
 
 
-def test_a_refused_run_leaves_an_earlier_one_alone(cli, tmp_path):
+def test_a_refused_run_leaves_an_earlier_one_alone(cli: Cli, tmp_path: Path) -> None:
     """Bad input under the name of a run that is there takes nothing of it away."""
     earlier = tmp_path / "outputs" / "one"
     (earlier / ".hydra").mkdir(parents=True)
@@ -235,16 +236,14 @@ def test_a_refused_run_leaves_an_earlier_one_alone(cli, tmp_path):
     assert "it went well" in (earlier / "sweeper.log").read_text()
 
 
-def imports_torch(folder, arguments):
+def imports_torch(folder: Path, arguments: list[str]) -> tuple[bool, Done]:
     """Whether the command needed it in its own process."""
     program = (
         "import sys, atexit; from sweeper.__main__ import main\n"
         "atexit.register(lambda: print('torch' in sys.modules))\n"
         f"sys.argv[1:] = {arguments!r}\nmain()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = run(folder, "-c", program, limit_s=120)
     *_, last = done.stdout.splitlines() or [""]
     assert last in ("True", "False"), done.stderr
     return last == "True", done
@@ -257,14 +256,14 @@ def imports_torch(folder, arguments):
         *(["cache"], ["cache", "--clear"]),
     ],
 )
-def test_what_trains_nothing_does_not_import_torch(tmp_path, arguments):
+def test_what_trains_nothing_does_not_import_torch(tmp_path: Path, arguments: list[str]) -> None:
     """Help and the verbs that only read start fast."""
     needed, _ = imports_torch(tmp_path, arguments)
     assert not needed
 
 
 @pytest.mark.parametrize("test_fraction", [0.2, pytest.param(0.0, marks=pytest.mark.slow)])
-def test_a_search_imports_torch_once(tmp_path, test_fraction):
+def test_a_search_imports_torch_once(tmp_path: Path, test_fraction: float) -> None:
     """Its workers share that of their fork server, and the last of them tests the best model, if it can."""
     quick = ["hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "training.epochs=1"]
     data = f"dataset.test_fraction={test_fraction}"
@@ -275,22 +274,31 @@ def test_a_search_imports_torch_once(tmp_path, test_fraction):
     assert "lost" not in done.stdout
 
 
-def test_the_direction_follows_from_the_objective():
+def test_the_direction_follows_from_the_objective() -> None:
     """Accuracy is maximised, loss and cost are minimised; several objectives have several directions."""
     assert direction("val_accuracy") == "maximize"
     assert direction("val_loss") == "minimize"
     assert direction(["val_accuracy", "seconds"]) == ["maximize", "minimize"]
 
 
-def test_the_help_of_each_verb_names_it(capsys, monkeypatch):
-    """Every verb explains itself."""
-    for verb in VERBS:
-        monkeypatch.setattr(sys, "argv", ["sweeper", verb, "--help"])
-        with pytest.raises(SystemExit, match="0"):
-            main()
-        assert verb in capsys.readouterr().out
+OPTIONS = {
+    "describe": ["-m, --multirun", "OVERRIDE"],
+    "best": ["STUDY"],
+    "reproduce": ["STUDY", "--trial N"],
+    "dashboard": ["--port PORT", "--storage URL"],
+    "cache": ["--clear"],
+}
 
 
-def test_conf_is_found():
-    """The config files are there, in a checkout as in an installed package."""
-    assert (Path(conf_folder()) / "config.yaml").is_file()
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_a_verb_lists_its_options(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each option of each verb stands on a line of its own."""
+    monkeypatch.setattr(sys, "argv", ["sweeper", verb, "--help"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main()
+    shown = capsys.readouterr().out
+    assert f"python -m sweeper {verb}" in shown
+    for option in OPTIONS[verb]:
+        assert re.search(rf"^ +{re.escape(option)}( |$)", shown, re.MULTILINE), shown

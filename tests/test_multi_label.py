@@ -9,12 +9,11 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from PIL import Image, ImageDraw
 
 from sweeper.record import RunFiles
-from tests.test_run import sweeper
+from tests.journal import load_study
+from tests.program import sweeper
 
 INKS = {"red": (230, 40, 40), "green": (40, 200, 60), "blue": (60, 70, 240)}
 CHANCES = {"red": 0.6, "green": 0.4, "blue": 0.2}
@@ -63,8 +62,7 @@ def test_a_search_over_several_labels(pictures: Path) -> None:
     """The objective follows the loss, is maximised, and the best trial is reproduced to the last bit."""
     drawn = ("loss.pos_weight=null,balanced", "hydra.sweeper.n_trials=4", "training.epochs=2")
     printed = sweeper(pictures, "-m", *COMMON, *QUICK[:2], *drawn, "study=labels")
-    journal = JournalStorage(JournalFileBackend(str(pictures / "outputs" / "studies.journal")))
-    study = optuna.load_study(study_name="labels", storage=journal)
+    study = load_study(pictures, "labels")
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
     assert study.metric_names == ["val_mean_average_precision"]
     assert study.best_trial.user_attrs["val_mean_average_precision"] == study.best_value

@@ -6,15 +6,16 @@ import json
 import os
 import shlex
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from typing import cast
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from tests.foreign_app import FINISHED, App, assert_exactly, finish, is_running, kill_group, until, worker_pid
+from tests.foreign_app import FINISHED, App, assert_exactly, worker_pid
+from tests.journal import open_journal
+from tests.program import IN_PROCESS, finish, is_running, kill_group, run, until
 
 A_THREAD = """
 import threading
@@ -28,8 +29,6 @@ if number >= 2:
     wait_for("go")
 return cfg.x
 """
-
-IN_PROCESS = ("hydra.sweeper.n_jobs=1", "hydra.sweeper.in_process=true")
 
 
 # --- budget -------------------------------------------------------------------------------------------------
@@ -114,12 +113,19 @@ def test_grid_runs_each_point_once(tmp_path: Path) -> None:
     assert not app.trials(TrialState.RUNNING, TrialState.WAITING)
 
 
-def test_timeout_starts_no_new_trial(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "timeout_s"), [(IN_PROCESS, 2), pytest.param((), 8, marks=pytest.mark.slow)]
+)
+def test_timeout_starts_no_new_trial(tmp_path: Path, settings: tuple[str, ...], timeout_s: int) -> None:
     """After timeout_s the sweep ends with what it has, and that is no failure."""
-    app = App(tmp_path, "time.sleep(0.05)\nreturn cfg.x")
-    done = app.run("hydra.sweeper.timeout_s=1.5", "hydra.sweeper.n_trials=null")
+    app = App(tmp_path)
+    done = app.run(*settings, f"hydra.sweeper.timeout_s={timeout_s}", "hydra.sweeper.n_trials=null")
     assert done.returncode == 0, done.stderr
-    assert not app.trials(TrialState.RUNNING, TrialState.WAITING)
+    trials = app.trials()
+    assert len(trials) > 1
+    assert {t.state for t in trials} == {TrialState.COMPLETE}
+    begun = [t.datetime_start for t in trials if t.datetime_start]
+    assert (max(begun) - min(begun)).total_seconds() < timeout_s
 
 
 # --- the workers' environment -------------------------------------------------------------------------------
@@ -312,7 +318,7 @@ def test_printed_command_names_a_study_that_was_named_by_the_time(tmp_path: Path
     app.touch("go")
     resumed = app.run(*shlex.split(command)[3:])
     assert resumed.returncode == 0, resumed.stderr
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(app.journal)))
+    storage = open_journal(app.journal)
     (study,) = optuna.get_all_study_summaries(storage)
     trials = optuna.load_study(study_name=study.study_name, storage=storage).trials
     assert sum(t.state in FINISHED for t in trials) == 6
@@ -426,16 +432,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, list[
     """Exit code, standard error and files of each bad command line, from one process: a start costs 1 s."""
     app = App(tmp_path_factory.mktemp("bad"))
     (app.folder / "not-a-folder").touch()
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        cwd=app.folder,
-        input=json.dumps([arguments for arguments, _ in BAD]),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    cases = json.dumps([arguments for arguments, _ in BAD])
+    done = run(app.folder, "-c", DRIVER, stdin=cases, limit_s=60)
+    assert done.returncode == 0, done.stderr
+    return cast(list[tuple[int, str, list[str]]], json.loads(done.stdout.splitlines()[-1]))
 
 
 @pytest.mark.parametrize("number", range(len(BAD)), ids=[" ".join(arguments) for arguments, _ in BAD])

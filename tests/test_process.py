@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,17 +12,14 @@ from optuna.trial import TrialState
 
 from sweeper import run
 from sweeper.search import process
-from tests.foreign_app import App, assert_exactly, finish, is_running, until, worker_pid
+from tests import program
+from tests.foreign_app import App, assert_exactly, worker_pid
+from tests.program import finish, is_running, parent_pid, until
 
 BOTH_AT_ONCE = """
 started()
 wait_for("started-0", "started-1")
 """
-
-
-def parent_pid(pid: int) -> int:
-    """The process that a process was forked from."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def preloads(folder: Path, body: str, module: str) -> App:
@@ -141,8 +136,8 @@ sys.setprofile(None)
 def test_what_is_preloaded_asks_for_no_gpu(tmp_path: Path, modules: Sequence[str], asks: bool) -> None:
     """CUDA works only where it was first used after the fork: torch's C functions for it are not called."""
     (tmp_path / "asks_for_gpu.py").write_text("import torch\ntorch.cuda.is_available()\n")
-    command = [sys.executable, "-c", NO_GPU_WHILE_IMPORTING, *modules]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = program.run(tmp_path, "-c", NO_GPU_WHILE_IMPORTING, *modules)
+    assert done.returncode == 0, done.stderr
     assert any(line.startswith("_cuda") for line in done.stdout.split()) == asks
 
 

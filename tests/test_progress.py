@@ -1,87 +1,81 @@
 """What a person sees while a search runs."""
 
-import optuna
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.trial import TrialState, create_trial
-from rich.console import Console
+from optuna.trial import TrialState
 
-from sweeper.search.progress import Progress, describe
-from sweeper.search.study import Search, Study
+from sweeper.search.progress import describe
+from tests.foreign_app import App
+from tests.program import Terminal, until
 
+THREE_ENDINGS = """
+if number == 1:
+    raise optuna.TrialPruned
+if number == 2:
+    raise ValueError("broken")
+return cfg.x
+"""
 
-@pytest.fixture
-def search(tmp_path):
-    return Search(
-        study_name="mine",
-        storage="memory",
-        folder=tmp_path,
-        directions=("maximize",),
-        metrics=("val_accuracy",),
-        sampler={"_target_": "optuna.samplers.TPESampler"},
-        pruner={"_target_": "optuna.pruners.HyperbandPruner", "max_resource": 20},
-        seed=None,
-        n_trials=10,
-        deadline=None,
-        max_retries=1,
-        max_failure_rate=0.5,
-        custom_search_space=None,
-    )
+HELD = """
+sweeper.trial().report(0.5, 3)
+started()
+if number >= 2:
+    wait_for("go")
+return cfg.x
+"""
 
 
-@pytest.fixture
-def study():
-    """Two finished trials, and one that runs at step 3."""
-    study = optuna.create_study(direction="maximize")
-    distributions = {
-        "optimizer": CategoricalDistribution(["adam", "sgd"]),
-        "optimizer.lr": FloatDistribution(0, 1),
-    }
-    for state, value in [(TrialState.COMPLETE, 0.75), (TrialState.PRUNED, 0.25)]:
-        params = {"optimizer": "adam", "optimizer.lr": 0.5}
-        study.add_trial(
-            create_trial(
-                state=state,
-                value=value,
-                params=params,
-                distributions=distributions,
-                intermediate_values={1: value},
-            )
-        )
-    study.ask(distributions).report(0.5, 3)
-    return study
+def with_long_names(app: App) -> App:
+    """As many parameters as fit no terminal."""
+    keys = [f"a_parameter_of_some_length_{i}" for i in range(9)]
+    app.configure("x: 0.0\n", "x: 0.0\n" + "".join(f"{key}: 0.0\n" for key in keys))
+    ranges = "".join(f"\n      {key}: interval(0, 1)" for key in keys)
+    app.configure("x: interval(0, 2)", f"x: interval(0, 2){ranges}")
+    return app
 
 
-def test_a_terminal_shows_each_worker_and_a_total(search, study):
-    """A line for what runs (number, step of how many, value) and one for all (done, pruned, failed, best)."""
-    progress = Progress(Study(search, study))
-    console = Console(width=200)
-    with console.capture() as capture:
-        trials = study.get_trials()
-        console.print(progress._picture(trials, [trials[0]]))
-    running, total = capture.get().strip().splitlines()
-    assert "trial 2" in running
-    assert "step 3 of 20" in running
-    assert "0.5" in running
-    assert "2/10" in total
-    assert "1 done · 1 pruned · 0 failed · best 0.75" in total
+def test_without_a_terminal_each_ended_trial_is_a_line(tmp_path: Path) -> None:
+    """A log gets the whole of one line for each trial when it has ended, and nothing twice."""
+    app = with_long_names(App(tmp_path, THREE_ENDINGS))
+    done = app.run("hydra.sweeper.n_jobs=1", "hydra.sweeper.n_trials=4")
+
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("trial ")]
+    trials = app.trials()
+    assert [int(line.split()[1]) for line in lines] == [trial.number for trial in trials]
+    words = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+    assert [line.split()[2] for line in lines] == [words[trial.state] for trial in trials]
+    assert re.match(rf"trial   0 done   {trials[0].value:.5g}  best so far  \d+\.\d s  x=", lines[0])
+    assert "ValueError: broken" in lines[2]
+    assert all(line.endswith(describe(trial.params)) for line, trial in zip(lines, trials, strict=True))
 
 
-def test_without_a_terminal_each_ended_trial_is_a_line(search, study, capsys):
-    """A log gets one line for each trial when it has ended, and nothing twice."""
-    empty = optuna.create_study(direction="maximize")
-    progress = Progress(Study(search, empty))
-    progress._study = Study(search, study)
-    progress.update(study.get_trials())
-    progress.update(study.get_trials())
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith("trial   0 done   0.75  best so far")
-    assert lines[0].endswith("optimizer=adam lr=0.5")
-    assert lines[1].startswith("trial   1 pruned 0.25  ")
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_shows_each_worker_and_a_total(tmp_path: Path, columns: int) -> None:
+    """A line for each running trial, one for all, and one for each ended trial: none is wider than it."""
+    app = with_long_names(App(tmp_path, HELD))
+    settings = ("hydra.sweeper.n_trials=10", "hydra.sweeper.pruner.max_resource=20")
+    terminal = Terminal(tmp_path, "app.py", "-m", *settings, columns=columns)
+    until(lambda: re.search("trial 3 +step 3 of 20", "\n".join(terminal.lines())))
+    best = app.study().best_value
+    app.touch("go")
+    lines = terminal.finish()
+
+    assert terminal.process.returncode == 0, lines
+    assert max(map(len, lines)) <= columns
+    for number in (2, 3):
+        assert any(re.match(rf"trial {number} +step 3 of 20 +0\.5 +\d+ s  x=", line) for line in lines)
+    total = f"2 done · 0 pruned · 0 failed · best {best:.5g}"
+    assert any(re.match(rf"s ━*.* 2/10 +{total}", line) for line in lines), lines
+    for number in range(10):
+        assert sum(re.match(rf"trial +{number} done ", line) is not None for line in lines) == 1
 
 
-def test_names_are_shortened_where_they_stay_distinct():
+def test_names_are_shortened_where_they_stay_distinct() -> None:
     """``optimizer.lr`` is lr, unless another key ends so as well."""
     assert describe({"optimizer.lr": 0.00123456, "training.batch_size": 32}) == "lr=0.001235 batch_size=32"
     assert describe({"a.x": 1, "b.x": 2, "c.y": 3}) == "a.x=1 b.x=2 y=3"

@@ -1,7 +1,10 @@
 """The files of a study: written whole, kept true, found again."""
 
+from __future__ import annotations
+
 import os
 import time
+from pathlib import Path
 
 import optuna
 import pytest
@@ -11,7 +14,7 @@ from sweeper.errors import BadInput
 from sweeper.record import RunFiles, StudyFiles, TrialFiles
 
 
-def leave(folder, number, accuracy):
+def leave(folder: Path, number: int, accuracy: float) -> None:
     """What a trial leaves in its folder."""
     run = RunFiles(folder / str(number))
     run.mark()
@@ -22,11 +25,11 @@ def leave(folder, number, accuracy):
 
 
 @pytest.fixture
-def study():
+def study() -> optuna.Study:
     return optuna.create_study(direction="maximize", study_name="s")
 
 
-def end(study, folder, value):
+def end(study: optuna.Study, folder: Path, value: float | None) -> None:
     """One trial, from asking to its files."""
     trial = study.ask()
     if value is not None:
@@ -35,12 +38,12 @@ def end(study, folder, value):
     StudyFiles(folder).write_results(study, ended=trial.number)
 
 
-def test_a_file_is_whole_or_not_there(tmp_path):
+def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     """A writer that fails in the middle leaves the old content, and no temporary file."""
     path = tmp_path / "a.json"
     record.write_json(path, {"n": 1})
 
-    def write_half():
+    def write_half() -> None:
         with record.whole(path) as temporary:
             temporary.write_text("half")
             raise OSError("the disk is full")
@@ -51,14 +54,14 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_floats_survive_the_history_to_the_last_bit(tmp_path):
+def test_floats_survive_the_history_to_the_last_bit(tmp_path: Path) -> None:
     """A history read again equals the one that was written."""
     row = {"epoch": 1, "val_loss": 0.1 + 0.2, "lr": 1e-300, "train_loss": float("inf")}
     RunFiles(tmp_path).write_history([row])
     assert RunFiles(tmp_path).read_history() == [row]
 
 
-def test_best_follows_the_best_trial(tmp_path, study):
+def test_best_follows_the_best_trial(tmp_path: Path, study: optuna.Study) -> None:
     """``best/`` always holds the best trial's files, and only that trial keeps its weights."""
     for value, best in [(0.5, 0), (0.4, 0), (0.9, 2), (None, 2), (0.8, 2)]:
         end(study, tmp_path, value)
@@ -70,7 +73,7 @@ def test_best_follows_the_best_trial(tmp_path, study):
     assert summary["trials"] == {"COMPLETE": 4, "FAIL": 1}
 
 
-def test_best_is_renewed_when_its_number_was_given_again(tmp_path, study):
+def test_best_is_renewed_when_its_number_was_given_again(tmp_path: Path, study: optuna.Study) -> None:
     """A journal that lost its end gives a number twice; ``best/`` then holds the known one."""
     end(study, tmp_path, 0.5)
     leave(tmp_path, 0, 0.75)
@@ -78,7 +81,7 @@ def test_best_is_renewed_when_its_number_was_given_again(tmp_path, study):
     assert record.read_json(tmp_path / "best" / "result.json")["val_accuracy"] == 0.75
 
 
-def test_a_swap_that_was_killed_is_made_up_for(tmp_path, study):
+def test_a_swap_that_was_killed_is_made_up_for(tmp_path: Path, study: optuna.Study) -> None:
     """Killed between the two renames, ``best/`` is missing, and comes back with the next trial."""
     end(study, tmp_path, 0.5)
     (tmp_path / "best").rename(tmp_path / ".sweeper" / "best-old")
@@ -86,7 +89,7 @@ def test_a_swap_that_was_killed_is_made_up_for(tmp_path, study):
     assert record.read_json(tmp_path / "best" / "result.json")["trial"] == 0
 
 
-def test_a_study_does_not_begin_in_anothers_folder(tmp_path, study):
+def test_a_study_does_not_begin_in_anothers_folder(tmp_path: Path, study: optuna.Study) -> None:
     """A name that exists in another storage, or a renamed folder, is refused: nothing is mixed or lost."""
     end(study, tmp_path, 0.5)
     files = StudyFiles(tmp_path)
@@ -98,7 +101,7 @@ def test_a_study_does_not_begin_in_anothers_folder(tmp_path, study):
         files.refuse_others("other", "/a/studies.journal")
 
 
-def test_a_lost_trials_folder_is_moved_but_nobody_elses(tmp_path):
+def test_a_lost_trials_folder_is_moved_but_nobody_elses(tmp_path: Path) -> None:
     """A folder that is marked as a trial's makes room for the next of that number, and is kept."""
     study = StudyFiles(tmp_path)
     TrialFiles(tmp_path / "0").begin(study, 0)
@@ -112,7 +115,7 @@ def test_a_lost_trials_folder_is_moved_but_nobody_elses(tmp_path):
     assert (tmp_path / "1" / "mine.txt").exists()
 
 
-def test_files_of_the_app_are_neither_removed_nor_read(tmp_path, study):
+def test_files_of_the_app_are_neither_removed_nor_read(tmp_path: Path, study: optuna.Study) -> None:
     """Whatever an app calls its files, those of its trials stay, and no best/ is made of them."""
     names = ("weights.pt", "result.json", "trial.yaml", "history.csv", "environment.json")
     for value in (0.5, 0.4, 0.9):
@@ -128,7 +131,7 @@ def test_files_of_the_app_are_neither_removed_nor_read(tmp_path, study):
     assert not (tmp_path / "best").exists()
 
 
-def test_a_folder_called_best_stays_theirs(tmp_path, study):
+def test_a_folder_called_best_stays_theirs(tmp_path: Path, study: optuna.Study) -> None:
     """Where the app has a folder of that name, ours does not replace it."""
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "model.bin").write_text("theirs")
@@ -136,7 +139,7 @@ def test_a_folder_called_best_stays_theirs(tmp_path, study):
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["model.bin"]
 
 
-def test_a_refused_run_takes_back_only_what_hydra_wrote(tmp_path):
+def test_a_refused_run_takes_back_only_what_hydra_wrote(tmp_path: Path) -> None:
     """In a folder that holds anything else, nothing is removed."""
     for name in ("mine", "empty"):
         (tmp_path / name / ".hydra").mkdir(parents=True)
@@ -152,7 +155,7 @@ def test_a_refused_run_takes_back_only_what_hydra_wrote(tmp_path):
     assert not (tmp_path / "empty").exists()
 
 
-def test_a_study_of_another_format_is_refused(tmp_path):
+def test_a_study_of_another_format_is_refused(tmp_path: Path) -> None:
     """What another version wrote is named in one line, and not read."""
     files = StudyFiles(tmp_path)
     files.mark("s", "/a/studies.journal")
@@ -164,7 +167,7 @@ def test_a_study_of_another_format_is_refused(tmp_path):
         files.refuse_others("s", "/a/studies.journal")
 
 
-def test_the_newest_study_is_found(tmp_path, monkeypatch):
+def test_the_newest_study_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a name the one that changed last; with a name or folder, that one; else all are told."""
     monkeypatch.chdir(tmp_path)
     for age_s, name in [(50, "old"), (10, "new"), (30, "middle")]:
@@ -180,7 +183,7 @@ def test_the_newest_study_is_found(tmp_path, monkeypatch):
         record.find_study("other")
 
 
-def test_the_dashboard_finds_every_storage(tmp_path, monkeypatch):
+def test_the_dashboard_finds_every_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The default journal comes first, then what else the studies' folders name; gone files are left out."""
     monkeypatch.chdir(tmp_path)
     assert record.find_storages() == [None]

@@ -1,40 +1,43 @@
 """Reproduction: the saved config of a trial gives the same history, or the tool says what differs."""
 
+from __future__ import annotations
+
 import json
 import shutil
+from pathlib import Path
 
 import pytest
-from PIL import Image, ImageDraw
 
-from tests.test_run import sweeper
+from tests.pictures import write_classes
+from tests.program import sweeper
 
 
 @pytest.fixture
-def copy(searched, tmp_path):
+def copy(searched: Path, tmp_path: Path) -> Path:
     """The searched outputs, to be tampered with."""
     shutil.copytree(searched / "outputs", tmp_path / "outputs")
     return tmp_path
 
 
-def test_the_best_trial_is_reproduced_to_the_last_bit(searched):
+def test_the_best_trial_is_reproduced_to_the_last_bit(searched: Path) -> None:
     """A trial that one of two workers ran after many others is the same, run alone."""
     assert "identical: " in sweeper(searched, "reproduce", "digits")
 
 
-def test_a_pruned_trial_is_reproduced_as_far_as_it_went(searched):
+def test_a_pruned_trial_is_reproduced_as_far_as_it_went(searched: Path) -> None:
     """Any trial can be named, and is compared over the epochs that it has."""
     result = json.loads((searched / "outputs" / "digits" / "5" / "result.json").read_text())
     assert f"identical: {result['epochs']} epochs" in sweeper(searched, "reproduce", "digits", "--trial", "5")
 
 
-def test_the_saved_config_runs_by_hydras_own_means(searched):
+def test_the_saved_config_runs_by_hydras_own_means(searched: Path) -> None:
     """``--config-dir best --config-name trial`` trains the same history."""
     best = searched / "outputs" / "digits" / "best"
     command = ("--config-dir", str(best), "--config-name", "trial", "hydra.run.dir=again")
     sweeper(searched, *command)
     measured = {"seconds", "images_per_second", "peak_memory_mb"}
 
-    def bits(folder):
+    def bits(folder: Path) -> list[list[str]]:
         rows = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
         return [
             [cell for name, cell in zip(rows[0], row, strict=True) if name not in measured] for row in rows
@@ -44,7 +47,7 @@ def test_the_saved_config_runs_by_hydras_own_means(searched):
 
 
 @pytest.mark.slow
-def test_another_history_is_told_with_the_epoch_where_it_parts(copy):
+def test_another_history_is_told_with_the_epoch_where_it_parts(copy: Path) -> None:
     """One changed digit: exit code 3; epoch, column and what differs in the environment are named."""
     folder = copy / "outputs" / "digits" / "best"
     environment = json.loads((folder / "environment.json").read_text())
@@ -63,21 +66,15 @@ def test_another_history_is_told_with_the_epoch_where_it_parts(copy):
 
 
 @pytest.mark.slow
-def test_changed_data_is_named_as_what_differs(tmp_path):
+def test_changed_data_is_named_as_what_differs(tmp_path: Path) -> None:
     """Pictures changed since: exit code 3, and the data is what is said to differ."""
-    for name, colour in (("dark", 40), ("light", 200)):
-        (tmp_path / "shades" / name).mkdir(parents=True)
-        for number in range(8):
-            image = Image.new("RGB", (16, 16), (colour, colour, colour))
-            ImageDraw.Draw(image).ellipse((number, 2, number + 5, 9), fill=(90, 10 * number, 3))
-            image.save(tmp_path / "shades" / name / f"{number}.png")
+    write_classes(tmp_path / "pets", {"cat": 8, "dog": 8}, side=16)
     sweeper(
-        *(tmp_path, "dataset=image_folder", "dataset.path=shades", "dataset.image_size=16", "study=once"),
+        *(tmp_path, "dataset=image_folder", "dataset.path=pets", "dataset.image_size=16", "study=once"),
         *("training.epochs=2", "optimizer=adam"),
     )
     assert "identical: 2 epochs" in sweeper(tmp_path, "reproduce", "outputs/once")
-    for number in range(8):
-        Image.new("RGB", (16, 16), (255, number, 0)).save(tmp_path / "shades" / "dark" / f"{number}.png")
+    write_classes(tmp_path / "pets", {"cat": 8}, side=16, seed=1)
 
     shown = sweeper(tmp_path, "reproduce", "outputs/once", code=3)
 

@@ -1,41 +1,30 @@
 """The main job, end to end: a search over real images, and what it leaves."""
 
+from __future__ import annotations
+
 import csv
 import json
-import os
-import subprocess
-import sys
+from pathlib import Path
 
 import optuna
 import pytest
 import torch
 import yaml
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from sweeper import record
 from sweeper.record import RunFiles
-
-
-def sweeper(folder, *arguments, code=0):
-    """Run the program; gives what it printed."""
-    command = [sys.executable, "-m", "sweeper", *arguments]
-    # One thread each: on a machine that does other things too, two that wait for each other take far longer.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+from tests.journal import load_study
+from tests.program import IN_PROCESS, sweeper
 
 
 @pytest.fixture(scope="module")
-def study(searched):
+def study(searched: Path) -> optuna.Study:
     """The searched study, opened by plain Optuna."""
-    journal = searched / "outputs" / "studies.journal"
-    return optuna.load_study(study_name="digits", storage=JournalStorage(JournalFileBackend(str(journal))))
+    return load_study(searched, "digits")
 
 
-def test_the_default_search_finds_a_good_model(study):
+def test_the_default_search_finds_a_good_model(study: optuna.Study) -> None:
     """40 trials over the default ranges reach 97 % validation accuracy, and bad ones are pruned."""
     states = [trial.state for trial in study.trials]
     assert len(states) == 40
@@ -43,7 +32,7 @@ def test_the_default_search_finds_a_good_model(study):
     assert study.best_value >= 0.97
 
 
-def test_the_default_search_draws_from_the_documented_ranges(study):
+def test_the_default_search_draws_from_the_documented_ranges(study: optuna.Study) -> None:
     """Learning rate, weight decay, batch size and dropout for all; momentum where there is one."""
     for trial in study.trials:
         params = dict(trial.params)
@@ -57,7 +46,7 @@ def test_the_default_search_draws_from_the_documented_ranges(study):
         assert params == {}
 
 
-def test_each_trial_leaves_its_config_history_and_result(searched, study):
+def test_each_trial_leaves_its_config_history_and_result(searched: Path, study: optuna.Study) -> None:
     """Every trial's folder has the complete config, one row an epoch as reported, and the result."""
     for trial in study.trials:
         folder = searched / "outputs" / "digits" / str(trial.number)
@@ -75,7 +64,7 @@ def test_each_trial_leaves_its_config_history_and_result(searched, study):
         assert (folder / ".hydra" / "config.yaml").exists()
 
 
-def test_the_best_model_is_kept_and_tested_once(searched, study):
+def test_the_best_model_is_kept_and_tested_once(searched: Path, study: optuna.Study) -> None:
     """``best/`` holds the best trial's files and the test accuracy of that model; no other has weights."""
     folder = searched / "outputs" / "digits"
     result = json.loads((folder / "best" / "result.json").read_text())
@@ -92,7 +81,7 @@ def test_the_best_model_is_kept_and_tested_once(searched, study):
     }
 
 
-def test_the_summary_file_names_the_best_trial(searched, study):
+def test_the_summary_file_names_the_best_trial(searched: Path, study: optuna.Study) -> None:
     """``optimization_results.yaml`` has the best trial's number, value and parameters, and the counts."""
     summary = yaml.safe_load((searched / "outputs" / "digits" / "optimization_results.yaml").read_text())
     assert summary["best_trial"] == study.best_trial.number
@@ -101,7 +90,9 @@ def test_the_summary_file_names_the_best_trial(searched, study):
     assert sum(summary["trials"].values()) == 40
 
 
-def test_the_search_ends_with_the_best_trial_and_the_next_commands(searched, study):
+def test_the_search_ends_with_the_best_trial_and_the_next_commands(
+    searched: Path, study: optuna.Study
+) -> None:
     """What a person needs after a search stands at the end of its output."""
     end = (searched / "stdout.txt").read_text().split("\nStudy digits: ")[-1]
     assert f"Best trial: number {study.best_trial.number}, val_accuracy {study.best_value:.5g}" in end
@@ -111,7 +102,7 @@ def test_the_search_ends_with_the_best_trial_and_the_next_commands(searched, stu
     assert "python -m sweeper reproduce digits" in end
 
 
-def test_best_prints_the_best_trial(searched, study):
+def test_best_prints_the_best_trial(searched: Path, study: optuna.Study) -> None:
     """``best`` without a name takes the newest study, and shows score, parameters and test accuracy."""
     shown = sweeper(searched, "best")
     assert f"best trial: {study.best_trial.number}" in shown
@@ -120,7 +111,7 @@ def test_best_prints_the_best_trial(searched, study):
     assert shown == sweeper(searched, "best", "outputs/digits")
 
 
-def test_the_overrides_of_a_trial_give_its_config(searched, study):
+def test_the_overrides_of_a_trial_give_its_config(searched: Path, study: optuna.Study) -> None:
     """The override list that is kept with a trial composes the config it ran with."""
     trial = study.best_trial
     composed = yaml.safe_load(sweeper(searched, *trial.user_attrs["overrides"], "--cfg", "job"))
@@ -130,7 +121,7 @@ def test_the_overrides_of_a_trial_give_its_config(searched, study):
     assert composed == ran
 
 
-def test_one_training_run_says_both_accuracies(tmp_path):
+def test_one_training_run_says_both_accuracies(tmp_path: Path) -> None:
     """Without -m it trains once, and says validation and test accuracy and where the files are."""
     shown = sweeper(tmp_path, "optimizer=adam", "optimizer.lr=0.01", "training.epochs=3", "study=once")
     assert "epoch 3/3: train loss " in shown
@@ -145,12 +136,12 @@ def test_one_training_run_says_both_accuracies(tmp_path):
     }
 
 
-def test_several_objectives_are_searched_without_a_pruner(tmp_path):
+def test_several_objectives_are_searched_without_a_pruner(tmp_path: Path) -> None:
     """Accuracy and seconds together: a front of solutions, and each direction follows from its objective."""
     shown = sweeper(
         *(tmp_path, "-m", "objective=[val_accuracy,seconds]", "hydra/sweeper/pruner=none", "study=front"),
         *("hydra.sweeper.n_trials=3", "training.epochs=2", "optimizer=adam"),
-        *("hydra.sweeper.n_jobs=1", "hydra.sweeper.in_process=true"),
+        *IN_PROCESS,
     )
     assert "val_accuracy" in shown
     assert "seconds" in shown
@@ -160,7 +151,7 @@ def test_several_objectives_are_searched_without_a_pruner(tmp_path):
     assert "trial " in sweeper(tmp_path, "best", "front")
 
 
-def test_a_diverging_trial_is_pruned_and_marked(tmp_path):
+def test_a_diverging_trial_is_pruned_and_marked(tmp_path: Path) -> None:
     """An infinite loss ends the trial as PRUNED and diverged, and the search goes on."""
     sweeper(
         *(
@@ -172,10 +163,9 @@ def test_a_diverging_trial_is_pruned_and_marked(tmp_path):
             "training.epochs=2",
         ),
         *("optimizer.weight_decay=0", "training.batch_size=32", "model.dropout=0.5", "optimizer=adam"),
-        *("hydra/sweeper/pruner=none", "hydra.sweeper.n_jobs=1", "hydra.sweeper.in_process=true"),
+        *("hydra/sweeper/pruner=none", *IN_PROCESS),
     )
-    storage = JournalStorage(JournalFileBackend(str(tmp_path / "outputs" / "studies.journal")))
-    trials = optuna.load_study(study_name="wild", storage=storage).trials
+    trials = load_study(tmp_path, "wild").trials
     by_lr = {trial.params["optimizer.lr"]: trial for trial in trials}
     assert by_lr[1e30].state == TrialState.PRUNED
     assert by_lr[1e30].user_attrs["diverged"] is True
@@ -183,7 +173,7 @@ def test_a_diverging_trial_is_pruned_and_marked(tmp_path):
 
 
 @pytest.mark.slow
-def test_200_trials_do_not_grow_the_worker(tmp_path):
+def test_200_trials_do_not_grow_the_worker(tmp_path: Path) -> None:
     """After each trial the memory is back where it was, though networks, batches and optimizers change."""
     search = [
         "-m",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
@@ -16,6 +14,8 @@ from optuna.trial import TrialState
 
 from sweeper.errors import BadInput
 from sweeper.search.storage import JournalBackend, open_storage
+from tests.journal import open_journal
+from tests.program import finish, go_on, start_holding
 
 
 def run_study(storage: optuna.storages.BaseStorage, name: str, n_trials: int = 1) -> None:
@@ -25,11 +25,6 @@ def run_study(storage: optuna.storages.BaseStorage, name: str, n_trials: int = 1
         trial.suggest_categorical("word", ["ü", "x"])
         trial.report(0.5, 1)
         study.tell(trial, 1.0)
-
-
-def plain(path: Path) -> JournalStorage:
-    """The journal as Optuna itself opens it."""
-    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def test_a_torn_journal_is_repaired_by_the_next_append(tmp_path: Path) -> None:
@@ -60,7 +55,7 @@ def test_a_study_goes_on_in_a_torn_journal(tmp_path: Path, n_lost: int) -> None:
     path.write_bytes(content[:-n_lost])
     storage = open_storage(str(path))
     run_study(storage, "name", n_trials=2)
-    trials = optuna.load_study(study_name="name", storage=plain(path)).trials
+    trials = optuna.load_study(study_name="name", storage=open_journal(path)).trials
     assert [trial.number for trial in trials] == list(range(len(trials)))
     assert sum(trial.state == TrialState.COMPLETE for trial in trials) >= 4
 
@@ -73,7 +68,7 @@ def test_an_open_storage_goes_on_after_somebody_elses_torn_write(tmp_path: Path)
     with path.open("ab") as file:
         file.write(b'{"op_code":4,"study_id":0,"dat')
     run_study(storage, "name")
-    assert len(optuna.load_study(study_name="name", storage=plain(path)).trials) == 2
+    assert len(optuna.load_study(study_name="name", storage=open_journal(path)).trials) == 2
 
 
 def test_a_power_cut_takes_back_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,10 +89,10 @@ def test_a_power_cut_takes_back_no_trial(tmp_path: Path, monkeypatch: pytest.Mon
         trial.report(0.5, 1)
         path_after_a_cut = tmp_path / f"cut-{number}"
         path_after_a_cut.write_bytes(path.read_bytes()[: durable[-1]])
-        assert plain(path_after_a_cut).get_all_trials(0)[-1].state == TrialState.RUNNING
+        assert open_journal(path_after_a_cut).get_all_trials(0)[-1].state == TrialState.RUNNING
         study.tell(trial, 1.0)
         path_after_a_cut.write_bytes(path.read_bytes()[: durable[-1]])
-        assert plain(path_after_a_cut).get_all_trials(0) == storage.get_all_trials(0)
+        assert open_journal(path_after_a_cut).get_all_trials(0) == storage.get_all_trials(0)
     assert len(durable[1:]) == 1 + 2 * 3  # nothing else makes a trial wait for the disk
 
 
@@ -141,21 +136,13 @@ def test_processes_lose_nothing_of_each_other(tmp_path: Path) -> None:
     """Two processes that append at the same time leave a journal with all trials of both."""
     path = tmp_path / "studies.journal"
     optuna.create_study(study_name="shared", storage=open_storage(str(path)))
-    command = [sys.executable, "-c", ADD_TRIALS, str(path)]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in "12"
-    ]
+    processes = [start_holding(ADD_TRIALS, path) for _ in range(2)]
     for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        go_on(process)
     for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in processes:
-        process.communicate(timeout=60)
-        assert process.returncode == 0
-    trials = optuna.load_study(study_name="shared", storage=plain(path)).trials
+        done = finish(process, 60)
+        assert done.returncode == 0, done.stderr
+    trials = optuna.load_study(study_name="shared", storage=open_journal(path)).trials
     assert [trial.number for trial in trials] == list(range(60))
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
 
@@ -177,14 +164,11 @@ def test_a_writer_killed_while_it_holds_the_lock_stalls_nobody(tmp_path: Path) -
     """SIGKILL in the middle of a write: the next process appends at once, over the half line."""
     path = tmp_path / "studies.journal"
     run_study(open_storage(str(path)), "name")
-    command = [sys.executable, "-c", HOLD, str(path)]
-    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "ready\n"
+    holder = start_holding(HOLD, path)
     holder.kill()
-    holder.communicate()
+    finish(holder)
     run_study(open_storage(str(path)), "name")
-    assert len(optuna.load_study(study_name="name", storage=plain(path)).trials) == 2
+    assert len(optuna.load_study(study_name="name", storage=open_journal(path)).trials) == 2
 
 
 @pytest.mark.parametrize(

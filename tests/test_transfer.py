@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
-import optuna
 import pytest
 import torch
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
@@ -26,8 +24,11 @@ from sweeper.schema import Dataset, Freezing, Model, Optimizer, Run, Training
 from sweeper.training.data import Data, load
 from sweeper.training.fit import evaluate, fit
 from sweeper.training.model import build
-from tests.conftest import dashboard
-from tests.test_run import sweeper
+from tests.journal import load_study
+from tests.program import dashboard, sweeper
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # ------------------------------------------------------------- from the digits 0 … 4 to the digits 5 … 9
 
@@ -119,8 +120,7 @@ def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_way_of_freezing_draws_from_its_own_range(frozen: Path) -> None:
     """One study, three ways: each trial's learning rate is in its own option's range, under its own name."""
-    journal = JournalStorage(JournalFileBackend(str(frozen / "outputs" / "studies.journal")))
-    trials = optuna.load_study(study_name="frozen", storage=journal).trials
+    trials = load_study(frozen, "frozen").trials
     assert len(trials) == 12
     assert {trial.params["freezing"] for trial in trials} == set(RANGES)
     for trial in trials:
@@ -139,7 +139,7 @@ def test_the_best_trial_is_told_with_the_names_of_its_parameters(frozen: Path) -
     assert re.search(r"optimizer\.lr\[freezing=\w+\]", sweeper(frozen, "best", "frozen"))
 
 
-def test_the_dashboard_shows_the_rates_as_separate_parameters(frozen: Path, browser) -> None:
+def test_the_dashboard_shows_the_rates_as_separate_parameters(frozen: Path, browser: Browser) -> None:
     """Whoever looks at a trial sees the learning rate under its option's name."""
     with dashboard(frozen) as address:
         page = browser.new_page()
@@ -219,8 +219,7 @@ def test_the_transfer_experiment_end_to_end(tmp_path: Path) -> None:
     seconds = time.monotonic() - started
     print(f"{seconds:.0f} s")
     assert seconds < 180
-    journal = JournalStorage(JournalFileBackend(str(tmp_path / "outputs" / "studies.journal")))
-    study = optuna.load_study(study_name="shapes", storage=journal)
+    study = load_study(tmp_path, "shapes")
     assert len(study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])) == 12
     drawn = {name.partition("[")[0] for trial in study.trials for name in trial.params}
     assert drawn == {

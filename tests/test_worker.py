@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +9,7 @@ import yaml
 from optuna.trial import TrialState
 
 from tests.foreign_app import App, assert_exactly, worker_pid
-
-IN_PROCESS = ("hydra.sweeper.n_jobs=1", "hydra.sweeper.in_process=true")
+from tests.program import IN_PROCESS, run
 
 
 def test_trial_is_a_hydra_job(tmp_path: Path) -> None:
@@ -34,15 +31,10 @@ def test_trial_is_a_hydra_job(tmp_path: Path) -> None:
         assert hydra["runtime"]["output_dir"] == str(folder)
         assert "hello" in (folder / "app.log").read_text()
         assert "printed" in (folder / "sweeper_output.log").read_text()
-        command = [
-            sys.executable,
-            "app.py",
-            *trial.user_attrs["overrides"],
-            f"hydra.run.dir=again/{trial.number}",
-        ]
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-        again = tmp_path / "again" / str(trial.number) / ".hydra" / "config.yaml"
-        assert yaml.safe_load(again.read_text()) == config
+        again = run(tmp_path, "app.py", *trial.user_attrs["overrides"], f"hydra.run.dir=again/{trial.number}")
+        assert again.returncode == 0, again.stderr
+        composed = tmp_path / "again" / str(trial.number) / ".hydra" / "config.yaml"
+        assert yaml.safe_load(composed.read_text()) == config
 
 
 def test_job_callbacks_fire_in_the_worker(tmp_path: Path) -> None:

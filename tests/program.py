@@ -1,0 +1,202 @@
+"""Programs as a person starts them: processes of their own, waited for with a limit, and ended whole."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+Program = subprocess.Popen[str]
+Done = subprocess.CompletedProcess[str]
+
+IN_PROCESS = ("hydra.sweeper.n_jobs=1", "hydra.sweeper.in_process=true")
+"""A search without worker processes."""
+
+
+def start(folder: Path, *arguments: object, env: Mapping[str, str] | None = None) -> Program:
+    """``python ARGUMENTS`` in a folder, in a process group of its own, as a terminal does.
+
+    Args:
+        env: changes of this process's environment; an empty text removes the variable.
+    """
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=folder,
+        env={name: value for name, value in {**os.environ, **(env or {})}.items() if value},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: Program, limit_s: float = 30, stdin: str | None = None) -> Done:
+    """Wait for the end of a program, and kill all of it if it does not end."""
+    try:
+        stdout, stderr = process.communicate(stdin, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        kill_group(process)
+        stdout, stderr = process.communicate()
+        raise AssertionError(f"it did not end in {limit_s} s:\n{stdout}\n{stderr}") from None
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def run(
+    folder: Path,
+    *arguments: object,
+    env: Mapping[str, str] | None = None,
+    limit_s: float = 30,
+    stdin: str | None = None,
+) -> Done:
+    """``python ARGUMENTS`` to its end; nothing of it is left when it takes too long."""
+    return finish(start(folder, *arguments, env=env), limit_s, stdin)
+
+
+def sweeper(folder: Path, *arguments: str, code: int = 0) -> str:
+    """``python -m sweeper ARGUMENTS`` in a folder; gives what it printed.
+
+    One thread: on a machine that does other things too, two that wait for each other take far longer.
+    """
+    done = run(folder, "-m", "sweeper", *arguments, env={"OMP_NUM_THREADS": "1"}, limit_s=280)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def start_holding(code: str, *arguments: object) -> Program:
+    """A Python process that has printed "ready": it holds what the code takes, until it may go on."""
+    process = start(Path.cwd(), "-c", code, *arguments)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line == "ready\n", finish(process).stderr
+    return process
+
+
+def go_on(process: Program) -> None:
+    """Let a process that waits in ``input()`` go on."""
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def end(process: Program) -> None:
+    """Let a process that waits in ``input()`` go on to its end."""
+    done = finish(process, stdin="\n")
+    assert done.returncode == 0, done.stderr
+
+
+def kill_group(process: Program, signum: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal to a program and all its children."""
+    try:
+        os.killpg(process.pid, signum)
+    except ProcessLookupError:
+        assert process.poll() is not None
+
+
+def until(condition: Callable[[], Any], limit_s: float = 15) -> None:
+    """Wait for the thing itself, with a limit."""
+    limit = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process is there and no mere zombie."""
+    try:
+        return _status(pid)[0] != "Z"
+    except OSError:
+        return False
+
+
+def parent_pid(pid: int) -> int:
+    """The process that a process was forked from."""
+    return int(_status(pid)[1])
+
+
+def _status(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+class Terminal:
+    """``python ARGUMENTS`` on a terminal of so many columns.
+
+    Its process group is its own, and everything that it printed is kept.
+    """
+
+    def __init__(self, folder: Path, *arguments: object, columns: int) -> None:
+        self._screen, keyboard = pty.openpty()
+        fcntl.ioctl(keyboard, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+        self.process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            cwd=folder,
+            env={**environment, "TERM": "xterm"},
+            stdin=keyboard,
+            stdout=keyboard,
+            stderr=keyboard,
+            text=True,
+            start_new_session=True,
+        )
+        os.close(keyboard)
+        self._printed = b""
+
+    def lines(self) -> list[str]:
+        """What was printed so far, also what was painted over since, without colours."""
+        while select.select([self._screen], [], [], 0)[0] and (piece := self._read()):
+            self._printed += piece
+        return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._printed.decode()))
+
+    def finish(self, limit_s: float = 30) -> list[str]:
+        """Wait for the end, and give all that was printed; kill all of it if it does not end."""
+        limit = time.monotonic() + limit_s
+        try:
+            while self.process.poll() is None:
+                lines = self.lines()
+                assert time.monotonic() < limit, "\n".join(lines)
+                select.select([self._screen], [], [], 0.1)
+            return self.lines()
+        finally:
+            kill_group(self.process)
+            self.process.wait()
+            os.close(self._screen)
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._screen, 65536)
+        except OSError:  # nobody has the other end any more
+            return b""
+
+
+@contextmanager
+def dashboard(folder: Path) -> Iterator[str]:
+    """The address of a running ``python -m sweeper dashboard`` on the studies of a folder."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = start(folder, "-m", "sweeper", "dashboard", "--port", port)
+    try:
+        until(lambda: _listens(port) or server.poll() is not None, limit_s=60)
+        assert server.poll() is None, finish(server).stderr
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        kill_group(server, signal.SIGTERM)
+        finish(server)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as visitor:
+        return visitor.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,214 @@
+"""Samplers and pruners: what the config names is built, and seed and number decide what it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+from omegaconf import OmegaConf
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.pruners import BasePruner
+
+from hydra_plugins.sweeper_optuna.plugin import _PRUNERS, _SAMPLERS
+from sweeper.errors import BadInput
+from sweeper.search.parameter import suggest
+from sweeper.search.sampler import at, build_pruner, build_sampler, resolve
+from sweeper.search.space import Space
+
+MakeSpace = Callable[..., Space]
+
+
+@pytest.fixture(scope="module")
+def plain(make_space: MakeSpace) -> Space:
+    return make_space({"config": {"x": 0.0, "c": "a"}}, "x=interval(0,1)", "c=a,b,d")
+
+
+@pytest.fixture(scope="module")
+def countable(make_space: MakeSpace) -> Space:
+    return make_space({"config": {"x": 0, "c": "a"}}, "x=range(2)", "c=a,b")
+
+
+@pytest.mark.parametrize("target", ["RandomSampler", "QMCSampler"])
+def test_custom_parameters_can_be_drawn(plain: Space, target: str) -> None:
+    """A parameter that only custom_search_space suggests is drawn too, the same by each worker."""
+    values = []
+    for _ in range(2):
+        study = optuna.create_study(
+            sampler=build_sampler({"_target_": f"optuna.samplers.{target}"}, 0, plain, number=3)
+        )
+        values.append(study.ask().suggest_float("of_their_own", 0, 1))
+    assert values[0] == values[1]
+
+
+def test_quasi_random_needs_no_parameters(make_space: MakeSpace) -> None:
+    """A study that searches nothing (yet) has a quasi-random sampler as well."""
+    space = make_space({"config": {"x": 1}})
+    build_sampler({"_target_": "optuna.samplers.QMCSampler"}, 0, space, number=5)
+
+
+def test_an_unknown_sequence_is_bad_input(plain: Space) -> None:
+    """A qmc_type that does not exist is named, with those that do."""
+    settings = {"_target_": "optuna.samplers.QMCSampler", "qmc_type": "sobel"}
+    with pytest.raises(BadInput, match=r"^hydra\.sweeper\.sampler\.qmc_type=sobel: .* sobol or halton"):
+        build_sampler(settings, 0, plain, number=0)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "values"),
+    [
+        (CategoricalDistribution(["a", None, 3]), ["a", None, 3]),
+        (IntDistribution(3, 3), [3]),
+        (IntDistribution(-2, 4), list(range(-2, 5))),
+        (IntDistribution(0, 10, step=5), [0, 5, 10]),
+        (IntDistribution(1, 9, log=True), list(range(1, 10))),
+        (FloatDistribution(0.0, 1.0, step=0.25), [0.0, 0.25, 0.5, 0.75, 1.0]),
+        (FloatDistribution(2.0, 2.0), [2.0]),
+    ],
+    ids=str,
+)
+def test_at_hits_every_value(distribution: BaseDistribution, values: list[Any]) -> None:
+    """The fractions from 0 to 1 give every value of a distribution, in order, and nothing else."""
+    found = [at(distribution, i / 1000) for i in range(1000)] + [at(distribution, 1 - 2**-53)]
+    assert list(dict.fromkeys(found)) == values
+    assert {type(value) for value in found} == {type(value) for value in values}
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        FloatDistribution(-1.0, 3.0),
+        FloatDistribution(1e-5, 1e-1, log=True),
+        FloatDistribution(0.1, 0.7, step=0.1),
+    ],
+    ids=str,
+)
+def test_at_stays_within_the_ends(distribution: FloatDistribution) -> None:
+    """The lower end is at fraction 0, no value is past the upper end, and fractions do not fall back."""
+    found = [at(distribution, i / 1000) for i in range(1000)] + [at(distribution, 1 - 2**-53)]
+    assert found == sorted(found)
+    assert found[0] == pytest.approx(distribution.low, rel=1e-12)
+    assert found[-1] == pytest.approx(distribution.high, rel=1e-12)
+    assert all(distribution.low <= value <= distribution.high for value in found)
+
+
+SAMPLER_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "tpe": {"n_startup_trials": 3},
+    "random": {"seed": 3},
+    "qmc": {"qmc_type": "halton"},
+    "gp": {"n_startup_trials": 3},
+    "cmaes": {"popsize": 5},
+    "grid": {"seed": 3},
+    "nsgaii": {"population_size": 7},
+}
+
+PRUNER_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "hyperband": {"max_resource": 9, "reduction_factor": 2},
+    "asha": {"min_resource": 2},
+    "median": {"n_startup_trials": 2},
+    "percentile": {"percentile": 10.0},
+    "patient": {"patience": 2},
+    "threshold": {"upper": 1.0},
+    "none": {},
+}
+
+
+def given(node: Any) -> dict[str, Any]:
+    """What a config node says, without what is left to Optuna."""
+    return {key: value for key, value in dict(node).items() if value != "???"}
+
+
+@pytest.mark.parametrize("name", SAMPLER_ARGUMENTS)
+def test_a_sampler_draws_by_default_and_with_an_argument(countable: Space, name: str) -> None:
+    """Every sampler option builds as it is and with an argument, and draws a point of a small study."""
+    for arguments in [{}, SAMPLER_ARGUMENTS[name]]:
+        sampler = build_sampler({**given(_SAMPLERS[name]), **arguments}, 0, countable, number=0)
+        drawn = countable.draw(suggest(optuna.create_study(sampler=sampler).ask()))
+        assert drawn.params in list(countable.points())
+
+
+def test_an_argument_that_is_not_set_keeps_optunas_default(plain: Space) -> None:
+    """A sampler is made with what was set and nothing else."""
+    sampler = build_sampler({**given(_SAMPLERS["tpe"]), "n_startup_trials": 3}, None, plain, 0)
+    own = optuna.samplers.TPESampler(n_startup_trials=3)
+    keys = ["_n_startup_trials", "_n_ei_candidates", "_multivariate", "_group", "_constant_liar"]
+    assert [getattr(sampler, key) for key in keys] == [getattr(own, key) for key in keys]
+
+
+@pytest.mark.parametrize("name", PRUNER_ARGUMENTS)
+def test_a_pruner_decides_by_default_and_with_an_argument(name: str) -> None:
+    """Every pruner option builds with an argument, and as it is if Optuna asks for none; and it decides."""
+    defaults = OmegaConf.to_container(OmegaConf.create(dict(_PRUNERS[name])), resolve=True)
+    assert isinstance(defaults, dict)
+    for arguments in [PRUNER_ARGUMENTS[name]] + [{}] * (name != "threshold"):
+        pruner = build_pruner({**given(defaults), **arguments})
+        assert isinstance(pruner, BasePruner)
+        trial = optuna.create_study(pruner=pruner).ask()
+        trial.report(0.5, 1)
+        assert trial.should_prune() is False
+
+
+def test_a_pruner_may_be_patient_with_another() -> None:
+    """``wrapped_pruner`` is a pruner's node of its own."""
+    inner = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 2}
+    pruner = build_pruner(
+        {"_target_": "optuna.pruners.PatientPruner", "patience": 1, "wrapped_pruner": inner}
+    )
+    assert isinstance(pruner, optuna.pruners.PatientPruner)
+    assert isinstance(pruner._wrapped_pruner, optuna.pruners.MedianPruner)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"_target_": "optuna.pruners.ThresholdPruner"},
+            r"^hydra\.sweeper\.pruner=.*lower or upper.*takes lower",
+        ),
+        (
+            {"_target_": "optuna.pruners.MedianPruner", "patience": 3},
+            "unexpected keyword argument 'patience'",
+        ),
+        ({"_target_": "optuna.pruners.PercentilePruner", "percentile": 300.0}, "between 0 and 100"),
+        ({"_target_": "optuna.pruners.MeanPruner"}, r"^hydra\.sweeper\.pruner\._target_=.*cannot be found"),
+        ({"_target_": "optuna.samplers.RandomSampler"}, "is no BasePruner"),
+        ({"_target_": "optuna.create_study"}, "is no BasePruner"),
+    ],
+    ids=str,
+)
+def test_a_wrong_pruner_is_bad_input(settings: dict[str, Any], message: str) -> None:
+    """A pruner that does not exist, or does not take its arguments, is one line that says which and why."""
+    with pytest.raises(BadInput, match=message):
+        build_pruner(settings)
+
+
+@pytest.mark.parametrize(
+    "target", ["os.system", "builtins.eval", "subprocess.Popen", "optunax.X", "eval", ".eval", ""]
+)
+def test_only_allowed_names_are_called(target: str) -> None:
+    """A ``_target_`` outside of Optuna and this project is refused, with the way to trust it."""
+    with pytest.raises(
+        BadInput, match=r"^key=.*only names under optuna\., sweeper\. are allowed; set SWEEPER_ALLOW="
+    ):
+        resolve("key", target)
+
+
+@pytest.mark.parametrize("target", ["optuna.logging.os.system", "optuna.nothing.X", "optuna.", "sweeper.x y"])
+def test_a_name_is_no_way_around(target: str) -> None:
+    """A path through the imports of an allowed module, or to nothing, is refused."""
+    with pytest.raises(BadInput, match=r"^key=.*cannot be found"):
+        resolve("key", target)
+
+
+def test_the_person_may_allow_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefixes in the environment variable SWEEPER_ALLOW are allowed too."""
+    monkeypatch.setenv("SWEEPER_ALLOW", "fractions.,")
+    assert resolve("key", "fractions.Fraction").__name__ == "Fraction"
+    with pytest.raises(BadInput, match="only names under"):
+        resolve("key", "os.system")
