@@ -178,7 +178,7 @@ def build_model(run: schema.Run, data: Data) -> nn.Module:
     ``freezing=none`` is training from scratch: it begins with random weights whatever the others begin with.
     """
     model = build(run.model, data.channels, data.side, len(data.classes))
-    if run.freezing.name != "none":
+    if not run.from_scratch:
         weights.load(model, run.model, data.side)
     # On a CPU, pooling is up to ten times as fast with the channels last.
     return model.to(data.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
