@@ -124,7 +124,6 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
     sees_the_same = not augment.varies or settings.feature_views > 0
     may_share = run.model.weights is not None and sees_the_same and not settings.compile
     parts = step.batches(len(data.train_y), settings.batch_size)
-    learn = step.Step(optimizer, loss_of, settings, device)
     best, history = _Best(settings.early_stopping, model), list[Epoch]()
 
     for number in range(1, settings.epochs + 1):
@@ -134,8 +133,8 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
         if may_share and (n := features.n_frozen(stages, number)) != reads.n_frozen:
             reads = source.of_features(run, data, augment, model, stages, n) or replace(whole, n_frozen=n)
         freeze.begin_epoch(model, stages, number)
-        if number == 1 or any(stage.first_epoch == number for stage in stages):
-            learn.through(reads.network)
+        if any(stage.first_epoch == number for stage in stages):  # in epoch 1 the head's, if not more
+            learn = step.Step(reads.network, optimizer, loss_of, settings, device)
         order = torch.randperm(len(data.train_y), generator=generator).to(data.train_y.device)
         # Drawn at once, which is cheaper than in every step, and on the CPU: the same on every device.
         variations = augment.draw(len(order), generator).to(device)
