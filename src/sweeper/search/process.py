@@ -393,6 +393,7 @@ class SpawningCrew:
         self._body = body
 
     def start(self, orders: Any, index: int, environment: Mapping[str, str]) -> SpawnedProcess:
+        _check_guard()
         arguments = (self._pickled((self._body, orders)), index, dict(environment), os.getpid())
         process = SpawnedProcess(target=_spawned, args=arguments, name=f"worker-{index}")
         process.index = index
@@ -411,6 +412,22 @@ class SpawningCrew:
                 f"the app cannot be sent to them ({type(error).__name__}: {error}); "
                 "move what cannot be pickled into a module that the script imports, or into the task function"
             ) from error
+
+
+def _check_guard() -> None:
+    """A spawned worker imports the app's script. One that never asks for its name would begin all again.
+
+    Raises:
+        NotStarted: for such a script.
+    """
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    source = Path(script) if script is not None else None
+    if source is None or not source.is_file() or "__name__" in source.read_text(errors="replace"):
+        return
+    raise NotStarted(
+        f"{source.name} would begin the search again in each; write if __name__ == '__main__': before the "
+        "call that begins it"
+    )
 
 
 def _spawned(pickled: bytes, index: int, environment: Mapping[str, str], command: int) -> None:

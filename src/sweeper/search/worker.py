@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import threadpoolctl
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.types import HydraContext, TaskFunction
@@ -59,8 +58,8 @@ def main(app: App, search: Search, index: int, environment: Mapping[str, str]) -
     interruption = Interruption()
     interruption.install(signal.SIGTERM)
     os.environ.update(environment)
-    if "OMP_NUM_THREADS" in environment:  # what was loaded before has read another number
-        threadpoolctl.threadpool_limits(int(environment["OMP_NUM_THREADS"]))
+    if "OMP_NUM_THREADS" in environment:
+        _limit_loaded_libraries(int(environment["OMP_NUM_THREADS"]))
     if "numpy" in sys.modules:  # or all would draw the same numbers, as Python's own module knows
         sys.modules["numpy"].random.seed()
     Singleton.set_state(app.singletons)
@@ -68,6 +67,16 @@ def main(app: App, search: Search, index: int, environment: Mapping[str, str]) -
     files = StudyFiles(search.folder)
     with _output_to(files.worker_log(index)), _traceback_there(), contextlib.suppress(Interrupted):
         work(app, search, open_storage(search.storage), interruption, is_own_process=True)
+
+
+def _limit_loaded_libraries(n_threads: int) -> None:
+    """Tell OpenMP and BLAS libraries, which have read their number of threads when they were loaded."""
+    before = dict(os.environ)
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(n_threads)
+    for name in os.environ.keys() - before.keys():  # the import leaves a variable there
+        del os.environ[name]
 
 
 def work(
