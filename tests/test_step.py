@@ -19,8 +19,7 @@ from sweeper.errors import BadInput
 from sweeper.record import RunFiles
 from sweeper.schema import Dataset, EarlyStopping, Loss, Model, Optimizer, Run, Training
 from sweeper.search.trial import trial
-from sweeper.training import fit as fitting
-from sweeper.training import source, step
+from sweeper.training import fit, source, step
 from sweeper.training.data import Data, load
 from sweeper.training.loss import build_loss
 
@@ -50,7 +49,7 @@ def settings(epochs: int = 2, batch_size: int = 32, **given: Any) -> Run:
     return Run(device="cpu", model=model, optimizer=Optimizer(name="sgd", lr=0.05), training=training)
 
 
-def losses(fitted: fitting.Fitted) -> list[tuple[float, float]]:
+def losses(fitted: fit.Fitted) -> list[tuple[float, float]]:
     return [(epoch.train_loss, epoch.val_loss) for epoch in fitted.history]
 
 
@@ -93,13 +92,13 @@ def test_gradients_of_pieces_are_the_batchs(loss: Loss, at_once: int) -> None:
 
 def test_micro_batches_train_the_same(few: Data) -> None:
     """Without batch norm a training in pieces differs in the last bits alone; with it, it is another."""
-    pieces = fitting.fit(settings(micro_batch_size=10), few)
-    torch.testing.assert_close(losses(pieces), losses(fitting.fit(settings(), few)), rtol=1e-4, atol=1e-5)
+    pieces = fit.fit(settings(micro_batch_size=10), few)
+    torch.testing.assert_close(losses(pieces), losses(fit.fit(settings(), few)), rtol=1e-4, atol=1e-5)
     normed = [
         replace(run, model=replace(run.model, batch_norm=True))
         for run in (settings(), settings(micro_batch_size=10))
     ]
-    one, other = (losses(fitting.fit(run, few))[0][0] for run in normed)
+    one, other = (losses(fit.fit(run, few))[0][0] for run in normed)
     assert abs(one - other) > 1e-4
 
 
@@ -115,14 +114,14 @@ class Small:
     ) -> None:
         self.holds, self.from_call, self.tried = holds, from_call, list[int]()
         self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        build_model = fitting.build_model
+        build_model = fit.build_model
 
         def build(run: Run, data: Data) -> nn.Module:
             model = build_model(run, data)
             model.register_forward_pre_hook(self._check)
             return model
 
-        monkeypatch.setattr(fitting, "build_model", build)
+        monkeypatch.setattr(fit, "build_model", build)
 
     def _check(self, module: nn.Module, inputs: tuple[Tensor]) -> None:
         if not module.training:
@@ -136,9 +135,9 @@ def test_a_batch_that_does_not_fit_is_split(
     few: Data, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Halved until it fits, with the history of the whole batch; the next trial begins with the same size."""
-    plain = losses(fitting.fit(settings(), few))
+    plain = losses(fit.fit(settings(), few))
     gpu = Small(monkeypatch, holds=10)
-    fitted = fitting.fit(settings(), few)
+    fitted = fit.fit(settings(), few)
     assert gpu.tried[:3] == [32, 16, 8]
     assert max(gpu.tried[3:]) == 8
     torch.testing.assert_close(losses(fitted), plain, rtol=1e-4, atol=1e-5)
@@ -147,23 +146,23 @@ def test_a_batch_that_does_not_fit_is_split(
     )
     gpu.tried.clear()
     dropout = replace(settings(), model=replace(settings().model, dropout=0.1))
-    fitting.fit(dropout, few)
+    fit.fit(dropout, few)
     assert max(gpu.tried) == 8
     gpu.tried.clear()
-    fitting.fit(settings(batch_size=4), few)
+    fit.fit(settings(batch_size=4), few)
     assert max(gpu.tried) == 4  # another batch size has its own
 
 
 def test_one_image_that_does_not_fit_is_an_error(few: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     Small(monkeypatch, holds=0)
     with pytest.raises(BadInput, match=r"model.*one image of it does not fit.*image_size"):
-        fitting.fit(settings(), few)
+        fit.fit(settings(), few)
 
 
 @pytest.mark.parametrize("text", ["cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "CUDA error: out of memory"])
 def test_other_ways_to_say_full(few: Data, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     gpu = Small(monkeypatch, holds=20, error=RuntimeError(text))
-    assert len(fitting.fit(settings(), few).history) == 2
+    assert len(fit.fit(settings(), few).history) == 2
     assert max(gpu.tried[1:]) == 16
 
 
@@ -171,15 +170,15 @@ def test_other_errors_pass(few: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(run: Run, data: Data) -> nn.Module:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(fitting, "build_model", broken)
+    monkeypatch.setattr(fit, "build_model", broken)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        fitting.fit(settings(), few)
+        fit.fit(settings(), few)
 
 
 def test_pieces_of_one_image_are_refused_where_batch_norm_learns_nothing(few: Data) -> None:
     run = replace(settings(micro_batch_size=1), model=Model(source="torchvision", name="resnet18"))
     with pytest.raises(BadInput, match=r"training\.micro_batch_size=1: batch norm cannot learn"):
-        fitting.fit(run, few)
+        fit.fit(run, few)
 
 
 def test_files_of_a_second_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +196,7 @@ def test_files_of_a_second_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert asdict(saved.training) | {"micro_batch_size": None, "n_threads": None} == asdict(run.training)
     monkeypatch.setattr(step, "_found", {})
     gpu.tried.clear()
-    again = fitting.fit(saved, load(saved.dataset, CPU))
+    again = fit.fit(saved, load(saved.dataset, CPU))
     assert [epoch.train_loss for epoch in again.history] == [row["train_loss"] for row in history]
     assert max(gpu.tried) == 16
 
@@ -287,7 +286,7 @@ def test_graphs_are_for_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_graphs_on_a_cpu(few: Data) -> None:
     """The setting is for GPUs, and changes nothing elsewhere."""
-    assert losses(fitting.fit(settings(cuda_graphs=True), few)) == losses(fitting.fit(settings(), few))
+    assert losses(fit.fit(settings(cuda_graphs=True), few)) == losses(fit.fit(settings(), few))
 
 
 @pytest.mark.slow
@@ -302,7 +301,7 @@ def test_trials_share_a_compiled_graph(few: Data, monkeypatch: pytest.MonkeyPatc
     def graphs_after(dropout: float, batch_size: int, filters: int = 4) -> int:
         run = settings(batch_size=batch_size, compile=True)
         model = replace(run.model, dropout=dropout, filters=[filters, 6])
-        fitting.fit(replace(run, model=model, optimizer=Optimizer(lr=dropout / 100)), few)
+        fit.fit(replace(run, model=model, optimizer=Optimizer(lr=dropout / 100)), few)
         return int(counters["stats"]["unique_graphs"])
 
     settled = [graphs_after(0.5, 32), graphs_after(0.4, 48)][-1]

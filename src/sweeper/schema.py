@@ -111,10 +111,9 @@ class Augmentation:
 @dataclass
 class Freezing:
     name: str = "none"
-    """``none`` trains everything from scratch. The others begin with ``model.weights``: ``full`` trains
-    everything, ``head`` the head, ``last_block`` the last stage too,
-    ``gradual`` one stage more every ``every`` epochs, from the last backwards. Early stopping begins to wait
-    when the last one has thawed."""
+    """``none`` trains everything from scratch. The others start from ``model.weights``: ``full`` trains
+    everything, ``head`` only the head, ``last_block`` the last stage too, and ``gradual`` unfreezes one more
+    stage every ``every`` epochs, from the last to the first; early stopping waits until all are unfrozen."""
     every: int | None = None
 
 
@@ -142,8 +141,8 @@ class Training:
     batch_size: int = 32
     precision: str = "auto"
     micro_batch_size: int | None = None
-    """Images that go through the network at once, where not the whole batch is to: gradients add up, so that
-    the batch stays as large. null finds what a GPU has room for."""
+    """Images that go through the network at once, where a batch is split (gradient accumulation). null splits
+    a batch only if the GPU has no room for all of it."""
     compile: bool = False
     cuda_graphs: bool = False
     """On a GPU: forward and backward of a batch are started at once, which pays with small networks."""
@@ -378,8 +377,8 @@ def check_task(run: Run, n_classes: int, multi_label: bool) -> None:
     """Raises BadInput where loss, weights, objective or monitored quantity do not suit the kind of labels."""
     kind = "several labels" if multi_label else "one label"
     if (run.loss.name in MULTI_LABEL_LOSSES) != multi_label:
-        fitting = [name for name in LOSS_KEYS if (name in MULTI_LABEL_LOSSES) == multi_label]
-        remedy = f"write loss={' or '.join(fitting)}"
+        suitable = [name for name in LOSS_KEYS if (name in MULTI_LABEL_LOSSES) == multi_label]
+        remedy = f"write loss={' or '.join(suitable)}"
         raise BadInput("loss", run.loss.name, f"the images have {kind} each", remedy)
     metrics = MULTI_LABEL_METRICS if multi_label else METRICS
     absent = {f"val_{name}" for name in {*METRICS, *MULTI_LABEL_METRICS} - set(metrics)}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sweeper import schema
 from sweeper.training import images
-from sweeper.training.collection import COPIED_BYTES
+from sweeper.training.dataset import COPIED_BYTES
 
 GATHERED_AT_ONCE = 256
 

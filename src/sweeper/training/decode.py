@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training import cache
-from sweeper.training.collection import COPIED_BYTES, Indices
+from sweeper.training.dataset import COPIED_BYTES, Indices
 
 log = logging.getLogger(__name__)
 

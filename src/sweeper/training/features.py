@@ -105,7 +105,7 @@ def compute(
 ) -> Tensor | None:
     """The features (n_images, ...) of all images, on the CPU; from the cache, where they are there.
 
-    What has two dimensions of space lies as ``kept`` says, and ``given`` turns it round.
+    Feature maps are stored with their channels last; ``channels_first`` restores the order.
 
     Args:
         frozen: in evaluation mode.
@@ -115,27 +115,27 @@ def compute(
         None where the cache has no room for them.
     """
     with torch.inference_mode():
-        first = kept(frozen(batch(0, min(2, n_images))))
+        first = channels_last(frozen(batch(0, min(2, n_images))))
     dtype = first.dtype
 
     def fill(out: NDArray[Any]) -> None:
         with torch.inference_mode():
             for start in range(0, n_images, batch_size):
                 stop = min(start + batch_size, n_images)
-                out[start:stop] = _to_numpy(kept(frozen(batch(start, stop))).cpu())
+                out[start:stop] = _to_numpy(channels_last(frozen(batch(start, stop))).cpu())
 
     shape, stored = (n_images, *first.shape[1:]), _to_numpy(first[:1].cpu()).dtype
     array = cache.array("features", f"{key} {shape} {dtype}", shape, stored, fill, about)
     return None if array is None else tensor(array).view(dtype)
 
 
-def kept(features: Tensor) -> Tensor:
-    """With the channels last, as the convolutions behind the cut want them."""
+def channels_last(features: Tensor) -> Tensor:
+    """Feature maps as (n, height, width, channels), as convolutions want them; other features unchanged."""
     return features.movedim(1, -1) if features.ndim == 4 else features
 
 
-def given(features: Tensor) -> Tensor:
-    """As the frozen stages gave what was ``kept``."""
+def channels_first(features: Tensor) -> Tensor:
+    """Feature maps back as (n, channels, height, width); other features unchanged."""
     return features.movedim(-1, 1) if features.ndim == 4 else features
 
 

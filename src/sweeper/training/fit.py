@@ -78,27 +78,27 @@ def fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None] = lambda 
 
     ``run.seed`` decides the weights, the order of the images, their augmentation and dropout: the same
     run gives the same history to the last bit, on the same machine and with the same number of threads.
-    ``on_epoch`` is called after every epoch; what it raises ends the training and passes through. Where a
-    GPU has no room for a batch, training begins again with smaller pieces of it (``step.fitting``), and
-    ``on_epoch`` with epoch 1.
+    ``on_epoch`` is called after every epoch; an exception from it ends the training and passes through. If a
+    GPU has no room for a batch, training starts again, at epoch 1, with smaller micro-batches (gradient
+    accumulation).
 
     Raises:
-        BadInput: where the settings do not fit the data or the machine.
+        BadInput: if the settings do not fit the data or the machine.
     """
     with machine.threads(run.training.n_threads), machine.memory(data.device):
         while True:
             try:
-                return _fit(step.fitting(run), data, on_epoch)
+                return _fit(step.with_micro_batch_size(run), data, on_epoch)
             except Exception as error:
                 if "Expected more than 1 value per channel" in str(error):
                     reason = "batch norm cannot learn from one image whose features are one pixel"
-                    key, value = _batch_of(step.fitting(run).training)
+                    key, value = _batch_of(step.with_micro_batch_size(run).training)
                     raise BadInput(key, value, reason, "write 2 or more") from error
                 if not machine.is_full(error):
                     raise
             gc.collect()  # the network that did not fit
             machine.release(data.device)
-            step.take_fewer(run)
+            step.halve_micro_batch_size(run)
 
 
 def _batch_of(settings: schema.Training) -> tuple[str, int]:
@@ -163,7 +163,7 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
             peak_memory_mb=machine.peak_memory_mb(device),
         )
         history.append(epoch)
-        best.see(epoch, thaws=any((stage.first_epoch or 0) >= number for stage in stages))
+        best.see(epoch, unfreezing=any((stage.first_epoch or 0) >= number for stage in stages))
         on_epoch(epoch)
         if epoch.diverged:
             return Fitted(history, best.epoch, False, best.restore(model), diverged=True)
@@ -255,8 +255,8 @@ class _Best:
     _n_waited: int = 0
     _weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def see(self, epoch: Epoch, thaws: bool = False) -> None:
-        """``thaws``: more of the network trains now, or will, so that the waiting has not begun."""
+    def see(self, epoch: Epoch, unfreezing: bool = False) -> None:
+        """``unfreezing``: a stage unfreezes in this epoch or later, so patience does not count yet."""
         value = getattr(epoch, self.settings.monitor)
         value = -value if schema.DIRECTIONS[self.settings.monitor] == "maximize" else value
         value = inf if epoch.diverged else value
@@ -265,7 +265,7 @@ class _Best:
             self._weights = {name: weight.clone() for name, weight in self.model.state_dict().items()}
         improves = value < self._to_beat - self.settings.min_delta
         self._to_beat = value if improves else self._to_beat
-        self._n_waited = 0 if improves or thaws else self._n_waited + 1
+        self._n_waited = 0 if improves or unfreezing else self._n_waited + 1
 
     @property
     def is_long_ago(self) -> bool:

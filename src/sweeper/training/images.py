@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training import cache
-from sweeper.training.collection import Images, Indices
+from sweeper.training.dataset import Images, Indices
 from sweeper.training.decode import size_and_time
 from sweeper.training.readers import READERS
 from sweeper.training.split import split

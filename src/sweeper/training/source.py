@@ -94,7 +94,7 @@ def of_features(
     home = place(run.dataset.on_device, train.nbytes + val.nbytes, data.device)
 
     def prepare(batch: Tensor, _: Variations) -> Tensor:
-        return features.given(batch)
+        return features.channels_first(batch)
 
     return Source(train.to(home), val.to(home), parts.trained, prepare, n_frozen, n_views)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training.collection import TEST, TO_SPLIT, TRAIN, VAL, Images, Indices, Parts
+from sweeper.training.dataset import TEST, TO_SPLIT, TRAIN, VAL, Images, Indices, Parts
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sweeper import schema
-from sweeper.training.collection import Images
+from sweeper.training.dataset import Images
 from sweeper.training.readers import csv_file, digits, image_folder, torchvision_sets
 
 

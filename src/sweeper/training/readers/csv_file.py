@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training.collection import PARTS, TRAIN, Images, left_to_split
+from sweeper.training.dataset import PARTS, TRAIN, Images, left_to_split
 from sweeper.training.decode import check_every_class_is_left, read_files, seen_size
 
 PATH, SPLIT = "path", "split"

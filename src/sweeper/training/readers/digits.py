@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper import schema
-from sweeper.training.collection import Images
+from sweeper.training.dataset import Images
 from sweeper.training.decode import scale
 
 

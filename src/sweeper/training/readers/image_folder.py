@@ -11,7 +11,7 @@ import numpy as np
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training.collection import PARTS, TRAIN, Images, left_to_split
+from sweeper.training.dataset import PARTS, TRAIN, Images, left_to_split
 from sweeper.training.decode import check_every_class_is_left, read_files, seen_size
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training.collection import TEST, TRAIN, Images, left_to_split
+from sweeper.training.dataset import TEST, TRAIN, Images, left_to_split
 from sweeper.training.decode import scale
 
 DOWNLOAD_TIMEOUT_S = 60
