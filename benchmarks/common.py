@@ -12,7 +12,7 @@ from time import perf_counter
 
 from scipy.stats import ttest_ind
 
-from sweeper import record
+from sweeper.record import RunFiles
 
 
 def share_cores() -> None:
@@ -32,7 +32,7 @@ def run_python(arguments: Sequence[str], folder: Path) -> float:
 
 def count_epochs(outputs: Path, n_trials: int) -> int:
     """Of all trials of one of our searches."""
-    histories = [record.read_history(path) for path in outputs.iterdir() if path.name.isdigit()]
+    histories = [RunFiles(path).read_history() for path in outputs.iterdir() if path.name.isdigit()]
     if len(histories) != n_trials:
         sys.exit(f"ours ran {len(histories)} of {n_trials} trials")
     return sum(map(len, histories))

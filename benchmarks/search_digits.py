@@ -19,6 +19,7 @@ from statistics import median
 
 from common import agreement, count_epochs, print_verdict, run_python, share_cores
 from sweeper import record, schema
+from sweeper.record import StudyFiles
 from sweeper.training import images
 
 USUAL_WAY = Path(__file__).with_name("usual_way.py")
@@ -116,7 +117,7 @@ def _search_with_ours(folder: Path, options: argparse.Namespace, seed: int) -> S
     ]
     seconds = run_python(["-m", "sweeper", "-m", *overrides], folder)
     outputs = folder / record.OUTPUTS / study
-    best_accuracy = record.read_yaml(outputs / record.RESULTS)["best_value"]
+    best_accuracy = record.read_yaml(StudyFiles(outputs).results)["best_value"]
     return _searched(seconds, count_epochs(outputs, options.n_trials), best_accuracy)
 
 

@@ -84,6 +84,11 @@ class App:
         source = _SOURCE.format(top=top, body=indent(body), after=indent(after) if after else "")
         (self.folder / "app.py").write_text(source)
 
+    def decorate(self, name: str) -> None:
+        """Put ``@name`` below ``@hydra.main``."""
+        text = (self.folder / "app.py").read_text()
+        (self.folder / "app.py").write_text(text.replace("def main(cfg)", f"@{name}\ndef main(cfg)"))
+
     def configure(self, before: str, after: str) -> None:
         """Replace a piece of the config file."""
         text = (self.folder / "app.yaml").read_text()

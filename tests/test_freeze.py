@@ -15,7 +15,7 @@ from sweeper.training import model as models
 from sweeper.training.data import Data, load
 from sweeper.training.fit import build_model, fit
 from sweeper.training.freeze import Stage, begin_epoch, find_stages, first_epoch, plan
-from sweeper.training.optim import build_optimizer, build_scheduler
+from sweeper.training.optim import build_optimizer, lr_in
 
 CPU = torch.device("cpu")
 SMALL = Model(filters=[4, 6, 8], hidden_units=[16], batch_norm=True, dropout=0.5)
@@ -254,14 +254,17 @@ TABLE = [
 def test_learning_rate_of_each_stage_in_each_epoch() -> None:
     """A step of plain SGD on a gradient of 1 moves each weight by its rate in the table, or not at all.
 
-    So the groups fall together, and a stage that thaws joins the schedule where it stands.
+    So the groups fall together, and a stage that unfreezes joins the schedule where it stands.
     """
     model = network()
     stages = plan(Freezing("gradual", every=1), model, by_stage=True)
-    optimizer = build_optimizer(Optimizer(lr=0.01, head_lr_factor=10, stage_lr_decay=0.5), stages)
-    schedule = build_scheduler(Scheduler(name="step", step_size=2, gamma=0.1), optimizer, len(TABLE))
+    settings = Optimizer(lr=0.01, head_lr_factor=10, stage_lr_decay=0.5)
+    run = Run(optimizer=settings, scheduler=Scheduler(name="step", step_size=2, gamma=0.1))
+    optimizer = build_optimizer(settings, stages)
     for number, rates in enumerate(TABLE, start=1):
         begin_epoch(model, stages, number)
+        for group in optimizer.param_groups:
+            group["lr"] = lr_in(number, group["peak_lr"], run, n_reductions=0)
         before = [[p.detach().clone() for p in stage.parameters] for stage in stages]
         optimizer.zero_grad(set_to_none=True)
         torch.stack([p.sum() for p in model.parameters()]).sum().backward()
@@ -269,4 +272,3 @@ def test_learning_rate_of_each_stage_in_each_epoch() -> None:
         for stage, old, rate in zip(stages, before, rates, strict=True):
             for parameter, was in zip(stage.parameters, old, strict=True):
                 torch.testing.assert_close(was - parameter, torch.full_like(was, rate), rtol=0.01, atol=1e-7)
-        schedule.step(1.0)

@@ -29,8 +29,7 @@ BELOW_1 = "hydra.sweeper.params={x: 'interval(0, 1)'}"
 def hooked(folder: Path, body: str) -> App:
     """An app with all of them, decorated as the README says."""
     app = App(folder, body, HOOKS)
-    path = folder / "app.py"
-    path.write_text(path.read_text().replace("def main(cfg)", "@hooks\ndef main(cfg)"))
+    app.decorate("hooks")
     return app
 
 

@@ -151,19 +151,22 @@ def test_app_that_always_crashes_ends_the_sweep(tmp_path: Path, crash: str, reas
 
 def test_worker_killed_before_its_first_trial_is_replaced(tmp_path: Path) -> None:
     """Workers that somebody kills while they start are replaced."""
-    app = App(
-        tmp_path,
-        "return cfg.x",
-        top="""
-if __name__ == "__mp_main__":
-    deaths = len(list(HERE.glob("death-*")))
-    if deaths < 2:
+    (tmp_path / "deadly.py").write_text("""
+import os, signal
+from __main__ import HERE
+
+def die():
+    if len(list(HERE.glob("death-*"))) < 2:
         (HERE / f"death-{os.getpid()}").touch()
         os.kill(os.getpid(), signal.SIGKILL)
-""",
-    )
+
+os.register_at_fork(after_in_child=die)
+""")
+    app = App(tmp_path, "return cfg.x", top="preload = sweeper.hooks(preload=['deadly'])")
+    app.decorate("preload")
     done = app.run("hydra.sweeper.n_jobs=1")
     assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("death-*"))) == 2
     assert_exactly(app, 6)
 
 

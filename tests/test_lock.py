@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweeper.lock import LifeSign, is_alive, locked
+from sweeper.lock import Heartbeat, is_alive, locked
 from tests.program import end, run, start_holding
 
 HOLD = """
@@ -74,8 +74,8 @@ def test_a_child_does_not_inherit_the_lock(tmp_path: Path) -> None:
 LIVE = """
 import sys
 from pathlib import Path
-from sweeper.lock import LifeSign
-sign = LifeSign(Path(sys.argv[1]), "worker")
+from sweeper.lock import Heartbeat
+sign = Heartbeat(Path(sys.argv[1]), "worker")
 print("ready", flush=True)
 input()
 sign.end()
@@ -84,8 +84,8 @@ sign.end()
 LIVE_WITH_CHILD = """
 import os, sys
 from pathlib import Path
-from sweeper.lock import LifeSign
-sign = LifeSign(Path(sys.argv[1]), "worker")
+from sweeper.lock import Heartbeat
+sign = Heartbeat(Path(sys.argv[1]), "worker")
 read, write = os.pipe()
 child = os.fork()
 if child == 0:
@@ -126,11 +126,11 @@ def test_a_worker_that_ended_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_name_can_be_used_again(tmp_path: Path) -> None:
-    """A new life sign over the file of a dead worker shows life."""
+    """A new heartbeat over the file of a dead worker shows life."""
     worker = start_holding(LIVE, tmp_path)
     worker.kill()
     worker.communicate()
-    sign = LifeSign(tmp_path, "worker")
+    sign = Heartbeat(tmp_path, "worker")
     ask = "import sys; from pathlib import Path; from sweeper.lock import is_alive; "
     ask += "print(is_alive(Path(sys.argv[1]), 'worker'))"
     done = run(tmp_path, "-c", ask, tmp_path)

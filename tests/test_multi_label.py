@@ -11,7 +11,7 @@ import optuna
 import pytest
 from PIL import Image, ImageDraw
 
-from sweeper import record
+from sweeper.record import RunFiles
 from tests.journal import load_study
 from tests.program import sweeper
 
@@ -44,7 +44,7 @@ def test_a_run_learns_several_labels(pictures: Path) -> None:
     """One run says loss, mean average precision and F1 for each part, no accuracy, and finds the colours."""
     printed = sweeper(pictures, *COMMON, *QUICK, "loss.pos_weight=balanced", "study=one")
     folder = pictures / "outputs" / "one"
-    result = json.loads((folder / record.RESULT).read_text())
+    result = json.loads(RunFiles(folder).result.read_text())
     assert {name for name in result if name.startswith(("val_", "test_"))} == {
         *("val_loss", "val_mean_average_precision", "val_f1"),
         *("test_loss", "test_mean_average_precision", "test_f1"),
@@ -52,7 +52,7 @@ def test_a_run_learns_several_labels(pictures: Path) -> None:
     assert result["test_mean_average_precision"] > 0.9
     assert result["test_f1"] > 0.7
     assert f"Test mean average precision: {result['test_mean_average_precision']:.4f}" in printed
-    history = record.read_history(folder)
+    history = RunFiles(folder).read_history()
     assert history[-1]["train_loss"] < history[0]["train_loss"]
     assert not any("accuracy" in column for column in history[0])
 

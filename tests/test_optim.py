@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
 
-from sweeper.schema import Freezing, Model, Optimizer, Scheduler
+from sweeper.schema import Freezing, Model, Optimizer, Run, Scheduler, Training
 from sweeper.training import optim
 from sweeper.training.freeze import plan
 from sweeper.training.model import build
-from sweeper.training.optim import build_scheduler
+from sweeper.training.optim import Plateau, lr_in
 
 
 def network() -> nn.Module:
@@ -29,16 +31,31 @@ def build_optimizer(
 
 
 def rates(
-    scheduler: Scheduler, epochs: int, metrics: list[float] | None = None, monitor: str = "val_loss"
+    scheduler: Scheduler,
+    epochs: int,
+    metrics: list[float] | None = None,
+    monitor: str = "val_loss",
+    peak: float = 1.0,
 ) -> list[float]:
-    """The learning rate of each epoch, beginning at 1."""
-    optimizer = build_optimizer(Optimizer(lr=1.0), network())
-    schedule = build_scheduler(scheduler, optimizer, epochs, monitor)
-    seen = []
-    for metric in metrics or [0.0] * epochs:
+    """The learning rate of each epoch, where it is at most ``peak``."""
+    run = Run(optimizer=Optimizer(lr=peak), scheduler=scheduler, training=Training(epochs=epochs))
+    plateau, seen = Plateau(scheduler, monitor), []
+    for epoch, metric in enumerate(metrics or [0.0] * epochs, start=1):
+        seen.append(lr_in(epoch, peak, run, plateau.n_reductions))
+        plateau.see(epoch, metric)
+    return seen
+
+
+def rates_of_torch(
+    build: Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler], peak: float, metrics: list[float]
+) -> list[float]:
+    """The learning rate of each epoch with one of torch's own schedulers."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=peak)
+    scheduler, seen = build(optimizer), []
+    for metric in metrics:
         seen.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        schedule.step(metric)
+        scheduler.step(*([metric] if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau) else []))
     return seen
 
 
@@ -112,14 +129,6 @@ def test_earlier_stages_learn_more_slowly() -> None:
     assert [group["lr"] for group in groups] == [0.005, 0.01, 0.05]
 
 
-def test_rate_that_is_told_is_the_one_that_was_set() -> None:
-    """Whatever multiples the stages have, and whichever of them train."""
-    for freezing in ("full", "head", "last_block"):
-        settings = Optimizer(lr=0.02, head_lr_factor=3, stage_lr_decay=0.5)
-        optimizer = build_optimizer(settings, network(), freezing, by_stage=True)
-        assert optim.lr_of(optimizer) == pytest.approx(0.02)
-
-
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_decay_is_coupled_but_in_adamw(name: str) -> None:
     """Without a gradient AdamW shrinks weights by lr · decay; Adam and SGD take the decay for a gradient."""
@@ -170,15 +179,36 @@ def test_cosine_falls_to_its_minimum(t_max: int | None) -> None:
 
 def test_cosine_is_that_of_torch() -> None:
     """For one group the curve is torch's own CosineAnnealingLR, past its end too."""
-    weight = nn.Parameter(torch.zeros(1))
-    plain = torch.optim.SGD([weight], lr=1.0)
-    reference = torch.optim.lr_scheduler.CosineAnnealingLR(plain, T_max=5, eta_min=0.1)
-    expected = []
-    for _ in range(8):
-        expected.append(plain.param_groups[0]["lr"])
-        plain.step()
-        reference.step()
-    assert rates(Scheduler(name="cosine", t_max=5, eta_min=0.1), 8) == pytest.approx(expected)
+    settings = Scheduler(name="cosine", t_max=5, eta_min=0.1)
+    expected = rates_of_torch(
+        lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, T_max=5, eta_min=0.1), 1.0, [0.0] * 8
+    )
+    assert rates(settings, 8) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("peak", [1.0, 0.013, 3e-5])
+@pytest.mark.parametrize("gamma", [0.1, 0.3, 0.7])
+def test_step_is_torchs_to_the_last_bit(peak: float, gamma: float) -> None:
+    """``step`` gives the rates of torch's StepLR, which multiplies again and again."""
+    expected = rates_of_torch(lambda optimizer: lr_scheduler.StepLR(optimizer, 2, gamma), peak, [0.0] * 40)
+    assert rates(Scheduler(name="step", step_size=2, gamma=gamma), 40, peak=peak) == expected
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
+@pytest.mark.parametrize("patience", [0, 1, 3])
+def test_plateau_is_torchs_to_the_last_bit(monitor: str, patience: int) -> None:
+    """``plateau`` gives the rates of torch's ReduceLROnPlateau, whatever it sees."""
+    generator = torch.Generator().manual_seed(0)
+    metrics = torch.rand(60, generator=generator, dtype=torch.float64).tolist()
+    metrics[20:24] = [metrics[19] * (1 - 5e-5), metrics[19] * (1 + 5e-5), math.nan, math.inf]
+    mode = "min" if monitor == "val_loss" else "max"
+    expected = rates_of_torch(
+        lambda optimizer: lr_scheduler.ReduceLROnPlateau(optimizer, mode, 0.3, patience, eps=0),  # type: ignore[arg-type]
+        0.013,
+        metrics,
+    )
+    settings = Scheduler(name="plateau", factor=0.3, patience=patience)
+    assert rates(settings, len(metrics), metrics, monitor, peak=0.013) == expected
 
 
 @pytest.mark.parametrize(("monitor", "sign"), [("val_loss", 1.0), ("val_accuracy", -1.0)])
@@ -217,11 +247,14 @@ def test_warmup_comes_before_any_schedule(given: dict[str, Any], after: list[flo
 )
 def test_schedule_keeps_the_heads_factor(given: dict[str, Any]) -> None:
     """The head's rate stays its multiple of the body's throughout, down to the lowest."""
-    settings = Optimizer(lr=1e-5, head_lr_factor=100, stage_lr_decay=0.1)
-    optimizer = build_optimizer(settings, network(), by_stage=True)
-    schedule = build_scheduler(Scheduler(warmup_epochs=2, **given), optimizer, 6)
-    for _ in range(9):
-        first, last, head = (group["lr"] for group in optimizer.param_groups)
+    optimizer = build_optimizer(
+        Optimizer(lr=1e-5, head_lr_factor=100, stage_lr_decay=0.1), network(), by_stage=True
+    )
+    run = Run(
+        optimizer=Optimizer(lr=1e-5),
+        scheduler=Scheduler(warmup_epochs=2, **given),
+        training=Training(epochs=6),
+    )
+    for epoch in range(1, 10):
+        first, last, head = (lr_in(epoch, g["peak_lr"], run, epoch // 3) for g in optimizer.param_groups)
         assert (first, head) == pytest.approx((last / 10, last * 100))
-        optimizer.step()
-        schedule.step(1.0)

@@ -17,6 +17,12 @@ from tests.foreign_app import FINISHED, App, assert_exactly, worker_pid
 from tests.journal import open_journal
 from tests.program import IN_PROCESS, finish, is_running, kill_group, run, until
 
+A_THREAD = """
+import threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
+"""A process with another thread is not forked: its workers are spawned."""
+
 HOLD = """
 started()
 if number >= 2:
@@ -164,8 +170,8 @@ return cfg.x
 
 
 def test_app_that_cannot_be_imported_in_a_worker(tmp_path: Path) -> None:
-    """Workers that die while they start are tried a few times; then the sweep ends and says so."""
-    app = App(tmp_path, top="if __name__ == '__mp_main__':\n    raise ImportError('not here')")
+    """Spawned workers that die while they start are tried a few times; then the sweep ends and says so."""
+    app = App(tmp_path, top=A_THREAD + "if __name__ == '__mp_main__':\n    raise ImportError('not here')")
     done = app.run()
     assert done.returncode == 1
     assert "workers die before their first trial" in done.stderr
@@ -191,7 +197,7 @@ def test_failing_trials_end_the_sweep_at_max_failure_rate(tmp_path: Path) -> Non
         TrialState.FAIL if n in (1, 3, 4) else TrialState.COMPLETE for n in range(5)
     ]
     for number in (1, 3, 4):
-        text = (app.out / str(number) / "traceback.txt").read_text()
+        text = (app.out / str(number) / "sweeper_traceback.txt").read_text()
         assert f"ValueError: trial {number} is broken" in text
         assert trials[number].user_attrs["traceback"] == text
 
@@ -347,14 +353,13 @@ except BaseException:
 
 def test_signal_while_workers_start(tmp_path: Path) -> None:
     """A Ctrl-C before the first trial ends at once, without a traceback."""
-    top = """
-if __name__ == "__mp_main__":
-    (HERE / f"importing-{os.getpid()}").touch()
-    wait_for("never")
-"""
-    app = App(tmp_path, top=top)
+    (tmp_path / "slow.py").write_text(
+        "from __main__ import HERE, wait_for\n(HERE / 'importing').touch()\nwait_for('never')\n"
+    )
+    app = App(tmp_path, top="preload = sweeper.hooks(preload=['slow'])")
+    app.decorate("preload")
     process = app.start()
-    until(lambda: len(list(tmp_path.glob("importing-*"))) == 2)
+    until((tmp_path / "importing").exists)
     kill_group(process, signal.SIGINT)
     done = finish(process, 10)
     assert done.returncode == 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from sweeper import run
 from sweeper.search import process
 from tests import program
 from tests.foreign_app import App, assert_exactly, worker_pid
+from tests.journal import load_study
 from tests.program import finish, is_running, parent_pid, until
 
 BOTH_AT_ONCE = """
@@ -22,15 +24,10 @@ wait_for("started-0", "started-1")
 """
 
 
-def preloading(module: str) -> str:
-    """The head of an app whose search imports ``module`` once for all workers."""
-    return f"preload = sweeper.hooks(preload=[{module!r}])"
-
-
-def decorate(app: App) -> App:
-    """Put ``@preload`` below ``@hydra.main``."""
-    path = app.folder / "app.py"
-    path.write_text(path.read_text().replace("def main(cfg)", "@preload\ndef main(cfg)"))
+def preloads(folder: Path, body: str, module: str) -> App:
+    """An app whose search imports ``module`` once for all workers."""
+    app = App(folder, body, f"preload = sweeper.hooks(preload=[{module!r}])")
+    app.decorate("preload")
     return app
 
 
@@ -42,7 +39,7 @@ def test_a_preloaded_module_is_imported_once(tmp_path: Path) -> None:
         + BOTH_AT_ONCE
         + "return cfg.x"
     )
-    app = decorate(App(tmp_path, body, preloading("heavy")))
+    app = preloads(tmp_path, body, "heavy")
     done = app.run("hydra.sweeper.n_trials=4")
     assert done.returncode == 0, done.stderr
     trials = assert_exactly(app, 4)
@@ -114,10 +111,10 @@ def test_fork_server_ends_with_the_sweep(tmp_path: Path) -> None:
 def test_preloading_that_ends_the_server_is_told(tmp_path: Path) -> None:
     """A module that cannot be imported there ends the search with a reason, not with a traceback of ours."""
     (tmp_path / "broken.py").write_text("import os\nif __name__ == 'broken':\n    os._exit(7)\n")
-    app = decorate(App(tmp_path, "return cfg.x", preloading("broken")))
+    app = preloads(tmp_path, "return cfg.x", "broken")
     done = app.run()
     assert done.returncode == 1
-    assert "no worker could be started" in done.stdout + done.stderr
+    assert "forked from ended: killed, or by what it imports" in done.stderr
     assert "Traceback" not in done.stderr
     assert not app.trials()
 
@@ -153,3 +150,278 @@ def test_what_is_preloaded_asks_for_no_gpu(tmp_path: Path, modules: Sequence[str
 def test_how_a_worker_ended(exitcode: int, words: str) -> None:
     """A signal by its name, with what it usually means."""
     assert words in process.ending(exitcode)
+
+
+# --- a worker is the app ------------------------------------------------------------------------------------
+
+SEEN = """
+def seen():
+    processes = multiprocessing.current_process(), multiprocessing.parent_process()
+    kept = {signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP}
+    signums = sorted(signal.valid_signals() - kept)
+    own = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    return {
+        "start method": multiprocessing.get_start_method(),
+        "main": [sys.modules["__main__"].__file__, __name__, repr(sys.modules["__main__"].__spec__)],
+        "sys.path": sys.path,
+        "folder": os.getcwd(),
+        "environment": {k: v for k, v in os.environ.items() if k not in own},
+        "handlers": [repr(signal.getsignal(signum)).partition(" at 0x")[0] for signum in signums],
+        "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+        "threads": [thread.name for thread in threading.enumerate()],
+        "tasks": len(os.listdir("/proc/self/task")),
+        "process": [processes[0].name, processes[0].daemon, processes[1]],
+        "children": multiprocessing.active_children(),
+        "collects": [gc.isenabled(), gc.get_threshold()],
+        "native id": threading.main_thread().native_id == os.getpid(),
+        "stdin": os.fstat(0).st_ino,
+        "files": len(os.listdir("/proc/self/fd")),
+    }
+
+signal.signal(signal.SIGUSR1, lambda *_: None)
+os.environ["SET_AT_THE_TOP"] = "1"
+sys.path.append("/at/the/top")
+helper = multiprocessing.Process(target=time.sleep, args=(60,), daemon=True)
+"""
+
+
+def test_in_a_worker_all_is_as_when_the_app_runs_alone(tmp_path: Path) -> None:
+    """Start method, __main__, path, folder, environment, signals, threads, children and standard input."""
+    body = "import json\n(HERE / f'seen-{number}').write_text(json.dumps(seen()))\nreturn cfg.x"
+    app = App(tmp_path, body, f"import gc, threading\n{SEEN}")
+    done = app.run("hydra.sweeper.n_trials=1")
+    assert done.returncode == 0, done.stderr
+    alone = program.run(tmp_path, "app.py")
+    assert alone.returncode == 0, alone.stderr
+    worker, by_itself = (json.loads((tmp_path / f"seen-{n}").read_text()) for n in (0, None))
+    n_files = worker.pop("files"), by_itself.pop("files")
+    assert n_files[0] <= n_files[1] + 12  # the journal, its lock, the heartbeat, and logs
+    worker.pop("stdin"), by_itself.pop("stdin")
+    for what in worker:
+        assert worker[what] == by_itself[what], what
+    assert worker == by_itself
+
+
+def test_arguments_are_those_of_the_command(tmp_path: Path) -> None:
+    """``sys.argv`` in a worker is what the person typed."""
+    app = App(tmp_path, "sweeper.trial().set_user_attr('argv', sys.argv)\nreturn cfg.x")
+    done = app.run("hydra.sweeper.n_trials=1")
+    assert done.returncode == 0, done.stderr
+    assert app.trials()[0].user_attrs["argv"] == ["app.py", "-m", "hydra.sweeper.n_trials=1"]
+
+
+OWN_PROCESSES = """
+class Item:
+    def __init__(self, value):
+        self.value = value
+
+def double(item):
+    return Item(2 * item.value)
+
+def put(queue):
+    queue.put(Item(os.getppid()))
+"""
+
+USES_PROCESSES = """
+import pickle
+with multiprocessing.Pool(2) as pool:
+    doubled = [item.value for item in pool.map(double, [Item(1), Item(2)])]
+queue = multiprocessing.Queue()
+process = multiprocessing.Process(target=put, args=(queue,))
+process.start()
+parent = queue.get().value
+process.join()
+assert (doubled, parent, process.exitcode) == ([2, 4], os.getpid(), 0)
+assert pickle.loads(pickle.dumps(Item(3))).value == 3
+return cfg.x
+"""
+
+
+def test_an_app_has_processes_of_its_own(tmp_path: Path) -> None:
+    """Pools, queues and pickles of classes that stand in the script work in a worker."""
+    app = App(tmp_path, USES_PROCESSES, OWN_PROCESSES)
+    done = app.run("hydra.sweeper.n_trials=4")
+    assert done.returncode == 0, done.stderr
+    assert [t.state for t in assert_exactly(app, 4)] == [TrialState.COMPLETE] * 4
+
+
+@pytest.mark.slow
+def test_loaders_read_a_dataset_of_the_script(tmp_path: Path) -> None:
+    """The most usual training script: its dataset stands in it, and two loader processes read that."""
+    (tmp_path / "app.yaml").write_text(
+        "defaults:\n  - override hydra/sweeper: sweeper_optuna\n  - override hydra/sweeper/pruner: none\n"
+        "  - _self_\nlr: 0.1\nhydra:\n  sweep:\n    dir: out\n  sweeper:\n    study_name: s\n"
+        "    n_trials: 4\n    n_jobs: 2\n    params:\n      lr: interval(0.01, 0.1)\n"
+    )
+    (tmp_path / "app.py").write_text(TRAINING_SCRIPT)
+    done = program.run(tmp_path, "app.py", "-m", limit_s=120)
+    assert done.returncode == 0, done.stderr
+    trials = load_study(tmp_path, "s").trials
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 4
+    assert max(t.user_attrs["loading_s"] for t in trials) < 3  # it took 6 to 10 s when workers were pickled
+
+
+TRAINING_SCRIPT = """
+import logging, threading, time
+
+import hydra
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+import sweeper
+
+torch.backends.cudnn.benchmark = True
+lock = threading.Lock()
+log = logging.getLogger(__name__)
+
+
+class Points(Dataset):
+    def __len__(self):
+        return 256
+
+    def __getitem__(self, i):
+        with lock:
+            x = torch.tensor([i / 256, 1.0])
+        return x, (x[0] > 0.5).float()
+
+
+def collate(items):
+    return [torch.stack(column) for column in zip(*items)]
+
+
+@hydra.main(version_base=None, config_path=".", config_name="app")
+def main(cfg):
+    torch.manual_seed(0)
+    model, loss_of = nn.Linear(2, 1), nn.BCEWithLogitsLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=cfg.lr)
+    started = time.monotonic()
+    loader = DataLoader(Points(), 32, True, num_workers=2, collate_fn=collate, persistent_workers=True)
+    for epoch in range(1, 4):
+        for x, y in loader:
+            if epoch == 1:
+                sweeper.trial().set_user_attr("loading_s", time.monotonic() - started)
+            optimizer.zero_grad()
+            loss = loss_of(model(x).squeeze(1), y)
+            loss.backward()
+            optimizer.step()
+        log.info("epoch %d: %.3f", epoch, loss)
+        sweeper.trial().report(loss.item(), epoch)
+    return loss.item()
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+NOT_TO_BE_PICKLED = """
+import logging, sqlite3, threading
+lock, log, connection = threading.Lock(), logging.getLogger("mine"), sqlite3.connect(":memory:")
+generator, opened, add = (i for i in range(9)), open(__file__), lambda a, b: a + b
+with (HERE / "ran").open("a") as ran:
+    ran.write("once\\n")
+import atexit
+atexit.register(lambda: (HERE / "left").open("a").write("once\\n"))
+"""
+
+USES_THEM = """
+with lock:
+    log.info("hello")
+assert connection.execute("select 1").fetchone() == (1,)
+return add(cfg.x, 0 * next(generator)) + 0 * len(opened.name)
+"""
+
+
+def test_a_script_may_hold_anything_and_runs_once(tmp_path: Path) -> None:
+    """A lock, a connection, a generator, an open file, a lambda at top level; what it does, it does once."""
+    app = App(tmp_path, USES_THEM, NOT_TO_BE_PICKLED)
+    done = app.run("hydra.sweeper.n_trials=4")
+    assert done.returncode == 0, done.stderr
+    assert [t.state for t in assert_exactly(app, 4)] == [TrialState.COMPLETE] * 4
+    assert (tmp_path / "ran").read_text() == "once\n"
+    assert (tmp_path / "left").read_text() == "once\n"
+
+
+def test_what_a_trial_registers_for_the_exit_is_done(tmp_path: Path) -> None:
+    """``atexit`` in a worker runs at the worker's end, once for each trial that registered it."""
+    body = "import atexit\natexit.register((HERE / f'left-{number}').touch)\nreturn cfg.x"
+    app = App(tmp_path, body)
+    done = app.run("hydra.sweeper.n_trials=3")
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("left-*"))) == 3
+
+
+def unguarded(app: App) -> App:
+    """Without ``if __name__ == "__main__"``."""
+    script = app.folder / "app.py"
+    script.write_text(script.read_text().replace('if __name__ == "__main__":\n    main()', "main()"))
+    return app
+
+
+def test_a_script_needs_no_guard(tmp_path: Path) -> None:
+    """``main()`` at the end of a script is enough."""
+    app = unguarded(App(tmp_path))
+    done = app.run()
+    assert done.returncode == 0, done.stderr
+    assert_exactly(app, 6)
+
+
+def test_a_script_may_come_by_standard_input(tmp_path: Path) -> None:
+    """``python - < app.py`` searches too."""
+    app = App(tmp_path)
+    text = (tmp_path / "app.py").read_text().replace("Path(__file__).parent", "Path.cwd()")
+    text = text.replace('config_path="."', f"config_path={str(tmp_path)!r}")
+    done = finish(program.start(tmp_path, "-", "-m"), stdin=text)
+    assert done.returncode == 0, done.stderr
+    assert_exactly(app, 6)
+
+
+A_THREAD = """
+import threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
+
+
+def test_a_process_with_threads_is_not_forked(tmp_path: Path) -> None:
+    """Its workers are spawned, which a line in the log says, and the search goes on as ever."""
+    app = App(tmp_path, top=A_THREAD)
+    done = app.run()
+    assert done.returncode == 0, done.stderr
+    assert "Workers are spawned, not forked from this process: it has 2 threads." in done.stdout
+    assert_exactly(app, 6)
+
+
+def test_threads_that_end_at_a_fork_do_not_count(tmp_path: Path) -> None:
+    """OpenBLAS has threads as soon as numpy is imported, and ends them by itself."""
+    top = "import numpy\nnumpy.ones((300, 300)) @ numpy.ones((300, 300))"
+    app = App(
+        tmp_path,
+        "sweeper.trial().set_user_attr('tasks', len(os.listdir('/proc/self/task')))\nreturn cfg.x",
+        top,
+    )
+    done = app.run("hydra.sweeper.n_trials=2")
+    assert done.returncode == 0, done.stderr
+    assert "spawned" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("top", "body", "line"),
+    [
+        ("guard = None", "return cfg.x", "write if __name__ == '__main__': before the call"),
+        (
+            "lock = threading.Lock()",
+            "with lock:\n    return cfg.x",
+            "move what cannot be pickled into a module",
+        ),
+    ],
+)
+def test_what_cannot_be_spawned_is_told(tmp_path: Path, top: str, body: str, line: str) -> None:
+    """Where workers must be spawned, a script without guard, or with a lock, is told what to write."""
+    app = App(tmp_path, body, A_THREAD + top)
+    if "guard" in top:
+        unguarded(app)
+    done = app.run()
+    assert done.returncode == 1
+    assert sum(line in shown for shown in done.stderr.splitlines()) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not app.trials()

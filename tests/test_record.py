@@ -11,15 +11,17 @@ import pytest
 
 from sweeper import record
 from sweeper.errors import BadInput
+from sweeper.record import RunFiles, StudyFiles, TrialFiles
 
 
 def leave(folder: Path, number: int, accuracy: float) -> None:
     """What a trial leaves in its folder."""
-    trial = folder / str(number)
-    record.write_whole(trial / record.CONFIG, "study: s\n")
-    record.write_history(trial, [{"epoch": 1, "val_accuracy": accuracy}])
-    record.write_json(trial / record.RESULT, {"trial": number, "val_accuracy": accuracy})
-    (trial / record.WEIGHTS).write_bytes(bytes([number]))
+    run = RunFiles(folder / str(number))
+    run.mark()
+    record.write_whole(run.config, "study: s\n")
+    run.write_history([{"epoch": 1, "val_accuracy": accuracy}])
+    record.write_json(run.result, {"trial": number, "val_accuracy": accuracy})
+    run.weights.write_bytes(bytes([number]))
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def end(study: optuna.Study, folder: Path, value: float | None) -> None:
     if value is not None:
         leave(folder, trial.number, value)
     study.tell(trial, value, state=None if value is not None else optuna.trial.TrialState.FAIL)
-    record.write_results(study, folder, ended=trial.number)
+    StudyFiles(folder).write_results(study, ended=trial.number)
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
@@ -55,8 +57,8 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
 def test_floats_survive_the_history_to_the_last_bit(tmp_path: Path) -> None:
     """A history read again equals the one that was written."""
     row = {"epoch": 1, "val_loss": 0.1 + 0.2, "lr": 1e-300, "train_loss": float("inf")}
-    record.write_history(tmp_path, [row])
-    assert record.read_history(tmp_path) == [row]
+    RunFiles(tmp_path).write_history([row])
+    assert RunFiles(tmp_path).read_history() == [row]
 
 
 def test_best_follows_the_best_trial(tmp_path: Path, study: optuna.Study) -> None:
@@ -75,7 +77,7 @@ def test_best_is_renewed_when_its_number_was_given_again(tmp_path: Path, study: 
     """A journal that lost its end gives a number twice; ``best/`` then holds the known one."""
     end(study, tmp_path, 0.5)
     leave(tmp_path, 0, 0.75)
-    record.write_results(study, tmp_path)
+    StudyFiles(tmp_path).write_results(study)
     assert record.read_json(tmp_path / "best" / "result.json")["val_accuracy"] == 0.75
 
 
@@ -90,36 +92,93 @@ def test_a_swap_that_was_killed_is_made_up_for(tmp_path: Path, study: optuna.Stu
 def test_a_study_does_not_begin_in_anothers_folder(tmp_path: Path, study: optuna.Study) -> None:
     """A name that exists in another storage, or a renamed folder, is refused: nothing is mixed or lost."""
     end(study, tmp_path, 0.5)
-    record.write_storage(tmp_path, "/a/studies.journal")
-    record.refuse_foreign_folder(tmp_path, "s", "/a/studies.journal")
+    files = StudyFiles(tmp_path)
+    files.mark("s", "/a/studies.journal")
+    files.refuse_others("s", "/a/studies.journal")
     with pytest.raises(BadInput, match=r"storage=sqlite:///x.db: the study s is in another storage"):
-        record.refuse_foreign_folder(tmp_path, "s", "sqlite:///x.db")
+        files.refuse_others("s", "sqlite:///x.db")
     with pytest.raises(BadInput, match=r"study=other: .* is the folder of the study s"):
-        record.refuse_foreign_folder(tmp_path, "other", "/a/studies.journal")
+        files.refuse_others("other", "/a/studies.journal")
 
 
 def test_a_lost_trials_folder_is_moved_but_nobody_elses(tmp_path: Path) -> None:
-    """A folder that Hydra made for a job makes room for the next of that number, and is kept."""
-    (tmp_path / "0" / ".hydra").mkdir(parents=True)
-    (tmp_path / "1").mkdir()
+    """A folder that is marked as a trial's makes room for the next of that number, and is kept."""
+    study = StudyFiles(tmp_path)
+    TrialFiles(tmp_path / "0").begin(study, 0)
+    (tmp_path / "0" / "model.bin").touch()
+    (tmp_path / "1" / ".hydra").mkdir(parents=True)  # of a sweep with another sweeper
     (tmp_path / "1" / "mine.txt").write_text("mine")
-    record.clear_trial(tmp_path, 0)
-    record.clear_trial(tmp_path, 1)
-    assert not (tmp_path / "0").exists()
-    assert len(list((tmp_path / ".sweeper" / "lost").glob("0-*/.hydra"))) == 1
+    TrialFiles(tmp_path / "0").begin(study, 0)
+    TrialFiles(tmp_path / "1").begin(study, 1)
+    assert not (tmp_path / "0" / "model.bin").exists()
+    assert len(list(study.lost.glob("0-*/model.bin"))) == 1
     assert (tmp_path / "1" / "mine.txt").exists()
+
+
+def test_files_of_the_app_are_neither_removed_nor_read(tmp_path: Path, study: optuna.Study) -> None:
+    """Whatever an app calls its files, those of its trials stay, and no best/ is made of them."""
+    names = ("weights.pt", "result.json", "trial.yaml", "history.csv", "environment.json")
+    for value in (0.5, 0.4, 0.9):
+        trial = study.ask()
+        folder = tmp_path / str(trial.number)
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text("theirs")
+        study.tell(trial, value)
+        StudyFiles(tmp_path).write_results(study, ended=trial.number)
+    left = [path.read_text() for path in tmp_path.glob("[0-9]/*.*")]
+    assert left == ["theirs"] * len(names) * 3
+    assert not (tmp_path / "best").exists()
+
+
+def test_a_folder_called_best_stays_theirs(tmp_path: Path, study: optuna.Study) -> None:
+    """Where the app has a folder of that name, ours does not replace it."""
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "model.bin").write_text("theirs")
+    end(study, tmp_path, 0.5)
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["model.bin"]
+
+
+def test_a_refused_run_takes_back_only_what_hydra_wrote(tmp_path: Path) -> None:
+    """In a folder that holds anything else, nothing is removed."""
+    for name in ("mine", "empty"):
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        (tmp_path / name / "sweeper.log").touch()
+    (tmp_path / "mine" / "other.log").touch()
+    record.remove_refused_run(tmp_path / "mine", "sweeper")
+    record.remove_refused_run(tmp_path / "empty", "sweeper")
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [
+        ".hydra",
+        "other.log",
+        "sweeper.log",
+    ]
+    assert not (tmp_path / "empty").exists()
+
+
+def test_a_study_of_another_format_is_refused(tmp_path: Path) -> None:
+    """What another version wrote is named in one line, and not read."""
+    files = StudyFiles(tmp_path)
+    files.mark("s", "/a/studies.journal")
+    record.write_json(tmp_path / ".sweeper" / "study.json", {"format": 0, "study": "s"})
+    with pytest.raises(BadInput, match=r"written by another version of sweeper \(format 0, not 1\)"):
+        record.find_study(str(tmp_path))
+    (tmp_path / ".sweeper" / "study.json").unlink()  # as before there was a format
+    with pytest.raises(BadInput, match=r"written by another version of sweeper"):
+        files.refuse_others("s", "/a/studies.journal")
 
 
 def test_the_newest_study_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a name the one that changed last; with a name or folder, that one; else all are told."""
     monkeypatch.chdir(tmp_path)
     for age_s, name in [(50, "old"), (10, "new"), (30, "middle")]:
-        record.write_whole(tmp_path / "outputs" / name / record.RESULTS, "study: x\n")
+        files = StudyFiles(tmp_path / "outputs" / name)
+        files.mark(name, "memory")
+        record.write_whole(files.results, "study: x\n")
         moment = time.time() - age_s
-        os.utime(tmp_path / "outputs" / name / record.RESULTS, (moment, moment))
-    assert record.find_study(None).name == "new"
-    assert record.find_study("old").name == "old"
-    assert record.find_study(str(tmp_path / "outputs" / "middle")).name == "middle"
+        os.utime(files.results, (moment, moment))
+    assert record.find_study(None).folder.name == "new"
+    assert record.find_study("old").folder.name == "old"
+    assert record.find_study(str(tmp_path / "outputs" / "middle")).folder.name == "middle"
     with pytest.raises(BadInput, match=r"STUDY=other: .*write one of old, middle, new"):
         record.find_study("other")
 
@@ -129,8 +188,9 @@ def test_the_dashboard_finds_every_storage(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     assert record.find_storages() == [None]
     for name, url in [("a", "sqlite:////x.db"), ("b", str(tmp_path / "gone")), ("c", "sqlite:////x.db")]:
-        record.write_whole(tmp_path / "outputs" / name / record.RESULTS, "study: x\n")
-        record.write_storage(tmp_path / "outputs" / name, url)
+        files = StudyFiles(tmp_path / "outputs" / name)
+        files.mark(name, url)
+        record.write_whole(files.results, "study: x\n")
     assert record.find_storages() == ["sqlite:////x.db"]
     (tmp_path / "outputs" / "studies.journal").touch()
     assert record.find_storages() == [str(tmp_path / "outputs" / "studies.journal"), "sqlite:////x.db"]

@@ -12,6 +12,7 @@ import yaml
 from optuna.trial import TrialState
 
 from sweeper import record
+from sweeper.record import RunFiles
 from tests.journal import load_study
 from tests.program import IN_PROCESS, sweeper
 
@@ -49,7 +50,7 @@ def test_each_trial_leaves_its_config_history_and_result(searched: Path, study: 
     for trial in study.trials:
         folder = searched / "outputs" / "digits" / str(trial.number)
         assert trial.user_attrs["folder"] == str(folder)
-        history = record.read_history(folder)
+        history = RunFiles(folder).read_history()
         assert {int(row["epoch"]): row["val_accuracy"] for row in history} == trial.intermediate_values
         config = yaml.safe_load((folder / "trial.yaml").read_text())
         assert config["optimizer"]["lr"] == trial.params["optimizer.lr"]
@@ -146,6 +147,6 @@ def test_200_trials_do_not_grow_the_worker(tmp_path: Path) -> None:
     settings = ["training.epochs=1", "training.n_threads=1", "hydra/sweeper/pruner=none", "study=grow"]
     sweeper(tmp_path, *search, *settings, "hydra.sweeper.n_trials=200", "hydra.sweeper.n_jobs=1")
     folder = tmp_path / "outputs" / "grow"
-    peak_mb = [record.read_json(folder / str(n) / record.RESULT)["peak_memory_mb"] for n in range(200)]
+    peak_mb = [record.read_json(RunFiles(folder / str(n)).result)["peak_memory_mb"] for n in range(200)]
     assert peak_mb[0] > 100  # of the one process that ran them all
     assert peak_mb[-1] - peak_mb[20] < 0.02 * peak_mb[20]

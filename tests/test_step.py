@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sweeper import check, record
 from sweeper import run as runs
 from sweeper.errors import BadInput
+from sweeper.record import RunFiles
 from sweeper.schema import Dataset, EarlyStopping, Loss, Model, Optimizer, Run, Training
 from sweeper.search.trial import trial
 from sweeper.training import fit as fitting
@@ -81,8 +82,8 @@ def test_gradients_of_pieces_are_the_batchs(loss: Loss, at_once: int) -> None:
         network = nn.Linear(4, 3).double()
         optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
         loss_of = build_loss(loss, labels, 3, CPU)
-        learn = step.Step(optimizer, loss_of, Training(micro_batch_size=size, precision="float32"), CPU)
-        learn.through(network)
+        training = Training(micro_batch_size=size, precision="float32")
+        learn = step.Step(network, optimizer, loss_of, training, CPU)
         mean, predictions = learn(inputs, labels)
         ways.append((mean, predictions, network.weight.detach(), network.bias.detach()))
     assert not torch.equal(ways[0][2], nn.Linear(4, 3).weight)
@@ -189,9 +190,9 @@ def test_files_of_a_second_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyP
     runs.train(run, tmp_path, trial())
     assert 32 in gpu.tried[:50]
     assert max(gpu.tried[52:]) == 16
-    history = record.read_history(tmp_path)
+    history = RunFiles(tmp_path).read_history()
     assert [row["epoch"] for row in history] == [1, 2, 3]
-    saved = check.to_run(record.read_yaml(tmp_path / record.CONFIG))
+    saved = check.to_run(record.read_yaml(RunFiles(tmp_path).config))
     assert saved.training.micro_batch_size == 16
     assert asdict(saved.training) | {"micro_batch_size": None, "n_threads": None} == asdict(run.training)
     monkeypatch.setattr(step, "_found", {})

@@ -14,13 +14,12 @@ import pytest
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.trial import TrialState
 
-from sweeper import record
 from sweeper.errors import BadInput
-from sweeper.search import study as studies
+from sweeper.record import StudyFiles
 from sweeper.search.parameter import suggest
 from sweeper.search.space import Space
 from sweeper.search.storage import JournalBackend
-from sweeper.search.study import Search, Worker, open_study
+from sweeper.search.study import Search, Study, Worker, reap_all
 from tests.program import finish, run, start_holding
 
 MakeSpace = Callable[..., Space]
@@ -78,22 +77,22 @@ def countable(make_space: MakeSpace) -> Space:
     return make_space({"config": {"x": 0, "c": "a"}}, "x=range(2)", "c=a,b")
 
 
-def begin(search: Search, space: Space, storage: BaseStorage | None = None) -> optuna.Study:
-    return open_study(search, storage or InMemoryStorage(), space, list(space.fixed))
+def begin(search: Search, space: Space, storage: BaseStorage | None = None) -> Study:
+    return Study.open(search, storage or InMemoryStorage(), space, list(space.fixed))
 
 
-def run_next(search: Search, study: optuna.Study, space: Space, worker: Worker) -> dict[str, Any] | None:
+def run_next(study: Study, space: Space, worker: Worker) -> dict[str, Any] | None:
     """Ask, draw and tell; what was drawn, or None when there is nothing more to do."""
-    trial = studies.ask(search, study, space, worker)
+    trial = study.ask(space, worker)
     if trial is None:
         return None
     params = space.draw(suggest(trial)).params
-    studies.tell(search, study, trial.number, TrialState.COMPLETE, [0.0])
+    study.tell(trial.number, TrialState.COMPLETE, [0.0])
     return params
 
 
-def states(study: optuna.Study) -> list[str]:
-    return [trial.state.name for trial in study.trials]
+def states(study: Study) -> list[str]:
+    return [trial.state.name for trial in study.trials()]
 
 
 @pytest.fixture
@@ -107,15 +106,15 @@ def worker(make_search: MakeSearch) -> Iterator[Worker]:
 DIE = """
 import sys
 from pathlib import Path
-from sweeper.lock import LifeSign
-LifeSign(Path(sys.argv[1]), "dead")
+from sweeper.lock import Heartbeat
+Heartbeat(Path(sys.argv[1]), "dead")
 """
 
 
 @pytest.fixture
 def dead(make_search: MakeSearch, tmp_path: Path) -> Worker:
     """A worker whose process has ended, leaving its file."""
-    folder = record.life_folder(make_search().folder)
+    folder = StudyFiles(make_search().folder).heartbeats
     assert run(tmp_path, "-c", DIE, folder).returncode == 0
     assert (folder / "dead.alive").exists()
     worker = Worker(make_search())
@@ -132,14 +131,14 @@ def drawn(search: Search, space: Space, turns: Sequence[int]) -> dict[int, dict[
     storage = InMemoryStorage()
     begin(search, space, storage)
     workers = {turn: Worker(search) for turn in set(turns)}
-    own_studies = {turn: studies.load_study(search, storage) for turn in turns}
+    own_studies = {turn: Study.load(search, storage) for turn in turns}
     running: dict[int, optuna.Trial] = {}
     points = {}
     for turn in turns:
         if turn in running:
             number = running[turn].number
-            studies.tell(search, own_studies[turn], number, TrialState.COMPLETE, [float(number)])
-        trial = studies.ask(search, own_studies[turn], space, workers[turn])
+            own_studies[turn].tell(number, TrialState.COMPLETE, [float(number)])
+        trial = own_studies[turn].ask(space, workers[turn])
         assert trial is not None
         points[trial.number] = space.draw(suggest(trial)).params
         running[turn] = trial
@@ -281,11 +280,11 @@ def test_a_resume_goes_on(make_search: MakeSearch, plain: Space, worker: Worker)
     """The same study opened again has its trials, the next number and the rest of the budget."""
     search, storage = make_search(n_trials=3), InMemoryStorage()
     study = begin(search, plain, storage)
-    run_next(search, study, plain, worker)
+    run_next(study, plain, worker)
     again = begin(search, plain, storage)
-    while run_next(search, again, plain, worker):
+    while run_next(again, plain, worker):
         pass
-    assert [trial.number for trial in again.trials] == [0, 1, 2]
+    assert [trial.number for trial in again.trials()] == [0, 1, 2]
 
 
 def test_a_study_keeps_its_folder(make_search: MakeSearch, plain: Space, tmp_path: Path) -> None:
@@ -293,8 +292,8 @@ def test_a_study_keeps_its_folder(make_search: MakeSearch, plain: Space, tmp_pat
     search, storage = make_search(), InMemoryStorage()
     begin(search, plain, storage)
     later = replace(search, folder=tmp_path / "another-time")
-    assert studies.in_its_folder(later, storage).folder == search.folder
-    assert studies.in_its_folder(replace(later, study_name="new"), storage).folder == later.folder
+    assert later.in_its_folder(storage).folder == search.folder
+    assert replace(later, study_name="new").in_its_folder(storage).folder == later.folder
 
 
 # --- budget -------------------------------------------------------------------------------------------------
@@ -305,15 +304,15 @@ def test_the_budget_counts_complete_and_pruned(make_search: MakeSearch, plain: S
     search = make_search(n_trials=2, max_failure_rate=1.0)
     study = begin(search, plain)
     for state, values in [(TrialState.FAIL, None), (TrialState.PRUNED, None)]:
-        trial = studies.ask(search, study, plain, worker)
+        trial = study.ask(plain, worker)
         assert trial is not None
-        studies.tell(search, study, trial.number, state, values)
-    running = studies.ask(search, study, plain, worker)
+        study.tell(trial.number, state, values)
+    running = study.ask(plain, worker)
     assert running is not None
-    assert studies.ask(search, study, plain, worker) is None
-    studies.tell(search, study, running.number, TrialState.FAIL)
-    assert run_next(search, study, plain, worker) is not None
-    assert studies.ask(search, study, plain, worker) is None
+    assert study.ask(plain, worker) is None
+    study.tell(running.number, TrialState.FAIL)
+    assert run_next(study, plain, worker) is not None
+    assert study.ask(plain, worker) is None
     assert states(study) == ["FAIL", "PRUNED", "FAIL", "COMPLETE"]
 
 
@@ -322,14 +321,14 @@ def test_no_limit_is_no_limit(make_search: MakeSearch, plain: Space, worker: Wor
     search = make_search(n_trials=None)
     study = begin(search, plain)
     for _ in range(5):
-        assert run_next(search, study, plain, worker) is not None
+        assert run_next(study, plain, worker) is not None
 
 
 def test_a_study_out_of_time_is_over(make_search: MakeSearch, plain: Space) -> None:
     """After the deadline nothing begins."""
     study = begin(make_search(), plain)
-    assert studies.is_over(make_search(deadline=1.0), study)
-    assert not studies.is_over(make_search(deadline=1e12), study)
+    assert Study(make_search(deadline=1.0), study.optuna).is_over()
+    assert not Study(make_search(deadline=1e12), study.optuna).is_over()
 
 
 @pytest.mark.parametrize(("n_failed", "is_over"), [(2, False), (3, True)])
@@ -340,14 +339,14 @@ def test_too_many_failures_end_a_study(
     search = make_search(n_trials=8)
     study = begin(search, plain)
     for _ in range(n_failed):
-        trial = studies.ask(search, study, plain, worker)
+        trial = study.ask(plain, worker)
         assert trial is not None
-        studies.tell(search, study, trial.number, TrialState.FAIL)
+        study.tell(trial.number, TrialState.FAIL)
     for _ in range(4):
-        trial = studies.ask(search, study, plain, worker)
+        trial = study.ask(plain, worker)
         assert trial is not None
-        studies.tell_interrupted(search, study, trial.number, "Ctrl-C")
-    assert studies.is_over(search, study) is is_over
+        study.tell_interrupted(trial.number, "Ctrl-C")
+    assert study.is_over() is is_over
 
 
 def test_a_grid_ends_after_its_points(make_search: MakeSearch, countable: Space, worker: Worker) -> None:
@@ -355,7 +354,7 @@ def test_a_grid_ends_after_its_points(make_search: MakeSearch, countable: Space,
     search = make_search(n_trials=100, sampler={"_target_": "optuna.samplers.GridSampler"})
     study = begin(search, countable)
     found = []
-    while params := run_next(search, study, countable, worker):
+    while params := run_next(study, countable, worker):
         found.append(params)
     assert found == list(countable.points())
 
@@ -382,9 +381,9 @@ def test_a_trial_does_not_get_dearer(make_search: MakeSearch, plain: Space, work
     backend = CountingBackend(path)
     study = begin(search, plain, JournalStorage(backend))
     n_lines, sizes = [], []
-    while run_next(search, study, plain, worker) is not None:
+    while run_next(study, plain, worker) is not None:
         n_lines.append(backend.n_lines)
-        sizes.append((path.stat().st_size, (search.folder / record.RESULTS).stat().st_size))
+        sizes.append((path.stat().st_size, study.files.results.stat().st_size))
     assert len(n_lines) == 50
     assert n_lines[49] - n_lines[48] == n_lines[4] - n_lines[3]
     assert sizes[49][0] - sizes[48][0] <= 1.1 * (sizes[4][0] - sizes[3][0])
@@ -397,14 +396,14 @@ def test_a_grid_loses_no_point_of_the_dead_or_interrupted(
     """Points whose trials were interrupted, or died before they drew anything, are tried again, once."""
     search = make_search(n_trials=100, sampler={"_target_": "optuna.samplers.GridSampler"})
     study = begin(search, countable)
-    assert studies.ask(search, study, countable, dead) is not None
-    with search.lock():
-        assert search.queue.reap(study) == [0]
-    trial = studies.ask(search, study, countable, worker)
+    assert study.ask(countable, dead) is not None
+    with study.locked() as locked:
+        assert locked.reap() == [0]
+    trial = study.ask(countable, worker)
     assert trial is not None
-    studies.tell_interrupted(search, study, trial.number, "Ctrl-C")
+    study.tell_interrupted(trial.number, "Ctrl-C")
     found = []
-    while params := run_next(search, study, countable, worker):
+    while params := run_next(study, countable, worker):
         found.append(params)
     assert sorted(map(str, found)) == sorted(map(str, countable.points()))
 
@@ -418,15 +417,15 @@ def test_the_trial_of_a_dead_worker_is_failed_and_queued(
     """Reaping tells the trial FAIL with the reason, and the next trial has its parameters."""
     search = make_search()
     study = begin(search, plain)
-    trial = studies.ask(search, study, plain, dead)
+    trial = study.ask(plain, dead)
     assert trial is not None
     params = plain.draw(suggest(trial)).params
-    with search.lock():
-        assert search.queue.reap(study, {"dead": "its worker was ended by SIGKILL"}) == [0]
-    assert study.trials[0].state == TrialState.FAIL
-    assert study.trials[0].user_attrs["reason"] == "its worker was ended by SIGKILL"
-    assert run_next(search, study, plain, worker) == params
-    assert study.trials[1].user_attrs["retry_of"] == 0
+    with study.locked() as locked:
+        assert locked.reap({"dead": "its worker was ended by SIGKILL"}) == [0]
+    assert study.trials()[0].state == TrialState.FAIL
+    assert study.trials()[0].user_attrs["reason"] == "its worker was ended by SIGKILL"
+    assert run_next(study, plain, worker) == params
+    assert study.trials()[1].user_attrs["retry_of"] == 0
 
 
 def test_the_trial_of_a_living_worker_is_left_alone(
@@ -435,15 +434,15 @@ def test_the_trial_of_a_living_worker_is_left_alone(
     """Whoever opens a study while others work on it does not touch their trials."""
     search = make_search()
     study = begin(search, plain)
-    code = DIE.replace('LifeSign(Path(sys.argv[1]), "dead")', 'sign = LifeSign(Path(sys.argv[1]), "alive")')
+    code = DIE.replace('Heartbeat(Path(sys.argv[1]), "dead")', 'sign = Heartbeat(Path(sys.argv[1]), "alive")')
     code += "print('ready', flush=True)\ninput()\n"
-    process = start_holding(code, record.life_folder(search.folder))
-    study.ask().set_user_attr("worker", "alive")
-    with search.lock():
-        assert search.queue.reap(study) == []
+    process = start_holding(code, study.files.heartbeats)
+    study.optuna.ask().set_user_attr("worker", "alive")
+    with study.locked() as locked:
+        assert locked.reap() == []
         process.kill()
         finish(process)
-        assert search.queue.reap(study) == [0]
+        assert locked.reap() == [0]
 
 
 @pytest.mark.parametrize("max_retries", [0, 1, 2])
@@ -454,12 +453,12 @@ def test_parameters_are_tried_again_max_retries_times(
     search = make_search(max_retries=max_retries, n_trials=None)
     study = begin(search, plain)
     for _ in range(max_retries + 2):
-        trial = studies.ask(search, study, plain, dead)
+        trial = study.ask(plain, dead)
         assert trial is not None
         plain.draw(suggest(trial))
-        with search.lock():
-            search.queue.reap(study)
-    points = [trial.params for trial in study.trials]
+        with study.locked() as locked:
+            locked.reap()
+    points = [trial.params for trial in study.trials()]
     assert points[: max_retries + 1] == [points[0]] * (max_retries + 1)
     assert points[max_retries + 1] != points[0]
 
@@ -470,13 +469,13 @@ def test_killed_between_queueing_and_failing_nothing_is_queued_twice(
     """The queued copy of a trial that still looks RUNNING is found, and not made again."""
     search = make_search()
     study = begin(search, plain)
-    trial = studies.ask(search, study, plain, dead)
+    trial = study.ask(plain, dead)
     assert trial is not None
     plain.draw(suggest(trial))
-    study.enqueue_trial(
+    study.optuna.enqueue_trial(
         trial.params, user_attrs={"retry_of": 0, "n_retries": 1}
     )  # and here the reaper was killed
-    begin(search, plain, study._storage)
+    begin(search, plain, study.optuna._storage)
     assert states(study) == ["FAIL", "WAITING"]
 
 
@@ -484,8 +483,8 @@ def test_a_trial_killed_while_it_was_asked_for_is_only_failed(make_search: MakeS
     """A trial without parameters, or without a worker's name, leaves nothing to try again."""
     search = make_search()
     study = begin(search, plain)
-    study.ask()
-    begin(search, plain, study._storage)
+    study.optuna.ask()
+    begin(search, plain, study.optuna._storage)
     assert states(study) == ["FAIL"]
 
 
@@ -497,10 +496,10 @@ def test_interrupted_parameters_are_queued_without_being_a_retry(
     study = begin(search, plain)
     points = []
     for _ in range(3):
-        trial = studies.ask(search, study, plain, worker)
+        trial = study.ask(plain, worker)
         assert trial is not None
         points.append(plain.draw(suggest(trial)).params)
-        studies.tell_interrupted(search, study, trial.number, "Ctrl-C")
+        study.tell_interrupted(trial.number, "Ctrl-C")
     assert points == [points[0]] * 3
     assert states(study) == ["FAIL"] * 3 + ["WAITING"]
 
@@ -509,11 +508,11 @@ def test_whoever_looks_reaps(make_search: MakeSearch, plain: Space, dead: Worker
     """``reap_all`` leaves no RUNNING trial of a dead process, and leaves others' studies alone."""
     search, storage = make_search(), InMemoryStorage()
     study = begin(search, plain, storage)
-    trial = studies.ask(search, study, plain, dead)
+    trial = study.ask(plain, dead)
     assert trial is not None
     plain.draw(suggest(trial))
     foreign = optuna.create_study(study_name="foreign", storage=storage)
     foreign.ask()
-    studies.reap_all(storage)
+    reap_all(storage)
     assert states(study) == ["FAIL", "WAITING"]
-    assert states(foreign) == ["RUNNING"]
+    assert [trial.state for trial in foreign.trials] == [TrialState.RUNNING]

@@ -30,7 +30,7 @@ def test_trial_is_a_hydra_job(tmp_path: Path) -> None:
         assert hydra["job"]["num"] == trial.number
         assert hydra["runtime"]["output_dir"] == str(folder)
         assert "hello" in (folder / "app.log").read_text()
-        assert "printed" in (folder / "output.log").read_text()
+        assert "printed" in (folder / "sweeper_output.log").read_text()
         again = run(tmp_path, "app.py", *trial.user_attrs["overrides"], f"hydra.run.dir=again/{trial.number}")
         assert again.returncode == 0, again.stderr
         composed = tmp_path / "again" / str(trial.number) / ".hydra" / "config.yaml"
@@ -88,7 +88,7 @@ def test_result_that_is_no_score_fails_the_trial(tmp_path: Path) -> None:
     assert [t.state for t in trials[:7]] == [TrialState.FAIL] * 7
     for trial, value in zip(trials, returned, strict=False):
         assert f"returned {value!r}; return the score" in trial.user_attrs["reason"]
-    assert "returned 2 values for 1 objectives" in trials[6].user_attrs["reason"]
+    assert "returned more values than 1; return as many as" in trials[6].user_attrs["reason"]
 
 
 def test_diverged_trial_is_pruned_and_marked(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_exit_in_the_task_fails_the_trial(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     trials = assert_exactly(app, 6)
     assert "enough" in trials[1].user_attrs["reason"]
-    assert "SystemExit: enough" in (app.out / "1" / "traceback.txt").read_text()
+    assert "SystemExit: enough" in (app.out / "1" / "sweeper_traceback.txt").read_text()
     assert len({worker_pid(t) for t in trials}) == 1
 
 

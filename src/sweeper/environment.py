@@ -19,7 +19,7 @@ def environment(run: schema.Run, fingerprint: str) -> dict[str, Any]:
     is_cuda = run.device.startswith("cuda")
     return {
         "data": fingerprint,
-        "weights": None if run.freezing.name == "none" else weights.fingerprint(run.model),
+        "weights": None if run.from_scratch else weights.fingerprint(run.model),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": version("torchvision"),  # without a second's import

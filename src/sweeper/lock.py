@@ -22,7 +22,7 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
-class LifeSign:
+class Heartbeat:
     """Shows other processes that this one is alive, for as long as it is.
 
     A record lock is used because children that a worker forks do not inherit it, so none of them
@@ -41,7 +41,7 @@ class LifeSign:
 
 
 def is_alive(folder: Path, worker: str) -> bool:
-    """Whether the worker of that name still holds its life sign in ``folder``. Never ask about yourself."""
+    """Whether the worker of that name still holds its heartbeat in ``folder``. Never ask about yourself."""
     try:
         file = os.open(_life_path(folder, worker), os.O_RDWR)
     except OSError:
@@ -56,7 +56,7 @@ def is_alive(folder: Path, worker: str) -> bool:
 
 
 def forget(folder: Path, worker: str) -> None:
-    """Remove what a dead worker left of its life sign."""
+    """Remove what a dead worker left of its heartbeat."""
     _life_path(folder, worker).unlink(missing_ok=True)
 
 

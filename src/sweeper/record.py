@@ -1,6 +1,7 @@
-"""What a study leaves on disk. The only module that knows the names of the files.
+"""What runs and studies leave on disk. The only module that knows the names of the files.
 
-Everything is written whole or not at all: to a temporary file beside, then renamed.
+Everything is written whole or not at all: to a temporary file beside, then renamed. What is ours carries a
+mark, ``.sweeper/``, because the folders are the app's: what has no mark is neither read nor removed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,20 +28,281 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+FORMAT = 1
+"""The version of a study's attributes and files; another one is refused."""
+
 OUTPUTS = "outputs"
 JOURNAL = "studies.journal"
-RESULTS = "optimization_results.yaml"
-CONFIG = "trial.yaml"
-HISTORY = "history.csv"
-RESULT = "result.json"
-ENVIRONMENT = "environment.json"
-WEIGHTS = "weights.pt"
-TRACEBACK = "traceback.txt"
-OUTPUT = "output.log"
-BEST = "best"
-_HIDDEN = ".sweeper"
+_MARK = ".sweeper"
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # a build of PyYAML may lack libyaml
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of one training run of ours: of a trial, of the best trial, or of a run by itself."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "trial.yaml"
+
+    @property
+    def history(self) -> Path:
+        return self.folder / "history.csv"
+
+    @property
+    def result(self) -> Path:
+        return self.folder / "result.json"
+
+    @property
+    def environment(self) -> Path:
+        return self.folder / "environment.json"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights.pt"
+
+    @property
+    def _mark(self) -> Path:
+        return self.folder / _MARK / "run.json"
+
+    def mark(self) -> None:
+        """Say that the files of these names are ours."""
+        write_json(self._mark, {"format": FORMAT})
+
+    @property
+    def is_ours(self) -> bool:
+        return self._mark.exists()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it can be trained again and compared."""
+        return self.is_ours and self.config.exists() and self.history.exists()
+
+    def read_result(self) -> dict[str, Any]:
+        """What was measured; nothing where there is no result of ours."""
+        return read_json(self.result) if self.is_ours and self.result.exists() else {}
+
+    def read_environment(self) -> dict[str, Any]:
+        return read_json(self.environment) if self.is_ours and self.environment.exists() else {}
+
+    def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """One row an epoch. Floats have all their digits, so that they compare to the last bit."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: repr(value) for name, value in row.items()} for row in rows)
+        write_whole(self.history, text.getvalue())
+
+    def read_history(self) -> list[dict[str, float]]:
+        with self.history.open(newline="") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+@dataclass(frozen=True)
+class TrialFiles:
+    """What the search leaves in the folder of one trial, which is the app's."""
+
+    folder: Path
+
+    @property
+    def output(self) -> Path:
+        """What the trial printed."""
+        return self.folder / "sweeper_output.log"
+
+    @property
+    def traceback(self) -> Path:
+        return self.folder / "sweeper_traceback.txt"
+
+    @property
+    def run(self) -> RunFiles:
+        return RunFiles(self.folder)
+
+    @property
+    def _mark(self) -> Path:
+        return self.folder / _MARK / "trial.json"
+
+    def begin(self, study: StudyFiles, number: int) -> None:
+        """Mark the folder as this trial's.
+
+        A trial of ours that has the folder already was lost by the storage: it is moved away, and kept.
+        """
+        if self._mark.exists() and self.folder != study.folder:
+            lost = study.lost
+            lost.mkdir(parents=True, exist_ok=True)
+            self.folder.rename(lost / f"{number}-{time.time_ns()}")
+        write_json(self._mark, {"format": FORMAT, "trial": number})
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """What a study leaves in its folder."""
+
+    folder: Path
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "optimization_results.yaml"
+
+    @property
+    def sweep_config(self) -> Path:
+        """The composed config of the sweep, named as Hydra names it."""
+        return self.folder / "multirun.yaml"
+
+    @property
+    def best(self) -> RunFiles:
+        return RunFiles(self.folder / "best")
+
+    def trial(self, trial: FrozenTrial) -> TrialFiles:
+        """Where the app has the folders of its trials."""
+        return TrialFiles(Path(trial.user_attrs.get("folder", self.folder / str(trial.number))))
+
+    def run(self, number: int) -> RunFiles:
+        """The run of a trial, where its folder has its number, as those of our own app."""
+        return RunFiles(self.folder / str(number))
+
+    def complete_runs(self) -> list[int]:
+        """The numbers of the trials that can be trained again and compared."""
+        numbers = [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
+        return sorted(number for number in numbers if self.run(number).is_complete)
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / _MARK / "lock"
+
+    @property
+    def heartbeats(self) -> Path:
+        """The folder of the workers' heartbeats."""
+        return self.folder / _MARK
+
+    @property
+    def lost(self) -> Path:
+        """Where the folders of trials go that the storage has lost."""
+        return self.folder / _MARK / "lost"
+
+    def worker_log(self, index: int) -> Path:
+        """What a worker prints outside of its trials."""
+        return self.folder / _MARK / f"worker-{index}.log"
+
+    # ------------------------------------------------------------------------------------- whose it is
+
+    @property
+    def _mark(self) -> Path:
+        return self.folder / _MARK / "study.json"
+
+    @property
+    def _storage(self) -> Path:
+        return self.folder / _MARK / "storage"
+
+    @property
+    def is_ours(self) -> bool:
+        return self._mark.exists() or self._storage.exists()
+
+    def mark(self, study_name: str, storage: str) -> None:
+        """Say whose folder this is, and in which storage the study is.
+
+        The URL may hold a password, so only its owner can read it.
+        """
+        with whole(self._storage) as path:
+            path.touch(mode=0o600)
+            path.write_text(storage)
+        write_json(self._mark, {"format": FORMAT, "study": study_name})
+
+    def read_storage(self) -> str | None:
+        """The URL of the study's storage, if the folder is a study's."""
+        return self._storage.read_text() if self._storage.exists() else None
+
+    def read_name(self) -> str:
+        """The name of the study whose folder this is.
+
+        Raises:
+            BadInput: where the study has another format.
+        """
+        mark = read_json(self._mark) if self._mark.exists() else {}
+        check_format("STUDY", str(self.folder), mark)
+        return str(mark["study"])
+
+    def refuse_others(self, study_name: str, storage: str) -> None:
+        """Never mix two studies in one folder.
+
+        Raises:
+            BadInput: if the folder is that of another study, or of the same in another storage.
+        """
+        if not self.is_ours:
+            return
+        name, url = self.read_name(), self.read_storage() or storage
+        if name != study_name:
+            remedy = f"write the name {name} to go on with it, or take another folder (hydra.sweep.dir)"
+            raise BadInput("study", study_name, f"{self.folder} is the folder of the study {name}", remedy)
+        if url != storage:
+            remedy = f"write hydra.sweeper.storage={url}, or another name"
+            reason = f"the study {name} is in another storage"
+            raise BadInput("hydra.sweeper.storage", storage, reason, remedy)
+
+    # ------------------------------------------------------------------------------------- the results
+
+    def write_results(self, study: optuna.Study, ended: int | None = None) -> None:
+        """Bring the results and ``best/`` up to date. Call under the study's lock.
+
+        Args:
+            ended: the trial that has just ended; None looks after the weights of all.
+        """
+        trials = study.get_trials(deepcopy=False)
+        best = best_trials(study)
+        counts = {state.name: n for state, n in Counter(trial.state for trial in trials).items()}
+        summary: dict[str, Any] = {"name": "optuna", "study": study.study_name, "trials": counts}
+        if len(study.directions) == 1:
+            summary |= {
+                "best_trial": best[0].number if best else None,
+                "best_value": best[0].value if best else None,
+                "best_params": best[0].params if best else {},
+            }
+        else:
+            summary["solutions"] = [{"trial": t.number, "values": t.values, "params": t.params} for t in best]
+        text = yaml.dump(summary, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+        write_whole(self.results, text)
+        keep = {trial.number for trial in best}
+        ended_now = {t.number for t in trials if t.state.is_finished()} if ended is None else {ended}
+        if len(study.directions) == 1 and best:
+            ended_now.add(self._keep_best(best[0]))
+        for number in ended_now - keep:  # weights are large: only the best keep theirs
+            if number < len(trials) and (run := self.trial(trials[number]).run).is_ours:
+                run.weights.unlink(missing_ok=True)
+
+    def _keep_best(self, trial: FrozenTrial) -> int:
+        """Let ``best/`` hold the files of the best trial; two renames replace those of another.
+
+        Returns:
+            the trial that ``best/`` held before.
+        """
+        source, target = self.trial(trial).run, self.best
+        before = int(target.read_result().get("trial", trial.number))
+        is_theirs = target.folder.exists() and not target.is_ours
+        if is_theirs or not source.is_ours or not source.config.exists():
+            return before
+        if before == trial.number and _same_history(source, target):
+            return before
+        new = RunFiles(self.folder / _MARK / "best-new")
+        old = RunFiles(self.folder / _MARK / "best-old")
+        _remove(new.folder, old.folder)
+        new.mark()
+        for name in ("config", "environment", "history", "result", "weights"):
+            if (path := getattr(source, name)).exists():
+                shutil.copy2(path, getattr(new, name))
+        if target.folder.exists():
+            target.folder.replace(old.folder)
+        new.folder.replace(target.folder)
+        _remove(old.folder)
+        return before
+
+
+def check_format(key: str, value: object, mark: Mapping[str, Any]) -> None:
+    """Raises BadInput unless the mark of a study says that we can read it."""
+    if mark.get("format") != FORMAT:
+        reason = f"was written by another version of sweeper (format {mark.get('format', 0)}, not {FORMAT})"
+        raise BadInput(key, value, reason, "use that version, or begin another study")
 
 
 def check_study_name(study: str | None) -> None:
@@ -54,56 +317,54 @@ def check_study_name(study: str | None) -> None:
         raise BadInput("study", study, reason, "write a name, or leave it out: then it is date and time")
 
 
-def study_lock(folder: Path) -> Path:
-    return folder / _HIDDEN / "lock"
+def best_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The best completed trial, or all on the Pareto front; empty while none has completed."""
+    if len(study.directions) > 1:
+        return study.best_trials
+    try:
+        return [study.best_trial]
+    except ValueError:  # none has completed
+        return []
 
 
-def life_folder(folder: Path) -> Path:
-    return folder / _HIDDEN
+# ------------------------------------------------------------------------------------------ finding them
 
 
-def write_storage(folder: Path, url: str) -> None:
-    """Remember which storage the study is in. The URL may hold a password, so only its owner can read it."""
-    with whole(folder / _HIDDEN / "storage") as path:
-        path.touch(mode=0o600)
-        path.write_text(url)
+def find_study(name: str | None) -> StudyFiles:
+    """A study's files by its name or folder; None is the newest under ``outputs/``.
 
-
-def read_storage(folder: Path) -> str | None:
-    """The storage of a study, if its folder tells."""
-    path = folder / _HIDDEN / "storage"
-    return path.read_text() if path.exists() else None
+    Raises:
+        BadInput: if there is none, or none that we can read.
+    """
+    for folder in (Path(OUTPUTS, name), Path(name)) if name is not None else ():
+        if (files := StudyFiles(folder)).is_ours:
+            files.read_name()
+            return files
+    known = sorted(_studies(), key=lambda files: files.results.stat().st_mtime)
+    if name is None and known:
+        known[-1].read_name()
+        return known[-1]
+    begin = "begin one: python -m sweeper -m optimizer=adam,sgd"
+    names = ", ".join(files.folder.name for files in known[-5:])
+    remedy = f"write one of {names}" if known else begin
+    raise BadInput("STUDY", name, f"there is no such study in {Path(OUTPUTS).absolute()}", remedy)
 
 
 def find_storages() -> list[str | None]:
     """Where the studies under ``outputs/`` are kept, the default journal first; [None] if there are none."""
     journal = Path(OUTPUTS, JOURNAL).absolute()
     urls = [str(journal)] if journal.exists() else []
-    urls += [read_storage(path.parent) or "memory" for path in sorted(Path(OUTPUTS).glob(f"*/{RESULTS}"))]
+    urls += [files.read_storage() or "memory" for files in _studies()]
     found = [url for url in dict.fromkeys(urls) if "://" in url or Path(url).exists()]
     return [*found] or [None]
 
 
-def refuse_foreign_folder(folder: Path, study_name: str, storage: str) -> None:
-    """Never mix two studies in one folder.
-
-    Raises:
-        BadInput: if the folder is that of another study, or of the same in another storage.
-    """
-    if not (folder / RESULTS).exists():
-        return
-    name, url = read_yaml(folder / RESULTS)["study"], read_storage(folder) or storage
-    if name != study_name:
-        remedy = f"write the name {name} to go on with it, or take another folder (hydra.sweep.dir)"
-        raise BadInput("study", study_name, f"{folder} is the folder of the study {name}", remedy)
-    if url != storage:
-        remedy = f"write hydra.sweeper.storage={url}, or another name"
-        raise BadInput("hydra.sweeper.storage", storage, f"the study {name} is in another storage", remedy)
+def _studies() -> list[StudyFiles]:
+    folders = sorted(path.parents[1] for path in Path(OUTPUTS).glob(f"*/{_MARK}/storage"))
+    return [files for files in map(StudyFiles, folders) if files.results.exists()]
 
 
-def worker_log(folder: Path, index: int) -> Path:
-    """What a worker prints outside of its trials."""
-    return folder / _HIDDEN / f"worker-{index}.log"
+# ------------------------------------------------------------------------------------ writing and reading
 
 
 @contextmanager
@@ -125,20 +386,6 @@ def write_whole(path: Path, content: str) -> None:
         temporary.write_text(content)
 
 
-def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One row an epoch. Floats are written with all their digits, so that they compare to the last bit."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: repr(value) for name, value in row.items()} for row in rows)
-    write_whole(folder / HISTORY, text.getvalue())
-
-
-def read_history(folder: Path) -> list[dict[str, float]]:
-    with (folder / HISTORY).open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
@@ -155,109 +402,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def find_study(name: str | None) -> Path:
-    """The folder of a study, by its name or path; None is the newest under ``outputs/``.
-
-    Raises:
-        BadInput: if there is none.
-    """
-    if name is not None:
-        for folder in (Path(OUTPUTS, name), Path(name)):
-            if (folder / RESULTS).exists():
-                return folder
-    known = sorted(Path(OUTPUTS).glob(f"*/{RESULTS}"), key=lambda path: path.stat().st_mtime)
-    if name is None and known:
-        return known[-1].parent
-    begin = "begin one: python -m sweeper -m optimizer=adam,sgd"
-    names = ", ".join(path.parent.name for path in known[-5:])
-    remedy = f"write one of {names}" if known else begin
-    raise BadInput("STUDY", name, f"there is no such study in {Path(OUTPUTS).absolute()}", remedy)
-
-
-def write_results(study: optuna.Study, folder: Path, ended: int | None = None) -> None:
-    """Bring ``optimization_results.yaml`` and ``best/`` up to date. Call under the study's lock.
-
-    Args:
-        ended: the trial that has just ended; None looks after the weights of all.
-    """
-    trials = study.get_trials(deepcopy=False)
-    best = best_trials(study)
-    counts = {state.name: n for state, n in Counter(trial.state for trial in trials).items()}
-    summary: dict[str, Any] = {"name": "optuna", "study": study.study_name, "trials": counts}
-    if len(study.directions) == 1:
-        summary |= {
-            "best_trial": best[0].number if best else None,
-            "best_value": best[0].value if best else None,
-            "best_params": best[0].params if best else {},
-        }
-    else:
-        summary["solutions"] = [{"trial": t.number, "values": t.values, "params": t.params} for t in best]
-    write_whole(folder / RESULTS, yaml.dump(summary, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
-    keep = {trial.number for trial in best}
-    lost = {t.number for t in trials if t.state.is_finished()} if ended is None else {ended}
-    if len(study.directions) == 1 and best:
-        lost.add(_keep_best(folder, best[0].number))
-    for number in lost - keep:  # weights are large: only the best keep theirs
-        (folder / str(number) / WEIGHTS).unlink(missing_ok=True)
-
-
-def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The best completed trial, or all on the Pareto front; empty while none has completed."""
-    if len(study.directions) > 1:
-        return study.best_trials
-    try:
-        return [study.best_trial]
-    except ValueError:  # none has completed
-        return []
-
-
-def _keep_best(folder: Path, number: int) -> int:
-    """Let ``best/`` hold the files of the best trial; a new one takes the place of the old in two renames.
-
-    Returns:
-        the trial that ``best/`` held before.
-    """
-    source, target = folder / str(number), folder / BEST
-    before = read_json(target / RESULT)["trial"] if (target / RESULT).exists() else number
-    if not (source / CONFIG).exists() or (before == number and _same_run(source, target)):
-        return int(before)
-    new, old = folder / _HIDDEN / "best-new", folder / _HIDDEN / "best-old"
-    _remove(new, old)
-    new.mkdir(parents=True)
-    for name in (CONFIG, ENVIRONMENT, HISTORY, RESULT, WEIGHTS):
-        if (source / name).exists():
-            shutil.copy2(source / name, new / name)
-    if target.exists():
-        target.replace(old)
-    new.replace(target)
-    _remove(old)
-    return int(before)
-
-
-def _same_run(a: Path, b: Path) -> bool:
-    """A number alone does not tell: a torn journal may have lost a trial, and another got its number."""
-    histories = a / HISTORY, b / HISTORY
-    return all(path.exists() for path in histories) and filecmp.cmp(*histories, shallow=False)
-
-
-def remove_refused_run(folder: Path) -> None:
-    """Take back what Hydra wrote for a run that was refused, unless another run has its files there."""
-    if (folder / CONFIG).exists() or (folder / RESULTS).exists():
+def remove_refused_run(folder: Path, job_name: str) -> None:
+    """Take back what Hydra wrote for a run that was refused, where there is nothing else in its folder."""
+    hydras = {".hydra", f"{job_name}.log"}
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} - hydras:
         return
     _remove(folder / ".hydra")
-    for log in folder.glob("*.log"):
-        log.unlink()
+    (folder / f"{job_name}.log").unlink(missing_ok=True)
     while folder.is_dir() and not any(folder.iterdir()) and folder != Path.cwd():
         folder.rmdir()
         folder = folder.parent
 
 
-def clear_trial(folder: Path, number: int) -> None:
-    """Make room for a trial whose number another had that the storage has lost; that one's files are kept."""
-    if (folder / str(number) / ".hydra").exists():  # else it is no job's folder, and not ours to move
-        lost = folder / _HIDDEN / "lost"
-        lost.mkdir(parents=True, exist_ok=True)
-        (folder / str(number)).rename(lost / f"{number}-{time.time_ns()}")
+def _same_history(a: RunFiles, b: RunFiles) -> bool:
+    """A number alone does not tell: a torn journal may have lost a trial, and another got its number."""
+    histories = a.history, b.history
+    return all(path.exists() for path in histories) and filecmp.cmp(*histories, shallow=False)
 
 
 def _remove(*folders: Path) -> None:

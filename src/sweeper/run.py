@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweeper import check, environment, record, schema
 from sweeper.errors import BadInput
+from sweeper.record import RunFiles, StudyFiles
 from sweeper.search.trial import Trial, trial
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def main(
     except BadInput as error:
         if current.number is not None:
             raise
-        record.remove_refused_run(folder)
+        record.remove_refused_run(folder, HydraConfig.get().job.name)
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)  # not an Exception: Hydra would print more about that
 
@@ -77,23 +78,24 @@ def train(
 
     for warning in schema.without_effect(run):
         log.warning(warning)
-    run = settle(run, current)
+    run, files = settle(run, current), RunFiles(folder)
     loaded = data.load(run.dataset, resolve_device(run.device))
     schema.check_task(run, len(loaded.classes), loaded.multi_label)
     if current.number is None:  # a search has asked before it started
         shape = (loaded.channels, loaded.side, len(loaded.classes))
         check.check_model(run.model, shape, Path.cwd())
-    record.write_whole(folder / record.CONFIG, _yaml(run))
-    record.write_json(folder / record.ENVIRONMENT, environment.environment(run, loaded.fingerprint))
+    files.mark()
+    record.write_whole(files.config, _yaml(run))
+    record.write_json(files.environment, environment.environment(run, loaded.fingerprint))
     rows: list[dict[str, Any]] = []
 
     def on_epoch(epoch: Epoch) -> None:
         if epoch.epoch == 1:  # it may be the second beginning, with smaller pieces of a batch
             rows.clear()
             if (smaller := fitting(run)) != run:
-                record.write_whole(folder / record.CONFIG, _yaml(smaller))
+                record.write_whole(files.config, _yaml(smaller))
         rows.append(epoch.row())
-        record.write_history(folder, rows)
+        files.write_history(rows)
         show.epoch(epoch)
         current.report(nan if epoch.diverged else _scores(run, rows, epoch.epoch)[0], epoch.epoch)
 
@@ -102,15 +104,15 @@ def train(
             fitted = fit(run, loaded, on_epoch)
     except Exception as error:  # pruned, or something broke: what was measured is kept
         if rows:
-            _write_result(folder, run, rows, len(rows), type(error).__name__, current)
+            _write_result(files, run, rows, len(rows), type(error).__name__, current)
         raise
     ending = "diverged" if fitted.diverged else "early stopping" if fitted.stopped_early else "all epochs"
-    result = _write_result(folder, run, rows, fitted.best_epoch, ending, current)
-    with record.whole(folder / record.WEIGHTS) as path:
+    result = _write_result(files, run, rows, fitted.best_epoch, ending, current)
+    with record.whole(files.weights) as path:
         torch.save(fitted.model.state_dict(), path)
     if current.number is None:
         result |= _tested(fitted.model, run, loaded)
-        record.write_json(folder / record.RESULT, result)
+        record.write_json(files.result, result)
         show.result(result, folder)
     scores = [nan] if fitted.diverged else _scores(run, rows, fitted.best_epoch)
     return scores if isinstance(run.objective, list) else scores[0]
@@ -155,7 +157,7 @@ def _scores(run: schema.Run, rows: list[dict[str, Any]], epoch: int) -> list[flo
 
 
 def _write_result(
-    folder: Path, run: schema.Run, rows: list[dict[str, Any]], best_epoch: int, ending: str, current: Trial
+    files: RunFiles, run: schema.Run, rows: list[dict[str, Any]], best_epoch: int, ending: str, current: Trial
 ) -> dict[str, Any]:
     """Write ``result.json`` and show it with the trial; ``ending`` says why there are no more epochs."""
     measured = {
@@ -170,7 +172,7 @@ def _write_result(
     for name, value in measured.items():
         current.set_user_attr(name, value)
     result = {"study": run.study, "trial": current.number, "objective": run.objective, **measured}
-    record.write_json(folder / record.RESULT, result)
+    record.write_json(files.result, result)
     return result
 
 
@@ -186,11 +188,11 @@ def _tested(model: Any, run: schema.Run, loaded: Any) -> dict[str, float]:
 
 def test_best(folder: Path) -> None:
     """Add what the best model of a search reaches on the test images to its result, if that is not there."""
-    best = folder / record.BEST
-    result = record.read_json(best / record.RESULT) if (best / record.RESULT).exists() else {}
-    if not result or is_tested(result) or not (best / record.WEIGHTS).exists():
+    best = StudyFiles(folder).best
+    result = best.read_result()
+    if not result or is_tested(result) or not best.weights.exists():
         return
-    run = check.to_run(record.read_yaml(best / record.CONFIG))
+    run = check.to_run(record.read_yaml(best.config))
     if check.find(run.dataset, Path.cwd()).n_test == 0:
         return
     import torch
@@ -202,8 +204,8 @@ def test_best(folder: Path) -> None:
     device = resolve_device(run.device)
     loaded = data.load(run.dataset, device)
     model = build(run.model, loaded.channels, loaded.side, len(loaded.classes)).to(device)
-    model.load_state_dict(torch.load(best / record.WEIGHTS, map_location=device, weights_only=True))
-    record.write_json(best / record.RESULT, result | _tested(model, run, loaded))
+    model.load_state_dict(torch.load(best.weights, map_location=device, weights_only=True))
+    record.write_json(best.result, result | _tested(model, run, loaded))
 
 
 def is_tested(result: dict[str, Any]) -> bool:

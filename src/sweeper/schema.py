@@ -174,6 +174,11 @@ class Run:
     loss: Loss = field(default_factory=Loss)
     training: Training = field(default_factory=Training)
 
+    @property
+    def from_scratch(self) -> bool:
+        """Whether everything trains from random weights, whatever ``model.weights`` says."""
+        return self.freezing.name == "none"
+
 
 DIRECTIONS = {
     "val_accuracy": "maximize",
@@ -429,9 +434,9 @@ def without_effect(run: Run) -> list[str]:
     if run.dataset.margin != 1 and run.dataset.image_size is None and run.dataset.name not in FILES:
         why = f"{run.dataset.name} then keeps its own size"
         told.append(f"dataset.margin={run.dataset.margin} has no effect with dataset.image_size=null: {why}")
-    if run.model.weights is not None and run.freezing.name == "none":
+    if run.model.weights is not None and run.from_scratch:
         told.append("model.weights has no effect: freezing=none is from scratch, freezing=full fine-tunes")
-    if run.model.weights is None and run.freezing.name != "none":
+    if run.model.weights is None and not run.from_scratch:
         told.append(f"freezing={run.freezing.name} begins with random weights: model.weights is null")
     if run.scheduler.warmup_epochs >= run.training.epochs:
         told.append(f"the warm-up of {run.scheduler.warmup_epochs} epochs never ends")

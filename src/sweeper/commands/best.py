@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sweeper import record
+from sweeper.record import StudyFiles
 
 
 def show(name: str | None) -> None:
@@ -19,9 +20,9 @@ def show(name: str | None) -> None:
     Raises:
         BadInput: if there is no such study.
     """
-    folder = record.find_study(name)
-    _reap(folder)
-    results = record.read_yaml(folder / record.RESULTS)
+    files = record.find_study(name)
+    _reap(files)
+    results = record.read_yaml(files.results)
     # optimizer.lr[freezing=head] is a name, not markup.
     console = Console(highlight=False, soft_wrap=True, markup=False)
     counts = ", ".join(f"{n} {state.lower()}" for state, n in results["trials"].items()) or "no trials"
@@ -34,24 +35,23 @@ def show(name: str | None) -> None:
         console.print("No trial has completed yet.")
     else:
         title = f"best trial: {results['best_trial']}, {results['best_value']:.5g}"
-        console.print(_table(title, results["best_params"] | _measured(folder)))
-    show_commands(folder)
+        console.print(_table(title, results["best_params"] | _measured(files)))
+    show_commands(files)
 
 
-def _reap(folder: Path) -> None:
+def _reap(files: StudyFiles) -> None:
     """Somebody looks: trials whose process is gone must not look as if they were running."""
     from sweeper.search.storage import open_storage
     from sweeper.search.study import reap_all
 
-    storage = record.read_storage(folder)
+    storage = files.read_storage()
     is_there = storage is not None and ("://" in storage or Path(storage).exists())
     if storage is not None and is_there and storage != "memory":
         reap_all(open_storage(storage))
 
 
-def _measured(folder: Path) -> dict[str, Any]:
-    path = folder / record.BEST / record.RESULT
-    result = record.read_json(path) if path.exists() else {}
+def _measured(files: StudyFiles) -> dict[str, Any]:
+    result = files.best.read_result()
     names = [name for name in result if name.startswith(("val_", "test_"))]
     names += ["best_epoch", "epochs", "seconds", "peak_memory_mb"]
     return {name: result[name] for name in names if name in result}
@@ -64,22 +64,23 @@ def _table(title: str, rows: dict[str, Any]) -> Table:
     return table
 
 
-def _storage_option(folder: Path) -> str:
+def _storage_option(files: StudyFiles) -> str:
     """What the dashboard must be told where the study is not in the default journal."""
-    storage = record.read_storage(folder)
+    storage = files.read_storage()
     if storage in (None, "memory", str(Path(record.OUTPUTS, record.JOURNAL).absolute())):
         return ""
     return f" --storage {'URL' if '@' in storage else shlex.quote(storage)}"  # not a password
 
 
-def show_commands(folder: Path) -> None:
+def show_commands(files: StudyFiles) -> None:
     """The next commands a person may want."""
-    near = os.path.relpath(folder)
-    study = shlex.quote(folder.name if near == str(Path(record.OUTPUTS) / folder.name) else str(near))
-    print(f"Browse:    python -m sweeper dashboard{_storage_option(folder)}")
-    if (folder / record.BEST / record.CONFIG).exists():
+    near = os.path.relpath(files.folder)
+    name = files.folder.name
+    study = shlex.quote(name if near == str(Path(record.OUTPUTS) / name) else str(near))
+    print(f"Browse:    python -m sweeper dashboard{_storage_option(files)}")
+    if files.best.is_complete:
         print(f"Reproduce: python -m sweeper reproduce {study}")
-        best = shlex.quote(str(Path(near) / record.BEST))
+        best = shlex.quote(os.path.relpath(files.best.folder))
         print(
             f"Change it: python -m sweeper --config-dir {best} --config-name trial training.epochs=50",
             flush=True,

@@ -63,7 +63,7 @@ def _write_note(study: optuna.Study) -> None:
     for trial in best:
         values = ", ".join(f"{value:.5g}" for value in trial.values)
         lines += [f"**Best trial: {trial.number}** ({values})", ""]
-        if (folder / str(trial.number) / record.CONFIG).exists():
+        if record.StudyFiles(folder).trial(trial).run.is_complete:
             number = f" --trial {trial.number}" if len(best) > 1 else ""
             lines += ["```", f"python -m sweeper reproduce {shlex.quote(name)}{number}", "```", ""]
     note = "\n".join(lines)

@@ -10,6 +10,7 @@ from typing import Any
 from sweeper import check, record
 from sweeper.environment import environment
 from sweeper.errors import BadInput
+from sweeper.record import RunFiles, StudyFiles
 
 IDENTICAL, DIFFERENT = 0, 3
 """Exit codes."""
@@ -34,14 +35,13 @@ def reproduce(name: str | None, number: int | None) -> int:
     from sweeper.training.fit import Epoch, fit
     from sweeper.training.machine import resolve_device
 
-    folder = _trial_folder(name, number)
-    with (folder / record.HISTORY).open(newline="") as file:
+    files = _find_run(name, number)
+    with files.history.open(newline="") as file:
         saved = list(csv.DictReader(file))
-    run = check.to_run(record.read_yaml(folder / record.CONFIG))
+    run = check.to_run(record.read_yaml(files.config))
     loaded = data.load(run.dataset, resolve_device(run.device))
-    print(
-        f"Training {folder} again: {len(saved)} epochs with {run.training.n_threads} threads on {run.device}"
-    )
+    with_what = f"{run.training.n_threads} threads on {run.device}"
+    print(f"Training {files.folder} again: {len(saved)} epochs with {with_what}")
     again: list[dict[str, str]] = []
 
     def on_epoch(epoch: Epoch) -> None:
@@ -56,21 +56,21 @@ def reproduce(name: str | None, number: int | None) -> int:
     with contextlib.suppress(_Enough):
         fit(run, loaded, on_epoch)
     now = environment(run, loaded.fingerprint)
-    return _verdict(saved, again, _environment(folder), now)
+    return _verdict(saved, again, files.read_environment(), now)
 
 
-def _trial_folder(name: str | None, number: int | None) -> Path:
-    for single in (Path(record.OUTPUTS, name), Path(name)) if name is not None else ():
-        if number is None and (single / record.HISTORY).exists() and not (single / record.RESULTS).exists():
-            return single
+def _find_run(name: str | None, number: int | None) -> RunFiles:
+    for folder in (Path(record.OUTPUTS, name), Path(name)) if name is not None and number is None else ():
+        if RunFiles(folder).is_complete and not StudyFiles(folder).is_ours:
+            return RunFiles(folder)
     study = record.find_study(name)
-    folder = study / (record.BEST if number is None else str(number))
-    if not (folder / record.CONFIG).exists() or not (folder / record.HISTORY).exists():
+    files = study.best if number is None else study.run(number)
+    if not files.is_complete:
         what = "the best trial" if number is None else f"trial {number}"
-        there = sorted(int(p.parent.name) for p in study.glob(f"[0-9]*/{record.HISTORY}"))
+        there = study.complete_runs()
         known = f"trials {', '.join(map(str, there))}" if there else "no trials"
-        raise BadInput("--trial", number, f"{study} has no saved run of {what}", f"it has {known}")
-    return folder
+        raise BadInput("--trial", number, f"{study.folder} has no saved run of {what}", f"it has {known}")
+    return files
 
 
 def _difference(saved: dict[str, str], again: dict[str, str]) -> str:
@@ -80,11 +80,6 @@ def _difference(saved: dict[str, str], again: dict[str, str]) -> str:
         if column not in _MEASURED and saved[column] != again.get(column)
     ]
     return ", ".join(parts)
-
-
-def _environment(folder: Path) -> dict[str, Any]:
-    path = folder / record.ENVIRONMENT
-    return record.read_json(path) if path.exists() else {}
 
 
 def _verdict(

@@ -9,11 +9,12 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from sweeper import check, record, run
+from sweeper import check, run
 from sweeper.commands import best
 from sweeper.commands.show import SingleRun, metrics
 from sweeper.conf import composing, conf_folder
 from sweeper.errors import BadInput
+from sweeper.record import StudyFiles
 from sweeper.search.hooks import hooks
 from sweeper.search.trial import trial
 
@@ -37,14 +38,13 @@ def run_app(overrides: Sequence[str]) -> None:
 def finish(folder: Path) -> None:
     """After a search: say how its best model does on the test images, and how to go on."""
     run.test_best(folder)  # a worker has, unless it was killed, or none was needed
-    path = folder / record.BEST
-    if (path / record.RESULT).exists():
-        result = record.read_json(path / record.RESULT)
-        for name, value in metrics(result, "test_").items():
-            print(f"Test {name} of the best trial: {value:.4f}  ({path})")
-        if not run.is_tested(result) and not (path / record.WEIGHTS).exists():
-            print(f"{path} has lost its weights; python -m sweeper reproduce trains them again")
-    best.show_commands(folder)
+    files = StudyFiles(folder)
+    result, best_folder = files.best.read_result(), files.best.folder
+    for name, value in metrics(result, "test_").items():
+        print(f"Test {name} of the best trial: {value:.4f}  ({best_folder})")
+    if result and not run.is_tested(result) and not files.best.weights.exists():
+        print(f"{best_folder} has lost its weights; python -m sweeper reproduce trains them again")
+    best.show_commands(files)
 
 
 @hooks(check=check.check, preload=run.PRELOAD, on_last_worker=run.test_best, on_finish=finish)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from hydra.types import TaskFunction
     from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
 
 Task = TypeVar("Task", bound=Callable[..., object])
 
@@ -56,3 +59,11 @@ def hooks(
         return task
 
     return decorate
+
+
+def call_logged(hook: Callable[[Path], None], folder: Path) -> None:
+    """Call a hook at the end of a search; what it raises is logged, as the trials are safe already."""
+    try:
+        hook(folder)
+    except Exception:
+        log.exception("%s failed", getattr(hook, "__name__", hook))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -10,10 +11,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
-import cloudpickle
 import optuna
 from hydra.core.singleton import Singleton
 from hydra.types import HydraContext, TaskFunction
@@ -23,17 +24,16 @@ from optuna.trial import TrialState
 
 from sweeper import record
 from sweeper.errors import BadInput
-from sweeper.search import study as studies
-from sweeper.search.hooks import Hooks
-from sweeper.search.process import NotStarted, Process, ending, start
+from sweeper.search.hooks import Hooks, call_logged
+from sweeper.search.process import Crew, NotStarted, Process, ending, open_crew
 from sweeper.search.progress import Progress, summarize
 from sweeper.search.sampler import build_sampler, is_grid
 from sweeper.search.settings import check_objective, n_cores, read_settings
 from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
-from sweeper.search.study import Search
+from sweeper.search.study import FINISHED, Search, Study, failed
 from sweeper.search.trial import Interrupted, Interruption
-from sweeper.search.worker import Assignment, work
+from sweeper.search.worker import App, main, work
 
 log = logging.getLogger(__name__)
 
@@ -52,27 +52,41 @@ def sweep(
 ) -> optuna.Study:
     """Run a whole sweep: what Hydra calls for ``-m``. Exits with 2, 1 or 130 (143) as the README says."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    app = App(context, task, master, tuple(arguments), Singleton.get_state())
     try:
-        search, n_workers, devices = read_settings(settings, master)
-        space = Space(master, arguments, context.config_loader)
-        check(Hooks.of(task), space, search)
-        storage = open_storage(search.storage)
-        search = studies.in_its_folder(search, storage)
-        fixed = [override for override in space.fixed if not override.startswith("study=")]
-        study = studies.open_study(search, storage, space, fixed)
+        search, n_workers, gpus = read_settings(settings, master)
+        crew = None if settings["in_process"] else _open_crew(app, n_workers)  # while nothing is open yet
+        with contextlib.closing(crew) if crew is not None else contextlib.nullcontext():
+            space = Space(master, arguments, context.config_loader)
+            check(Hooks.of(task), space, search)
+            storage = open_storage(search.storage)
+            search = search.in_its_folder(storage)
+            fixed = [override for override in space.fixed if not override.startswith("study=")]
+            study = Study.open(search, storage, space, fixed)
+            record.write_whole(study.files.sweep_config, OmegaConf.to_yaml(master))
+            if crew is None:
+                signum = _run_here(app, study, storage, space)
+            else:
+                with Progress(study) as progress:
+                    signum = Pool(study, crew, n_workers, gpus, progress).run()
     except BadInput as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
-    _save_master(search, master)
-    assignment = Assignment(search, context, task, master, tuple(arguments), Singleton.get_state())
-    progress = Progress(search, study)
-    if settings["in_process"]:
-        signum = _run_here(assignment, storage, space)
-    else:
-        with progress:
-            signum = Pool(assignment, study, n_workers, devices, progress).run()
-    _finish(search, study, task, master, signum)
-    return study
+    except KeyboardInterrupt:  # nothing has begun
+        sys.exit(128 + signal.SIGINT)
+    _finish(study, task, master, signum)
+    return study.optuna
+
+
+def _open_crew(app: App, n_workers: int) -> Crew:
+    return open_crew(partial(main, app), Hooks.of(app.task).preload, _shared_cores(n_workers))
+
+
+def _shared_cores(n_workers: int) -> dict[str, str]:
+    """Each worker's share of the cores, unless the person has said how many threads to use."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, n_cores() // n_workers))}
 
 
 def check(hooks: Hooks, space: Space, search: Search) -> None:
@@ -88,23 +102,14 @@ def check(hooks: Hooks, space: Space, search: Search) -> None:
         next(space.points())
 
 
-def _save_master(search: Search, master: DictConfig) -> None:
-    record.write_whole(search.folder / "multirun.yaml", OmegaConf.to_yaml(master))
-
-
-# --- while --------------------------------------------------------------------------------------------------
-
-
 class Pool:
     """The worker processes of one sweep on this machine."""
 
     def __init__(
-        self, assignment: Assignment, study: optuna.Study, n_workers: int, gpus: list[str], progress: Progress
+        self, study: Study, crew: Crew, n_workers: int, gpus: Sequence[str], progress: Progress
     ) -> None:
-        self._search = assignment.search
-        self._pickled = cloudpickle.dumps(assignment)
-        self._preload = Hooks.of(assignment.task).preload
         self._study = study
+        self._crew = crew
         self._n_workers = n_workers
         self._gpus = gpus
         self._progress = progress
@@ -126,29 +131,30 @@ class Pool:
             try:
                 while True:
                     self._bury()
-                    trials = self._study.get_trials(deepcopy=False)
+                    trials = self._study.trials()
                     if not self._signums:
                         self._start_missing(trials)
                     self._tell_to_stop()
                     if not self._processes:
                         break
                     self._progress.update(trials)
-                    wait([p.sentinel for p in self._processes], timeout=_TICK_S)
+                    wait({p.sentinel for p in self._processes}, timeout=_TICK_S)
             finally:
                 self._kill_all()
-        self._progress.update(self._study.get_trials(deepcopy=False))
+        self._progress.update(self._study.trials())
         return self._signums[0] if self._signums else None
 
     def _start_missing(self, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
         if self._n_stillborn >= _MAX_STILLBORN or not self._has_work(trials):
             return
-        n_finished = sum(t.state in studies.FINISHED for t in trials)
-        n_left = float("inf") if self._search.n_trials is None else self._search.n_trials - n_finished
+        n_finished = sum(t.state in FINISHED for t in trials)
+        n_trials = self._study.search.n_trials
+        n_left = float("inf") if n_trials is None else n_trials - n_finished
         taken = {p.index for p in self._processes}
         for index in range(self._n_workers):
             if len(self._processes) < n_left and index not in taken:
                 try:
-                    process = start(self._pickled, index, self._environment(index), self._preload)
+                    process = self._crew.start(self._study.search, index, self._environment(index))
                 except NotStarted as error:
                     self._n_stillborn = _MAX_STILLBORN
                     self._progress.fail(f"no worker could be started: {error}")
@@ -157,15 +163,14 @@ class Pool:
 
     def _has_work(self, trials: Sequence[optuna.trial.FrozenTrial]) -> bool:
         """Whether another worker would find a trial to run."""
-        if studies.is_over(self._search, self._study) or not studies.has_room(self._search, trials):
+        if self._study.is_over() or not self._study.has_room(trials):
             return False
-        is_grid_used_up = is_grid(self._search.sampler) and self._has_left
+        is_grid_used_up = is_grid(self._study.search.sampler) and self._has_left
         return not is_grid_used_up or any(t.state == TrialState.WAITING for t in trials)
 
     def _environment(self, index: int) -> dict[str, str]:
         """The worker's GPU, and its share of the cores."""
-        n_threads = max(1, n_cores() // self._n_workers)
-        environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(n_threads))}
+        environment = _shared_cores(self._n_workers)
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[index % len(self._gpus)]
         return environment
@@ -177,13 +182,11 @@ class Pool:
             return
         self._processes = [p for p in self._processes if p not in ended]
         self._has_left = self._has_left or any(p.exitcode == 0 for p in ended)
-        with self._search.lock():
-            workers = {t.user_attrs.get("worker", "") for t in self._study.get_trials(deepcopy=False)}
-            reasons = {name: ending(p.exitcode) for p in ended for name in workers if p.is_named(name)}
-            spared = {name for p in self._processes for name in workers if p.is_named(name)}
-            reaped = self._search.queue.reap(self._study, reasons, spared)
-            record.write_results(self._study, self._search.folder)
-        trials = self._study.get_trials(deepcopy=False)
+        workers = {t.user_attrs.get("worker", "") for t in self._study.trials()}
+        reasons = {name: ending(p.exitcode) for p in ended for name in workers if p.is_named(name)}
+        spared = {name for p in self._processes for name in workers if p.is_named(name)}
+        reaped = self._study.reap(reasons, spared)
+        trials = self._study.trials()
         tried_again = {t.user_attrs.get("retry_of") for t in trials}
         for number in reaped:
             reason = trials[number].user_attrs["reason"]
@@ -201,7 +204,7 @@ class Pool:
         stillborn = [p for p in died if not any(p.is_named(worker) for worker in workers)]
         self._n_stillborn += len(stillborn)
         if stillborn and self._n_stillborn >= _MAX_STILLBORN:
-            output = record.worker_log(self._search.folder, stillborn[0].index)
+            output = self._study.files.worker_log(stillborn[0].index)
             reason = ending(stillborn[0].exitcode)
             place = f"; see {output}" if output.exists() else ""
             self._progress.fail(f"workers die before their first trial ({reason}){place}")
@@ -241,13 +244,13 @@ class Pool:
             p.join()
 
 
-def _run_here(assignment: Assignment, storage: BaseStorage, space: Space) -> int | None:
+def _run_here(app: App, study: Study, storage: BaseStorage, space: Space) -> int | None:
     interruption = Interruption(second_kills=True)
     signums = (signal.SIGINT, signal.SIGTERM)
     before = {signum: signal.getsignal(signum) for signum in signums}
     interruption.install(*signums)
     try:
-        work(assignment, storage, interruption, is_own_process=False, space=space)
+        work(app, study.search, storage, interruption, is_own_process=False, space=space)
     except Interrupted as stop:
         return stop.signum
     finally:
@@ -256,23 +259,16 @@ def _run_here(assignment: Assignment, storage: BaseStorage, space: Space) -> int
     return None
 
 
-# --- after --------------------------------------------------------------------------------------------------
-
-
-def _finish(
-    search: Search, study: optuna.Study, task: TaskFunction, master: DictConfig, signum: int | None
-) -> None:
+def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | None) -> None:
     """Last words: the best trial and what to do next, or why it ended."""
-    with search.lock():
-        search.queue.reap(study)
-        record.write_results(study, search.folder)
-    trials = study.get_trials(deepcopy=False)
-    summarize(search, study)
+    study.reap()
+    search, trials = study.search, study.trials()
+    summarize(study)
     if signum is not None:
         print(f"Stopped. To go on: {_command(search, master)}", flush=True)
         sys.exit(128 + signum)
-    if studies.has_failed(search, trials):
-        failures = studies.failed(trials)
+    if study.has_failed(trials):
+        failures = failed(trials)
         last = max(failures, key=lambda t: t.number)
         print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
         print(
@@ -283,14 +279,14 @@ def _finish(
         )
         sys.exit(1)
     # Trials that still run are another sweep's, which goes on with this study at the same time.
-    is_short = search.n_trials is not None and studies.has_room(search, trials)
+    is_short = search.n_trials is not None and study.has_room(trials)
     if is_short and search.deadline is None and not is_grid(search.sampler):
-        n_finished = sum(t.state in studies.FINISHED for t in trials)
+        n_finished = sum(t.state in FINISHED for t in trials)
         print(f"Only {n_finished} of {search.n_trials} trials could be run.", file=sys.stderr)
         sys.exit(1)
     on_finish = Hooks.of(task).on_finish
     if on_finish is not None and trials:
-        on_finish(search.folder)
+        call_logged(on_finish, study.files.folder)
 
 
 def _command(search: Search, master: DictConfig) -> str:

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper.record import best_trials
-from sweeper.search.study import FINISHED, Search
+from sweeper.search.study import FINISHED, Study
 
 _SIGN = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
@@ -28,12 +27,12 @@ _SIGN = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FA
 class Progress:
     """Draws from the trials alone, so that it does not matter who runs them."""
 
-    def __init__(self, search: Search, study: optuna.Study) -> None:
-        self._search = search
+    def __init__(self, study: Study) -> None:
+        self._search = study.search
         self._study = study
         self._console = Console()
         self._live: Live | None = None
-        trials = study.get_trials(deepcopy=False)
+        trials = study.trials()
         self._seen = {t.number for t in trials if t.state.is_finished()}
         self._error: str | None = None
 
@@ -42,7 +41,7 @@ class Progress:
             self._live = Live(console=self._console, transient=True, auto_refresh=False)
             self._live.start()
         n_trials = "without limit" if self._search.n_trials is None else f"of {self._search.n_trials} trials"
-        n_before = sum(t.state in FINISHED for t in self._study.get_trials(deepcopy=False))
+        n_before = sum(t.state in FINISHED for t in self._study.trials())
         went_on = f", {n_before} of them done before" if n_before else ""
         self._print(
             f"Study {self._search.study_name}: a search {n_trials}{went_on}, in {self._search.folder}"
@@ -63,7 +62,7 @@ class Progress:
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Show how the study stands."""
-        best = best_trials(self._study)
+        best = best_trials(self._study.optuna)
         for trial in trials:
             if trial.state.is_finished() and trial.number not in self._seen:
                 self._seen.add(trial.number)
@@ -158,12 +157,11 @@ def describe(params: dict[str, Any]) -> str:
     )
 
 
-def summarize(search: Search, study: optuna.Study) -> None:
+def summarize(study: Study) -> None:
     """The best trial and its parameters, or the Pareto front."""
-    trials = study.get_trials(deepcopy=False)
-    print(f"\nStudy {study.study_name}: {', '.join(_counts(trials))}.")
-    for trial in best_trials(study):
-        metrics = search.metrics or tuple(["value"] * len(trial.values))
+    print(f"\nStudy {study.search.study_name}: {', '.join(_counts(study.trials()))}.")
+    for trial in best_trials(study.optuna):
+        metrics = study.search.metrics or tuple(["value"] * len(trial.values))
         scores = ", ".join(f"{name} {value:.5g}" for name, value in zip(metrics, trial.values, strict=True))
         print(f"Best trial: number {trial.number}, {scores}")
         for name, value in trial.params.items():

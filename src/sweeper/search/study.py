@@ -28,9 +28,9 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper import record
 from sweeper.errors import BadInput
-from sweeper.lock import LifeSign, forget, is_alive, locked
+from sweeper.lock import Heartbeat, forget, is_alive, locked
+from sweeper.record import FORMAT, StudyFiles, check_format
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
 
@@ -40,6 +40,9 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 """The states that the budget counts."""
 
 _TAKEN = (*FINISHED, TrialState.RUNNING)
+
+ATTRIBUTE = "sweeper"
+"""The user attribute in which a study says how it was begun."""
 
 
 @dataclass(frozen=True)
@@ -62,101 +65,277 @@ class Search:
     max_failure_rate: float
     custom_search_space: str | None
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Held around every decision about the budget, so that the workers of a machine decide one by one."""
-        with locked(record.study_lock(self.folder)):
-            yield
-
-    @property
-    def queue(self) -> RetryQueue:
-        return RetryQueue(self.folder, self.max_retries)
+    def in_its_folder(self, storage: BaseStorage) -> Search:
+        """In the folder where the study was begun, also if the app's folders are named by the time."""
+        for study in storage.get_all_studies():
+            if study.study_name == self.study_name and not StudyFiles(self.folder).is_ours:
+                begun = Path(study.user_attrs.get(ATTRIBUTE, {}).get("folder", self.folder))
+                return replace(self, folder=begun) if begun.is_dir() else self
+        return self
 
 
 class Worker:
-    """A process that runs trials: its name, and the sign of life that others see."""
+    """A process that runs trials: its name, and the heartbeat that others see."""
 
     def __init__(self, search: Search) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._life_sign = LifeSign(record.life_folder(search.folder), self.name)
+        self._heartbeat = Heartbeat(StudyFiles(search.folder).heartbeats, self.name)
 
     def end(self) -> None:
-        self._life_sign.end()
+        self._heartbeat.end()
+
+
+class Study:
+    """A handle on one study: asks, tells and reaps. What may change is decided under its lock.
+
+    Workers of one machine decide one by one, so that together they spend the budget exactly.
+    """
+
+    def __init__(self, search: Search, study: optuna.Study) -> None:
+        self.search = search
+        self.optuna = study
+        self.files = StudyFiles(search.folder)
+
+    @classmethod
+    def load(cls, search: Search, storage: BaseStorage) -> Study:
+        """The study that exists, with its own pruner; without one, Optuna would prune by the median."""
+        study = optuna.load_study(
+            study_name=search.study_name,
+            storage=storage,
+            sampler=RandomSampler(),  # takes no part: each trial gets its own in `ask`
+            pruner=build_pruner(search.pruner),
+        )
+        return cls(search, study)
+
+    @classmethod
+    def open(cls, search: Search, storage: BaseStorage, space: Space, fixed: Sequence[str]) -> Study:
+        """Create the study, or go on with it where it exists.
+
+        Raises:
+            BadInput: if it was begun with another direction, metric or other choices.
+        """
+        begun = {
+            "format": FORMAT,
+            "folder": str(search.folder),
+            "directions": list(search.directions),
+            "metrics": list(search.metrics or ()),
+            "space": {name: distribution_to_json(p.distribution) for name, p in space.parameters().items()},
+            "fixed": list(fixed),
+            "max_retries": search.max_retries,
+        }
+        files = StudyFiles(search.folder)
+        with locked(files.lock):
+            files.refuse_others(search.study_name, search.storage)
+            names = [study.study_name for study in storage.get_all_studies()]
+            if search.study_name in names:
+                study = cls.load(search, storage)
+                _check_same(search, study.optuna, begun)
+                LockedStudy(study.optuna, files, search.max_retries).reap()
+            else:
+                study = cls(search, _create(search, storage))
+            study.optuna.set_user_attr(ATTRIBUTE, begun)
+            files.mark(search.study_name, search.storage)
+            files.write_results(study.optuna)
+        return study
+
+    @contextmanager
+    def locked(self) -> Iterator[LockedStudy]:
+        """What may only be done while nobody else decides."""
+        with locked(self.files.lock):
+            yield LockedStudy(self.optuna, self.files, self.search.max_retries)
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self.optuna.get_trials(deepcopy=False, states=states or None)
+
+    # ------------------------------------------------------------------------------- asking and telling
+
+    def ask(self, space: Space, worker: Worker) -> optuna.Trial | None:
+        """The next trial to run, or None when the budget is spent, taken or out of time."""
+        search = self.search
+        with self.locked() as study:
+            trials = self.trials()
+            if not self.has_room(trials):
+                return None
+            if is_grid(search.sampler) and not study.queue_next_point(space, trials):
+                return None
+            queued = [t.number for t in trials if t.state == TrialState.WAITING]
+            self.optuna.sampler = build_sampler(
+                search.sampler, search.seed, space, number=min(queued, default=len(trials))
+            )
+            trial = self.optuna.ask()
+            trial.set_user_attr("worker", worker.name)
+            return trial
+
+    def tell(
+        self,
+        number: int,
+        state: TrialState,
+        values: list[float] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """End a trial and bring the files of the study up to date."""
+        for name, value in (attributes or {}).items():
+            _set_attribute(self.optuna, number, name, value)
+        with self.locked():
+            self.optuna.tell(number, values, state=state)
+            self.files.write_results(self.optuna, ended=number)
+
+    def tell_interrupted(self, number: int, reason: str) -> None:
+        """End a trial that was asked to stop, and queue its parameters for whoever goes on."""
+        with self.locked() as study:
+            _set_attribute(self.optuna, number, "interrupted", True)
+            study.fail_and_queue(self.trials()[number], reason, is_retry=False)
+
+    def reap(self, reasons: Mapping[str, str] | None = None, spared: Collection[str] = ()) -> list[int]:
+        """Fail and queue the trials of dead workers; see ``LockedStudy.reap``."""
+        with self.locked() as study:
+            reaped = study.reap(reasons, spared)
+            self.files.write_results(self.optuna)
+            return reaped
+
+    # -------------------------------------------------------------------------------------- the budget
+
+    def has_room(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether another trial may begin: counting those that run, n_trials would not be passed."""
+        n_taken = sum(t.state in _TAKEN for t in trials)
+        return self.search.n_trials is None or n_taken < self.search.n_trials
+
+    def is_over(self) -> bool:
+        """Whether no trial should begin any more: out of time, or too many failed."""
+        if self.search.deadline is not None and time.time() >= self.search.deadline:
+            return True
+        return self.has_failed(self.trials())
+
+    def has_failed(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether more trials failed than ``max_failure_rate`` of the whole study admits."""
+        n_failed, search = len(failed(trials)), self.search
+        if search.n_trials is None:
+            return n_failed > search.max_failure_rate * max(10, len(trials))
+        return n_failed > search.max_failure_rate * search.n_trials
+
+
+class LockedStudy:
+    """What may be done to a study while its lock is held; ``Study.locked`` gives it."""
+
+    def __init__(self, study: optuna.Study, files: StudyFiles, max_retries: int) -> None:
+        self._study = study
+        self._files = files
+        self._max_retries = max_retries
+
+    def reap(self, reasons: Mapping[str, str] | None = None, spared: Collection[str] = ()) -> list[int]:
+        """Fail the trials whose process is gone, and queue their parameters again.
+
+        Args:
+            reasons: why a worker died, by its name, where somebody knows.
+            spared: workers whose pool will say it when they die.
+
+        Returns:
+            the numbers of the trials.
+        """
+        reaped = []
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            worker = trial.user_attrs.get("worker")
+            # Without a name it was being asked for, under this lock, by a process that no longer holds it.
+            if worker in spared or (worker is not None and is_alive(self._files.heartbeats, worker)):
+                continue
+            reason = (reasons or {}).get(worker or "")
+            if reason is None:
+                reason = "its process is gone (killed, or the machine went down)"
+                _set_attribute(self._study, trial.number, "lost", True)
+            self.fail_and_queue(trial, reason, is_retry=True)
+            forget(self._files.heartbeats, worker or "")
+            reaped.append(trial.number)
+        return reaped
+
+    def fail_and_queue(self, trial: FrozenTrial, reason: str, is_retry: bool) -> None:
+        """Queue first, then fail: killed in between, the next one finds it RUNNING and its queued copy."""
+        n_retries = trial.user_attrs.get("n_retries", 0) + is_retry
+        trials = self._study.get_trials(deepcopy=False)
+        copies = [t for t in trials if t.user_attrs.get("retry_of") == trial.number]
+        # A trial that was itself queued may have died before it drew all of its parameters.
+        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        if n_retries <= self._max_retries and params and not copies:
+            attributes = {"retry_of": trial.number, "n_retries": n_retries}
+            self._study.enqueue_trial(params, user_attrs=attributes)
+        _set_attribute(self._study, trial.number, "reason", reason)
+        self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def queue_next_point(self, space: Space, trials: Sequence[FrozenTrial]) -> bool:
+        """Queue the first point of the grid that no trial has, or had; False when there is none left."""
+        if any(t.state == TrialState.WAITING for t in trials):
+            return True
+        # A trial that was just asked for has its point as fixed_params before it has drawn it.
+        taken = {
+            _point_key(t.system_attrs.get("fixed_params", t.params))
+            for t in trials
+            if not t.user_attrs.get("interrupted")
+        }
+        for point in space.points():
+            if _point_key(point) not in taken:
+                self._study.enqueue_trial(point)
+                return True
+        return False
+
+
+def failed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that count against max_failure_rate.
+
+    Interrupted or lost trials do not count: they might have succeeded. Nor do those whose parameters are
+    tried again: the last try counts.
+    """
+    failures = [t for t in trials if t.state == TrialState.FAIL]
+    tried_again = {t.user_attrs.get("retry_of") for t in trials} if failures else set()
+    return [
+        t
+        for t in failures
+        if t.number not in tried_again and not (t.user_attrs.get("interrupted") or t.user_attrs.get("lost"))
+    ]
+
+
+def reap_all(storage: BaseStorage) -> None:
+    """Let no trial of a dead process look as if it were running, in any study of this program."""
+    for summary in storage.get_all_studies():
+        begun = summary.user_attrs.get(ATTRIBUTE, {})
+        if begun.get("format") != FORMAT or not Path(begun["folder"]).is_dir():
+            continue
+        study = optuna.load_study(study_name=summary.study_name, storage=storage, sampler=RandomSampler())
+        files = StudyFiles(Path(begun["folder"]))
+        with locked(files.lock):
+            if LockedStudy(study, files, begun["max_retries"]).reap():
+                files.write_results(study)
 
 
 # --- opening ------------------------------------------------------------------------------------------------
 
 
-def open_study(search: Search, storage: BaseStorage, space: Space, fixed: Sequence[str]) -> optuna.Study:
-    """Create the study, or go on with it where it exists.
-
-    Raises:
-        BadInput: if it was begun with another direction, metric or other choices.
-    """
-    begun = {
-        "folder": str(search.folder),
-        "directions": list(search.directions),
-        "metrics": list(search.metrics or ()),
-        "space": {name: distribution_to_json(p.distribution) for name, p in space.parameters().items()},
-        "fixed": list(fixed),
-        "max_retries": search.max_retries,
-    }
-    record.refuse_foreign_folder(search.folder, search.study_name, search.storage)
-    with search.lock():
-        names = [study.study_name for study in storage.get_all_studies()]
-        if search.study_name in names:
-            study = load_study(search, storage)
-            _check_same(search, study, begun)
-            search.queue.reap(study)
-        else:
-            study = optuna.create_study(
-                study_name=search.study_name,
-                storage=storage,
-                directions=[StudyDirection[name.upper()] for name in search.directions],
-            )
-            if search.metrics:
-                with warnings.catch_warnings():  # metric names are still called experimental
-                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                    study.set_metric_names(list(search.metrics))
-        study.set_user_attr("sweeper", begun)
-        record.write_storage(search.folder, search.storage)
-        record.write_results(study, search.folder)
-    return study
-
-
-def in_its_folder(search: Search, storage: BaseStorage) -> Search:
-    """The search in the folder where the study was begun, also if the app's folders are named by the time."""
-    for study in storage.get_all_studies():
-        if study.study_name == search.study_name and not record.life_folder(search.folder).exists():
-            begun = Path(study.user_attrs.get("sweeper", {}).get("folder", search.folder))
-            return replace(search, folder=begun) if begun.is_dir() else search
-    return search
-
-
-def load_study(search: Search, storage: BaseStorage) -> optuna.Study:
-    """The study with its own pruner; without one, Optuna would prune by the median."""
-    return optuna.load_study(
+def _create(search: Search, storage: BaseStorage) -> optuna.Study:
+    study = optuna.create_study(
         study_name=search.study_name,
         storage=storage,
-        sampler=RandomSampler(),  # takes no part: each trial gets its own in `ask`
-        pruner=build_pruner(search.pruner),
+        directions=[StudyDirection[name.upper()] for name in search.directions],
     )
+    if search.metrics:
+        with warnings.catch_warnings():  # metric names are still called experimental
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(search.metrics))
+    return study
 
 
 def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> None:
     directions = [direction.name.lower() for direction in study.directions]
-    before = study.user_attrs.get("sweeper", {})
+    before = study.user_attrs.get(ATTRIBUTE, now)  # plain Optuna, or the official sweeper, may have begun it
+    check_format("study", search.study_name, before)
     remedy = f"write it as before, or begin another study than {search.study_name}"
     if directions != now["directions"]:
         was = f"the study was begun with {', '.join(directions)}"
         raise BadInput("hydra.sweeper.direction", ", ".join(now["directions"]), was, remedy)
-    if before.get("metrics") and before["metrics"] != now["metrics"]:
+    if before["metrics"] and before["metrics"] != now["metrics"]:
         was = f"the study was begun with {', '.join(before['metrics'])}"
         raise BadInput("objective", ", ".join(now["metrics"]), was, remedy)
-    space = before.get("space", now["space"])
+    space = before["space"]
     for name in {**space, **now["space"]}:
         _check_same_range(name, space.get(name), now["space"].get(name), remedy)
-    if before.get("fixed", now["fixed"]) != now["fixed"]:
+    if before["fixed"] != now["fixed"]:
         log.warning(
             "%s goes on with other values: %s, before: %s", study.study_name, now["fixed"], before["fixed"]
         )
@@ -195,164 +374,9 @@ def _show(distribution_json: str | None) -> str:
             return str(other)
 
 
-# --- asking and telling -------------------------------------------------------------------------------------
-
-
-def ask(search: Search, study: optuna.Study, space: Space, worker: Worker) -> optuna.Trial | None:
-    """The next trial to run, or None when the budget is spent, taken or out of time."""
-    with search.lock():
-        trials = study.get_trials(deepcopy=False)
-        if not has_room(search, trials):
-            return None
-        if is_grid(search.sampler) and not _queue_next_point(study, space, trials):
-            return None
-        queued = [t.number for t in trials if t.state == TrialState.WAITING]
-        study.sampler = build_sampler(
-            search.sampler, search.seed, space, number=min(queued, default=len(trials))
-        )
-        trial = study.ask()
-        trial.set_user_attr("worker", worker.name)
-        return trial
-
-
-def has_room(search: Search, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether another trial may begin: counting those that run, n_trials would not be passed."""
-    n_taken = sum(t.state in _TAKEN for t in trials)
-    return search.n_trials is None or n_taken < search.n_trials
-
-
-def is_over(search: Search, study: optuna.Study) -> bool:
-    """Whether no trial should begin any more: out of time, or too many failed."""
-    if search.deadline is not None and time.time() >= search.deadline:
-        return True
-    return has_failed(search, study.get_trials(deepcopy=False))
-
-
-def failed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that count against max_failure_rate.
-
-    Not those that somebody interrupted or that died with the whole sweep: it is not known that they would
-    fail. Nor those whose parameters are tried again: the last try counts.
-    """
-    failures = [t for t in trials if t.state == TrialState.FAIL]
-    tried_again = {t.user_attrs.get("retry_of") for t in trials} if failures else set()
-    return [
-        t
-        for t in failures
-        if t.number not in tried_again and not (t.user_attrs.get("interrupted") or t.user_attrs.get("lost"))
-    ]
-
-
-def has_failed(search: Search, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether more trials failed than ``max_failure_rate`` of the whole study admits."""
-    n_failed = len(failed(trials))
-    if search.n_trials is None:
-        return n_failed > search.max_failure_rate * max(10, len(trials))
-    return n_failed > search.max_failure_rate * search.n_trials
-
-
-def tell(
-    search: Search,
-    study: optuna.Study,
-    number: int,
-    state: TrialState,
-    values: list[float] | None = None,
-    attributes: Mapping[str, Any] | None = None,
-) -> None:
-    """End a trial and bring the files of the study up to date."""
-    for name, value in (attributes or {}).items():
-        _set_attribute(study, number, name, value)
-    with search.lock():
-        study.tell(number, values, state=state)
-        record.write_results(study, search.folder, ended=number)
-
-
-def tell_interrupted(search: Search, study: optuna.Study, number: int, reason: str) -> None:
-    """End a trial that was asked to stop, and queue its parameters for whoever goes on."""
-    with search.lock():
-        _set_attribute(study, number, "interrupted", True)
-        search.queue.fail_and_queue(study, study.get_trials(deepcopy=False)[number], reason, is_retry=False)
-
-
-@dataclass(frozen=True)
-class RetryQueue:
-    """What happens to the trials of the dead in one study, whose lock must be held."""
-
-    folder: Path
-    max_retries: int
-
-    def reap(
-        self, study: optuna.Study, reasons: Mapping[str, str] | None = None, spared: Collection[str] = ()
-    ) -> list[int]:
-        """Fail the trials whose process is gone, and queue their parameters again.
-
-        Args:
-            reasons: why a worker died, by its name, where somebody knows.
-            spared: workers whose pool will say it when they die.
-
-        Returns:
-            the numbers of the trials.
-        """
-        reaped = []
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            worker = trial.user_attrs.get("worker")
-            # Without a name it was being asked for, under this lock, by a process that no longer holds it.
-            if worker in spared or (worker is not None and is_alive(record.life_folder(self.folder), worker)):
-                continue
-            reason = (reasons or {}).get(worker or "")
-            if reason is None:
-                reason = "its process is gone (killed, or the machine went down)"
-                _set_attribute(study, trial.number, "lost", True)
-            self.fail_and_queue(study, trial, reason, is_retry=True)
-            forget(record.life_folder(self.folder), worker or "")
-            reaped.append(trial.number)
-        return reaped
-
-    def fail_and_queue(self, study: optuna.Study, trial: FrozenTrial, reason: str, is_retry: bool) -> None:
-        """Queue first, then fail: killed in between, the next one finds it RUNNING and its queued copy."""
-        n_retries = trial.user_attrs.get("n_retries", 0) + is_retry
-        copies = [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get("retry_of") == trial.number]
-        # A trial that was itself queued may have died before it drew all of its parameters.
-        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        if n_retries <= self.max_retries and params and not copies:
-            study.enqueue_trial(params, user_attrs={"retry_of": trial.number, "n_retries": n_retries})
-        _set_attribute(study, trial.number, "reason", reason)
-        study.tell(trial.number, state=TrialState.FAIL)
-
-
-def reap_all(storage: BaseStorage) -> None:
-    """Let no trial of a dead process look as if it were running, in any study of this program."""
-    for summary in storage.get_all_studies():
-        begun = summary.user_attrs.get("sweeper")
-        if begun is None or not Path(begun["folder"]).is_dir():
-            continue
-        study = optuna.load_study(study_name=summary.study_name, storage=storage, sampler=RandomSampler())
-        folder = Path(begun["folder"])
-        with locked(record.study_lock(folder)):
-            if RetryQueue(folder, begun["max_retries"]).reap(study):
-                record.write_results(study, folder)
-
-
 def _set_attribute(study: optuna.Study, number: int, name: str, value: Any) -> None:
     trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
     study._storage.set_trial_user_attr(trial_id, name, value)
-
-
-def _queue_next_point(study: optuna.Study, space: Space, trials: Sequence[FrozenTrial]) -> bool:
-    """Queue the first point of the grid that no trial has, or had; False when there is none left."""
-    if any(t.state == TrialState.WAITING for t in trials):
-        return True
-    # A trial that was just asked for has its point as fixed_params before it has drawn it.
-    taken = {
-        _point_key(t.system_attrs.get("fixed_params", t.params))
-        for t in trials
-        if not t.user_attrs.get("interrupted")
-    }
-    for point in space.points():
-        if _point_key(point) not in taken:
-            study.enqueue_trial(point)
-            return True
-    return False
 
 
 def _point_key(params: Mapping[str, Any]) -> str:

@@ -9,17 +9,13 @@ import math
 import os
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import wait
-from multiprocessing.process import parent_process
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
-import numpy as np
 import optuna
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
@@ -29,49 +25,63 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from sweeper import record
-from sweeper.search import study as studies
-from sweeper.search.hooks import Hooks
+from sweeper.record import StudyFiles, TrialFiles
+from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import run_job
 from sweeper.search.parameter import suggest
 from sweeper.search.sampler import find
 from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
-from sweeper.search.study import Search, Worker
+from sweeper.search.study import Search, Study, Worker
 from sweeper.search.trial import Interrupted, Interruption, StudyTrial, running
+
+_MAX_CHARACTERS = 20_000
+"""Of a traceback that goes into the storage; the file has all of it."""
 
 
 @dataclass(frozen=True)
-class Assignment:
-    """What a worker is given: the app, its config, and the search. All else it reads from the storage."""
+class App:
+    """The Hydra app whose trials a worker runs, as its sweep found it."""
 
-    search: Search
     context: HydraContext
     task: TaskFunction
     master: DictConfig
+    """The sweep's own config."""
     arguments: tuple[str, ...]
     singletons: Any
     """Hydra's process-wide state, which a spawned process does not share."""
 
 
-def main(pickled: bytes, index: int, environment: Mapping[str, str]) -> None:
-    """The body of a worker process, which was forked from one that has imported all this."""
+def main(app: App, search: Search, index: int, environment: Mapping[str, str]) -> None:
+    """The body of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the whole group; the pool speaks for it
     interruption = Interruption()
     interruption.install(signal.SIGTERM)
-    _die_with_parent()
-    gc.freeze()  # what all workers share stays shared: a collection would write to it
-    np.random.seed()  # or all would draw the same numbers
-    os.environ.clear()
     os.environ.update(environment)
-    assignment: Assignment = cloudpickle.loads(pickled)
-    Singleton.set_state(assignment.singletons)
+    if "OMP_NUM_THREADS" in environment:
+        _limit_loaded_libraries(int(environment["OMP_NUM_THREADS"]))
+    if "numpy" in sys.modules:  # or all would draw the same numbers, as Python's own module knows
+        sys.modules["numpy"].random.seed()
+    Singleton.set_state(app.singletons)
     setup_globals()
-    with _output_to(record.worker_log(assignment.search.folder, index)), contextlib.suppress(Interrupted):
-        work(assignment, open_storage(assignment.search.storage), interruption, is_own_process=True)
+    files = StudyFiles(search.folder)
+    with _output_to(files.worker_log(index)), _traceback_there(), contextlib.suppress(Interrupted):
+        work(app, search, open_storage(search.storage), interruption, is_own_process=True)
+
+
+def _limit_loaded_libraries(n_threads: int) -> None:
+    """Tell OpenMP and BLAS libraries, which have read their number of threads when they were loaded."""
+    before = dict(os.environ)
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(n_threads)
+    for name in os.environ.keys() - before.keys():  # the import leaves a variable there
+        del os.environ[name]
 
 
 def work(
-    assignment: Assignment,
+    app: App,
+    search: Search,
     storage: BaseStorage,
     interruption: Interruption,
     is_own_process: bool,
@@ -82,81 +92,78 @@ def work(
     Raises:
         Interrupted: when a stop signal came; the running trial is told and queued again.
     """
-    search = assignment.search
-    space = space or Space(assignment.master, assignment.arguments, assignment.context.config_loader)
-    study = studies.load_study(search, storage)
+    space = space or Space(app.master, app.arguments, app.context.config_loader)
+    study = Study.load(search, storage)
     optuna.logging.enable_propagation()  # so that Hydra's log files have Optuna's lines too
     optuna.logging.disable_default_handler()
     worker = Worker(search)
     try:
-        while (trial := _next_trial(search, study, space, worker, interruption)) is not None:
-            _run_trial(assignment, study, space, trial, interruption, is_own_process)
+        while (trial := _next_trial(study, space, worker, interruption)) is not None:
+            _run_trial(app, study, space, trial, interruption, is_own_process)
             gc.collect()  # a trial's cycles may hold its model (optuna#5931)
             gc.freeze()  # what is left stays, so that the next collection need not look at it
         with interruption.allowed():
-            _conclude(assignment, study)
+            _leave(app, study)
     finally:
         gc.unfreeze()
         worker.end()
 
 
 def _next_trial(
-    search: Search, study: optuna.Study, space: Space, worker: Worker, interruption: Interruption
+    study: Study, space: Space, worker: Worker, interruption: Interruption
 ) -> optuna.Trial | None:
     interruption.check()
-    return None if studies.is_over(search, study) else studies.ask(search, study, space, worker)
+    return None if study.is_over() else study.ask(space, worker)
 
 
-def _conclude(assignment: Assignment, study: optuna.Study) -> None:
-    """The task's ``conclude``, where this is the last worker to leave: with all it needs still loaded."""
-    on_last_worker = Hooks.of(assignment.task).on_last_worker
-    trials = study.get_trials(deepcopy=False)
+def _leave(app: App, study: Study) -> None:
+    """The task's ``on_last_worker``, where this is the last one: with all it needs still loaded."""
+    on_last_worker = Hooks.of(app.task).on_last_worker
+    trials = study.trials()
     is_last = not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials)
-    if on_last_worker is not None and is_last and not studies.has_failed(assignment.search, trials):
-        with contextlib.suppress(Exception):
-            on_last_worker(assignment.search.folder)
+    if on_last_worker is not None and is_last and not study.has_failed(trials):
+        call_logged(on_last_worker, study.files.folder)
 
 
 def _run_trial(
-    assignment: Assignment,
-    study: optuna.Study,
+    app: App,
+    study: Study,
     space: Space,
     trial: optuna.Trial,
     interruption: Interruption,
     captures_output: bool,
 ) -> None:
-    search = assignment.search
-    folder = search.folder / str(trial.number)
+    files = TrialFiles(study.files.folder / str(trial.number))
     try:
-        config, folder = _compose(assignment, space, trial)
-        record.clear_trial(search.folder, trial.number)
-        trial.set_user_attr("folder", str(folder))
+        config, files = _compose(app, study, space, trial)
+        files.begin(study.files, trial.number)
+        trial.set_user_attr("folder", str(files.folder))
         trial.set_user_attr("overrides", list(OmegaConf.to_container(config.hydra.overrides.task)))  # type: ignore[arg-type]
-        output = _output_to(folder / record.OUTPUT) if captures_output else contextlib.nullcontext()
+        output = _output_to(files.output) if captures_output else contextlib.nullcontext()
         with output, running(StudyTrial(trial, interruption)), interruption.allowed():
-            job = run_job(assignment.task, config, folder, assignment.context)
+            job = run_job(app.task, config, files.folder, app.context)
     except Interrupted as stop:
-        reason = f"interrupted ({signal.Signals(stop.signum).name})"
-        studies.tell_interrupted(search, study, trial.number, reason)
+        study.tell_interrupted(trial.number, f"interrupted ({signal.Signals(stop.signum).name})")
         raise
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # whatever the app does, the trial is told
-        _tell_failed(search, study, trial, folder, error)
+    except BaseException as error:  # whatever the app does, the trial is told
+        _tell_failed(study, trial, files, error)
     else:
-        _tell_result(search, study, trial, folder, job)
+        _tell_result(study, trial, files, job)
 
 
-def _compose(assignment: Assignment, space: Space, trial: optuna.Trial) -> tuple[DictConfig, Path]:
+def _compose(app: App, study: Study, space: Space, trial: optuna.Trial) -> tuple[DictConfig, TrialFiles]:
     draw = space.draw(suggest(trial), {"num": trial.number, "id": str(trial.number)})
     config = draw.config
-    extra = _extend(assignment.search, config, trial, set(draw.params))
+    extra = _extend(study.search, config, trial, set(draw.params))
     hydra = config.hydra
     with flag_override(hydra, ["readonly", "struct"], [False, False]):
-        hydra.sweep.dir = str(assignment.search.folder)
+        hydra.sweep.dir = str(study.files.folder)
         if extra:
             hydra.overrides.task = [*draw.overrides, *(f"{key}={value}" for key, value in extra.items())]
     for key, value in extra.items():
         OmegaConf.update(config, key, value, merge=True)
-    return config, assignment.search.folder / str(OmegaConf.select(config, "hydra.sweep.subdir"))
+    folder = study.files.folder / str(OmegaConf.select(config, "hydra.sweep.subdir"))
+    return config, TrialFiles(folder)
 
 
 def _extend(search: Search, config: DictConfig, trial: optuna.Trial, drawn: set[str]) -> dict[str, Any]:
@@ -168,60 +175,101 @@ def _extend(search: Search, config: DictConfig, trial: optuna.Trial, drawn: set[
     return {name: value for name, value in trial.params.items() if name not in drawn}
 
 
-def _tell_result(
-    search: Search, study: optuna.Study, trial: optuna.Trial, folder: Path, job: JobReturn
-) -> None:
+def _tell_result(study: Study, trial: optuna.Trial, files: TrialFiles, job: JobReturn) -> None:
     if job.status == JobStatus.FAILED:
         error = job._return_value  # the property of that name prints, and raises it
         if isinstance(error, optuna.TrialPruned):
-            studies.tell(search, study, trial.number, TrialState.PRUNED)
+            study.tell(trial.number, TrialState.PRUNED)
         else:
-            _tell_failed(search, study, trial, folder, error)
+            _tell_failed(study, trial, files, error)
         return
     try:
-        values = _values(job.return_value, len(study.directions))
+        values = to_values(job.return_value, len(study.optuna.directions))
     except TypeError as error:
-        _tell_failed(search, study, trial, folder, error)
+        _tell_failed(study, trial, files, error)
         return
     if all(math.isfinite(value) for value in values):
-        studies.tell(search, study, trial.number, TrialState.COMPLETE, values)
+        study.tell(trial.number, TrialState.COMPLETE, values)
         return
-    if len(values) == 1 and not study.get_trials(deepcopy=False)[trial.number].intermediate_values:
+    if len(values) == 1 and not study.trials()[trial.number].intermediate_values:
         trial.report(values[0], step=0)
-    studies.tell(search, study, trial.number, TrialState.PRUNED, attributes={"diverged": True})
+    study.tell(trial.number, TrialState.PRUNED, attributes={"diverged": True})
 
 
-def _values(returned: Any, n_objectives: int) -> list[float]:
-    several = isinstance(returned, Sequence) and not isinstance(returned, str)
-    try:
-        values = [_number(value) for value in (returned if several else [returned])]
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"the task function returned {returned!r}; return the score to search for, a float"
-        ) from None
+def to_values(returned: Any, n_objectives: int) -> list[float]:
+    """What a task returned, as numbers: anything iterable but texts and mappings is several objectives.
+
+    Raises:
+        TypeError: saying what to return instead.
+    """
+    values = []
+    for value in _items(returned, n_objectives):
+        try:
+            if isinstance(value, str | bytes | bytearray):  # float would read some
+                raise TypeError
+            values.append(float(value))
+        except Exception as error:  # float() may call the app's own classes
+            raise TypeError(
+                f"the task function returned {_shown(returned)}; return the score to search for, a float, "
+                "or as many as hydra.sweeper.direction has"
+            ) from error
     if len(values) != n_objectives:
+        more = "more" if len(values) > n_objectives else "fewer"
         raise TypeError(
-            f"the task function returned {len(values)} values for {n_objectives} objectives; "
+            f"the task function returned {more} values than {n_objectives}; "
             "return as many as hydra.sweeper.direction has"
         )
     return values
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, str):  # float would read some
-        raise TypeError(value)
-    return float(value)
+def _items(returned: Any, n_objectives: int) -> list[Any]:
+    """The items of an iterable, as many as it takes to see that there are too many; else the value itself."""
+    if isinstance(returned, str | bytes | bytearray | Mapping):
+        return [returned]
+    try:
+        return list(islice(returned, n_objectives + 1))
+    except Exception:  # tensors without a dimension only look iterable
+        return [returned]
 
 
-def _tell_failed(
-    search: Search, study: optuna.Study, trial: optuna.Trial, folder: Path, error: BaseException
-) -> None:
-    text = "".join(traceback.format_exception(error))
-    record.write_whole(folder / record.TRACEBACK, text)
-    reason = f"{type(error).__name__}: {error}"
+def _shown(returned: Any) -> str:
+    try:
+        shown = repr(returned)
+    except Exception:
+        shown = ""
+    return shown if 0 < len(shown) <= 80 else f"a {type(returned).__name__}"
+
+
+def _tell_failed(study: Study, trial: optuna.Trial, files: TrialFiles, error: BaseException) -> None:
+    text = _storable("".join(traceback.format_exception(error)))
+    record.write_whole(files.traceback, text)
+    reason = f"{type(error).__name__}: {_storable(_message(error))}"
     logging.getLogger(__name__).error("Trial %d failed: %s", trial.number, reason)
-    attributes = {"reason": reason, "traceback": text}
-    studies.tell(search, study, trial.number, TrialState.FAIL, attributes=attributes)
+    study.tell(
+        trial.number, TrialState.FAIL, attributes={"reason": reason, "traceback": text[-_MAX_CHARACTERS:]}
+    )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # the app's own class
+        return "(its message cannot be shown)"
+
+
+def _storable(text: str) -> str:
+    """Without what files or databases refuse: lone surrogates and zeros."""
+    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
+
+
+@contextlib.contextmanager
+def _traceback_there() -> Iterator[None]:
+    """What ends this worker is told where its output goes."""
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()
+        raise SystemExit(1) from None
 
 
 @contextlib.contextmanager
@@ -229,29 +277,20 @@ def _output_to(path: Path) -> Iterator[None]:
     """Everything the process prints, C code's last words included, goes to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         before = [(stream, os.dup(stream)) for stream in (1, 2)]
         for stream, _ in before:
             os.dup2(file.fileno(), stream)
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         for stream, saved in before:
             os.dup2(saved, stream)
             os.close(saved)
 
 
-def _die_with_parent() -> None:
-    """A worker whose pool was killed has nobody to stop it: it goes too, and its trial is found dead."""
-    parent = parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True, name="parent watch").start()
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # the app may have closed or replaced it
+            stream.flush()

@@ -19,7 +19,7 @@ from sweeper.training.data import Data, Pixels
 from sweeper.training.loss import build_loss
 from sweeper.training.metric import measure
 from sweeper.training.model import build
-from sweeper.training.optim import build_optimizer, build_scheduler, lr_of
+from sweeper.training.optim import Plateau, build_optimizer, lr_in
 from sweeper.training.source import Source, batches_of
 
 PLAIN = schema.Training(precision="float32")
@@ -117,23 +117,24 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
     stages = freeze.plan(run.freezing, model, by_stage=run.optimizer.stage_lr_decay != 1)
     optimizer = build_optimizer(run.optimizer, stages)
     monitor = settings.early_stopping.monitor
-    schedule = build_scheduler(run.scheduler, optimizer, settings.epochs, monitor)
+    plateau = Plateau(run.scheduler, monitor)
     loss_of = build_loss(run.loss, data.train_y, len(data.classes), device)
     augment = Augment(run.augmentation, data)
     whole = reads = source.of_images(data, augment, forward)
     sees_the_same = not augment.varies or settings.feature_views > 0
     may_share = run.model.weights is not None and sees_the_same and not settings.compile
     parts = step.batches(len(data.train_y), settings.batch_size)
-    learn = step.Step(optimizer, loss_of, settings, device)
     best, history = _Best(settings.early_stopping, model), list[Epoch]()
 
     for number in range(1, settings.epochs + 1):
-        started, lr = perf_counter(), lr_of(optimizer)
+        started, lr = perf_counter(), lr_in(number, run.optimizer.lr, run, plateau.n_reductions)
+        for group in optimizer.param_groups:
+            group["lr"] = lr_in(number, group["peak_lr"], run, plateau.n_reductions)
         if may_share and (n := features.n_frozen(stages, number)) != reads.n_frozen:
             reads = source.of_features(run, data, augment, model, stages, n) or replace(whole, n_frozen=n)
         freeze.begin_epoch(model, stages, number)
-        if number == 1 or any(stage.first_epoch == number for stage in stages):
-            learn.through(reads.network)
+        if any(stage.first_epoch == number for stage in stages):  # in epoch 1 the head's, if not more
+            learn = step.Step(reads.network, optimizer, loss_of, settings, device)
         order = torch.randperm(len(data.train_y), generator=generator).to(data.train_y.device)
         # Drawn at once, which is cheaper than in every step, and on the CPU: the same on every device.
         variations = augment.draw(len(order), generator).to(device)
@@ -168,7 +169,7 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
             return Fitted(history, best.epoch, False, best.restore(model), diverged=True)
         if best.is_long_ago:
             return Fitted(history, best.epoch, number < settings.epochs, best.restore(model))
-        schedule.step(getattr(epoch, monitor))
+        plateau.see(number, getattr(epoch, monitor))
     return Fitted(history, best.epoch, False, best.restore(model))
 
 
@@ -178,7 +179,7 @@ def build_model(run: schema.Run, data: Data) -> nn.Module:
     ``freezing=none`` is training from scratch: it begins with random weights whatever the others begin with.
     """
     model = build(run.model, data.channels, data.side, len(data.classes))
-    if run.freezing.name != "none":
+    if not run.from_scratch:
         weights.load(model, run.model, data.side)
     # On a CPU, pooling is up to ten times as fast with the channels last.
     return model.to(data.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from sweeper import schema
 from sweeper.training.backbone import build_backbone
+from sweeper.training.library import LIBRARIES
 
 ACTIVATIONS: dict[str, type[nn.ReLU | nn.LeakyReLU]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
@@ -46,7 +47,7 @@ def build(model: schema.Model, in_channels: int, image_size: int, n_classes: int
     Raises:
         BadInput: where a library has no such network, or none for images of that size.
     """
-    if model.source == "sweeper":
+    if model.source not in LIBRARIES:
         return registry[model.name](model, in_channels, image_size, n_classes)
     backbone = build_backbone(model, image_size, n_classes)
     initialise(backbone.head, model.init, follows="linear")

@@ -1,69 +1,74 @@
-"""Optimizers and learning-rate schedules: torch's own, set up from the settings."""
+"""torch's optimizers, set up from the settings, and the learning rate of each epoch."""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import cos, inf, pi, prod
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import lr_scheduler
 
 from sweeper import schema
 from sweeper.training.freeze import Stage
 
 log = logging.getLogger(__name__)
 
+THRESHOLD = 1e-4
+"""Smallest relative improvement that plateau notices; torch's default."""
+
 # ------------------------------------------------------------------------------------------- optimizer
 
-# The fastest for small networks. On one CPU thread a step of SGD takes 58 µs fused, 96 foreach, 99 in a loop;
-# one of Adam 123, 324 and 344. RMSprop has no fused form.
-OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {
-    "sgd": (torch.optim.SGD, {"fused": True}),
-    "adam": (torch.optim.Adam, {"fused": True}),
-    "adamw": (torch.optim.AdamW, {"fused": True}),
-    "rmsprop": (torch.optim.RMSprop, {"foreach": True}),
+
+@dataclass(frozen=True)
+class OptimizerInfo:
+    """One of torch's optimizers: how to construct it, and whether it takes ``momentum``."""
+
+    constructor: Callable[..., torch.optim.Optimizer]
+    options: Mapping[str, Any]
+    has_momentum: bool = False
+
+
+# These options are the fastest for small networks. On one CPU thread a step of SGD takes 58 µs fused, 96
+# foreach, 99 in a loop; a step of Adam 123, 324 and 344. RMSprop has no fused form.
+OPTIMIZERS = {
+    "sgd": OptimizerInfo(torch.optim.SGD, {"fused": True}, has_momentum=True),
+    "adam": OptimizerInfo(torch.optim.Adam, {"fused": True}),
+    "adamw": OptimizerInfo(torch.optim.AdamW, {"fused": True}),
+    "rmsprop": OptimizerInfo(torch.optim.RMSprop, {"foreach": True}, has_momentum=True),
 }
-HAVE_MOMENTUM = frozenset({"sgd", "rmsprop"})
 
 
 def build_optimizer(settings: schema.Optimizer, stages: Sequence[Stage]) -> torch.optim.Optimizer:
-    """An optimizer of all parameters that ever train; those that are still frozen wait in it.
+    """An optimizer of all parameters that ever train, the frozen ones among them.
 
-    A frozen parameter has no gradient and is skipped, so that a stage that thaws joins with the learning rate
-    to which the schedule has brought its group by then. ``momentum=null`` is 0.
+    A frozen parameter has no gradient and is skipped; when its stage unfreezes, it joins at the learning rate
+    that the schedule has reached by then. ``momentum=null`` is 0.
     """
-    constructor, options = OPTIMIZERS[settings.name]
-    if settings.name in HAVE_MOMENTUM:
-        options = options | {"momentum": settings.momentum or 0.0}
-    elif settings.momentum is not None:
+    info = OPTIMIZERS[settings.name]
+    momentum = {"momentum": settings.momentum or 0.0} if info.has_momentum else {}
+    if settings.momentum is not None and not info.has_momentum:
         log.warning("optimizer.momentum=%s has no effect: %s has none", settings.momentum, settings.name)
-    return constructor(_parameter_groups(settings, stages), lr=settings.lr, **options)
+    return info.constructor(_parameter_groups(settings, stages), lr=settings.lr, **info.options, **momentum)
 
 
 def lr_factors(settings: schema.Optimizer, n_stages: int) -> list[float]:
-    """What each stage's learning rate is a multiple of ``lr`` by, from the image to the head.
+    """Each stage's factor on ``lr``, from input to head.
 
-    The head has ``head_lr_factor``, the last stage of the body 1, each one before ``stage_lr_decay`` times
-    the next one's (as in Howard & Ruder 2018, https://arxiv.org/abs/1801.06146, section 3.2).
+    The head has ``head_lr_factor``, the last stage of the body 1, and each earlier stage ``stage_lr_decay``
+    times the factor of the next (as in Howard & Ruder 2018, https://arxiv.org/abs/1801.06146, section 3.2).
     """
     body = [settings.stage_lr_decay**distance for distance in range(n_stages - 1)]
     return [*reversed(body), settings.head_lr_factor]
 
 
-def lr_of(optimizer: torch.optim.Optimizer) -> float:
-    """The learning rate of the last stage of the body, of which the others' are multiples."""
-    plain = [group["lr"] for group in optimizer.param_groups if group["lr_factor"] == 1]
-    first = optimizer.param_groups[0]
-    return float(plain[0] if plain else first["lr"] / first["lr_factor"])
-
-
 def _parameter_groups(settings: schema.Optimizer, stages: Sequence[Stage]) -> list[dict[str, Any]]:
-    """Groups by learning rate, weight decay and first epoch, in the order of the stages.
+    """Groups by highest learning rate, weight decay and first epoch, in the order of the stages.
 
-    What thaws later is in a group of its own: torch's fused SGD wants a group's momenta to begin together.
+    Parameters that unfreeze later have a group of their own: torch's fused SGD wants all momenta of a group
+    to begin together.
     """
     groups: dict[tuple[float, float, int], list[nn.Parameter]] = {}
     for factor, stage in zip(lr_factors(settings, len(stages)), stages, strict=True):
@@ -72,71 +77,66 @@ def _parameter_groups(settings: schema.Optimizer, stages: Sequence[Stage]) -> li
         for parameter in stage.parameters:
             # Biases and the scales and shifts of norm layers are the parameters of one dimension.
             decays = parameter.ndim > 1 or settings.decay_norm_and_bias
-            key = (factor, settings.weight_decay if decays else 0.0, stage.first_epoch)
+            key = (settings.lr * factor, settings.weight_decay if decays else 0.0, stage.first_epoch)
             groups.setdefault(key, []).append(parameter)
     return [
-        {"params": own, "lr": settings.lr * factor, "lr_factor": factor, "weight_decay": decay}
-        for (factor, decay, _), own in groups.items()
+        {"params": parameters, "lr": peak, "peak_lr": peak, "weight_decay": decay}
+        for (peak, decay, _), parameters in groups.items()
     ]
 
 
 # ------------------------------------------------------------------------------------------- scheduler
 
 
-class Schedule:
-    """A linear warmup, then one of torch's schedulers; ``step`` once at the end of every epoch.
+def lr_in(epoch: int, peak: float, run: schema.Run, n_reductions: int) -> float:
+    """The learning rate in an epoch, counted from 1, of a parameter group whose highest rate is ``peak``.
 
-    torch's SequentialLR cannot pass a metric on to ReduceLROnPlateau.
+    Groups keep their multiples of each other, down to the lowest rate. ``n_reductions`` is plateau's.
+    """
+    settings = run.scheduler
+    # 1) Warm-up: linear, from 1 / (warmup_epochs + 1) of the peak.
+    if epoch <= settings.warmup_epochs:
+        return peak * epoch / (settings.warmup_epochs + 1)
+    n_done = epoch - settings.warmup_epochs - 1
+    # 2) Reduced factor by factor, as torch does: a power would differ in the last bit.
+    if settings.name == "step":
+        return prod([settings.gamma] * (n_done // (settings.step_size or run.training.epochs)), start=peak)
+    if settings.name == "plateau":
+        return prod([settings.factor] * n_reductions, start=peak)
+    # 3) Half a cosine, from the peak to eta_min, which is the lowest rate of the last stage of the body.
+    if settings.name == "cosine":
+        t_max = settings.t_max or max(1, run.training.epochs - settings.warmup_epochs)
+        lowest = settings.eta_min / run.optimizer.lr
+        return peak * (lowest + (1 - lowest) * (1 + cos(pi * n_done / t_max)) / 2)
+    # 4) Constant.
+    return peak
+
+
+class Plateau:
+    """Counts how often the monitored quantity stopped improving, by the rules of torch's ReduceLROnPlateau.
+
+    The epochs of the warm-up do not count.
     """
 
-    def __init__(
-        self,
-        main: Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler] | None,
-        optimizer: torch.optim.Optimizer,
-        warmup_epochs: int,
-    ) -> None:
-        # The main one is built first: it must see the full learning rates, not those of the warmup.
-        self._main = None if main is None else main(optimizer)
-        self._n_warmup_left = warmup_epochs
-        self._warmup = None
-        if warmup_epochs > 0:
-            start = 1 / (warmup_epochs + 1)
-            self._warmup = lr_scheduler.LinearLR(optimizer, start_factor=start, total_iters=warmup_epochs)
+    def __init__(self, settings: schema.Scheduler, monitor: str) -> None:
+        self._settings = settings
+        self._minimizes = schema.DIRECTIONS[monitor] == "minimize"
+        self._best = inf if self._minimizes else -inf
+        self._n_waited = 0
+        self.n_reductions = 0
 
-    def step(self, metric: float) -> None:
-        """Set the learning rates of the next epoch, knowing the monitored quantity of this one."""
-        if self._warmup is not None and self._n_warmup_left > 0:
-            self._n_warmup_left -= 1
-            self._warmup.step()
-        elif isinstance(self._main, lr_scheduler.ReduceLROnPlateau):
-            self._main.step(metric)
-        elif self._main is not None:
-            self._main.step()
+    def see(self, epoch: int, value: float) -> None:
+        """Take in the monitored quantity after an epoch, counted from 1."""
+        if epoch <= self._settings.warmup_epochs:
+            return
+        if self._improves(value):
+            self._best, self._n_waited = value, 0
+        else:
+            self._n_waited += 1
+        if self._n_waited > self._settings.patience:
+            self.n_reductions, self._n_waited = self.n_reductions + 1, 0
 
-
-def build_scheduler(
-    settings: schema.Scheduler, optimizer: torch.optim.Optimizer, epochs: int, monitor: str = "val_loss"
-) -> Schedule:
-    """The schedule of the learning rates over ``epochs``; ``plateau`` waits for ``monitor`` to improve.
-
-    The warmup begins at 1 / (warmup_epochs + 1) of the rate and reaches it after ``warmup_epochs``.
-    """
-
-    def step(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
-        return lr_scheduler.StepLR(optimizer, settings.step_size or epochs, settings.gamma)
-
-    def plateau(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
-        # eps=0: else small rates stop falling, while the other groups' go on.
-        mode = {"minimize": "min", "maximize": "max"}[schema.DIRECTIONS[monitor]]
-        return lr_scheduler.ReduceLROnPlateau(optimizer, mode, settings.factor, settings.patience, eps=0)  # type: ignore[arg-type]
-
-    def cosine(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
-        # torch's CosineAnnealingLR brings every group down to the same eta_min; here each keeps its multiple.
-        t_max = settings.t_max or max(1, epochs - settings.warmup_epochs)
-        lowest = settings.eta_min / lr_of(optimizer)
-        return lr_scheduler.LambdaLR(
-            optimizer, lambda epoch: lowest + (1 - lowest) * (1 + math.cos(math.pi * epoch / t_max)) / 2
-        )
-
-    schedulers = {"none": None, "step": step, "plateau": plateau, "cosine": cosine}
-    return Schedule(schedulers[settings.name], optimizer, settings.warmup_epochs)
+    def _improves(self, value: float) -> bool:
+        if self._minimizes:
+            return value < self._best * (1 - THRESHOLD)
+        return value > self._best * (1 + THRESHOLD)

@@ -22,14 +22,19 @@ MOST_GRAPHS = 64
 
 
 class Step:
-    """Learns from one batch after another, with the network that ``through`` names.
+    """Learns from one batch after another.
 
-    In pieces of ``training.micro_batch_size`` images the gradients add up to those of the whole batch's mean
-    loss. Only what mixes the images of a batch is then another: batch norm, which sees a piece at a time.
+    A batch of more than ``training.micro_batch_size`` images is split (gradient accumulation): the gradients
+    add up to those of the whole batch's mean loss. Only layers that mix images differ: batch norm sees one
+    piece at a time.
+
+    CUDA graphs hold for the parameters that train when they are recorded: where others train, make another
+    ``Step``.
     """
 
     def __init__(
         self,
+        network: nn.Module,
         optimizer: torch.optim.Optimizer,
         loss_of: Callable[[Tensor, Tensor], Tensor],
         settings: schema.Training,
@@ -37,15 +42,11 @@ class Step:
     ) -> None:
         self._optimizer, self._loss_of = optimizer, loss_of
         self._at_once = settings.micro_batch_size
-        self._precision = settings.precision
         self._autocast = autocast_in(settings.precision, device)
-        # In pieces, each would overwrite the gradients of the one before.
-        whole = self._at_once is None and not settings.compile
-        self._as_graphs = settings.cuda_graphs and device.type == "cuda" and whole
-
-    def through(self, network: nn.Module) -> None:
-        """From now on it is this network, with those parameters that now train."""
-        self._network = _Graphed(network, self._precision) if self._as_graphs else network
+        # With gradient accumulation, each replay would overwrite the gradients of the one before.
+        is_whole = self._at_once is None and not settings.compile
+        as_graphs = settings.cuda_graphs and device.type == "cuda" and is_whole
+        self._network = _Graphed(network, settings.precision) if as_graphs else network
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss and predictions of the batch, both still on the device."""

@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from hashlib import blake2b
-from http.client import HTTPException
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, cast
+from typing import cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training.backbone import Backbone, bad_size, create_timm, import_timm, is_path
+from sweeper.training.backbone import Backbone, is_path
+from sweeper.training.library import LIBRARIES, UNREADABLE, Library, bad_size
 from sweeper.training.model import outline
-
-POSITIONS = "body.encoder.pos_embedding"
-"""Of torchvision's vision transformers: the one tensor that depends on the size of the images."""
 
 N_NAMED = 3
 """How many of the tensors that do not fit an error names."""
-
-# What reading a damaged or a forbidden file raises.
-UNREADABLE = (
-    OSError,
-    RuntimeError,
-    UnpicklingError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    SafetensorError,
-)
 
 # Names in weights that torchvision hosts, where its networks have other ones since.
 RENAMED = (
@@ -56,7 +38,7 @@ def load(model: nn.Module, settings: schema.Model, image_size: int) -> None:
     if settings.weights is None:
         return
     state = model.state_dict()
-    for name, tensor in _fitting(model, settings, image_size).items():
+    for name, tensor in _body_state(model, settings, image_size).items():
         state[name].copy_(tensor)
 
 
@@ -69,14 +51,15 @@ def check(settings: schema.Model, in_channels: int, image_size: int, n_classes: 
         BadInput: where ``build``, ``load`` or the network would fail with these settings.
     """
     network = outline(settings, in_channels, image_size, n_classes).eval()
-    images = torch.empty(1, in_channels, image_size, image_size, device="meta")
-    try:
-        with torch.no_grad():
-            network(images)
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise bad_size(settings, image_size, error) from error
+    if isinstance(network, Backbone):  # our own networks take any size
+        images = torch.empty(1, in_channels, image_size, image_size, device="meta")
+        try:
+            with torch.no_grad():
+                network(images)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise bad_size(settings, image_size, error) from error
     if settings.weights is not None:
-        _fitting(network, settings, image_size)
+        _body_state(network, settings, image_size)
 
 
 def fingerprint(settings: schema.Model) -> str | None:
@@ -85,11 +68,7 @@ def fingerprint(settings: schema.Model) -> str | None:
         return None
     if is_path(settings.weights):
         return _digest(settings.weights)
-    if settings.source == "torchvision":
-        return repr(_torchvision_weights(settings))
-    if settings.source == "timm":
-        return _timm_weights(settings).hf_hub_id or settings.weights
-    raise _not_by_name(settings)
+    return _library(settings).weights_name(settings)
 
 
 # ----------------------------------------------------------------------------------------- where they are
@@ -100,16 +79,15 @@ def _fetch(settings: schema.Model, image_size: int) -> dict[str, Tensor]:
     weights = cast(str, settings.weights)
     if is_path(weights):
         return _read(weights)
-    if settings.source == "torchvision":
-        return _download_torchvision(settings)
-    if settings.source == "timm":
-        return _download_timm(settings, image_size)
-    raise _not_by_name(settings)
+    return _library(settings).download(settings, image_size)
 
 
-def _not_by_name(settings: schema.Model) -> BadInput:
-    reason = "our own networks have no weights to download"
-    return BadInput("model.weights", settings.weights, reason, "write null, or the path of a weights.pt")
+def _library(settings: schema.Model) -> Library:
+    """The library that knows ``model.weights`` by name. Raises BadInput for our own networks."""
+    if settings.source not in LIBRARIES:
+        reason = "our own networks have no weights to download"
+        raise BadInput("model.weights", settings.weights, reason, "write null, or the path of a weights.pt")
+    return LIBRARIES[settings.source]
 
 
 def _read(path: str) -> dict[str, Tensor]:
@@ -158,79 +136,20 @@ def _digest(path: str) -> str:
     return digest.hexdigest()
 
 
-def _torchvision_weights(settings: schema.Model) -> Any:
-    """torchvision's weights of that name, with or without the class that they belong to."""
-    from torchvision.models import get_model_weights
-
-    there, weights = get_model_weights(settings.name), cast(str, settings.weights)
-    name = weights.removeprefix(f"{there.__name__}.")
-    if name not in there.__members__:
-        remedy = f"write one of {', '.join(there.__members__)}, or a path"
-        raise BadInput(
-            "model.weights", weights, f"torchvision has no such weights of {settings.name}", remedy
-        )
-    return there[name]
-
-
-def _download_torchvision(settings: schema.Model) -> dict[str, Tensor]:
-    """From torch's cache, or else from the network into it."""
-    weights = _torchvision_weights(settings)
-    file = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
-    try:
-        state = weights.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
-    except (*UNREADABLE, HTTPException) as error:
-        reason = f"cannot be downloaded from {weights.url} ({_first_line(error)})"
-        remedy = f"write the path of that file, or put it into {file.parent}"
-        if file.exists():
-            reason, remedy = "torch's copy of the file is damaged", f"remove {file}"
-        raise BadInput("model.weights", settings.weights, reason, remedy) from error
-    return dict(state)
-
-
-def _timm_weights(settings: schema.Model) -> Any:
-    """What timm knows of the network's weights."""
-    timm, weights, key = import_timm(), settings.weights, "model.weights"
-    if weights != "DEFAULT":
-        remedy = "write model.weights=DEFAULT, with the weights' name behind the model's: model.name=NAME.TAG"
-        raise BadInput(key, weights, "timm's weights are chosen by the name of the model", remedy)
-    if not timm.is_model_pretrained(settings.name):
-        remedy = "write null, a path, or a name that timm.list_pretrained() gives"
-        raise BadInput(key, weights, f"timm has no weights of {settings.name}", remedy)
-    return timm.get_pretrained_cfg(settings.name)
-
-
-def _download_timm(settings: schema.Model, image_size: int) -> dict[str, Tensor]:
-    """As timm adapts them to a network without classifier for images of that size."""
-    source = _timm_weights(settings)
-    try:
-        # A second network: the weights' own names and sizes are known to its constructor only.
-        with torch.random.fork_rng(devices=[]):
-            return create_timm(settings, image_size, pretrained=True).state_dict()
-    except (OSError, HTTPException, RuntimeError) as error:
-        address = f"https://huggingface.co/{source.hf_hub_id}" if source.hf_hub_id else source.url
-        reason = f"cannot be downloaded from {address} ({_first_line(error)})"
-        remedy = "write the path of its model.safetensors, or put it into the cache (HF_HOME says where)"
-        raise BadInput("model.weights", settings.weights, reason, remedy) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
 # ------------------------------------------------------------------------------------- whether they fit
 
 
-def _fitting(model: nn.Module, settings: schema.Model, image_size: int) -> dict[str, Tensor]:
+def _body_state(model: nn.Module, settings: schema.Model, image_size: int) -> dict[str, Tensor]:
     """The weights under the network's names, all but the head's.
 
     Raises:
         BadInput: naming those that are missing, have no place, or another shape.
     """
-    fetched = _fetch(settings, image_size)
-    offered = _without_head(_in_our_names(fetched, model) if isinstance(model, Backbone) else fetched)
-    if POSITIONS in offered and settings.source == "torchvision":
-        offered[POSITIONS] = _resized(offered[POSITIONS], cast(Backbone, model).body, image_size)
-    wanted = _without_head(model.state_dict())
+    offered = _fetch(settings, image_size)
+    if isinstance(model, Backbone):
+        resize = LIBRARIES[settings.source].resize
+        offered = resize(_in_our_names(offered, model), model.body, image_size)
+    wanted, offered = _without_head(model.state_dict()), _without_head(offered)
     if misfits := list(_misfits(wanted, offered)):
         raise _bad_fit(settings, misfits)
     return offered
@@ -258,17 +177,6 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _resized(positions: Tensor, transformer: nn.Module, image_size: int) -> Tensor:
-    """What a vision transformer knows of the patches' places, for as many patches as it has now."""
-    from torchvision.models.vision_transformer import interpolate_embeddings
-
-    state = {"encoder.pos_embedding": positions}
-    # What is no square of patches stays, to be refused for its shape.
-    with suppress(ValueError):
-        interpolate_embeddings(image_size, cast(int, transformer.patch_size), state)
-    return state["encoder.pos_embedding"]
-
-
 def _misfits(wanted: Mapping[str, Tensor], offered: Mapping[str, Tensor]) -> Iterator[str]:
     for name, tensor in wanted.items():
         shown, shape = name.removeprefix("body."), list(tensor.shape)
@@ -288,6 +196,6 @@ def _misfits(wanted: Mapping[str, Tensor], offered: Mapping[str, Tensor]) -> Ite
 def _bad_fit(settings: schema.Model, misfits: list[str]) -> BadInput:
     named, n_more = "; ".join(misfits[:N_NAMED]), len(misfits) - N_NAMED
     reason = f"does not fit {settings.name}: {named}" + (f"; and {n_more} more" if n_more > 0 else "")
-    keys = "model.filters, model.hidden_units, …" if settings.source == "sweeper" else "model.name"
+    keys = "model.name" if settings.source in LIBRARIES else "model.filters, model.hidden_units, …"
     remedy = f"write the {keys} and dataset.image_size that the weights are of"
     return BadInput("model.weights", settings.weights, reason, remedy)
