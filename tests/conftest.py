@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
+from sweeper import schema
+from sweeper.__main__ import main
+from sweeper.check import to_run
+from sweeper.conf import conf_folder
 from sweeper.lock import locked
 from sweeper.search.space import Space
 from tests.program import run
 
 MakeSpace = Callable[..., Space]
+RunWith = Callable[..., schema.Run]
+Cli = Callable[..., tuple[int, str]]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -57,6 +66,31 @@ def make_space(tmp_path_factory: pytest.TempPathFactory) -> MakeSpace:
         return Space(master, list(master.hydra.overrides.task), hydra.config_loader)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def run_with() -> Iterator[RunWith]:
+    """``run_with(*overrides)``: the run that our own conf/ gives with them."""
+    ConfigStore.instance().store(name="schema", node=schema.Run)
+    OmegaConf.register_new_resolver("direction", schema.direction, replace=True)
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        yield lambda *overrides: to_run(compose("config", list(overrides)))
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs the command line in an empty folder; gives exit code and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # restored afterwards; the program sets it
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["sweeper", *arguments])
+        with pytest.raises(SystemExit, match=r"^\d+$") as exit_:
+            main()
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code, capsys.readouterr().err
+
+    return run
 
 
 @pytest.fixture(scope="session")

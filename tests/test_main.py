@@ -10,27 +10,10 @@ from pathlib import Path
 import pytest
 
 from sweeper.__main__ import VERBS, main
-from sweeper.schema import direction
 from tests.pictures import write_classes
 from tests.program import Done, run
 
 Cli = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Runs the command line in an empty folder; gives exit code and standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # restored afterwards; the program sets it
-
-    def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["sweeper", *arguments])
-        with pytest.raises(SystemExit, match=r"^\d+$") as exit_:
-            main()
-        assert isinstance(exit_.value.code, int)
-        return exit_.value.code, capsys.readouterr().err
-
-    return run
 
 
 BAD_INPUT = [
@@ -214,28 +197,6 @@ def test_a_class_that_is_too_small_to_split_is_named(cli: Cli, tmp_path: Path) -
     )
 
 
-def test_a_folder_that_cannot_be_written_is_named(cli: Cli, tmp_path: Path) -> None:
-    """A file where outputs/ should be: one line, and the file is left alone."""
-    (tmp_path / "outputs").write_text("mine")
-    code, error = cli("optimizer=adam")
-    assert code == 2
-    assert "cannot be written" in error
-    assert len(error.strip().splitlines()) == 1
-    assert (tmp_path / "outputs").read_text() == "mine"
-
-
-def test_a_refused_run_leaves_an_earlier_one_alone(cli: Cli, tmp_path: Path) -> None:
-    """Bad input under the name of a run that is there takes nothing of it away."""
-    earlier = tmp_path / "outputs" / "one"
-    (earlier / ".hydra").mkdir(parents=True)
-    (earlier / "trial.yaml").write_text("study: one\n")
-    (earlier / "sweeper.log").write_text("it went well\n")
-    code, _ = cli("study=one", "training.batch_size=0")
-    assert code == 2
-    assert (earlier / "trial.yaml").read_text() == "study: one\n"
-    assert "it went well" in (earlier / "sweeper.log").read_text()
-
-
 def imports_torch(folder: Path, arguments: list[str]) -> tuple[bool, Done]:
     """Whether the command needed it in its own process."""
     program = (
@@ -272,13 +233,6 @@ def test_a_search_imports_torch_once(tmp_path: Path, test_fraction: float) -> No
     assert not needed
     assert ("Test accuracy of the best trial: 0." in done.stdout) == (test_fraction > 0)
     assert "lost" not in done.stdout
-
-
-def test_the_direction_follows_from_the_objective() -> None:
-    """Accuracy is maximised, loss and cost are minimised; several objectives have several directions."""
-    assert direction("val_accuracy") == "maximize"
-    assert direction("val_loss") == "minimize"
-    assert direction(["val_accuracy", "seconds"]) == ["maximize", "minimize"]
 
 
 OPTIONS = {

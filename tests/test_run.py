@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -90,27 +89,6 @@ def test_the_summary_file_names_the_best_trial(searched: Path, study: optuna.Stu
     assert sum(summary["trials"].values()) == 40
 
 
-def test_the_search_ends_with_the_best_trial_and_the_next_commands(
-    searched: Path, study: optuna.Study
-) -> None:
-    """What a person needs after a search stands at the end of its output."""
-    end = (searched / "stdout.txt").read_text().split("\nStudy digits: ")[-1]
-    assert f"Best trial: number {study.best_trial.number}, val_accuracy {study.best_value:.5g}" in end
-    assert "optimizer.lr = " in end
-    assert "Test accuracy of the best trial: 0.9" in end
-    assert "python -m sweeper dashboard" in end
-    assert "python -m sweeper reproduce digits" in end
-
-
-def test_best_prints_the_best_trial(searched: Path, study: optuna.Study) -> None:
-    """``best`` without a name takes the newest study, and shows score, parameters and test accuracy."""
-    shown = sweeper(searched, "best")
-    assert f"best trial: {study.best_trial.number}" in shown
-    assert "optimizer.lr" in shown
-    assert "test_accuracy" in shown
-    assert shown == sweeper(searched, "best", "outputs/digits")
-
-
 def test_the_overrides_of_a_trial_give_its_config(searched: Path, study: optuna.Study) -> None:
     """The override list that is kept with a trial composes the config it ran with."""
     trial = study.best_trial
@@ -119,21 +97,6 @@ def test_the_overrides_of_a_trial_give_its_config(searched: Path, study: optuna.
         (searched / "outputs" / "digits" / str(trial.number) / ".hydra" / "config.yaml").read_text()
     )
     assert composed == ran
-
-
-def test_one_training_run_says_both_accuracies(tmp_path: Path) -> None:
-    """Without -m it trains once, and says validation and test accuracy and where the files are."""
-    shown = sweeper(tmp_path, "optimizer=adam", "optimizer.lr=0.01", "training.epochs=3", "study=once")
-    assert "epoch 3/3: train loss " in shown
-    assert "Validation accuracy: 0." in shown
-    assert "Test accuracy: 0." in shown
-    history = (tmp_path / "outputs" / "once" / "history.csv").read_text()
-    rows = list(csv.DictReader(history.splitlines()))
-    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-    assert set(rows[0]) == {
-        *("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"),
-        *("seconds", "images_per_second", "peak_memory_mb"),
-    }
 
 
 def test_several_objectives_are_searched_without_a_pruner(tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""``hydra.sweeper``, checked: folder, storage, workers and GPUs. What is refused stands in test_pool.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from sweeper.search.settings import n_cores, visible_gpus
+from tests.foreign_app import App
+from tests.program import IN_PROCESS
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus"),
+    [("", []), ("-1", []), ("0", ["0"]), ("3,5", ["3", "5"]), ("GPU-ab,1", ["GPU-ab", "1"])],
+)
+def test_the_gpus_are_those_that_are_visible(
+    monkeypatch: pytest.MonkeyPatch, visible: str, gpus: list[str]
+) -> None:
+    """As ``CUDA_VISIBLE_DEVICES`` names them; none where it hides all."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert visible_gpus() == gpus
+
+
+def test_cores_are_those_this_process_may_use() -> None:
+    """One at least, and no more than the machine has."""
+    assert n_cores() >= 1
+
+
+def test_an_app_without_folders_has_its_studies_under_outputs(tmp_path: Path) -> None:
+    """``outputs/STUDY``, beside the journal, unless the app sets hydra.sweep.dir."""
+    app = App(tmp_path)
+    app.configure("  sweep:\n    dir: out\n", "")
+    done = app.run(*IN_PROCESS, "hydra.sweeper.n_trials=1")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "outputs" / "s" / "0" / ".hydra").is_dir()
+    assert app.journal.exists()
+
+
+def test_a_relative_storage_is_a_file_beside_the_app(tmp_path: Path) -> None:
+    """A path and a sqlite URL are made absolute: a worker may run in another folder."""
+    app = App(tmp_path)
+    app.configure("hydra:\n", "hydra:\n  job:\n    chdir: true\n")
+    done = app.run("hydra.sweeper.storage=sqlite:///some/studies.db", "hydra.sweeper.n_trials=2")
+    assert done.returncode == 0, done.stderr
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/some/studies.db")
+    assert len(study.trials) == 2
+
+
+def test_a_study_without_a_name_is_named_by_the_time(tmp_path: Path) -> None:
+    """Date and time, so that two searches are never mixed."""
+    app = App(tmp_path)
+    app.configure("  sweep:\n    dir: out\n", "")
+    app.configure("study_name: s\n", "study_name: null\n")
+    done = app.run(*IN_PROCESS, "hydra.sweeper.n_trials=1")
+    assert done.returncode == 0, done.stderr
+    (folder,) = (path for path in (tmp_path / "outputs").iterdir() if path.is_dir())
+    assert len(folder.name) == len("2026-11-25_17-00-00")
