@@ -18,6 +18,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
+from sweeper.conf import VERSION_BASE
 from sweeper.lock import locked
 from sweeper.search.space import Space
 
@@ -51,7 +52,7 @@ def make_space(tmp_path_factory: pytest.TempPathFactory) -> MakeSpace:
             path = conf / f"{name}.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
-        with initialize_config_dir(str(conf), version_base="1.3", job_name="app"):
+        with initialize_config_dir(str(conf), job_name="app", **VERSION_BASE):
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
             master = hydra.compose_config(

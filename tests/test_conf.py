@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
 from sweeper import schema
 from sweeper.check import to_run
-from sweeper.conf import conf_folder
+from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
 from sweeper.training import loss, optim, readers
 
@@ -22,9 +20,7 @@ OPTIONS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def hydra_app():
-    ConfigStore.instance().store(name="schema", node=schema.Run)
-    OmegaConf.register_new_resolver("direction", schema.direction, replace=True)
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+    with composing([]), initialize_config_dir(str(conf_folder()), **VERSION_BASE):
         yield
 
 
