@@ -193,7 +193,7 @@ def _stages(model: nn.Module, units: dict[str, nn.Module], drafts: Sequence[_Dra
 
 
 def _name(own: Sequence[str], others: Sequence[str]) -> str:
-    # A parameter outside all units, such as a transformer's class token, goes to the first stage.
+    """The name that only this stage's units share (``layer1``), or their range (``features.4 … 5``)."""
     paths = [unit.removeprefix("body.").split(".") for unit in own]
     elsewhere = [unit.removeprefix("body.") for unit in others]
 
