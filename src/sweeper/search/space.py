@@ -68,7 +68,7 @@ class Space:
         self._parser = OverridesParser.create(loader)
         self._groups: dict[str, bool] = {}
         self._written: dict[str, Any] = {}
-        """What the drawn options are, by the override that writes them."""
+        """Parsed value of each choice, by its override text."""
         fixed: list[str] = []
         self._fixed_keys: set[str] = set()
         self._swept: dict[str, Parameter] = {}
