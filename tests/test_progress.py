@@ -66,7 +66,7 @@ def test_a_terminal_shows_each_worker_and_a_total(tmp_path: Path, columns: int) 
     lines = terminal.finish()
 
     assert terminal.process.returncode == 0, lines
-    assert max(map(len, lines)) <= columns
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= columns  # a path is whole
     for number in (2, 3):
         assert any(re.match(rf"trial {number} +step 3 of 20 +0\.5 +\d+ s  x=", line) for line in lines)
     total = f"2 done · 0 pruned · 0 failed · best {best:.5g}"

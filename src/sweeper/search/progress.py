@@ -65,9 +65,20 @@ class Progress:
         for trial in trials:
             if trial.state.is_finished() and trial.number not in self._seen:
                 self._seen.add(trial.number)
-                self._print(_line(trial, is_best=trial.number in {b.number for b in best}))
+                self._print(_line(trial, self._was_best(trial, trials, best)))
         if self._live is not None:
             self._live.update(self._picture(trials, best), refresh=True)
+
+    def _was_best(
+        self, trial: FrozenTrial, trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial]
+    ) -> bool:
+        """Whether it was the best when it ended: others may have ended since, and be better."""
+        if len(self._search.directions) > 1 or trial.state != TrialState.COMPLETE:
+            return trial.number in {b.number for b in best}
+        ended, sign = trial.datetime_complete, -1 if self._search.directions[0] == "maximize" else 1
+        done = [t for t in trials if t.state == TrialState.COMPLETE and t.number != trial.number]
+        before = [t for t in done if (t.datetime_complete, t.number) < (ended, trial.number)]
+        return all(sign * trial.values[0] < sign * t.values[0] for t in before)
 
     def _print(self, line: str) -> None:
         """One line on a terminal, however narrow; the whole line elsewhere."""
