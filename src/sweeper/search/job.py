@@ -10,13 +10,14 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra import utils
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, env_override
 from hydra.types import HydraContext, TaskFunction
@@ -39,7 +40,7 @@ def run_job(task: TaskFunction, config: DictConfig, folder: Path, context: Hydra
     hydra = config.hydra
     with flag_override(hydra, ["readonly", "struct"], [False, False]):
         hydra.runtime.output_dir = str(folder)
-    with _hydra_config(config):
+    with _execution_whitelist(context), _hydra_config(config):
         job.cfg, job.hydra_cfg = _app_part(config), config
         job.overrides = list(hydra.overrides.task)
         job.task_name = JobRuntime.instance().get("name")
@@ -128,6 +129,12 @@ def _hydra_config(config: DictConfig) -> Iterator[None]:
         yield
     finally:
         HydraConfig.instance().cfg = before
+
+
+def _execution_whitelist(context: HydraContext) -> AbstractContextManager[Any]:
+    """Hydra 1.4 holds an app to the targets that its ``hydra.main`` allows."""
+    whitelist: Any = getattr(utils, "execution_whitelist", None)
+    return whitelist(context.execution_whitelist, reset=True) if whitelist else nullcontext()  # type: ignore[attr-defined]
 
 
 @contextmanager
