@@ -203,7 +203,7 @@ def test_plateau_is_torchs_to_the_last_bit(monitor: str, patience: int) -> None:
     metrics[20:24] = [metrics[19] * (1 - 5e-5), metrics[19] * (1 + 5e-5), math.nan, math.inf]
     mode = "min" if monitor == "val_loss" else "max"
     expected = rates_of_torch(
-        lambda optimizer: lr_scheduler.ReduceLROnPlateau(optimizer, mode, 0.3, patience, eps=0),  # type: ignore[arg-type]
+        lambda optimizer: lr_scheduler.ReduceLROnPlateau(optimizer, mode, 0.3, patience, eps=0),
         0.013,
         metrics,
     )

@@ -23,8 +23,7 @@ from sweeper.training import fit as fitting
 from sweeper.training import source, step
 from sweeper.training.data import Data, load
 from sweeper.training.loss import build_loss
-
-CPU = torch.device("cpu")
+from tests.device import CPU
 
 
 @pytest.fixture(scope="module")
