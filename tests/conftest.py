@@ -12,15 +12,13 @@ from typing import Any
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf import OmegaConf
 
 from sweeper import schema
 from sweeper.__main__ import main
 from sweeper.check import to_run
-from sweeper.conf import conf_folder
+from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.lock import locked
 from sweeper.search.space import Space
 from tests.program import run
@@ -57,7 +55,7 @@ def make_space(tmp_path_factory: pytest.TempPathFactory) -> MakeSpace:
             path = conf / f"{name}.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
-        with initialize_config_dir(str(conf), version_base="1.3", job_name="app"):
+        with initialize_config_dir(str(conf), job_name="app", **VERSION_BASE):
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
             master = hydra.compose_config(
@@ -71,9 +69,7 @@ def make_space(tmp_path_factory: pytest.TempPathFactory) -> MakeSpace:
 @pytest.fixture(scope="module")
 def run_with() -> Iterator[RunWith]:
     """``run_with(*overrides)``: the run that our own conf/ gives with them."""
-    ConfigStore.instance().store(name="schema", node=schema.Run)
-    OmegaConf.register_new_resolver("direction", schema.direction, replace=True)
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+    with composing([]), initialize_config_dir(str(conf_folder()), **VERSION_BASE):
         yield lambda *overrides: to_run(compose("config", list(overrides)))
 
 

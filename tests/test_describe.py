@@ -121,7 +121,7 @@ def test_factors_that_are_searched_widen_the_range(describe: Describe) -> None:
     assert said.rows["head"][1] == "from epoch 1, lr 2e-5 … 1e-2"
 
 
-def test_a_stage_that_thaws_too_late_never_trains(describe: Describe) -> None:
+def test_a_stage_that_unfreezes_too_late_never_trains(describe: Describe) -> None:
     """Where training ends before a stage's turn, it is frozen, and does not count."""
     said = describe("freezing=gradual", *RESNET, "training.epochs=6", "freezing.every=3")
 
@@ -130,7 +130,7 @@ def test_a_stage_that_thaws_too_late_never_trains(describe: Describe) -> None:
     assert said.rows["total"][1] == "8,398,858 train"
 
 
-def test_a_searched_pace_of_thawing_has_a_column_for_each(describe: Describe) -> None:
+def test_a_searched_pace_of_unfreezing_has_a_column_for_each(describe: Describe) -> None:
     """freezing.every as a sweep: the columns say which."""
     said = describe("freezing=gradual", *RESNET, "freezing.every=1,3")
 

@@ -324,17 +324,17 @@ LOSSES = [3.0, 2.0, 2.5, 2.5, 1.0, 1.5, 1.4, 1.3]
 
 
 @pytest.mark.parametrize(
-    ("patience", "min_delta", "thaws", "n_epochs"),
+    ("patience", "min_delta", "unfrozen_in", "n_epochs"),
     [
         (2, 0.0, [], 4),  # 2.5 and 2.5 are no better than 2
         (3, 0.0, [], 8),  # 1.0 comes in time; then 1.5, 1.4 and 1.3 do not beat it
         (4, 0.0, [], None),
         (3, 1.5, [], 4),  # 3 to 2 is too little, too: nothing counts after the first
-        (2, 0.0, [4], 7),  # a stage thaws in epoch 4: the wait begins anew; 1.0 comes in time
+        (2, 0.0, [4], 7),  # a stage unfreezes in epoch 4: the wait begins anew; 1.0 comes in time
     ],
 )
 def test_patience_begins_anew_with_each_improvement(
-    patience: int, min_delta: float, thaws: list[int], n_epochs: int | None
+    patience: int, min_delta: float, unfrozen_in: list[int], n_epochs: int | None
 ) -> None:
     """Training ends after ``patience`` epochs that did not beat the best by more than ``min_delta``."""
     best = _Best(EarlyStopping(patience=patience, min_delta=min_delta), nn.Linear(1, 1))
@@ -342,13 +342,13 @@ def test_patience_begins_anew_with_each_improvement(
     for number, loss in enumerate(LOSSES, start=1):
         measurements = {"seconds": 1.0, "images_per_second": 1.0, "peak_memory_mb": 1.0, "lr": 1.0}
         epoch = Epoch(epoch=number, train_loss=loss, val_loss=loss, val_accuracy=0.0, **measurements)
-        best.see(epoch, thaws=number in thaws)
+        best.see(epoch, unfreezing=number in unfrozen_in)
         if best.is_long_ago and ended is None:
             ended = number
     assert ended == n_epochs
 
 
-def test_gradual_is_not_stopped_before_it_has_thawed(few: Data) -> None:
+def test_gradual_is_not_stopped_before_all_is_unfrozen(few: Data) -> None:
     """A network that does not improve is given all its stages before early stopping begins to wait."""
     run = settings(epochs=20, freezing=Freezing("gradual", every=4), model=Model(weights=None))
     run.optimizer = Optimizer(name="sgd", lr=1e-12)

@@ -192,8 +192,8 @@ def test_gradual_trains_a_stage_more_with_time(few: Data, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
-def test_every_optimizer_takes_in_what_thaws(few: Data, name: str) -> None:
-    """Stages that thaw one after another, with momentum, each change from their epoch on."""
+def test_every_optimizer_takes_in_what_unfreezes(few: Data, name: str) -> None:
+    """Stages that unfreeze one after another, with momentum, each change from their epoch on."""
     model = network()
     stages = plan(Freezing("gradual", every=1), model)
     momentum = 0.9 if name in ("sgd", "rmsprop") else None
@@ -241,7 +241,7 @@ def test_from_scratch_means_random_weights(few: Data, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------ learning rates
 
 # lr 0.01, the head ten times that, each stage half the next one's; the rate falls to a tenth after 2 epochs,
-# and a stage thaws every epoch. Rows: epochs; columns: from the image to the head; 0: frozen.
+# and a stage unfreezes every epoch. Rows: epochs; columns: from the image to the head; 0: frozen.
 TABLE = [
     [0, 0, 0, 0.1],
     [0, 0, 0.01, 0.1],

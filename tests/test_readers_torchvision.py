@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from sweeper.errors import BadInput
 from sweeper.schema import Dataset
 from sweeper.training import cache, decode, images
-from sweeper.training.collection import TEST, TO_SPLIT
+from sweeper.training.dataset import TEST, TO_SPLIT
 
 N_TRAIN, N_TEST = 60, 20
 MNIST_LIKE = [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")]

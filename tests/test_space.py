@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import (
     BaseDistribution,
@@ -71,7 +72,12 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 
 def recomposed(space: Space, point: Draw) -> DictConfig:
     """What Hydra makes of the overrides of a draw."""
-    return space._loader.load_sweep_config(space._master, point.overrides)
+    hydra = space._master.hydra
+    config = space._loader.load_configuration(
+        hydra.job.config_name, [*hydra.overrides.hydra, *point.overrides], RunMode.RUN
+    )
+    OmegaConf.copy_cache(from_config=space._master, to_config=config)  # of ${now:…}
+    return config
 
 
 # --- the grammar --------------------------------------------------------------------------------------------
@@ -107,6 +113,10 @@ GRAMMAR: list[tuple[str, str, BaseDistribution]] = [
     ("x", "range(0.1,0.7,0.1)", FloatDistribution(0.1, 0.6, step=0.1)),
     ("x", "range(1,0,-0.5)", FloatDistribution(0.5, 1.0, step=0.5)),
     ("x", "float(range(1,4))", FloatDistribution(1.0, 3.0, step=1.0)),
+    ("x", "int(range(0.5,3.5))", IntDistribution(0, 2)),
+    ("x", "float(int(range(0.5,3.5)))", FloatDistribution(0.0, 2.0, step=1.0)),
+    ("x", "float(sort(range(10,1,-3)))", FloatDistribution(4.0, 10.0, step=3.0)),
+    ("x", "tag(log,float(range(1,100)))", FloatDistribution(1.0, 99.0, log=True)),
     ("x", "shuffle(range(1,10))", IntDistribution(1, 9)),
     ("x", "sort(range(10,1,-3))", IntDistribution(4, 10, step=3)),
     ("x", "tag(log,range(1,100))", IntDistribution(1, 99, log=True)),
@@ -175,6 +185,8 @@ SENSELESS = [
     ("x=range(1,5,0)", "a step other than 0"),
     ("x=range(0,inf)", "a range needs finite ends"),
     ("x=range(0,1,nan)", "a range needs finite ends"),
+    ("x=float(range(0,inf))", "a range needs finite ends"),
+    ("x=int(range(0,3,0.5))", "a step other than 0|unevenly spaced"),
     ("x=interval(1,0)", "the interval ends before it starts"),
     ("x=interval(0,inf)", "an interval needs two finite ends"),
     ("x=interval(nan,1)", "an interval needs two finite ends"),
@@ -194,7 +206,7 @@ def app(make_space: MakeSpace) -> Space:
 @pytest.mark.parametrize(("argument", "reason"), SENSELESS, ids=[argument for argument, _ in SENSELESS])
 def test_what_cannot_mean_anything_is_an_error(app: Space, argument: str, reason: str) -> None:
     """A sweep that cannot mean anything is one line that names the key and the reason."""
-    with pytest.raises(BadInput, match=rf"^{argument.partition('=')[0]}=.*{reason}") as error:
+    with pytest.raises(BadInput, match=rf"^{argument.partition('=')[0]}=.*({reason})") as error:
         Space(app._master, [argument], app._loader)
     assert "\n" not in str(error.value)
 
@@ -206,10 +218,13 @@ def test_senseless_params_are_the_same_errors(make_space: MakeSpace, sweep: str)
         draw(make_space({"config": {"x": 0, **tuned(x=sweep)}}))
 
 
-def test_a_tag_that_a_cast_would_lose_is_an_error(make_space: MakeSpace) -> None:
-    """Hydra's casts drop the tags of a range; a scale that was asked for is never lost in silence."""
-    with pytest.raises(BadInput, match=r"^x=.*write tag\(log, int\(…\)\)"):
-        make_space({"config": {"x": 0}}, "x=int(tag(log,range(1,100)))")
+def test_a_cast_never_loses_a_scale(make_space: MakeSpace) -> None:
+    """A range that is logarithmic inside a cast stays so, or is refused: Hydra 1.3 drops its tag."""
+    try:
+        found = str(distributions(make_space({"config": {"x": 0}}, "x=int(tag(log,range(1,100)))"))["x"])
+    except BadInput as refusal:
+        found = str(refusal)
+    assert "log=True" in found or found.endswith("write tag(log, int(…))")
 
 
 SURVIVORS: list[tuple[str, Any]] = [

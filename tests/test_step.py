@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -17,12 +16,12 @@ from sweeper import check, record
 from sweeper import run as runs
 from sweeper.errors import BadInput
 from sweeper.record import RunFiles
-from sweeper.schema import Dataset, EarlyStopping, Loss, Model, Optimizer, Run, Training
+from sweeper.schema import Dataset, EarlyStopping, Freezing, Loss, Model, Optimizer, Run, Training
 from sweeper.search.trial import trial
-from sweeper.training import fit as fitting
-from sweeper.training import source, step
+from sweeper.training import fit, step
 from sweeper.training.data import Data, load
 from sweeper.training.loss import build_loss
+from sweeper.training.machine import make_repeatable
 from tests.device import CPU
 
 
@@ -49,7 +48,7 @@ def settings(epochs: int = 2, batch_size: int = 32, **given: Any) -> Run:
     return Run(device="cpu", model=model, optimizer=Optimizer(name="sgd", lr=0.05), training=training)
 
 
-def losses(fitted: fitting.Fitted) -> list[tuple[float, float]]:
+def losses(fitted: fit.Fitted) -> list[tuple[float, float]]:
     return [(epoch.train_loss, epoch.val_loss) for epoch in fitted.history]
 
 
@@ -92,13 +91,13 @@ def test_gradients_of_pieces_are_the_batchs(loss: Loss, at_once: int) -> None:
 
 def test_micro_batches_train_the_same(few: Data) -> None:
     """Without batch norm a training in pieces differs in the last bits alone; with it, it is another."""
-    pieces = fitting.fit(settings(micro_batch_size=10), few)
-    torch.testing.assert_close(losses(pieces), losses(fitting.fit(settings(), few)), rtol=1e-4, atol=1e-5)
+    pieces = fit.fit(settings(micro_batch_size=10), few)
+    torch.testing.assert_close(losses(pieces), losses(fit.fit(settings(), few)), rtol=1e-4, atol=1e-5)
     normed = [
         replace(run, model=replace(run.model, batch_norm=True))
         for run in (settings(), settings(micro_batch_size=10))
     ]
-    one, other = (losses(fitting.fit(run, few))[0][0] for run in normed)
+    one, other = (losses(fit.fit(run, few))[0][0] for run in normed)
     assert abs(one - other) > 1e-4
 
 
@@ -114,14 +113,14 @@ class Small:
     ) -> None:
         self.holds, self.from_call, self.tried = holds, from_call, list[int]()
         self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        build_model = fitting.build_model
+        build_model = fit.build_model
 
         def build(run: Run, data: Data) -> nn.Module:
             model = build_model(run, data)
             model.register_forward_pre_hook(self._check)
             return model
 
-        monkeypatch.setattr(fitting, "build_model", build)
+        monkeypatch.setattr(fit, "build_model", build)
 
     def _check(self, module: nn.Module, inputs: tuple[Tensor]) -> None:
         if not module.training:
@@ -135,9 +134,9 @@ def test_a_batch_that_does_not_fit_is_split(
     few: Data, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Halved until it fits, with the history of the whole batch; the next trial begins with the same size."""
-    plain = losses(fitting.fit(settings(), few))
+    plain = losses(fit.fit(settings(), few))
     gpu = Small(monkeypatch, holds=10)
-    fitted = fitting.fit(settings(), few)
+    fitted = fit.fit(settings(), few)
     assert gpu.tried[:3] == [32, 16, 8]
     assert max(gpu.tried[3:]) == 8
     torch.testing.assert_close(losses(fitted), plain, rtol=1e-4, atol=1e-5)
@@ -146,23 +145,23 @@ def test_a_batch_that_does_not_fit_is_split(
     )
     gpu.tried.clear()
     dropout = replace(settings(), model=replace(settings().model, dropout=0.1))
-    fitting.fit(dropout, few)
+    fit.fit(dropout, few)
     assert max(gpu.tried) == 8
     gpu.tried.clear()
-    fitting.fit(settings(batch_size=4), few)
+    fit.fit(settings(batch_size=4), few)
     assert max(gpu.tried) == 4  # another batch size has its own
 
 
 def test_one_image_that_does_not_fit_is_an_error(few: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     Small(monkeypatch, holds=0)
     with pytest.raises(BadInput, match=r"model.*one image of it does not fit.*image_size"):
-        fitting.fit(settings(), few)
+        fit.fit(settings(), few)
 
 
 @pytest.mark.parametrize("text", ["cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "CUDA error: out of memory"])
 def test_other_ways_to_say_full(few: Data, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     gpu = Small(monkeypatch, holds=20, error=RuntimeError(text))
-    assert len(fitting.fit(settings(), few).history) == 2
+    assert len(fit.fit(settings(), few).history) == 2
     assert max(gpu.tried[1:]) == 16
 
 
@@ -170,15 +169,15 @@ def test_other_errors_pass(few: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(run: Run, data: Data) -> nn.Module:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(fitting, "build_model", broken)
+    monkeypatch.setattr(fit, "build_model", broken)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        fitting.fit(settings(), few)
+        fit.fit(settings(), few)
 
 
 def test_pieces_of_one_image_are_refused_where_batch_norm_learns_nothing(few: Data) -> None:
     run = replace(settings(micro_batch_size=1), model=Model(source="torchvision", name="resnet18"))
     with pytest.raises(BadInput, match=r"training\.micro_batch_size=1: batch norm cannot learn"):
-        fitting.fit(run, few)
+        fit.fit(run, few)
 
 
 def test_files_of_a_second_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,97 +195,87 @@ def test_files_of_a_second_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert asdict(saved.training) | {"micro_batch_size": None, "n_threads": None} == asdict(run.training)
     monkeypatch.setattr(step, "_found", {})
     gpu.tried.clear()
-    again = fitting.fit(saved, load(saved.dataset, CPU))
+    again = fit.fit(saved, load(saved.dataset, CPU))
     assert [epoch.train_loss for epoch in again.history] == [row["train_loss"] for row in history]
     assert max(gpu.tried) == 16
-
-
-# ------------------------------------------------------------------------------------------ read ahead
-
-
-def test_reads_ahead_in_order() -> None:
-    """While the first is looked at, others have been read, by another thread, but not all."""
-    read, reader = list[int](), set[str]()
-    enough = threading.Event()
-
-    def slow(item: int) -> Tensor:
-        read.append(item)
-        reader.add(threading.current_thread().name)
-        if len(read) == 1 + source.READ_AHEAD:
-            enough.set()
-        return torch.tensor(item)
-
-    batches = source.ahead(slow, range(10))
-    first = next(batches)
-    assert enough.wait(30)
-    assert first == 0
-    assert len(read) <= 2 + source.READ_AHEAD
-    assert [int(batch) for batch in batches] == list(range(1, 10))
-    assert threading.current_thread().name not in reader
-
-
-def test_reading_ahead_ends_with_its_reader() -> None:
-    """Whether it breaks off or something breaks: no thread is left, and the error comes through."""
-    batches = source.ahead(lambda item: torch.tensor(item), range(1000))
-    next(batches)
-    batches.close()  # type: ignore[attr-defined]
-
-    def broken(item: int) -> Tensor:
-        raise ValueError(f"cannot read {item}")
-
-    with pytest.raises(ValueError, match="cannot read 0"):
-        list(source.ahead(broken, range(3)))
-    assert not any(thread.name.startswith("read-ahead") for thread in threading.enumerate())
-
-
-def test_batches_are_copies(few: Data) -> None:
-    """A layer may work in place, and what is mapped cannot be written to."""
-    before = few.val_x[:4].clone()
-    (batch,) = source.batches_of(few.val_x, [torch.arange(4)], CPU)
-    batch.zero_()
-    assert torch.equal(few.val_x[:4], before)
-    assert before.any()
 
 
 # ------------------------------------------------------------------------------- how the network is called
 
 
-def test_graphs_are_for_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first batch's shape becomes graphs, others go the plain way; the network stays as it was."""
-    made = list[tuple[int, ...]]()
-    replayed = list[tuple[int, ...]]()
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 
-    def make(whole: nn.Module, samples: tuple[Tensor], allow_unused_input: bool) -> Any:
-        made.append(tuple(samples[0].shape))
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_cuda_graphs_learn_the_same(precision: str) -> None:
+    """On a GPU, graphs change weights and statistics as plain steps do, also around a smaller batch."""
+    gpu = torch.device("cuda")
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(n, 4, generator=generator).to(gpu) for n in (16, 16, 5, 16)]
+    labels = [torch.randint(3, (len(batch),), generator=generator).to(gpu) for batch in batches]
+    ways = []
+    for as_graphs in (False, True):
+        make_repeatable(gpu, seed=0, tf32=False)
+        network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).to(gpu)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        training = Training(precision=precision, cuda_graphs=as_graphs)
+        learn = step.Step(network, optimizer, nn.CrossEntropyLoss(), training, gpu)
+        steps = [learn(inputs, wanted) for inputs, wanted in zip(batches, labels, strict=True)]
+        assert isinstance(learn._network, step._Graphed) == as_graphs
+        ways.append((torch.stack([loss for loss, _ in steps]), network.state_dict()))
+    (plain_losses, plain), (graphed_losses, graphed) = ways
+    tolerance = 1e-4 if precision == "float32" else 2e-2
+    torch.testing.assert_close(graphed_losses, plain_losses, rtol=tolerance, atol=tolerance)
+    for name, tensor in plain.items():
+        torch.testing.assert_close(graphed[name], tensor, rtol=tolerance, atol=tolerance)
+
+
+@needs_gpu
+def test_cuda_graphs_train_the_stages_that_unfreeze() -> None:
+    """On a GPU, a training as graphs has the plain one's history, with stages that unfreeze one by one."""
+    digits = load(Dataset(), torch.device("cuda"))
+    few = replace(digits, train_x=digits.train_x[:100], train_y=digits.train_y[:100])
+    plain, graphed = (
+        losses(fit.fit(replace(run, device="cuda", freezing=Freezing("gradual", every=1)), few))
+        for run in (settings(epochs=4), settings(epochs=4, cuda_graphs=True))
+    )
+    torch.testing.assert_close(graphed, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_graphs_are_for_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU, with a stand-in that calls the network as torch does when it records: the first batch's
+    shape becomes graphs, others run without; recording leaves the network unchanged."""
+    recorded, replayed = list[tuple[int, ...]](), list[tuple[int, ...]]()
+
+    def record_graphs(wrapped: nn.Module, samples: tuple[Tensor], allow_unused_input: bool) -> Any:
+        recorded.append(tuple(samples[0].shape))
         for _ in range(3):  # as torch does, to warm up
-            whole(samples[0]).sum().backward()
+            wrapped(samples[0]).sum().backward()
 
         def replay(inputs: Tensor) -> Tensor:
             replayed.append(tuple(inputs.shape))
-            return whole(inputs)  # type: ignore[no-any-return]
+            return wrapped(inputs)  # type: ignore[no-any-return]
 
         return replay
 
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", record_graphs)
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
     network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    graphs = step._Graphed(network, "float32")
-    inputs = torch.randn(8, 4)
-    with torch.no_grad():
-        graphs._record = lambda x, record=graphs._record: torch.enable_grad()(record)(x)  # type: ignore[method-assign, misc]
-        graphs(inputs)
-        after_one = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        graphs(inputs[:5])
-    assert made == [(8, 4)]
-    assert replayed == [(8, 4)]
-    assert after_one["1.num_batches_tracked"] == 1
-    assert torch.equal(after_one["0.weight"], before["0.weight"])
+    graphs, inputs = step._Graphed(network, "float32"), torch.randn(8, 4)
+    graphs(inputs)
+    assert network.state_dict()["1.num_batches_tracked"] == 1
+    assert torch.equal(network.state_dict()["0.weight"], before["0.weight"])
+    graphs(inputs[:5])
+    graphs(inputs)
+    assert recorded == [(8, 4)]
+    assert replayed == [(8, 4), (8, 4)]
 
 
 def test_no_graphs_on_a_cpu(few: Data) -> None:
     """The setting is for GPUs, and changes nothing elsewhere."""
-    assert losses(fitting.fit(settings(cuda_graphs=True), few)) == losses(fitting.fit(settings(), few))
+    assert losses(fit.fit(settings(cuda_graphs=True), few)) == losses(fit.fit(settings(), few))
 
 
 @pytest.mark.slow
@@ -301,7 +290,7 @@ def test_trials_share_a_compiled_graph(few: Data, monkeypatch: pytest.MonkeyPatc
     def graphs_after(dropout: float, batch_size: int, filters: int = 4) -> int:
         run = settings(batch_size=batch_size, compile=True)
         model = replace(run.model, dropout=dropout, filters=[filters, 6])
-        fitting.fit(replace(run, model=model, optimizer=Optimizer(lr=dropout / 100)), few)
+        fit.fit(replace(run, model=model, optimizer=Optimizer(lr=dropout / 100)), few)
         return int(counters["stats"]["unique_graphs"])
 
     settled = [graphs_after(0.5, 32), graphs_after(0.4, 48)][-1]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import hydra
 
 from sweeper.errors import bad_option, bad_override
 
@@ -13,6 +16,15 @@ def conf_folder() -> Path:
     """``conf/``: within the installed package, or at the top of the checkout."""
     packaged = Path(__file__).parent / "conf"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+IS_HYDRA_1_3 = hydra.__version__.startswith("1.3.")
+
+VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if IS_HYDRA_1_3 else {}
+"""An argument of ``hydra.main`` and ``initialize``: Hydra 1.3 warns without it, Hydra 1.4 with it."""
+
+_REPLACING: dict[str, Any] = {} if IS_HYDRA_1_3 else {"replace": True}
+"""An argument of ``ConfigStore.store``: Hydra 1.3 always replaces, Hydra 1.4 warns unless it is told to."""
 
 
 @contextmanager
@@ -29,8 +41,9 @@ def composing(overrides: Sequence[str]) -> Iterator[None]:
 
     from sweeper import schema
 
-    ConfigStore.instance().store(name="schema", node=schema.Run)
-    OmegaConf.register_new_resolver("direction", schema.direction, replace=True)
+    ConfigStore.instance().store(name="schema", node=schema.Run, **_REPLACING)
+    register: Any = OmegaConf.register_new_resolver if IS_HYDRA_1_3 else OmegaConf.register_resolver
+    register("direction", schema.direction, replace=True)
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:

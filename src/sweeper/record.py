@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 """The version of a study's attributes and files; another one is refused."""
 
+WORDS = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
+"""What people read of Optuna's states."""
+
 OUTPUTS = "outputs"
 JOURNAL = "studies.journal"
 _MARK = ".sweeper"

@@ -74,7 +74,7 @@ def train(
     from sweeper.training import data
     from sweeper.training.fit import fit
     from sweeper.training.machine import resolve_device
-    from sweeper.training.step import fitting
+    from sweeper.training.step import with_micro_batch_size
 
     for warning in schema.without_effect(run):
         log.warning(warning)
@@ -92,7 +92,7 @@ def train(
     def on_epoch(epoch: Epoch) -> None:
         if epoch.epoch == 1:  # it may be the second beginning, with smaller pieces of a batch
             rows.clear()
-            if (smaller := fitting(run)) != run:
+            if (smaller := with_micro_batch_size(run)) != run:
                 record.write_whole(files.config, _yaml(smaller))
         rows.append(epoch.row())
         files.write_history(rows)
@@ -179,10 +179,10 @@ def _write_result(
 def _tested(model: Any, run: schema.Run, loaded: Any) -> dict[str, float]:
     from sweeper.training import machine
     from sweeper.training.fit import evaluate
-    from sweeper.training.step import fitting
+    from sweeper.training.step import with_micro_batch_size
 
     with machine.threads(run.training.n_threads):
-        measured = evaluate(model, loaded, "test", fitting(run).training)
+        measured = evaluate(model, loaded, "test", with_micro_batch_size(run).training)
     return {f"test_{name}": value for name, value in measured.items()}
 
 

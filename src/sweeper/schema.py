@@ -15,42 +15,42 @@ class Dataset:
     name: str = "digits"
     path: str | None = None
     root: str = "data"
-    """Where torchvision's datasets are, or are downloaded to."""
+    """Folder of torchvision's datasets, which are downloaded into it."""
     download: bool = False
     image_size: int | None = None
-    """Side of the square images in pixels; null keeps the size of the data."""
+    """Side of the square images in pixels; null keeps the data's own size."""
     margin: float = 1.0
-    """Images are kept this many times as large: random crops and turns show all of that, everything else the
-    middle. 1.143 with 224 pixels is the usual scaling to 256 and cutting to 224."""
+    """Images are stored this many times as large. Random crops and rotations use all of that, everything else
+    the centre. 1.143 with 224 pixels is the usual resize to 256 and centre crop to 224."""
     val_fraction: float = 0.2
     test_fraction: float = 0.2
     split_seed: int = 0
     skip_unreadable: bool = False
     normalization: Any = "data"
-    """``data`` (mean and standard deviation of the training part), ``imagenet``, ``none``, or
+    """``data`` (mean and standard deviation of the training images), ``imagenet``, ``none``, or
     ``{mean: [...], std: [...]}`` for pixel values in 0 … 1."""
     on_device: str = "auto"
     allow_hflip: bool = False
-    """Whether a mirrored image still shows its class; augmentation flips only where it does."""
+    """Whether a mirrored image still shows its class; otherwise augmentation never flips."""
     allow_vflip: bool = False
 
 
 @dataclass
 class Model:
     source: str = "sweeper"
-    """Who wrote the network: ``sweeper`` (cnn), ``torchvision``, or ``timm`` (an optional extra)."""
+    """Where the network comes from: ``sweeper`` (cnn), ``torchvision``, or ``timm`` (an optional extra)."""
     name: str = "cnn"
     filters: list[int] = field(default_factory=lambda: [16, 32])
     kernel_size: int = 3
     activation: str = "relu"
     batch_norm: bool = False
     dropout: float = 0.5
-    """After each hidden fully connected layer of ``cnn``; before the last layer of any other network."""
+    """Rate after each hidden fully connected layer of ``cnn``; before the last layer of other networks."""
     hidden_units: list[int] = field(default_factory=lambda: [128])
     init: str = "default"
     weights: str | None = None
-    """What training begins with: null (random), a name that the library knows (``DEFAULT``), or the path of
-    a state dict (``.pt``, ``.pth``, ``.safetensors``). The head is always new."""
+    """Initial weights: null (random), a name that the library knows (``DEFAULT``), or the path of a state
+    dict (``.pt``, ``.pth``, ``.safetensors``). The head is always new."""
 
 
 @dataclass
@@ -60,11 +60,11 @@ class Optimizer:
     momentum: float | None = None
     weight_decay: float = 0.0
     head_lr_factor: float = 1.0
-    """The head learns at this times ``lr``."""
+    """Factor on ``lr`` for the head."""
     stage_lr_decay: float = 1.0
-    """The last stage of the body learns at ``lr``, each one before at this times the next one's."""
+    """The last stage of the body learns at ``lr``, each earlier one at this times the rate of the next."""
     decay_norm_and_bias: bool = True
-    """Whether weight decay also holds for biases and the parameters of normalisation layers."""
+    """Whether weight decay applies to biases and the parameters of normalisation layers too."""
 
 
 @dataclass
@@ -77,44 +77,43 @@ class Scheduler:
     patience: int = 3
     """In epochs."""
     t_max: int | None = None
-    """In epochs; null is all of ``training.epochs`` after the warm-up."""
+    """In epochs; null means all epochs after the warm-up."""
     eta_min: float = 0.0
     warmup_epochs: int = 0
-    """Epochs over which the rate grows linearly to its full height, before the schedule begins."""
+    """Epochs in which the learning rate grows linearly to ``lr``, before the schedule starts."""
 
 
 @dataclass
 class Augmentation:
     name: str = "none"
     rotation_deg: float = 0.0
-    """Each image turns by a uniform angle within plus and minus this."""
+    """Each image is rotated by a uniform angle between minus and plus this."""
     crop_scale: list[float] = field(default_factory=lambda: [1.0, 1.0])
-    """Area of the crop as a fraction of the image's and its margin's, uniform between the two."""
+    """Area of the crop as a fraction of the image with its margin, uniform between the two."""
     crop_ratio: list[float] = field(default_factory=lambda: [1.0, 1.0])
-    """Width by height of the crop, log-uniform between the two."""
+    """Aspect ratio (width / height) of the crop, log-uniform between the two."""
     hflip: float = 0.0
-    """Probability, as is ``vflip`` and ``erasing``."""
+    """A probability, like ``vflip`` and ``erasing``."""
     vflip: float = 0.0
     brightness: float = 0.0
-    """The factor is uniform between 1 minus this and 1 plus this; so for ``contrast`` and ``saturation``."""
+    """The factor is uniform between 1 minus this and 1 plus this, as for ``contrast`` and ``saturation``."""
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
-    """Colours turn by a uniform part of the circle between minus and plus this; 0.5 is all of it."""
+    """The hue shifts by a uniform fraction of the colour circle between minus and plus this; at most 0.5."""
     erasing: float = 0.0
     erasing_scale: list[float] = field(default_factory=lambda: [0.02, 0.33])
-    """Area of the erased rectangle as a fraction of the image's."""
+    """Area of the erased rectangle as a fraction of the image."""
     erasing_ratio: list[float] = field(default_factory=lambda: [0.3, 3.3])
-    """Height by width of that rectangle, log-uniform between the two (torchvision's order)."""
+    """Height / width of that rectangle (torchvision's order), log-uniform between the two."""
 
 
 @dataclass
 class Freezing:
     name: str = "none"
-    """``none`` trains everything from scratch. The others begin with ``model.weights``: ``full`` trains
-    everything, ``head`` the head, ``last_block`` the last stage too,
-    ``gradual`` one stage more every ``every`` epochs, from the last backwards. Early stopping begins to wait
-    when the last one has thawed."""
+    """``none`` trains everything from scratch. The others start from ``model.weights``: ``full`` trains
+    everything, ``head`` only the head, ``last_block`` the last stage too, and ``gradual`` unfreezes one more
+    stage every ``every`` epochs, from the last to the first; early stopping waits until all are unfrozen."""
     every: int | None = None
 
 
@@ -123,9 +122,9 @@ class Loss:
     name: str = "cross_entropy"
     label_smoothing: float = 0.0
     class_weights: Any = None
-    """``balanced``, a list with a weight for each class, or null."""
+    """``balanced``, a list of one weight per class, or null."""
     pos_weight: Any = None
-    """Of ``bce_with_logits``, for each label: ``balanced`` (absent by present images), a list, or null."""
+    """For ``bce_with_logits``: ``balanced`` (images without the label / images with it), a list, or null."""
 
 
 @dataclass
@@ -142,24 +141,24 @@ class Training:
     batch_size: int = 32
     precision: str = "auto"
     micro_batch_size: int | None = None
-    """Images that go through the network at once, where not the whole batch is to: gradients add up, so that
-    the batch stays as large. null finds what a GPU has room for."""
+    """Images that go through the network at once, where a batch is split (gradient accumulation). null splits
+    a batch only if the GPU has no room for all of it."""
     compile: bool = False
     cuda_graphs: bool = False
-    """On a GPU: forward and backward of a batch are started at once, which pays with small networks."""
+    """On a GPU: launch the forward and backward of a batch as CUDA graphs, which speeds up small networks."""
     tf32: bool = False
-    """On a GPU: products of float32 in TF32, those of augmentation too."""
+    """On a GPU: multiply float32 matrices in TF32, in augmentation too."""
     feature_views: int = 0
-    """Where frozen stages see augmented images: so many variations of each are kept, and each epoch takes one
-    of them. An approximation, as these are all that the network ever sees; 0 augments anew always."""
+    """With frozen stages and augmentation: number of variations of each image whose features are cached; each
+    epoch draws one of them. An approximation, as the network sees no others; 0 always augments anew."""
     n_threads: int | None = None
-    """CPU threads; null takes the worker's share of the cores. Sums depend on it in their last bit."""
+    """CPU threads; null means the worker's share of the cores. The last bit of sums depends on it."""
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
 
 
 @dataclass
 class Run:
-    """Everything that decides what one training run does."""
+    """Everything that determines one training run."""
 
     study: str | None = None
     seed: int = 0
@@ -188,24 +187,25 @@ DIRECTIONS = {
     "seconds": "minimize",
     "peak_memory_mb": "minimize",
 }
-"""What can be searched for, and which way is better."""
+"""The objectives, and whether higher or lower is better."""
 
 LOSS_KEYS = {
     "cross_entropy": ("class_weights", "label_smoothing"),
     "bce_with_logits": ("pos_weight",),
 }
-"""The losses, and the keys that each of them alone has."""
+"""The losses, and the keys that belong to each of them only."""
 MULTI_LABEL_LOSSES = frozenset({"bce_with_logits"})
-"""Those for images with several labels each."""
+"""Losses for images with several labels each."""
 
 METRICS = ("accuracy",)
-"""What is measured besides the loss where an image has one label; where it has several:"""
+"""Measured besides the loss if each image has one label."""
 MULTI_LABEL_METRICS = ("mean_average_precision", "f1")
+"""Measured besides the loss if images have several labels."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What a value must satisfy."""
+    """A condition on a value, with the reason and the remedy for an error."""
 
     holds: Callable[[Any], bool]
     reason: str
@@ -331,10 +331,10 @@ LIMITS: dict[str, Limit] = {
 
 
 def validate(run: Run) -> None:
-    """Refuse what cannot be trained.
+    """Refuse a run that cannot be trained.
 
     Raises:
-        BadInput: naming the first key whose value is out of its range.
+        BadInput: naming the first key whose value is out of range.
     """
     for key, value in flatten(run):
         limit = LIMITS.get(key)
@@ -349,7 +349,7 @@ def validate(run: Run) -> None:
 
 
 def _check_needs(run: Run) -> None:
-    """Some options cannot work without a key that has no default."""
+    """Refuse options that lack a key which they need and which has no default."""
     needs: list[tuple[str, str, object, str]] = [
         ("step", "scheduler.step_size", run.scheduler.step_size, "write for example scheduler.step_size=10"),
         ("gradual", "freezing.every", run.freezing.every, "write for example freezing.every=2"),
@@ -366,7 +366,7 @@ def _check_needs(run: Run) -> None:
 
 
 def _check_has_effect(loss: Loss) -> None:
-    """A key of another loss is refused, never ignored."""
+    """Refuse a key of another loss, instead of ignoring it."""
     for owner, keys in LOSS_KEYS.items():
         for name in keys:
             if name not in LOSS_KEYS[loss.name] and (value := getattr(loss, name)):
@@ -375,11 +375,11 @@ def _check_has_effect(loss: Loss) -> None:
 
 
 def check_task(run: Run, n_classes: int, multi_label: bool) -> None:
-    """Raises BadInput where loss, weights, objective or monitored quantity do not suit the kind of labels."""
+    """Raises BadInput if loss, weights, objective or monitored quantity do not suit the kind of labels."""
     kind = "several labels" if multi_label else "one label"
     if (run.loss.name in MULTI_LABEL_LOSSES) != multi_label:
-        fitting = [name for name in LOSS_KEYS if (name in MULTI_LABEL_LOSSES) == multi_label]
-        remedy = f"write loss={' or '.join(fitting)}"
+        suitable = [name for name in LOSS_KEYS if (name in MULTI_LABEL_LOSSES) == multi_label]
+        remedy = f"write loss={' or '.join(suitable)}"
         raise BadInput("loss", run.loss.name, f"the images have {kind} each", remedy)
     metrics = MULTI_LABEL_METRICS if multi_label else METRICS
     absent = {f"val_{name}" for name in {*METRICS, *MULTI_LABEL_METRICS} - set(metrics)}
@@ -393,7 +393,7 @@ def check_task(run: Run, n_classes: int, multi_label: bool) -> None:
 
 
 def check_weights(name: str, weights: Any, n_classes: int) -> None:
-    """Raises BadInput unless there is one weight for each class, or a word that gives them."""
+    """Raises BadInput unless there is one weight per class, or ``balanced``."""
     if weights is None or weights == "balanced":
         return
     is_list = isinstance(weights, list) and all(
@@ -405,7 +405,7 @@ def check_weights(name: str, weights: Any, n_classes: int) -> None:
 
 
 FILES = ("image_folder", "csv")
-"""The datasets of image files; the images of the others have a size of their own."""
+"""Datasets of image files; the others have a fixed image size."""
 
 USED_BY = {
     "scheduler.step_size": ("scheduler", "step"),
@@ -424,7 +424,7 @@ USED_BY = {
 
 
 def without_effect(run: Run) -> list[str]:
-    """What was set but nothing reads, a sentence each: refused it cannot be, as searches cross options."""
+    """One warning per key that is set but unused; not an error, because searches combine options."""
     values, defaults = dict(flatten(run)), dict(flatten(Run()))
     told = []
     for key, (group, option) in USED_BY.items():
@@ -454,7 +454,7 @@ def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def direction(objective: Any) -> str | list[str]:
-    """Which way is better follows from the objective, so that it cannot be wrong silently."""
+    """``maximize`` or ``minimize`` for each objective: derived, so that it cannot be wrong silently."""
     if isinstance(objective, str):
         return DIRECTIONS[objectives(objective)[0]]
     return [DIRECTIONS[name] for name in objectives(list(objective))]
@@ -464,7 +464,7 @@ def objectives(objective: object) -> list[str]:
     """The names of the objectives, one or several.
 
     Raises:
-        BadInput: for a name that is none of ``DIRECTIONS``.
+        BadInput: for a name that is not in ``DIRECTIONS``.
     """
     names = [objective] if isinstance(objective, str) else objective
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)

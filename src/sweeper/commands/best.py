@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sweeper import record
-from sweeper.record import StudyFiles
+from sweeper.record import WORDS, StudyFiles
 
 
 def show(name: str | None) -> None:
@@ -25,7 +25,7 @@ def show(name: str | None) -> None:
     results = record.read_yaml(files.results)
     # optimizer.lr[freezing=head] is a name, not markup.
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    counts = ", ".join(f"{n} {state.lower()}" for state, n in results["trials"].items()) or "no trials"
+    counts = ", ".join(f"{n} {WORDS[state]}" for state, n in results["trials"].items()) or "no trials"
     console.print(f"Study {results['study']}: {counts}")
     if "solutions" in results:
         for solution in results["solutions"]:

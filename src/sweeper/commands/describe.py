@@ -23,7 +23,7 @@ from rich.table import Table
 
 from sweeper import check, schema
 from sweeper.check import Found
-from sweeper.conf import composing, conf_folder
+from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
 from sweeper.search import pool
 from sweeper.search.hooks import Hooks
@@ -98,7 +98,7 @@ def show(overrides: Sequence[str]) -> None:
     Raises:
         BadInput: for what the command would refuse, so far as that can be told without downloads.
     """
-    with composing(overrides), initialize_config_dir(str(conf_folder()), version_base="1.3"):
+    with composing(overrides), initialize_config_dir(str(conf_folder()), **VERSION_BASE):
         master, space = _compose(overrides)
         search, n_workers, gpus = read_settings(dict(master.hydra.sweeper.items()), master)
         pool.check(Hooks(), space, search)  # what it would ask our task is asked below, without downloads

@@ -11,6 +11,7 @@ from sweeper import check, record
 from sweeper.environment import environment
 from sweeper.errors import BadInput
 from sweeper.record import RunFiles, StudyFiles
+from sweeper.search.progress import counted
 
 IDENTICAL, DIFFERENT = 0, 3
 """Exit codes."""
@@ -40,8 +41,8 @@ def reproduce(name: str | None, number: int | None) -> int:
         saved = list(csv.DictReader(file))
     run = check.to_run(record.read_yaml(files.config))
     loaded = data.load(run.dataset, resolve_device(run.device))
-    with_what = f"{run.training.n_threads} threads on {run.device}"
-    print(f"Training {files.folder} again: {len(saved)} epochs with {with_what}")
+    with_what = f"{counted(run.training.n_threads or 1, 'thread')} on {run.device}"
+    print(f"Training {files.folder} again: {counted(len(saved), 'epoch')} with {with_what}")
     again: list[dict[str, str]] = []
 
     def on_epoch(epoch: Epoch) -> None:
@@ -89,7 +90,7 @@ def _verdict(
     is_same = not parts and len(saved) == len(again)
     changed = {key: (before[key], now[key]) for key in before if before[key] != now.get(key)}
     if is_same and "data" not in changed:
-        print(f"identical: {len(saved)} epochs to the last bit")
+        print(f"identical: {counted(len(saved), 'epoch')} to the last bit")
         return IDENTICAL
     first = parts[0] if parts else len(again) + 1
     print("the history is the same, but not the data" if is_same else f"different from epoch {first} on")

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from sweeper import check, run
 from sweeper.commands import best
 from sweeper.commands.show import SingleRun, metrics
-from sweeper.conf import composing, conf_folder
+from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
 from sweeper.record import StudyFiles
 from sweeper.search.hooks import hooks
@@ -26,7 +26,7 @@ def run_app(overrides: Sequence[str]) -> None:
         BadInput: for what Hydra, the search or the training refuses.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the error is told in one line
-    app = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)
+    app = hydra.main(config_path=str(conf_folder()), config_name="config", **VERSION_BASE)(task)
     try:
         with composing(overrides):
             app()

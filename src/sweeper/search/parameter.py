@@ -179,17 +179,29 @@ def _range_distribution(
     n_values = math.ceil((stop - start) / step)
     if n_values < 1:
         raise refuse("the range is empty (its stop is excluded)", "write for example range(1, 10)")
-    first, last = start, start + (n_values - 1) * step
+    first, last = _cast(sweep, start), _cast(sweep, start + (n_values - 1) * step)
+    is_int = isinstance(first, int)
+    if (is_int and step % 1) or not math.isclose(last - first, (n_values - 1) * step):
+        raise refuse("int(…) leaves the values unevenly spaced", "write a range of whole numbers")
     low, high, step = min(first, last), max(first, last), abs(step)
     if log and low <= 0:
         raise refuse("a logarithm needs a range above 0", "write for example tag(log, range(1, 100))")
     if log and step != 1:
         raise refuse("a logarithmic range has no step", "write tag(log, interval(LOW, HIGH))")
-    if all(isinstance(v, int) for v in (sweep.start, sweep.stop, sweep.step)):
+    if is_int:
         return IntDistribution(int(low), int(high), log=log, step=int(step))
     if log:
         return FloatDistribution(float(low), float(high), log=True)
     return FloatDistribution(float(low), float(high), step=float(step))
+
+
+def _cast(sweep: RangeSweep, value: Decimal) -> int | float:
+    """A value of the range with its casts, which Hydra 1.4 keeps; Hydra 1.3 has cast the ends."""
+    is_int = all(isinstance(v, int) for v in (sweep.start, sweep.stop, sweep.step))
+    cast: int | float = int(value) if is_int else float(value)
+    for transformer in getattr(sweep, "transformers", ()):
+        cast = transformer(cast)
+    return cast
 
 
 def _labels(values: Sequence[Any], texts: Sequence[str]) -> list[CategoricalChoiceType]:

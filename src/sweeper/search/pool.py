@@ -26,7 +26,7 @@ from sweeper import record
 from sweeper.errors import BadInput
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.process import Crew, NotStarted, Process, ending, open_crew
-from sweeper.search.progress import Progress, summarize
+from sweeper.search.progress import Progress, counted, summarize
 from sweeper.search.sampler import build_sampler, is_grid
 from sweeper.search.settings import check_objective, n_cores, read_settings
 from sweeper.search.space import Space
@@ -272,8 +272,8 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         last = max(failures, key=lambda t: t.number)
         print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
         print(
-            f"hydra.sweeper.max_failure_rate={search.max_failure_rate}: {len(failures)} trials failed, "
-            f"the last is number {last.number}; "
+            f"hydra.sweeper.max_failure_rate={search.max_failure_rate}: "
+            f"{counted(len(failures), 'trial')} failed, the last is number {last.number}; "
             "mend the cause and begin another study, or allow more failures",
             file=sys.stderr,
         )
@@ -282,7 +282,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     is_short = search.n_trials is not None and study.has_room(trials)
     if is_short and search.deadline is None and not is_grid(search.sampler):
         n_finished = sum(t.state in FINISHED for t in trials)
-        print(f"Only {n_finished} of {search.n_trials} trials could be run.", file=sys.stderr)
+        print(f"Only {n_finished} of {counted(search.n_trials or 0, 'trial')} could be run.", file=sys.stderr)
         sys.exit(1)
     on_finish = Hooks.of(task).on_finish
     if on_finish is not None and trials:

@@ -18,10 +18,10 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from sweeper.record import best_trials
+from sweeper.record import WORDS, best_trials
 from sweeper.search.study import FINISHED, Study
 
-_SIGN = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 class Progress:
@@ -40,12 +40,11 @@ class Progress:
         if self._console.is_terminal:
             self._live = Live(console=self._console, transient=True, auto_refresh=False)
             self._live.start()
-        n_trials = "without limit" if self._search.n_trials is None else f"of {self._search.n_trials} trials"
+        n_trials = self._search.n_trials
+        of = "without limit" if n_trials is None else f"of {counted(n_trials, 'trial')}"
         n_before = sum(t.state in FINISHED for t in self._study.trials())
         went_on = f", {n_before} of them done before" if n_before else ""
-        self._print(
-            f"Study {self._search.study_name}: a search {n_trials}{went_on}, in {self._search.folder}"
-        )
+        self._print(f"Study {self._search.study_name}: a search {of}{went_on}, in {self._search.folder}")
         return self
 
     def __exit__(
@@ -107,6 +106,11 @@ class Progress:
         return str(timedelta(seconds=round(seconds)))
 
 
+def counted(n: int, noun: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def _running_row(trial: FrozenTrial, max_resource: Any) -> list[Text]:
     step = trial.last_step
     of = f" of {max_resource}" if isinstance(max_resource, int) else ""
@@ -133,14 +137,13 @@ def _line(trial: FrozenTrial, is_best: bool) -> str:
 
 def _word(trial: FrozenTrial) -> str:
     """What became of an ended trial; one that somebody stopped has not failed."""
-    return "stopped" if trial.user_attrs.get("interrupted") else _SIGN[trial.state]
+    return "stopped" if trial.user_attrs.get("interrupted") else WORDS[trial.state.name]
 
 
 def _counts(trials: Sequence[FrozenTrial]) -> list[str]:
-    ended = Counter(_word(trial) for trial in trials if trial.state in _SIGN)
-    return [
-        f"{ended[word]} {word}" for word in (*_SIGN.values(), "stopped") if ended[word] or word != "stopped"
-    ]
+    ended = Counter(_word(trial) for trial in trials if trial.state in _ENDED)
+    words = [WORDS[state.name] for state in _ENDED] + ["stopped"] * bool(ended["stopped"])
+    return [f"{ended[word]} {word}" for word in words]
 
 
 def _score(trial: FrozenTrial) -> str:

@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import (
     Override,
 )
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import (
@@ -67,7 +68,7 @@ class Space:
         self._parser = OverridesParser.create(loader)
         self._groups: dict[str, bool] = {}
         self._written: dict[str, Any] = {}
-        """What the drawn options are, by the override that writes them."""
+        """Parsed value of each choice, by its override text."""
         fixed: list[str] = []
         self._fixed_keys: set[str] = set()
         self._swept: dict[str, Parameter] = {}
@@ -106,7 +107,8 @@ class Space:
         hydra = config.hydra
         with flag_override(hydra, ["readonly", "struct"], [False, False]):
             hydra.overrides.task = overrides
-            hydra.job.override_dirname = _override_dirname(overrides, hydra.job.config.override_dirname)
+            if not OmegaConf.is_interpolation(hydra.job, "override_dirname"):  # Hydra 1.4 resolves it late
+                hydra.job.override_dirname = _override_dirname(overrides, hydra.job.config.override_dirname)
             hydra.job.update(job or {})
         return Draw(overrides, config, {p.name: v for p, v in values.items()})
 
@@ -222,12 +224,18 @@ class Space:
         return self._compositions[options]
 
     def _load(self, overrides: list[str]) -> DictConfig:
+        hydra = self._master.hydra
         try:
-            return self._loader.load_sweep_config(self._master, overrides)
+            # Not load_sweep_config: that of Hydra 1.4 refuses options that add to hydra.sweeper.
+            config = self._loader.load_configuration(
+                hydra.job.config_name, [*hydra.overrides.hydra, *overrides], RunMode.RUN
+            )
         except (HydraException, OmegaConfBaseException) as error:
             raise bad_override(error, overrides, self._keys()) from error
         except ValueError as error:
             raise bad_option(error, overrides, self._loader.get_group_options) from error
+        OmegaConf.copy_cache(from_config=self._master, to_config=config)  # the same ${now:…} in every trial
+        return config
 
     def _ranges(self, config: DictConfig) -> tuple[list[str], tuple[Parameter, ...]]:
         """The plain values and the parameters of a composition; the command line's sweeps come first."""

@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm whose last layer makes room for one that knows the classes at hand."""
+"""Networks of torchvision and timm with a new head in place of their last layer."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from sweeper import schema
 from sweeper.training.library import LIBRARIES, USUAL_SIDE
 
 AUXILIARY = ("aux1", "aux2", "AuxLogits")
-"""Second classifiers of GoogLeNet and Inception v3: in their weights, but never in the networks here."""
+"""Auxiliary classifiers of GoogLeNet and Inception v3: in their weights, but not in the networks here."""
 
 
 class Backbone(nn.Module):
-    """A network of torchvision or timm without its last layer, and a new ``head`` in its place.
+    """A network of torchvision or timm with a new ``head`` in place of its last layer.
 
     Args:
         body: from images (n, 3, side, side) to features (n, ...).
         head: from the flattened features to a logit for each class.
-        probe: channels and side of an image with which the body's stages can be told apart.
-        left_out: names in the library's own weights of the layers that the body lacks.
+        probe: channels and side of an image on which the body's stages can be told apart.
+        left_out: layers that the body lacks, as the library's own weights call them.
     """
 
     def __init__(
@@ -36,18 +36,18 @@ class Backbone(nn.Module):
 
 
 def expand(images: Tensor) -> Tensor:
-    """Gray images (n, 1, side, side) as ones with three equal channels; others as they are."""
+    """Gray images (n, 1, side, side) with their channel repeated three times; other images unchanged."""
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
-fx.wrap("expand")  # a tracer of the network must not look at the number of channels
+fx.wrap("expand")  # the number of channels cannot be traced
 
 
 def build_backbone(model: schema.Model, image_size: int, n_classes: int) -> Backbone:
-    """The library's network with weights drawn as the library draws them, and a new head.
+    """The library's network, with the library's random initialisation and a new head.
 
     Raises:
-        BadInput: where the library has no such network, or builds none for images of that size.
+        BadInput: if the library has no such network, or cannot build it for images of that size.
     """
     body = LIBRARIES[model.source].body(model, image_size)
     head = nn.Sequential(nn.Dropout(model.dropout), nn.Linear(body.n_features, n_classes))
@@ -56,5 +56,5 @@ def build_backbone(model: schema.Model, image_size: int, n_classes: int) -> Back
 
 
 def is_path(weights: str | None) -> TypeGuard[str]:
-    """Whether ``model.weights`` is a path, not null or a name that the library knows."""
+    """Whether ``model.weights`` is a path, rather than null or a name that the library knows."""
     return weights is not None and ("/" in weights or weights.endswith((".pt", ".pth", ".safetensors")))

@@ -1,8 +1,8 @@
-"""Arrays on disk that every process of this machine shares: built once, then mapped into memory.
+"""Arrays on disk that all processes of this machine share: built once, then mapped into memory.
 
-An entry is ``<kind>/<digest of its key>.npy`` with a small json beside it. Whoever builds it holds its lock,
-writes into a ``.part`` and renames that last: what is there under its name is whole. Locks stay when entries
-go, because another process may be waiting for one.
+An entry is ``<kind>/<digest of its key>.npy`` with a small json file beside it. Its builder holds its lock,
+writes to a ``.part`` file and renames that at the end, so a ``.npy`` file is always complete. Lock files stay
+when entries are removed, because another process may be waiting for one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 GB = 10**9
 DEFAULT_GB = 20
 LEFT_FREE = 0.05
-"""Of the disk, whatever the limit says."""
+"""Fraction of the disk that always stays free, whatever the limit."""
 CLEAR = "python -m sweeper cache --clear"
 
 
@@ -47,10 +47,10 @@ class Entry:
 
 
 class _NoRoomError(Exception):
-    """Why an array cannot be put on disk."""
+    """The array cannot be put on disk; the message says why."""
 
 
-# -------------------------------------------------------------------------------------- what others call
+# ----------------------------------------------------------------------------------- public functions
 
 
 def array(
@@ -62,16 +62,16 @@ def array(
     about: str,
     notes: Mapping[str, str] | None = None,
 ) -> NDArray[Any] | None:
-    """An array that every process of this machine shares, mapped read-only; ``fill`` writes it if it is not
-    there yet.
+    """An array that all processes of this machine share, mapped read-only; ``fill`` writes it if it does not
+    exist yet.
 
-    Processes that ask for it meanwhile wait. What ``fill`` raises passes through and leaves nothing.
-    Returns None, and logs why, where there is no room.
+    Other processes that ask for it meanwhile wait. If ``fill`` raises, nothing is left on disk. Returns None,
+    and logs the reason, if there is no room.
 
     Args:
-        key: says everything that the values depend on.
-        about: tells a person what it is, in the list of ``python -m sweeper cache``.
-        notes: what ``remembered`` is to know of it; ``fill`` may write into it.
+        key: holds everything that the values depend on.
+        about: describes the entry in the list of ``python -m sweeper cache``.
+        notes: values for ``remembered``; ``fill`` may add some.
     """
     path = (
         folder() / kind / f"{blake2b(key.encode(errors='surrogateescape'), digest_size=16).hexdigest()}.npy"
@@ -82,7 +82,7 @@ def array(
     try:
         _check_writable(path.with_suffix(".lock"))
         with locked(path.with_suffix(".lock")):
-            found = _open(path, shape, np.dtype(dtype))  # by whoever held the lock before
+            found = _open(path, shape, np.dtype(dtype))  # built by the last holder of the lock
             return found if found is not None else _build(path, shape, np.dtype(dtype), fill, about, notes)
     except _NoRoomError as reason:
         log.warning("%s: not kept on disk: %s", about, reason)
@@ -90,13 +90,14 @@ def array(
 
 
 def remembered(array: NDArray[Any], name: str, compute: Callable[[], str]) -> str:
-    """What ``compute`` gives: kept beside the entry that ``array`` is mapped from, if it is from one.
+    """``compute()``'s result, stored beside the array's cache entry.
 
-    Views of one entry share what is kept: the name must tell them apart.
+    Computed every time if the array is not mapped from an entry. Views of an entry share its results, so the
+    name must tell them apart.
     """
     notes = Path(getattr(array, "filename", None) or "none").with_suffix(".json")
     known = _read(notes) if folder() in notes.parents else {}
-    if not known:  # of no entry, or of one that is being filled or was removed
+    if not known:  # no entry, or one that is being filled or was removed
         return compute()
     if name in known:
         return str(known[name])
@@ -108,17 +109,17 @@ def remembered(array: NDArray[Any], name: str, compute: Callable[[], str]) -> st
 
 
 def folder() -> Path:
-    """``$SWEEPER_CACHE``, or ``sweeper`` where the user keeps caches."""
+    """``$SWEEPER_CACHE``, or ``sweeper`` in the user's cache folder."""
     if chosen := os.environ.get("SWEEPER_CACHE"):
         return Path(chosen).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "sweeper"
 
 
 def limit() -> int:
-    """How many bytes all entries may take: ``$SWEEPER_CACHE_GB``, or less where the disk would become full.
+    """Bytes that all entries may take: ``$SWEEPER_CACHE_GB``, or less if the disk would become full.
 
     Raises:
-        BadInput: where ``$SWEEPER_CACHE_GB`` is no size.
+        BadInput: if ``$SWEEPER_CACHE_GB`` is not a size.
     """
     there = next(path for path in (folder(), *folder().parents) if path.is_dir())
     disk = shutil.disk_usage(there)
@@ -126,23 +127,23 @@ def limit() -> int:
 
 
 def size() -> int:
-    """How many bytes all entries take."""
+    """Bytes that all entries take."""
     return sum(entry.n_bytes for entry in entries())
 
 
 def entries() -> list[Entry]:
-    """All arrays, the last used first, and what killed builders left of theirs."""
+    """All arrays, the last used first, and the unfinished ones of killed builders."""
     return sorted(_entries(), key=lambda entry: entry.used, reverse=True)
 
 
 def clear() -> int:
-    """Remove all entries; gives the bytes that they took. Who has one mapped keeps it until the end."""
+    """Remove all entries, and return the bytes that they took. Mapped entries stay valid until unmapped."""
     freed = 0
     for entry in entries():
         entry.path.with_suffix(".json").unlink(missing_ok=True)
         entry.path.unlink(missing_ok=True)
         freed += entry.n_bytes
-    for notes in folder().glob("*/*.json*"):  # of arrays that were cleared while they were built
+    for notes in folder().glob("*/*.json*"):  # of arrays that were cleared while being built
         notes.unlink(missing_ok=True)
     return freed
 
@@ -151,14 +152,14 @@ def clear() -> int:
 
 
 def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any] | None:
-    """The entry, if it is there and as it must be; it then counts as used now."""
+    """The entry, if it exists and is intact; its time of last use becomes now."""
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # absent, cut off, or something else
+    except (OSError, ValueError, EOFError):  # missing, truncated, or not an array
         return None
     if found.shape != shape or found.dtype != dtype or not _read(path.with_suffix(".json")):
         return None
-    with suppress(OSError):  # of another user, or removed just now
+    with suppress(OSError):  # another user's, or just removed
         os.utime(path)
     return found  # type: ignore[no-any-return]
 
@@ -172,7 +173,7 @@ def _build(
     notes: Mapping[str, str] | None,
 ) -> NDArray[Any]:
     part = path.with_suffix(".part")
-    path.unlink(missing_ok=True)  # damaged, or it would have been opened
+    path.unlink(missing_ok=True)  # damaged, as _open did not accept it
     values = _reserve(part, shape, dtype)
     try:
         fill(values)
@@ -180,7 +181,7 @@ def _build(
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    with suppress(OSError):  # somebody may have cleared it meanwhile; what is mapped stays good
+    with suppress(OSError):  # it may have been cleared meanwhile; the mapping stays valid
         _write(path.with_suffix(".json"), {"about": about, "created": time.time(), **(notes or {})})
         part.replace(path)
     found = _open(path, shape, dtype)
@@ -189,14 +190,14 @@ def _build(
 
 
 def _reserve(part: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
-    """An array on disk whose place is taken for good: writing to a mapping of a full disk would kill us."""
+    """An array on disk with its space reserved: writing to a mapping on a full disk would kill us."""
     n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     part.unlink(missing_ok=True)
     try:
-        with locked(folder() / "room.lock"):  # or two builders would take the same room
+        with locked(folder() / "room.lock"):  # otherwise two builders would take the same room
             _check_room(n_bytes)
             values = open_memmap(part, mode="w+", dtype=dtype, shape=shape)
-            if hasattr(os, "posix_fallocate"):  # macOS has none
+            if hasattr(os, "posix_fallocate"):  # not on macOS
                 with part.open("r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     except OSError as error:
@@ -212,7 +213,7 @@ def _entries() -> Iterator[Entry]:
     for path in folder().glob("*/*"):
         if path.suffix not in (".npy", ".part"):
             continue
-        with suppress(OSError):  # removed just now
+        with suppress(OSError):  # just removed
             found = path.stat()
             about = (
                 _read(path.with_suffix(".json")).get("about", "?") if path.suffix == ".npy" else "unfinished"
@@ -234,7 +235,7 @@ def _check_room(n_bytes: int) -> None:
 def _check_writable(lock: Path) -> None:
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        lock.open("ab").close()  # it may be another user's
+        lock.open("ab").close()  # fails if it is another user's
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}; set $SWEEPER_CACHE to a folder of yours"
         raise _NoRoomError(reason) from error

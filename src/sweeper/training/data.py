@@ -1,4 +1,4 @@
-"""The images of a dataset as tensors on the device, divided into parts, with their statistics."""
+"""The images of a dataset as tensors on the device, split into parts, with their statistics."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from sweeper import schema
 from sweeper.training import images
-from sweeper.training.collection import COPIED_BYTES
+from sweeper.training.dataset import COPIED_BYTES
 
 GATHERED_AT_ONCE = 256
 
 
 class Rows:
-    """Some of the images of a tensor, read only when they are asked for; they may be on disk."""
+    """Some rows of a tensor of images, which may be on disk; read only when they are selected."""
 
     def __init__(self, images: Tensor, chosen: Tensor) -> None:
         self._images, self._chosen = images, chosen
@@ -33,7 +33,7 @@ class Rows:
 
     @property
     def shape(self) -> torch.Size:
-        """That of the tensor they would be."""
+        """The shape of the tensor that holds these rows."""
         return torch.Size((len(self), *self._images.shape[1:]))
 
     @property
@@ -41,7 +41,7 @@ class Rows:
         return self._images.device
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """As of a tensor, along the first dimension."""
+        """As for a tensor, along the first dimension."""
         if dim != 0:
             raise ValueError("rows are selected along dimension 0")
         return self._images.index_select(0, self._chosen.index_select(0, index))
@@ -52,13 +52,13 @@ Pixels = Tensor | Rows
 
 @dataclass(frozen=True)
 class Data:
-    """Everything that training reads, in memory or mapped from the cache's folder.
+    """Everything that training reads, in memory or mapped from the cache folder.
 
-    Images are uint8 (n, channels, height, width); labels int64 (n,), or float32 (n, n_labels) of 0 and 1
-    where an image may have several. A network sees the images' middle, of the size ``side``, or what
-    augmentation makes of them. ``mean`` and ``std`` are float32 (channels,) for pixel values in 0 … 1;
-    three for images of one channel mean that normalising makes three of it. Trials of one process share the
-    tensors: nobody writes to them.
+    Images are uint8 (n, channels, height, width); labels are int64 (n,), or float32 (n, n_labels) of 0 and 1
+    if images may have several. A network sees the centre of the images, ``side`` pixels wide, or an augmented
+    version. ``mean`` and ``std`` are float32 (channels,) for pixel values in 0 … 1; if there are three for
+    images of one channel, normalisation makes three channels. All trials of a process share the tensors, so
+    they are read-only.
     """
 
     train_x: Pixels
@@ -74,28 +74,28 @@ class Data:
     allow_hflip: bool = False
     allow_vflip: bool = False
     split: str = ""
-    """Tells this division into parts, and the side that is seen, from others of the same images."""
+    """Fingerprint of this split and image size."""
     image_size: int | None = None
-    """The side of the middle that a network sees; None where it sees all of the image."""
+    """Side of the centre that a network sees; None means the whole image."""
 
     @property
     def device(self) -> torch.device:
-        """Where to train. The images may be elsewhere, if they are too many to fit there."""
+        """The device to train on. The images may be elsewhere, if they do not fit there."""
         return self.mean.device
 
     @property
     def multi_label(self) -> bool:
-        """Whether an image has any number of labels, and not just one."""
+        """Whether an image may have any number of labels, instead of exactly one."""
         return self.train_y.ndim == 2
 
     @property
     def channels(self) -> int:
-        """How many a network sees, after normalising."""
+        """Number of channels after normalisation, as a network sees them."""
         return len(self.mean)
 
     @property
     def side(self) -> int:
-        """Of the images that a network sees, in pixels."""
+        """Side, in pixels, of the images that a network sees."""
         return self.image_size or self.train_x.shape[-1]
 
     def part(self, name: str) -> tuple[Pixels, Tensor]:
@@ -109,17 +109,17 @@ class Data:
 
 
 _last: dict[str, Data] = {}
-"""At most one: hundreds of trials in a process read the same data, and two sets may not fit."""
+"""The last dataset, by its key: all trials of a process read the same one, and two may not fit in memory."""
 
 
 def load(dataset: schema.Dataset, device: torch.device) -> Data:
-    """The dataset, split and ready; read once per process while neither settings nor files change.
+    """The dataset, split and ready to train on; read once per process unless its settings or files change.
 
-    The tensors are on ``device`` if ``on_device`` says so, or if it is ``auto`` and they take less than
-    half of the memory that is free there.
+    The tensors are on ``device`` if ``on_device`` is true, or if it is ``auto`` and they take less than half
+    of its free memory.
 
     Raises:
-        BadInput: where the files or the settings cannot be trained on.
+        BadInput: if the files or the settings cannot be used for training.
     """
     key = f"{asdict(dataset)} {device} {images.stamp(dataset)}"
     if key not in _last:
@@ -136,7 +136,7 @@ def _load(dataset: schema.Dataset, device: torch.device) -> Data:
     division = b" ".join([str(everything.side).encode(), *(i.tobytes() for i in (train, val, test))])
     home = place(dataset.on_device, everything.pixels.nbytes, device)
 
-    # Image files are decoded into this order: then nothing is copied.
+    # No copy for image files, which are decoded in this order.
     pixels = tensor(np.ascontiguousarray(everything.pixels.transpose(0, 3, 1, 2)))
 
     def part(indices: images.Indices) -> tuple[Pixels, Tensor]:
@@ -160,14 +160,14 @@ def _load(dataset: schema.Dataset, device: torch.device) -> Data:
 
 
 def tensor(array: NDArray[Any]) -> Tensor:
-    """The array as a tensor that shares its memory. A mapped one must not be written to: it would crash."""
+    """The array as a tensor that shares its memory. Never write to a mapped one: the process would crash."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(array)
 
 
 def _gather(rows: Rows, home: torch.device) -> Tensor:
-    """In pieces: what goes to a GPU need not fit into memory before."""
+    """Copy the rows in pieces, because rows for a GPU need not fit into main memory."""
     gathered = torch.empty(rows.shape, dtype=torch.uint8, device=home)
     for start in range(0, len(rows), GATHERED_AT_ONCE):
         gathered[start : start + GATHERED_AT_ONCE] = rows[start : start + GATHERED_AT_ONCE]
@@ -175,7 +175,7 @@ def _gather(rows: Rows, home: torch.device) -> Tensor:
 
 
 def place(on_device: str, n_bytes: int, device: torch.device) -> torch.device:
-    """Where to keep so many bytes that are trained on: on the device if asked, or if they fit there well."""
+    """The device to keep training data on: ``device`` if asked for, or if they take less than half of it."""
     if device.type != "cuda" or on_device.lower() == "false":
         return torch.device("cpu")
     if on_device.lower() == "true":

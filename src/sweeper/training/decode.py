@@ -21,32 +21,32 @@ from PIL import Image, ImageOps
 from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training import cache
-from sweeper.training.collection import COPIED_BYTES, Indices
+from sweeper.training.dataset import COPIED_BYTES, Indices
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
-"""To be raised by whoever makes other pixels of the same file."""
+"""Raise it when a change decodes the same file to other pixels."""
 DEFAULT_SIZE = 64
 MANY = 2000
-"""Images that take long enough for a progress bar."""
+"""Images from which a progress bar is worth it."""
 UNREADABLE = "unreadable"
 SCALED_AT_ONCE = 1024
-"""By one thread: a small image takes less time than handing it over."""
+"""Images per task of a thread: handing over a single small image takes longer than scaling it."""
 
 
 class UnknownRangeError(Exception):
-    """The file does not say which of its values is white. Its text stands behind the file's name."""
+    """The file does not say which of its values is white. The message is shown after the file's name."""
 
 
 def read_files(files: Sequence[Path], dataset: schema.Dataset) -> tuple[NDArray[np.uint8], Indices]:
-    """Pixels (n, size, size, 3) of the files that can be read, and the positions (n,) of these.
+    """Pixels (n, size, size, 3) of the readable files, and the positions (n,) of these files.
 
-    The size is ``seen_size`` with the margin. Decoded once per machine, and mapped from the cache's folder
-    where that has room. In memory they lie channel by channel, as torch wants them.
+    The size is ``seen_size`` with the margin. Files are decoded once per machine, and mapped from the cache
+    folder if it has room. The memory layout has the channels first, as torch wants it.
 
     Raises:
-        BadInput: naming files that cannot be read, unless ``dataset.skip_unreadable``.
+        BadInput: naming unreadable files, unless ``dataset.skip_unreadable``.
     """
     size = _with_margin(seen_size(dataset), dataset)
     shape, notes = (len(files), 3, size, size), dict[str, str]()
@@ -58,7 +58,7 @@ def read_files(files: Sequence[Path], dataset: schema.Dataset) -> tuple[NDArray[
         notes[UNREADABLE] = json.dumps(errors)
 
     def unreadable() -> str:
-        if UNREADABLE not in notes:  # mapped, and cleared by somebody since then
+        if UNREADABLE not in notes:  # the entry was mapped, and has been cleared since
             fill(np.empty(shape, dtype=np.uint8))
         return notes[UNREADABLE]
 
@@ -68,7 +68,7 @@ def read_files(files: Sequence[Path], dataset: schema.Dataset) -> tuple[NDArray[
         pixels = np.empty(shape, dtype=np.uint8)
         fill(pixels)
     errors = json.loads(cache.remembered(pixels, UNREADABLE, unreadable))
-    if errors and not dataset.skip_unreadable:  # decoded by somebody who went on without
+    if errors and not dataset.skip_unreadable:  # decoded by a run that skips them
         raise _unreadable(dataset, errors)
     if errors:
         log.warning("%s, skipped: %s", *_told(errors))
@@ -77,15 +77,15 @@ def read_files(files: Sequence[Path], dataset: schema.Dataset) -> tuple[NDArray[
 
 
 def seen_size(dataset: schema.Dataset) -> int:
-    """The side of what a network sees of image files, which have no common size of their own."""
+    """Side at which a network sees image files, which have no common size of their own."""
     return dataset.image_size or DEFAULT_SIZE
 
 
 def size_and_time(file: Path) -> str:
-    """What changes when a file does."""
+    """A text that changes when the file does."""
     try:
         found = file.stat()
-    except (OSError, ValueError):  # reading it will say what is wrong
+    except (OSError, ValueError):  # reading the file will report it
         return "missing"
     return f"{found.st_size}\0{found.st_mtime_ns}"
 
@@ -93,7 +93,7 @@ def size_and_time(file: Path) -> str:
 def check_every_class_is_left(
     dataset: schema.Dataset, before: Iterable[tuple[int, str]], after: Iterable[tuple[int, str]]
 ) -> None:
-    """Raises BadInput where leaving out files made a class vanish from a part; both are (part, class)."""
+    """Raises BadInput if skipping files removed a class from a part; both arguments hold (part, class)."""
     left = set(after)
     for part, class_name in before:
         if (part, class_name) not in left:
@@ -102,10 +102,10 @@ def check_every_class_is_left(
 
 
 def scale(pixels: NDArray[np.uint8], dataset: schema.Dataset) -> NDArray[np.uint8]:
-    """Square images (n, side, side, 1 or 3) at ``dataset.image_size`` with its margin, by Pillow's bilinear
-    filter; null keeps them as they are.
+    """Square images (n, side, side, 1 or 3) resized to ``dataset.image_size`` with its margin, by Pillow's
+    bilinear filter; unchanged if ``image_size`` is null.
 
-    What becomes large is scaled once per machine and mapped from the cache's folder, as files are.
+    Large results are computed once per machine and mapped from the cache folder, as for files.
     """
     n, side, _, channels = pixels.shape
     size = _with_margin(dataset.image_size, dataset) if dataset.image_size else side
@@ -113,7 +113,7 @@ def scale(pixels: NDArray[np.uint8], dataset: schema.Dataset) -> NDArray[np.uint
         return pixels
     shape, scaled = (n, channels, size, size), None
     if prod(shape) >= COPIED_BYTES:
-        # By the pixels themselves: scikit-learn's come from no file of ours.
+        # The key is the pixels themselves, as scikit-learn's come from no file of ours.
         digest = blake2b(np.ascontiguousarray(pixels).data, digest_size=16).hexdigest()
         key = f"{_version(size)}\0{pixels.shape}\0{digest}"
         about = f"{n} images of {dataset.name} at {size} × {size}"
@@ -133,7 +133,7 @@ def _version(size: int) -> str:
 
 
 def _key(files: Sequence[Path], size: int) -> str:
-    """All that the pixels depend on."""
+    """Everything that the pixels depend on."""
     return "\0".join([_version(size), *(f"{file.absolute()}\0{size_and_time(file)}" for file in files)])
 
 
@@ -151,9 +151,9 @@ def _told(errors: Mapping[Any, str]) -> tuple[str, str]:
 
 
 def _decode(files: Sequence[Path], pixels: NDArray[np.uint8]) -> dict[int, str]:
-    """Write what can be read to the front of ``pixels`` (n, 3, size, size), in order.
+    """Write the readable files to the front of ``pixels`` (n, 3, size, size), in order.
 
-    Gives, for the position of each file that cannot be read, its name and why.
+    Returns, by the position of each unreadable file, its name and the reason.
     """
     errors: dict[int, str] = {}
 
@@ -191,7 +191,7 @@ def _scale(pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
 
 
 def _shown(done: Iterable[None], n: int, what: str, at_once: int = 1) -> Iterable[None]:
-    """With a progress bar, where n images take long and somebody can see it."""
+    """With a progress bar, if there are many images and stderr is a terminal."""
     if n < MANY or not sys.stderr.isatty():
         return done
     from rich.console import Console
@@ -201,23 +201,23 @@ def _shown(done: Iterable[None], n: int, what: str, at_once: int = 1) -> Iterabl
 
 
 def _square(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The image upright, in RGB, its shorter side scaled to ``size`` and its middle cut out."""
-    # JPEG's own halving, down to twice the size: several times faster, and no difference is seen.
-    # Both sides are asked for alike, so it may come before the turning.
+    """The image upright and in RGB, its shorter side resized to ``size``, then centre-cropped."""
+    # JPEG's own halving, down to twice the size: several times faster, without a visible difference.
+    # The requested width and height are equal, so it may come before the rotation.
     image.draft("RGB", (2 * size, 2 * size))
     image = _to_rgb(image.format, ImageOps.exif_transpose(image))
-    # Pillow's bilinear filter widens with the scale, so it does not alias.
+    # Pillow's bilinear filter is antialiased: its support grows with the scale.
     return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
 
 
 def _to_rgb(file_format: str | None, image: Image.Image) -> Image.Image:
-    """Transparency is left out and the colour below it shown, as by torchvision's ImageFolder."""
+    """In RGB; transparency is dropped and the colour below it shown, as by torchvision's ImageFolder."""
     if image.mode == "F":
         return _grey(_from_float(np.asarray(image)))
-    if image.mode == "I" and file_format not in ("PNG", "PPM"):  # these mean 16 bits by it, TIFF 32
+    if image.mode == "I" and file_format not in ("PNG", "PPM"):  # in these it means 16 bits, in TIFF 32
         raise UnknownRangeError("32-bit integers, whose white is unknown: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        # 16 bits a pixel: Pillow's own conversion would cut everything above 255 to white.
+        # 16 bits per pixel: Pillow's own conversion would clip everything above 255 to white.
         return _grey((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
     if "transparency" in image.info:
         image = image.convert("RGBA")
@@ -229,7 +229,7 @@ def _grey(pixels: NDArray[np.uint8]) -> Image.Image:
 
 
 def _from_float(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    # 0 … 1 is what scikit-image and torch write. Other ranges cannot be told from one image alone.
+    # scikit-image and torch write 0 … 1. Other ranges cannot be inferred from one image.
     if not np.all((values >= 0) & (values <= 1)):
         raise UnknownRangeError("floating-point values outside of 0 to 1: save it with 8 or 16 bits")
     return np.rint(values * 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What frozen stages make of the images: computed once, and shared by all trials of the machine."""
+"""The outputs (features) of frozen stages: computed once, and shared by all trials of the machine."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from sweeper.training.freeze import Stage
 log = logging.getLogger(__name__)
 
 VERSION = 2
-"""Another number makes all features anew: count up when what they are computed with changes."""
+"""Increase it when the computation changes: all features are then computed anew."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A network in two: what is frozen, and what trains; both use the network's own layers."""
+    """A network split into its frozen and its trained part. Both use the network's own layers."""
 
     frozen: fx.GraphModule
     trained: fx.GraphModule
 
 
 def n_frozen(stages: Sequence[Stage], epoch: int) -> int:
-    """How many stages from the image on are frozen in an epoch, up to the first that trains."""
+    """Number of frozen stages in an epoch, from the input to the first stage that trains."""
     return next((i for i, stage in enumerate(stages) if stage.trains_in(epoch)), len(stages))
 
 
 def cut(model: nn.Module, stages: Sequence[Stage], n: int) -> Cut | None:
-    """The network behind its first n stages, and before; None where more than one tensor crosses there."""
+    """Split the network after its first n stages; None if several tensors cross."""
     leaves = [module for stage in stages for module in stage.modules]
     try:
         graph = _Tracer(leaves).trace(model)
-    except Exception as error:  # a network's code may be anything
+    except Exception as error:  # a network may run any code
         log.info("frozen stages are not computed once: the network cannot be traced (%s)", error)
         return None
     frozen_modules = {id(module) for stage in stages[:n] for module in stage.modules}
@@ -57,7 +57,7 @@ def cut(model: nn.Module, stages: Sequence[Stage], n: int) -> Cut | None:
 
 
 class _Tracer(fx.Tracer):
-    """Looks into a network down to the given modules."""
+    """Traces a network down to the given modules, but not into them."""
 
     def __init__(self, leaves: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def _rest(model: nn.Module, graph: fx.Graph, before: set[fx.Node], start: fx.Nod
 
 
 def digest(module: nn.Module, *others: object) -> str:
-    """16 hexadecimal digits that change with any weight or statistic, with the computation, and the rest."""
+    """16 hexadecimal digits that change with any weight or statistic, the computation, or ``others``."""
     code = blake2b(digest_size=8)
     code.update(repr((VERSION, torch.__version__, getattr(module, "code", ""), others)).encode())
     for name, weight in module.state_dict().items():
@@ -103,43 +103,43 @@ def compute(
     key: str,
     about: str,
 ) -> Tensor | None:
-    """The features (n_images, ...) of all images, on the CPU; from the cache, where they are there.
+    """The features (n_images, ...) of all images, on the CPU; from the cache if they are there.
 
-    What has two dimensions of space lies as ``kept`` says, and ``given`` turns it round.
+    Feature maps are stored with their channels last; ``channels_first`` restores the order.
 
     Args:
         frozen: in evaluation mode.
-        batch: the network's input for the images from one number up to another.
+        batch: gives the network's input for the images from a start to an end.
 
     Returns:
-        None where the cache has no room for them.
+        None if the cache has no room for them.
     """
     with torch.inference_mode():
-        first = kept(frozen(batch(0, min(2, n_images))))
+        first = channels_last(frozen(batch(0, min(2, n_images))))
     dtype = first.dtype
 
     def fill(out: NDArray[Any]) -> None:
         with torch.inference_mode():
             for start in range(0, n_images, batch_size):
                 stop = min(start + batch_size, n_images)
-                out[start:stop] = _to_numpy(kept(frozen(batch(start, stop))).cpu())
+                out[start:stop] = _to_numpy(channels_last(frozen(batch(start, stop))).cpu())
 
     shape, stored = (n_images, *first.shape[1:]), _to_numpy(first[:1].cpu()).dtype
     array = cache.array("features", f"{key} {shape} {dtype}", shape, stored, fill, about)
     return None if array is None else tensor(array).view(dtype)
 
 
-def kept(features: Tensor) -> Tensor:
-    """With the channels last, as the convolutions behind the cut want them."""
+def channels_last(features: Tensor) -> Tensor:
+    """Feature maps as (n, height, width, channels), as convolutions want them; other features unchanged."""
     return features.movedim(1, -1) if features.ndim == 4 else features
 
 
-def given(features: Tensor) -> Tensor:
-    """As the frozen stages gave what was ``kept``."""
+def channels_first(features: Tensor) -> Tensor:
+    """Feature maps back as (n, channels, height, width); other features unchanged."""
     return features.movedim(-1, 1) if features.ndim == 4 else features
 
 
 def _to_numpy(tensor: Tensor) -> NDArray[Any]:
-    """numpy has no bfloat16: its bits, then."""
+    """As a numpy array; bfloat16, which numpy lacks, as its bits."""
     array: NDArray[Any] = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return np.ascontiguousarray(array)

@@ -27,13 +27,13 @@ PLAIN = schema.Training(precision="float32")
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What one pass over the training images brought. Losses are means per image, metrics 0 … 1.
+    """The results of one pass over the training images. Losses are means per image, metrics 0 … 1.
 
-    ``val_loss`` is the plain loss, without smoothing or weights, so that trials compare. What the kind of
-    labels has no use for is None (see ``metric.measure``). ``lr`` is ``optimizer.lr`` as the schedule had it
-    for this epoch; stages that learn at a multiple of it had theirs.
-    ``images_per_second`` counts training alone, ``seconds`` validation too. ``peak_memory_mb`` is the most
-    that this run held on the GPU, or else that the process held since its start.
+    ``val_loss`` is the plain loss, without smoothing or weights, so that trials compare. Metrics that do not
+    apply to the kind of labels are None (see ``metric.measure``). ``lr`` is the scheduled value of
+    ``optimizer.lr``; some stages learn at a multiple of it.
+    ``images_per_second`` covers training only, ``seconds`` validation too. ``peak_memory_mb`` is this run's
+    peak on the GPU, or on a CPU the peak of the process since its start.
     """
 
     epoch: int
@@ -49,7 +49,7 @@ class Epoch:
     peak_memory_mb: float
 
     def row(self) -> dict[str, float]:
-        """What was measured, by name."""
+        """The measured values, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
@@ -60,10 +60,10 @@ class Epoch:
 
 @dataclass
 class Fitted:
-    """A finished training; ``model`` holds the weights of the best epoch by ``early_stopping.monitor``.
+    """A finished training; ``model`` has the weights of the best epoch by ``early_stopping.monitor``.
 
-    ``diverged`` says that a loss became infinite or NaN, and that training ended there. The best epoch is the
-    first where none was finite.
+    ``diverged`` means that a loss became infinite or NaN, which ended the training. If no epoch had a finite
+    loss, the best one is the first.
     """
 
     history: list[Epoch]
@@ -76,33 +76,33 @@ class Fitted:
 def fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Fitted:
     """Train a new model, on the device that the data was loaded for.
 
-    ``run.seed`` decides the weights, the order of the images, their augmentation and dropout: the same
-    run gives the same history to the last bit, on the same machine and with the same number of threads.
-    ``on_epoch`` is called after every epoch; what it raises ends the training and passes through. Where a
-    GPU has no room for a batch, training begins again with smaller pieces of it (``step.fitting``), and
-    ``on_epoch`` with epoch 1.
+    ``run.seed`` determines the weights, the order of the images, their augmentation and dropout: the same run
+    gives the same history to the last bit, on the same machine with the same number of threads.
+    ``on_epoch`` is called after every epoch; an exception from it ends the training and passes through. If a
+    GPU has no room for a batch, training starts again, at epoch 1, with smaller micro-batches (gradient
+    accumulation).
 
     Raises:
-        BadInput: where the settings do not fit the data or the machine.
+        BadInput: if the settings do not fit the data or the machine.
     """
     with machine.threads(run.training.n_threads), machine.memory(data.device):
         while True:
             try:
-                return _fit(step.fitting(run), data, on_epoch)
+                return _fit(step.with_micro_batch_size(run), data, on_epoch)
             except Exception as error:
                 if "Expected more than 1 value per channel" in str(error):
                     reason = "batch norm cannot learn from one image whose features are one pixel"
-                    key, value = _batch_of(step.fitting(run).training)
+                    key, value = _batch_of(step.with_micro_batch_size(run).training)
                     raise BadInput(key, value, reason, "write 2 or more") from error
                 if not machine.is_full(error):
                     raise
-            gc.collect()  # the network that did not fit
+            gc.collect()  # frees the network that did not fit
             machine.release(data.device)
-            step.take_fewer(run)
+            step.halve_micro_batch_size(run)
 
 
 def _batch_of(settings: schema.Training) -> tuple[str, int]:
-    """The key that says how many images go through a network at once, and how many do."""
+    """The key for the number of images that go through a network at once, and its value."""
     if settings.micro_batch_size is None:
         return "training.batch_size", settings.batch_size
     return "training.micro_batch_size", settings.micro_batch_size
@@ -136,7 +136,7 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
         if any(stage.first_epoch == number for stage in stages):  # in epoch 1 the head's, if not more
             learn = step.Step(reads.network, optimizer, loss_of, settings, device)
         order = torch.randperm(len(data.train_y), generator=generator).to(data.train_y.device)
-        # Drawn at once, which is cheaper than in every step, and on the CPU: the same on every device.
+        # Drawn once per epoch, which is cheaper than in every step, and on the CPU, whatever the device.
         variations = augment.draw(len(order), generator).to(device)
         chosen = [order[start:stop] for start, stop in parts]
         losses, predictions = [], []
@@ -148,7 +148,7 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
             losses.append(loss)
             predictions.append(predicted)
 
-        # The epoch's first and only wait for the device.
+        # The training's first and only synchronisation with the device in an epoch.
         train_loss, train_accuracy = _summarise(losses, predictions, data.train_y[order], parts)
         trained = perf_counter()
         measured = _validate(reads, data, settings)
@@ -163,7 +163,7 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
             peak_memory_mb=machine.peak_memory_mb(device),
         )
         history.append(epoch)
-        best.see(epoch, thaws=any((stage.first_epoch or 0) >= number for stage in stages))
+        best.see(epoch, unfreezing=any((stage.first_epoch or 0) >= number for stage in stages))
         on_epoch(epoch)
         if epoch.diverged:
             return Fitted(history, best.epoch, False, best.restore(model), diverged=True)
@@ -174,24 +174,23 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
 
 
 def build_model(run: schema.Run, data: Data) -> nn.Module:
-    """A new network on the data's device, its body with the weights that ``model.weights`` names.
-
-    ``freezing=none`` is training from scratch: it begins with random weights whatever the others begin with.
+    """A new network on the data's device; its body has the weights of ``model.weights``, or random ones if
+    the run is from scratch.
     """
     model = build(run.model, data.channels, data.side, len(data.classes))
     if not run.from_scratch:
         weights.load(model, run.model, data.side)
-    # On a CPU, pooling is up to ten times as fast with the channels last.
+    # On a CPU, pooling is up to ten times as fast with channels_last.
     return model.to(data.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def evaluate(
     model: nn.Module, data: Data, part: str = "test", settings: schema.Training = PLAIN
 ) -> dict[str, float]:
-    """What ``metric.measure`` says of the part ``train``, ``val`` or ``test``; nothing where it is empty.
+    """The results of ``metric.measure`` on the part ``train``, ``val`` or ``test``; none if it is empty.
 
     Args:
-        settings: precision, and how many images at once. Plain is float32.
+        settings: for precision and micro-batch size; float32 by default.
     """
     inputs, labels = data.part(part)
     normalize = Augment(schema.Augmentation(), data).normalize
@@ -233,7 +232,7 @@ def _evaluate(
 def _summarise(
     losses: list[Tensor], predictions: list[Tensor], labels: Tensor, batches: list[tuple[int, int]]
 ) -> tuple[float, float | None]:
-    """Mean loss per image of an epoch's steps, and their accuracy where an image has one label."""
+    """Mean loss per image over an epoch's steps, and the accuracy if each image has one label."""
     sizes = torch.tensor([stop - start for start, stop in batches], dtype=torch.float64)
     loss = torch.dot(torch.stack(losses).cpu().double(), sizes).item() / len(labels)
     if labels.ndim > 1:
@@ -245,7 +244,7 @@ def _summarise(
 
 @dataclass
 class _Best:
-    """The best epoch so far, its weights, and how long nothing has improved by ``min_delta``."""
+    """The best epoch so far, its weights, and the number of epochs since an improvement by ``min_delta``."""
 
     settings: schema.EarlyStopping
     model: nn.Module
@@ -255,8 +254,8 @@ class _Best:
     _n_waited: int = 0
     _weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def see(self, epoch: Epoch, thaws: bool = False) -> None:
-        """``thaws``: more of the network trains now, or will, so that the waiting has not begun."""
+    def see(self, epoch: Epoch, unfreezing: bool = False) -> None:
+        """``unfreezing``: a stage unfreezes in this epoch or later, so patience does not count yet."""
         value = getattr(epoch, self.settings.monitor)
         value = -value if schema.DIRECTIONS[self.settings.monitor] == "maximize" else value
         value = inf if epoch.diverged else value
@@ -265,14 +264,14 @@ class _Best:
             self._weights = {name: weight.clone() for name, weight in self.model.state_dict().items()}
         improves = value < self._to_beat - self.settings.min_delta
         self._to_beat = value if improves else self._to_beat
-        self._n_waited = 0 if improves or thaws else self._n_waited + 1
+        self._n_waited = 0 if improves or unfreezing else self._n_waited + 1
 
     @property
     def is_long_ago(self) -> bool:
         return self.settings.patience is not None and self._n_waited >= self.settings.patience
 
     def restore(self, model: nn.Module) -> nn.Module:
-        # Not load_state_dict: some networks (MNASNet) want a version there, which is no tensor.
+        # Not load_state_dict: for some networks (MNASNet) it needs a version, which is not a tensor.
         for name, tensor in model.state_dict().items():
             tensor.copy_(self._weights[name])
         return model

@@ -1,4 +1,4 @@
-"""The stages of a network, from the image to the head, and the epoch from which each of them trains."""
+"""The stages of a network, from input to head, and the first epoch in which each trains."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a network that trains or is frozen as a whole; each parameter is in one stage.
+    """A part of a network that is frozen or trains as a whole; each parameter belongs to one stage.
 
-    ``first_epoch`` is the one from which it trains, counted from 1; None: never.
+    ``first_epoch``, counted from 1, is the first epoch in which it trains; None if never.
     """
 
     name: str
@@ -33,9 +33,9 @@ class Stage:
 
 
 def plan(settings: schema.Freezing, model: nn.Module, by_stage: bool = False) -> list[Stage]:
-    """The stages of a network from the image to the head, which is the last, with their first epochs.
+    """The stages of a network, from input to head, with their first epochs.
 
-    Where nothing asks for more, the body is one stage; ``by_stage`` asks.
+    The body is one stage unless the way of freezing, or ``by_stage``, needs more.
     """
     needs_stages = by_stage or settings.name not in ("none", "head", "full")
     stages = find_stages(model) if needs_stages else [_body(model), _head(model)]
@@ -46,7 +46,7 @@ def plan(settings: schema.Freezing, model: nn.Module, by_stage: bool = False) ->
 
 
 def first_epoch(settings: schema.Freezing, distance: int) -> int | None:
-    """The epoch from which a stage trains that is so many stages away from the head; None: never."""
+    """First epoch in which the stage ``distance`` before the head trains; None if never."""
     if settings.name == "head":
         return 1 if distance == 0 else None
     if settings.name == "last_block":
@@ -57,7 +57,7 @@ def first_epoch(settings: schema.Freezing, distance: int) -> int | None:
 
 
 def begin_epoch(model: nn.Module, stages: Sequence[Stage], epoch: int) -> None:
-    """Put the network into training mode, and what is frozen into evaluation mode.
+    """Put the network into training mode, and its frozen stages into evaluation mode.
 
     So frozen batch norm keeps its statistics, and frozen dropout is off.
     """
@@ -69,7 +69,7 @@ def begin_epoch(model: nn.Module, stages: Sequence[Stage], epoch: int) -> None:
         if not trains:
             for module in stage.modules:
                 module.eval()
-    for module in model.modules():  # those that work outside of the stages' modules
+    for module in model.modules():  # those with parameters of their own outside the stages' modules
         own = list(module.parameters(recurse=False))
         if own and not any(parameter.requires_grad for parameter in own):
             module.eval()
@@ -80,20 +80,20 @@ def begin_epoch(model: nn.Module, stages: Sequence[Stage], epoch: int) -> None:
 
 @dataclass
 class _Draft:
-    """A stage that is being found: its units by name, and the side of its images in pixels."""
+    """A stage under construction: its units by name, and the side of its feature maps in pixels."""
 
     units: list[str]
     side: float
 
 
 def find_stages(model: nn.Module) -> list[Stage]:
-    """The parts of a network that work at one resolution each, and last its head.
+    """The parts of a network that work at one resolution each, and finally its head.
 
-    A stage begins where a unit halves the side of its images (to be exact, leaves two thirds or less), as
-    the papers on convolutional networks count stages. Where a unit gives a sequence of tokens, as the
-    blocks of a vision transformer do, each is a stage. Layers at the end that give vectors, and final
-    normalisation, belong to the last stage. ``model.probe`` says what image shows this; it is sent through
-    once.
+    A stage starts where a unit halves the side of the feature maps (precisely: reduces it to two thirds or
+    less), as papers on convolutional networks count stages. Units that output a sequence of tokens, such as
+    the blocks of a vision transformer, are one stage each. Final layers that output vectors, and final
+    normalisation, belong to the last stage. All this is seen by running the network once on an image of the
+    size ``model.probe``.
     """
     units = dict(_units(model))
     drafts: list[_Draft] = []
@@ -107,7 +107,7 @@ def find_stages(model: nn.Module) -> list[Stage]:
 
 
 def _units(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The smallest parts of the body that stages are made of: layers and blocks, by name."""
+    """The layers and blocks of the body that stages consist of, by name."""
     n_body = sum(parameter.numel() for parameter in _body(model).parameters)
 
     def unfold(name: str, module: nn.Module, depth: int) -> Iterator[tuple[str, nn.Module]]:
@@ -115,7 +115,7 @@ def _units(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         has_blocks = type(module) is nn.Sequential and (
             depth <= 1 or any(list(child.children()) for _, child in inner)
         )
-        # A ModuleList is never called itself.
+        # A ModuleList is never called.
         has_blocks = has_blocks or type(module) is nn.ModuleList
         holds_most = sum(parameter.numel() for parameter in module.parameters()) > n_body / 2
         if inner and (has_blocks or holds_most):
@@ -125,7 +125,7 @@ def _units(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
     for name, module in model.named_children():
-        if name == "body":  # a pretrained network: its own parts are what the stages are made of
+        if name == "body":  # a library's network: its stages consist of its own parts
             for child_name, child in module.named_children():
                 yield from unfold(f"body.{child_name}", child, 1)
         elif name != "head":
@@ -133,7 +133,7 @@ def _units(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _trace(model: nn.Module, units: dict[str, nn.Module]) -> list[tuple[str, Any]]:
-    """The units in the order in which they work, each with its output for the probe."""
+    """The units in the order of their calls, each with its output for the probe."""
     seen: dict[str, Any] = {}
 
     def keep(name: str) -> Any:
@@ -164,7 +164,7 @@ def _begins_stage(unit: nn.Module, output: Any, last: _Draft) -> bool:
 
 
 def _side(output: Any) -> int | None:
-    """The side of square images, whether their channels come first or last; None for anything else."""
+    """Side of square feature maps, with channels first or last; None for anything else."""
     if not isinstance(output, Tensor) or output.ndim != 4:
         return None
     sizes = list(output.shape[1:])
@@ -181,7 +181,7 @@ def _stages(model: nn.Module, units: dict[str, nn.Module], drafts: Sequence[_Dra
     for name, parameter in model.named_parameters():
         if not name.startswith("head."):
             owner = next((unit for unit in place if name.startswith(f"{unit}.")), None)
-            # What is in no unit, as a transformer's class token, goes in with the image.
+            # A parameter outside all units, such as a transformer's class token, is in the first stage.
             parameters[place[owner] if owner else 0].append(parameter)
     stages = []
     for draft, of_draft in zip(drafts, parameters, strict=True):
@@ -193,12 +193,12 @@ def _stages(model: nn.Module, units: dict[str, nn.Module], drafts: Sequence[_Dra
 
 
 def _name(own: Sequence[str], others: Sequence[str]) -> str:
-    """What a stage's units alone have in common (``layer1``), or its first and last (``features.4 … 5``)."""
+    """The name that only this stage's units share (``layer1``), or their range (``features.4 … 5``)."""
     paths = [unit.removeprefix("body.").split(".") for unit in own]
     elsewhere = [unit.removeprefix("body.") for unit in others]
 
     def shortest(path: Sequence[str]) -> str | None:
-        """The shortest beginning of the path that no other stage has."""
+        """The shortest prefix of the path that no other stage shares."""
         names = [".".join(path[: n + 1]) for n in range(len(path))]
         return next((n for n in names if not any(unit.startswith(f"{n}.") for unit in elsewhere)), None)
 

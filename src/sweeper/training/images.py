@@ -1,7 +1,7 @@
-"""Files and arrays: the images of a dataset, their labels, and which of them train, validate and test.
+"""The images of a dataset as arrays, their labels, and their split into train, val and test.
 
-Never imports torch, but for torchvision's datasets: the parent process of a sweep checks the data with this
-module and stays light.
+Imports torch only to read torchvision's datasets: the parent process of a sweep checks the data with this
+module and must stay light.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training import cache
-from sweeper.training.collection import Images, Indices
+from sweeper.training.dataset import Images, Indices
 from sweeper.training.decode import size_and_time
 from sweeper.training.readers import READERS
 from sweeper.training.split import split
@@ -36,14 +36,14 @@ __all__ = [
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 READ_AT_ONCE = 128
-"""Images: mapped ones may be more than fit into memory."""
+"""Images per piece: mapped ones may not all fit into memory."""
 
 
 def read(dataset: schema.Dataset) -> Images:
     """All images of the dataset.
 
     Raises:
-        BadInput: on the key of the dataset's place, where it does not hold what it must.
+        BadInput: on the key of the dataset's location, if that does not hold such a dataset.
     """
     return READERS[dataset.name].read(dataset)
 
@@ -65,7 +65,7 @@ def fingerprint(images: Images) -> str:
 
 
 def stamp(dataset: schema.Dataset) -> str:
-    """What changes when a file of the dataset does, told from names, sizes and times alone."""
+    """A text that changes when a file of the dataset does, by its name, size or time."""
     digest = blake2b(digest_size=8)
     files = READERS[dataset.name].files(dataset)
     for file in files:
@@ -80,12 +80,12 @@ def _digest(*parts: bytes) -> str:
 def statistics(
     normalization: Any, pixels: NDArray[np.uint8], chosen: Indices | None = None
 ) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, for pixel values in 0 … 1, of all images or those chosen.
+    """Mean and standard deviation of each channel, for pixel values in 0 … 1, over all or the chosen images.
 
-    Three of each for grey images mean that these are to be seen as RGB with three equal channels.
+    Three of each for gray images mean that the network sees them as RGB with three equal channels.
 
     Raises:
-        BadInput: for a setting that is none, or does not fit the channels.
+        BadInput: if the setting does not exist, or does not fit the channels.
     """
     n_channels = pixels.shape[-1]
     if normalization == "data":
@@ -116,21 +116,21 @@ def statistics(
 
 
 def _measure(pixels: NDArray[np.uint8], chosen: Indices) -> tuple[list[float], list[float]]:
-    # From the counts of the 256 values: exact, and without a float copy of the whole dataset.
+    # From the counts of the 256 values: exact, and without a float copy of the dataset.
     values = np.arange(256) / 255
     mean, std = [], []
     for counts in _counts(pixels, chosen):
         average = np.average(values, weights=counts)
         deviation = np.sqrt(np.average((values - average) ** 2, weights=counts))
         mean.append(float(average))
-        std.append(float(max(deviation, 1 / 255)))  # a channel of one value must not become NaN
+        std.append(float(max(deviation, 1 / 255)))  # a constant channel must not become NaN
     return mean, std
 
 
 def _counts(pixels: NDArray[np.uint8], chosen: Indices) -> Indices:
-    """How often each of the 256 values occurs in each channel: (channels, 256).
+    """Counts (channels, 256) of each value in each channel.
 
-    In pieces, because bincount makes 8 bytes of each pixel.
+    In pieces, because bincount needs 8 bytes per pixel.
     """
     counts = np.zeros((pixels.shape[-1], 256), dtype=np.int64)
     for start in range(0, len(chosen), READ_AT_ONCE):

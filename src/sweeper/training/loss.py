@@ -1,4 +1,4 @@
-"""Losses: how far the logits are from the labels, to be trained on."""
+"""The losses to train with."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def build_loss(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The mean loss of logits (n, n_classes) and labels: (n,), or (n, n_classes) of 0 and 1.
 
-    ``labels`` are those to train on, for weights that are to be ``balanced``: of a class
-    len(labels) / (n_classes * its count), as scikit-learn weighs; of a label's presence the number of images
-    without it for each with it, as PyTorch's BCEWithLogitsLoss recommends.
+    ``labels`` are the training labels, from which ``balanced`` weights follow: for a class
+    len(labels) / (n_classes * its count), as in scikit-learn; for the presence of a label the number of
+    images without it divided by the number with it, as PyTorch recommends for BCEWithLogitsLoss.
 
     Raises:
-        BadInput: where there is not one weight for each class.
+        BadInput: unless there is one weight per class.
     """
     schema.check_weights("class_weights", settings.class_weights, n_classes)
     schema.check_weights("pos_weight", settings.pos_weight, n_classes)
@@ -29,9 +29,9 @@ def build_loss(
 
 
 def part_of(loss_of: Callable[[Tensor, Tensor], Tensor], some: Tensor, labels: Tensor) -> Tensor | float:
-    """How much the mean loss of some of a batch's images counts in that of the whole batch, 0 … 1.
+    """Share (0 … 1) of some of a batch's images in the mean loss of the whole batch.
 
-    Labels count alike, except that cross entropy's mean is one by the weights of their classes.
+    All images count alike, except that cross entropy's mean is weighted by their classes.
     """
     weight = getattr(loss_of, "weight", None)
     if weight is None:
@@ -54,7 +54,7 @@ def _bce_with_logits(
 ) -> nn.BCEWithLogitsLoss:
     n_with = labels.sum(0)
     n_without = len(labels) - n_with
-    # A label that all images have would weigh nothing, and never be learnt.
+    # A label that all images have would weigh 0 and never be learnt.
     balanced = torch.where(n_without > 0, n_without / n_with, 1.0)
     return nn.BCEWithLogitsLoss(pos_weight=_weights(settings.pos_weight, balanced, device))
 

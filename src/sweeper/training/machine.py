@@ -1,4 +1,4 @@
-"""What a training takes from the machine: device, threads, precision, memory, and sums that repeat."""
+"""The machine's part in a training: device, threads, precision, memory, and repeatable sums."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import torch
 from sweeper.errors import BadInput
 
 FULL = ("out of memory", "ALLOC_FAILED")
-"""What CUDA, cuDNN and cuBLAS say where a GPU has no room left."""
+"""Parts of the messages of CUDA, cuDNN and cuBLAS when a GPU is out of memory."""
 
 
 def resolve_device(name: str) -> torch.device:
     """The device by its name in torch; ``auto`` is the first GPU, or else the CPU.
 
     Raises:
-        BadInput: where this machine has no such device.
+        BadInput: if this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -43,10 +43,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def make_repeatable(device: torch.device, seed: int, tf32: bool) -> None:
-    """Seed torch and let it choose algorithms that give the same sums every time."""
+    """Seed torch and make it use deterministic algorithms."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Else every new tensor is filled with NaN first, to catch reads that this code has none of.
+    # Otherwise torch fills new tensors with NaN to expose uninitialised reads.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -59,7 +59,7 @@ def make_repeatable(device: torch.device, seed: int, tf32: bool) -> None:
 
 @contextmanager
 def threads(n_threads: int | None) -> Iterator[None]:
-    """Compute with that many CPU threads, then again with as many as before."""
+    """Compute with that many CPU threads, then restore the number before."""
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads or before)
     try:
@@ -72,7 +72,7 @@ def threads(n_threads: int | None) -> Iterator[None]:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """``float32`` or ``bfloat16``; ``auto`` is bfloat16 on GPUs and CPUs that compute with it."""
+    """``float32`` or ``bfloat16``; ``auto`` is bfloat16 where the hardware supports it."""
     if precision != "auto":
         return precision
     has_bfloat16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
@@ -80,7 +80,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Whether there are instructions for it; without them it takes longer than float32."""
+    """Whether the CPU has bfloat16 instructions; without them it is slower than float32."""
     asks = [
         getattr(torch.cpu, f"_is_{name}_supported", lambda: False) for name in ("avx512_bf16", "amx_tile")
     ]
@@ -88,7 +88,7 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def autocast_in(precision: str, device: torch.device) -> Callable[[], torch.autocast]:
-    """Makes the context in which a network computes in the precision."""
+    """A function that makes the autocast context for a precision."""
     enabled = resolve_precision(precision, device) == "bfloat16"
     return lambda: torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
@@ -97,7 +97,7 @@ def autocast_in(precision: str, device: torch.device) -> Callable[[], torch.auto
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory held so far: on a GPU by this run's tensors, else by the process since its start."""
+    """Peak memory: on a GPU of this run's tensors, on a CPU of the process since its start."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     in_bytes = 1 if sys.platform == "darwin" else 1024
@@ -105,17 +105,17 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def is_full(error: Exception) -> bool:
-    """Whether this was raised because a GPU has no room left."""
+    """Whether this error means that a GPU is out of memory."""
     told = isinstance(error, RuntimeError) and any(text in str(error) for text in FULL)
     return isinstance(error, torch.OutOfMemoryError) or told
 
 
 @contextmanager
 def memory(device: torch.device) -> Iterator[None]:
-    """Keep the memory of tensors that are gone for the next ones, and release it in the end.
+    """Reuse the memory of freed tensors for new ones, and release it at the end.
 
-    On a GPU torch does so by itself. On a CPU, malloc returns large pieces to the system at once and takes
-    them again, page by page, in the next step: up to a third of the step of a small network.
+    On a GPU torch always does so. On a CPU, malloc returns large blocks to the system at once, and the next
+    step takes them again page by page, which costs up to a third of a small network's step.
     """
     libc = _glibc()
     if libc is not None:
@@ -130,7 +130,7 @@ def memory(device: torch.device) -> Iterator[None]:
 
 
 def release(device: torch.device) -> None:
-    """Give back to the system, or the GPU, what no tensor holds any more: other workers may share it."""
+    """Return freed memory to the system and GPU, which other workers share."""
     if (libc := _glibc()) is not None:
         libc.malloc_trim(0)
     if device.type == "cuda":
@@ -143,6 +143,6 @@ _USUAL_MMAP_MAX = 65536
 
 
 def _glibc() -> ctypes.CDLL | None:
-    """The C library, where it has what this needs."""
+    """The C library, if it is glibc or has the same two functions."""
     libc = ctypes.CDLL(None)
     return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None

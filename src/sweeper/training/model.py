@@ -1,4 +1,4 @@
-"""Networks: what the settings say, built."""
+"""Networks, built from the settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ACTIVATIONS: dict[str, type[nn.ReLU | nn.LeakyReLU]] = {"relu": nn.ReLU, "leaky_
 
 
 class Cnn(nn.Module):
-    """Convolutions, then fully connected layers; the last of these, ``head``, gives a logit for each class.
+    """Convolutions, then fully connected layers; the last one, ``head``, gives a logit for each class.
 
     Args:
         features: from images (n, channels, side, side) to any shape (n, ...).
@@ -40,12 +40,12 @@ class Cnn(nn.Module):
 def build(model: schema.Model, in_channels: int, image_size: int, n_classes: int) -> nn.Module:
     """A new network from images (n, in_channels, image_size, image_size) to logits (n, n_classes).
 
-    Its weights are drawn from torch's global generator; ``model.weights`` are not loaded. Its last layers
-    are the attribute ``head``, all others its body. Its attribute ``probe`` is channels and side of an
-    image with which the stages of the body can be told apart.
+    Its weights are drawn from torch's global generator; ``model.weights`` are not loaded. Its attribute
+    ``head`` holds its last layers; all others are its body. Its attribute ``probe`` holds the channels and
+    side of an image on which the stages of the body can be told apart.
 
     Raises:
-        BadInput: where a library has no such network, or none for images of that size.
+        BadInput: if a library has no such network, or none for images of that size.
     """
     if model.source not in LIBRARIES:
         return registry[model.name](model, in_channels, image_size, n_classes)
@@ -55,24 +55,24 @@ def build(model: schema.Model, in_channels: int, image_size: int, n_classes: int
 
 
 def outline(model: schema.Model, in_channels: int, image_size: int, n_classes: int) -> nn.Module:
-    """The network that ``build`` gives, on the meta device: layers and shapes without numbers.
+    """The network of ``build`` on the meta device: layers and shapes without values.
 
-    Torch's global generator stays as it is.
+    Leaves torch's global generator unchanged.
     """
     with torch.random.fork_rng(devices=[]):
         try:
             with _WithoutMemory():
                 network = build(model, in_channels, image_size, n_classes)
         except RuntimeError:
-            # Some constructors of timm ask their first layers for the shape of what they give.
+            # Some constructors of timm run their first layers to find the shape of the output.
             network = build(model, in_channels, image_size, n_classes)
     return network.to("meta")
 
 
 class _WithoutMemory(TorchFunctionMode):
-    """Weights are not allocated, as they begin with ``torch.empty``; other tensors are.
+    """Puts tensors of ``torch.empty``, as weights are, on the meta device, but no others.
 
-    torch.device("meta") would take these too, and some constructors (RegNet's, Swin's) compute with theirs.
+    torch.device("meta") would take all tensors, but some constructors (RegNet, Swin) compute with theirs.
     """
 
     def __torch_function__(
@@ -87,7 +87,7 @@ class _WithoutMemory(TorchFunctionMode):
 def build_cnn(model: schema.Model, in_channels: int, image_size: int, n_classes: int) -> Cnn:
     """A small convolutional network: a block for each of ``filters``, a layer for each of ``hidden_units``.
 
-    A block halves the side of its images while at least 2 pixels remain; from then on it keeps it, so any
+    A block halves the side of its feature maps while at least 2 pixels remain; later blocks keep it, so any
     number of filters fits any image.
     """
     activation, probe = ACTIVATIONS[model.activation], (in_channels, image_size)
@@ -97,7 +97,7 @@ def build_cnn(model: schema.Model, in_channels: int, image_size: int, n_classes:
         if model.batch_norm:
             features.append(nn.BatchNorm2d(n_filters))
         if side >= 4:
-            # Before the activation: the same result, as both are monotonic, for a quarter of the work.
+            # Before the activation: the same result, as that is monotonic, for a quarter of the work.
             features.append(nn.MaxPool2d(2))
             side //= 2
         features.append(activation(inplace=True))
@@ -116,9 +116,9 @@ def build_cnn(model: schema.Model, in_channels: int, image_size: int, n_classes:
 
 
 def initialise(layers: nn.Module, init: str, follows: str) -> None:
-    """Draw the weights anew with the gain that suits what ``follows`` them, and set the biases to zero.
+    """Draw the weights anew with the gain of the activation that ``follows`` them, and zero the biases.
 
-    ``default`` leaves what PyTorch drew. A head is followed by no activation: ``linear``.
+    ``default`` keeps PyTorch's own weights. No activation follows a head: ``linear``.
     """
     if init == "default":
         return
@@ -143,4 +143,4 @@ INITS: dict[str, Callable[[Tensor, str], None]] = {
 }
 
 registry: dict[str, Callable[[schema.Model, int, int, int], nn.Module]] = {"cnn": build_cnn}
-"""Our own models by their ``model.name``; another one is another entry. Libraries bring theirs."""
+"""Our own networks by ``model.name``; a new one is a new entry. The others come from libraries."""

@@ -1,4 +1,4 @@
-"""What the epochs of a training read: images for the whole network, or features for what is not frozen."""
+"""The inputs of each epoch: images for the whole network, or features for its trainable part."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from sweeper.training.freeze import Stage
 from sweeper.training.machine import autocast_in
 
 PIXELS_AT_ONCE = {"cpu": 2**17, "cuda": 2**22}
-"""Of the images that go through a network together where nothing is learnt. On a CPU what is between the
-layers then stays in its cache: 360 images of 32 pixels take 21 ms, and 37 all at once."""
+"""Pixels per forward-only batch; on a CPU the activations then fit in cache: 360 images of 32 pixels take
+21 ms, but 37 ms as one batch."""
 AT_LEAST = 20
-"""Images: fewer large ones take longer."""
+"""Images per forward-only batch; smaller batches of large images take longer."""
 READ_AHEAD = 2
 """Batches that wait in memory while a GPU computes."""
 
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Source:
-    """What an epoch reads and what it goes through: images and the whole network, or features and the rest.
+    """The inputs of an epoch and the network for them: images and all of it, or features and the rest of it.
 
-    ``n_frozen`` stages from the image on are frozen in the epochs that it is for. ``train`` holds ``n_views``
-    variations of all images, one after another.
+    The first ``n_frozen`` stages are frozen in these epochs. ``train`` holds ``n_views`` variations of all
+    images, one after another.
     """
 
     train: Pixels
@@ -45,7 +45,7 @@ class Source:
     n_views: int = 1
 
     def draw(self, generator: torch.Generator) -> Pixels:
-        """What an epoch trains on: of each image one of its views."""
+        """The training inputs of an epoch: one view of each image."""
         if self.n_views == 1:
             return self.train
         assert isinstance(self.train, Tensor)
@@ -55,14 +55,14 @@ class Source:
 
 
 def of_images(data: Data, augment: Augment, network: nn.Module) -> Source:
-    """Images, varied, and the whole network."""
+    """Augmented images, and the whole network."""
     return Source(data.train_x, data.val_x, network, augment.apply)
 
 
 def of_features(
     run: schema.Run, data: Data, augment: Augment, model: nn.Module, stages: Sequence[Stage], n_frozen: int
 ) -> Source | None:
-    """What the frozen stages make of the images, from the cache or into it; None where that cannot be."""
+    """Features from the frozen stages, cached on disk; None if the network cannot be split or cached."""
     parts = features.cut(model, stages, n_frozen) if n_frozen else None
     if parts is None:
         return None
@@ -94,28 +94,28 @@ def of_features(
     home = place(run.dataset.on_device, train.nbytes + val.nbytes, data.device)
 
     def prepare(batch: Tensor, _: Variations) -> Tensor:
-        return features.given(batch)
+        return features.channels_first(batch)
 
     return Source(train.to(home), val.to(home), parts.trained, prepare, n_frozen, n_views)
 
 
 def n_at_once(data: Data, micro_batch_size: int | None = None) -> int:
-    """How many images go through a network together where nothing is learnt.
+    """Images per forward-only batch.
 
-    Few more than where it learns, if that is short of memory: without gradients they take less.
+    At most twice the micro-batch size, if memory is that short: without gradients images take less of it.
     """
     usual = max(AT_LEAST, PIXELS_AT_ONCE[data.device.type] // data.side**2)
     return usual if micro_batch_size is None else min(usual, 2 * micro_batch_size)
 
 
-# ------------------------------------------------------------------------------------------- on the way
+# -------------------------------------------------------------------------------------------- batches
 
 
 def batches_of(pixels: Pixels, chosen: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
     """Copies of the chosen rows, batch after batch, on the device.
 
-    What is not there yet is gathered by another thread, into pinned memory, and copied by a stream of its
-    own: both go on while the device computes.
+    Rows in main memory for a GPU are gathered into pinned memory by another thread, and copied by a stream of
+    their own, both while the GPU computes.
     """
 
     def read(rows: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def batches_of(pixels: Pixels, chosen: Sequence[Tensor], device: torch.device) -
 
 
 def ahead(read: Callable[[T], Tensor], items: Iterable[T]) -> Iterator[Tensor]:
-    """What ``read`` gives for each item, in order; another thread reads the next ones meanwhile."""
+    """``read(item)`` for each item, in order; another thread reads the next ones meanwhile."""
     with ThreadPoolExecutor(1, "read-ahead") as thread:
         waiting = deque[Future[Tensor]]()
         try:
@@ -144,5 +144,5 @@ def ahead(read: Callable[[T], Tensor], items: Iterable[T]) -> Iterator[Tensor]:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:  # whoever reads may stop
+        finally:  # the consumer may stop early
             thread.shutdown(cancel_futures=True)

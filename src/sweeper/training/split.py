@@ -1,4 +1,4 @@
-"""Which images train, validate and test."""
+"""The split of the images into train, val and test."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training.collection import TEST, TO_SPLIT, TRAIN, VAL, Images, Indices, Parts
+from sweeper.training.dataset import TEST, TO_SPLIT, TRAIN, VAL, Images, Indices, Parts
 
 
 @dataclass(frozen=True)
 class Shares:
-    """The fractions of the images that validate and test, and the key that an error is on."""
+    """The fractions of the images for val and test, and the key to name in errors."""
 
     val: float
     test: float
@@ -29,14 +29,14 @@ class Shares:
 
 
 def split(images: Images, dataset: schema.Dataset) -> tuple[Indices, Indices, Indices]:
-    """The indices that train, validate and test: disjoint, together all, each class in proportion.
+    """The indices of train, val and test: disjoint, complete, and stratified by class.
 
-    What the data says stays; parts that it lacks are taken from its training images, with
-    ``split_seed``. ``test_fraction=0`` leaves the test part empty unless the data has one. Images with
-    several labels are divided by the rarest label of each.
+    Parts that the data defines are kept; missing ones are drawn from its training images with ``split_seed``.
+    With ``test_fraction=0`` the test part is empty unless the data has one. Images with several labels are
+    stratified by the rarest label of each.
 
     Raises:
-        BadInput: where a class has too few images to be in every part, or the fractions leave none to train.
+        BadInput: if a class has too few images for every part, or the fractions leave none for training.
     """
     part = np.full(len(images.labels), TO_SPLIT, dtype=np.int8) if images.part is None else images.part.copy()
     shares = _shares(part, dataset)
@@ -59,7 +59,7 @@ def _shares(part: Parts, dataset: schema.Dataset) -> Shares:
 
 
 def _strata(images: Images, part: Parts, shares: Shares) -> list[tuple[str, Indices]]:
-    """The images to split in groups that are divided one by one, and how to call each in an error."""
+    """The groups of images to split, which are divided one by one, each with its name for errors."""
     to_split = np.flatnonzero(part == TO_SPLIT)
     if images.multi_label:
         groups = _pool(_by_rarest_label(images.labels[to_split]), len(shares.wanted))
@@ -71,7 +71,7 @@ def _strata(images: Images, part: Parts, shares: Shares) -> list[tuple[str, Indi
 
 
 def _by_rarest_label(labels: NDArray[Any]) -> list[Indices]:
-    """The rows of labels (n, n_labels) in groups: by the rarest label of each, then those without any."""
+    """The rows of labels (n, n_labels), grouped by their rarest label; rows without labels come last."""
     has = labels.astype(bool)
     counts = has.sum(0)
     rarest = np.where(has, counts, len(has) + 1).argmin(1)
@@ -81,7 +81,7 @@ def _by_rarest_label(labels: NDArray[Any]) -> list[Indices]:
 
 
 def _pool(groups: list[Indices], least: int) -> list[Indices]:
-    """The groups, those with fewer than ``least`` members as one, with the smallest other if need be."""
+    """The groups, with those of fewer than ``least`` members merged, and with the next smallest if needed."""
     ordered = sorted(groups, key=len)
     pooled: list[Indices] = []
     while ordered and (len(ordered[0]) < least or 0 < sum(map(len, pooled)) < least):
@@ -97,9 +97,9 @@ def _divide(part: Parts, members: Indices, shares: Shares, name: str) -> None:
 
 
 def _sizes(n: int, shares: Shares, name: str) -> tuple[int, int]:
-    """How many of ``n`` images validate and test: their share, but one at least in every part.
+    """Sizes of val and test among ``n`` images: their share, but at least one image in every part.
 
-    scikit-learn's stratified split may round a small class down to none, so the counting is done here.
+    scikit-learn's stratified split may round a small class down to none.
     """
     n_parts = len(shares.wanted)
     if n < n_parts:
@@ -113,7 +113,7 @@ def _sizes(n: int, shares: Shares, name: str) -> tuple[int, int]:
 
 
 def _check_labels(images: Images, part: Parts, shares: Shares) -> None:
-    """A label that no training image has is not learnt, and one that no validation image has not measured."""
+    """Raises BadInput for a label without images in train (it would not be learnt) or val (not measured)."""
     for label, name in enumerate(images.classes):
         has = images.labels[:, label] == 1
         for wanted, number in (("train", TRAIN), ("val", VAL)):

@@ -1,4 +1,4 @@
-"""One step of the optimizer: in pieces where a batch does not fit, compiled or as CUDA graphs where asked."""
+"""One step of the optimizer: with gradient accumulation, compiled, or as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sweeper.training.machine import autocast_in
 log = logging.getLogger(__name__)
 
 MOST_GRAPHS = 64
-"""That torch.compile keeps before it gives up compiling; its own 8 are too few for a search over networks."""
+"""Graphs after which torch.compile gives up; its default of 8 is too few for a search over networks."""
 
 
 class Step:
@@ -67,33 +67,33 @@ class Step:
 
 
 def batches(n: int, batch_size: int) -> list[tuple[int, int]]:
-    """Starts and ends of the batches. A last one of a single image, of which batch norm could learn no
-    variance, joins the one before."""
+    """Starts and ends of the batches. A single last image joins the batch before: batch norm could learn no
+    variance from it."""
     starts = list(range(0, n, batch_size))
     if n - starts[-1] == 1 and 1 < batch_size < n:
         starts.pop()
     return list(zip(starts, [*starts[1:], n], strict=True))
 
 
-# ------------------------------------------------------------------------------- batches that do not fit
+# -------------------------------------------------------------------------------- gradient accumulation
 
 _found: dict[str, int] = {}
-"""How many images go through a network at once, where not the whole batch fits: of this process's GPU."""
+"""Micro-batch sizes that this process found, by ``_key``, for batches too large for its GPU."""
 
 
-def fitting(run: schema.Run) -> schema.Run:
-    """The run with the ``training.micro_batch_size`` that was found for one like it in this process."""
+def with_micro_batch_size(run: schema.Run) -> schema.Run:
+    """The run with the ``training.micro_batch_size`` that this process found for such runs."""
     sizes = [size for size in (_found.get(_key(run)), run.training.micro_batch_size) if size is not None]
     return replace(run, training=replace(run.training, micro_batch_size=min(sizes, default=None)))
 
 
-def take_fewer(run: schema.Run) -> None:
-    """Remember that a batch of the run did not fit, so that ``fitting`` halves it.
+def halve_micro_batch_size(run: schema.Run) -> None:
+    """Record that a batch did not fit: ``with_micro_batch_size`` gives half its size from now on.
 
     Raises:
-        BadInput: where it was a single image.
+        BadInput: if the batch was a single image.
     """
-    settings = fitting(run).training
+    settings = with_micro_batch_size(run).training
     tried = min(settings.batch_size, settings.micro_batch_size or settings.batch_size)
     if tried == 1:
         reason = "one image of it does not fit the GPU's memory"
@@ -108,7 +108,7 @@ def take_fewer(run: schema.Run) -> None:
 
 
 def _key(run: schema.Run) -> str:
-    """What the memory of a step depends on. Dropout, which is searched, takes the same whatever its rate."""
+    """Everything a step's memory depends on; the dropout rate does not matter."""
     model, settings = replace(run.model, dropout=0.0, weights=None), run.training
     of_a_batch = settings.batch_size, settings.precision, settings.compile
     return repr((model, run.dataset, run.freezing, run.optimizer.name, run.device, of_a_batch))
@@ -118,10 +118,10 @@ def _key(run: schema.Run) -> str:
 
 
 class _Graphed(nn.Module):
-    """A network's forward and backward as CUDA graphs, for training on batches of the first one's shape.
+    """A network whose forward and backward are CUDA graphs, recorded at the first batch.
 
-    A batch of another shape goes the plain way. Weights, statistics and random numbers stay as they were,
-    though the graphs are made by training some steps.
+    Batches of another shape run without graphs. Recording runs the network a few times, but leaves its
+    weights and statistics and the random numbers unchanged.
     """
 
     def __init__(self, network: nn.Module, precision: str) -> None:
@@ -138,23 +138,24 @@ class _Graphed(nn.Module):
 
     def _record(self, inputs: Tensor) -> Callable[[Tensor], Tensor]:
         state = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-        whole, device = nn.Sequential(self.network), inputs.device  # so the network keeps its own forward
-        whole.training = True
+        # Wrapped, because make_graphed_callables replaces the forward of its argument.
+        wrapped, device = nn.Sequential(self.network), inputs.device
+        wrapped.training = True
         with (
             torch.random.fork_rng([device]),
-            # Casts that are kept would be of the weights as they are now.
+            # Cached casts would freeze the weights as they are now.
             torch.autocast(device.type, torch.bfloat16, self._in_bfloat16, cache_enabled=False),
         ):
-            graphs = torch.cuda.make_graphed_callables(whole, (inputs.clone(),), allow_unused_input=True)
+            graphs = torch.cuda.make_graphed_callables(wrapped, (inputs.clone(),), allow_unused_input=True)
         for name, tensor in self.network.state_dict().items():
             tensor.copy_(state[name])
         return cast(Callable[[Tensor], Tensor], graphs)
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """The network by ``torch.compile``; one of the same architecture takes the graph of one before.
+    """The network with ``torch.compile``; networks of the same architecture share a compiled graph.
 
-    In place, dropout's rate becomes a tensor: as a number it would make another graph for each.
+    Changes the network: the dropout rate becomes a tensor, because each number would need a graph of its own.
     """
     for module in list(model.modules()):
         for name, child in module.named_children():
@@ -167,14 +168,14 @@ def compiled(model: nn.Module) -> nn.Module:
 class _Dropout(nn.Module):
     """Dropout whose rate is a tensor."""
 
-    kept: Tensor
+    keep_probability: Tensor
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        self.register_buffer("kept", torch.tensor(1 - rate), persistent=False)
+        self.register_buffer("keep_probability", torch.tensor(1 - rate), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        stays = torch.rand_like(x, dtype=torch.float32) < self.kept
-        return x * stays / self.kept.to(x.dtype)
+        mask = torch.rand_like(x, dtype=torch.float32) < self.keep_probability
+        return x * mask / self.keep_probability.to(x.dtype)

@@ -19,9 +19,9 @@ from sweeper.training.library import LIBRARIES, UNREADABLE, Library, bad_size
 from sweeper.training.model import outline
 
 N_NAMED = 3
-"""How many of the tensors that do not fit an error names."""
+"""Most tensors that an error names of those that do not fit."""
 
-# Names in weights that torchvision hosts, where its networks have other ones since.
+# Names in weights hosted by torchvision that have changed in its networks since.
 RENAMED = (
     (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\."), r"\1\2."),
     (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
@@ -30,10 +30,10 @@ RENAMED = (
 
 
 def load(model: nn.Module, settings: schema.Model, image_size: int) -> None:
-    """Put the pretrained weights into the body of a network that ``build`` gave; its head stays new.
+    """Load the pretrained weights into the body of a network from ``build``; its head stays new.
 
     Raises:
-        BadInput: where the weights are not there, cannot be read, or are of another network.
+        BadInput: if the weights do not exist, cannot be read, or belong to another network.
     """
     if settings.weights is None:
         return
@@ -43,12 +43,12 @@ def load(model: nn.Module, settings: schema.Model, image_size: int) -> None:
 
 
 def check(settings: schema.Model, in_channels: int, image_size: int, n_classes: int) -> None:
-    """Refuse a network or weights that cannot work, without building the network.
+    """Refuse a network or weights that cannot work, without allocating the network.
 
-    Weights that are not here yet are downloaded.
+    Missing weights are downloaded.
 
     Raises:
-        BadInput: where ``build``, ``load`` or the network would fail with these settings.
+        BadInput: if ``build``, ``load`` or the network would fail with these settings.
     """
     network = outline(settings, in_channels, image_size, n_classes).eval()
     if isinstance(network, Backbone):  # our own networks take any size
@@ -63,7 +63,7 @@ def check(settings: schema.Model, in_channels: int, image_size: int, n_classes: 
 
 
 def fingerprint(settings: schema.Model) -> str | None:
-    """What tells the weights from others: 16 hex digits of the file, or the library's full name for them."""
+    """Identifies the weights: 16 hex digits of the file's digest, or the library's full name for them."""
     if settings.weights is None:
         return None
     if is_path(settings.weights):
@@ -71,11 +71,11 @@ def fingerprint(settings: schema.Model) -> str | None:
     return _library(settings).weights_name(settings)
 
 
-# ----------------------------------------------------------------------------------------- where they are
+# --------------------------------------------------------------------------------------------- reading
 
 
 def _fetch(settings: schema.Model, image_size: int) -> dict[str, Tensor]:
-    """The weights under the names that they have where they come from."""
+    """The weights under the names of their file or library."""
     weights = cast(str, settings.weights)
     if is_path(weights):
         return _read(weights)
@@ -95,7 +95,7 @@ def _read(path: str) -> dict[str, Tensor]:
     try:
         if path.endswith(".safetensors"):
             return load_file(Path(path).expanduser())
-        # weights_only: a pickle may run any code.
+        # weights_only, because a pickle may run any code.
         loaded = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise BadInput("model.weights", path, "there is no such file", remedy) from error
@@ -108,7 +108,7 @@ def _read(path: str) -> dict[str, Tensor]:
 
 
 def _state_dict(path: str, loaded: object, remedy: str) -> dict[str, Tensor]:
-    """The tensors by name, taken out of what other people's programs save them in."""
+    """The tensors by name, unwrapped from the formats in which other programs save them."""
     for wrapper in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
@@ -136,14 +136,14 @@ def _digest(path: str) -> str:
     return digest.hexdigest()
 
 
-# ------------------------------------------------------------------------------------- whether they fit
+# -------------------------------------------------------------------------------------------- matching
 
 
 def _body_state(model: nn.Module, settings: schema.Model, image_size: int) -> dict[str, Tensor]:
-    """The weights under the network's names, all but the head's.
+    """The weights of the body under the network's names.
 
     Raises:
-        BadInput: naming those that are missing, have no place, or another shape.
+        BadInput: naming tensors that are missing, have no place, or have another shape.
     """
     offered = _fetch(settings, image_size)
     if isinstance(model, Backbone):
@@ -160,7 +160,7 @@ def _without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _in_our_names(state: dict[str, Tensor], model: Backbone) -> dict[str, Tensor]:
-    """Weights of our own runs as they are; a library's without its classifiers, as ours would be named."""
+    """Weights of our own runs unchanged; a library's weights renamed, and without its classifiers."""
     body = model.body.state_dict()
     n_ours, n_theirs = sum(f"body.{name}" in state for name in body), sum(name in state for name in body)
     if n_ours > n_theirs:
@@ -181,7 +181,7 @@ def _misfits(wanted: Mapping[str, Tensor], offered: Mapping[str, Tensor]) -> Ite
     for name, tensor in wanted.items():
         shown, shape = name.removeprefix("body."), list(tensor.shape)
         if name not in offered:
-            # Weights that were saved before PyTorch 0.4.1 lack it, and nothing depends on it.
+            # Missing in weights saved before PyTorch 0.4.1, and nothing depends on it.
             if not name.endswith(".num_batches_tracked"):
                 yield f"{shown} {shape} is missing"
         elif list(offered[name].shape) != shape:

@@ -1,4 +1,4 @@
-"""The datasets that can be read, by their ``dataset.name``. No reader imports torch before it reads."""
+"""The readers of datasets, by ``dataset.name``. No reader imports torch before it reads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sweeper import schema
-from sweeper.training.collection import Images
+from sweeper.training.dataset import Images
 from sweeper.training.readers import csv_file, digits, image_folder, torchvision_sets
 
 
@@ -15,7 +15,7 @@ class Reader(Protocol):
     """A module with these two functions."""
 
     def read(self, dataset: schema.Dataset) -> Images:
-        """All images. Raises BadInput on the key of ``dataset`` that is to be changed."""
+        """All images. Raises BadInput on the key of ``dataset`` that has to change."""
 
     def files(self, dataset: schema.Dataset) -> Iterable[Path]:
         """The files that ``read`` reads, always in the same order; they need not exist."""

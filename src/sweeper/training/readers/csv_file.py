@@ -1,4 +1,4 @@
-"""A table of image files: one label each, or a column of 0 and 1 for each of several labels."""
+"""A table of image files: with one label each, or with several labels, each a column of 0 and 1."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training.collection import PARTS, TRAIN, Images, left_to_split
+from sweeper.training.dataset import PARTS, TRAIN, Images, left_to_split
 from sweeper.training.decode import check_every_class_is_left, read_files, seen_size
 
 PATH, SPLIT = "path", "split"
-"""The columns that are no labels."""
+"""The columns that are not labels."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image file, and what its row says of it; ``names`` are the classes or labels that it has."""
+    """One image file with the part and the ``names`` of its class or labels, from its row of the table."""
 
     line: int
     file: Path
@@ -40,10 +40,10 @@ class Table:
 
 
 def read(dataset: schema.Dataset) -> Images:
-    """The images that the table names, in RGB.
+    """The images that the table lists, in RGB.
 
     Raises:
-        BadInput: on ``dataset.path``, naming line, column and value where the table is not as it must be.
+        BadInput: on ``dataset.path``, naming line, column and value of a fault in the table.
     """
     table = parse(dataset)
     _check_files_exist(dataset, table.rows)
@@ -57,12 +57,12 @@ def read(dataset: schema.Dataset) -> Images:
 
 
 def files(dataset: schema.Dataset) -> list[Path]:
-    """The table, and every image file that it names."""
+    """The table, and every image file that it lists."""
     return [_path(dataset), *(row.file for row in parse(dataset).rows)]
 
 
 def parse(dataset: schema.Dataset) -> Table:
-    """The table, checked but for the image files, which may be missing.
+    """The table, checked except for the image files, which may be missing.
 
     Raises:
         BadInput: on ``dataset.path``.
@@ -105,7 +105,7 @@ def _path(dataset: schema.Dataset) -> Path:
 
 
 def _records(dataset: schema.Dataset) -> Iterator[tuple[int, list[str]]]:
-    """The number of each line that is not blank, and its values; a quoted value may go on in the next."""
+    """The number of each line that is not blank, and its values; quoted values may span lines."""
     reader = csv.reader(io.StringIO(_text(dataset), newline=""), strict=True)
     line = 1
     try:
@@ -183,7 +183,7 @@ def _names(
 
 
 def _check_each_is_there_once(dataset: schema.Dataset, rows: Sequence[Row]) -> None:
-    """An image in two rows could be trained on and validated with."""
+    """Refuse an image in two rows: it could be in both train and val."""
     line_of: dict[str, int] = {}
     for row in rows:
         file = os.path.normpath(row.file)

@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 scanned digits, which come with it."""
+"""The 1,797 scanned digits that come with scikit-learn."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper import schema
-from sweeper.training.collection import Images
+from sweeper.training.dataset import Images
 from sweeper.training.decode import scale
 
 
 def read(dataset: schema.Dataset) -> Images:
-    """Grey images of 8 × 8 pixels, or of ``dataset.image_size``."""
+    """Gray images of 8 × 8 pixels, or of ``dataset.image_size``."""
     table = _table()
     pixels = np.rint(table[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     classes = tuple(str(digit) for digit in range(10))
@@ -23,11 +23,11 @@ def read(dataset: schema.Dataset) -> Images:
 
 
 def _table() -> NDArray[np.float64]:
-    """A row for each image: 64 pixels of 0 … 16, and the digit."""
+    """A row per image: 64 pixels of 0 … 16, then the digit."""
     found = find_spec("sklearn")
     folder = found.submodule_search_locations[0] if found and found.submodule_search_locations else ""
     file = Path(folder, "datasets", "data", "digits.csv.gz")
-    if file.exists():  # as load_digits reads it, without the second that every process needs to import it
+    if file.exists():  # as load_digits reads it, but without the second that its import takes
         return np.loadtxt(file, delimiter=",")
     from sklearn.datasets import load_digits
 
@@ -36,5 +36,5 @@ def _table() -> NDArray[np.float64]:
 
 
 def files(dataset: schema.Dataset) -> list[Path]:
-    """None: they change with scikit-learn only, and no process sees that."""
+    """None: they only change with scikit-learn, which cannot happen within a process."""
     return []

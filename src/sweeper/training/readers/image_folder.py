@@ -1,4 +1,4 @@
-"""A folder with one folder of images for each class, or with such folders in train, val and test."""
+"""A folder with one folder of images per class, or with such folders in train, val and test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training.collection import PARTS, TRAIN, Images, left_to_split
+from sweeper.training.dataset import PARTS, TRAIN, Images, left_to_split
 from sweeper.training.decode import check_every_class_is_left, read_files, seen_size
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -19,7 +19,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image file, and what its folder says of it."""
+    """One image file, with the class and the part of its folder."""
 
     file: Path
     class_name: str
@@ -30,7 +30,7 @@ def read(dataset: schema.Dataset) -> Images:
     """The images of all class folders, in RGB.
 
     Raises:
-        BadInput: on ``dataset.path``, where the folder does not hold images in class folders.
+        BadInput: on ``dataset.path``, if the folder does not hold images in class folders.
     """
     found = find(dataset)
     pixels, readable = read_files([entry.file for entry in found], dataset)
@@ -52,10 +52,10 @@ def files(dataset: schema.Dataset) -> list[Path]:
 def find(dataset: schema.Dataset) -> list[Entry]:
     """The image files of a folder with one folder per class, or with such folders in train, val and test.
 
-    Sorted by part, class and name, so that every machine sees the same order.
+    Sorted by part, class and name, so that the order is the same on every machine.
 
     Raises:
-        BadInput: on ``dataset.path``, where the folders are not as they must be.
+        BadInput: on ``dataset.path``, for any other layout of the folders.
     """
     root = _existing_folder(dataset)
     entries: list[Entry] = []
@@ -91,11 +91,11 @@ def _existing_folder(dataset: schema.Dataset) -> Path:
 
 
 def _parts(dataset: schema.Dataset, root: Path) -> list[tuple[int, Path]]:
-    """The folders that hold class folders, train first; a folder without parts is one to be split."""
+    """The folders that hold class folders, train first; without parts, the root counts as train."""
     folders = _subfolders(root)
     named = sorted((PARTS[folder.name], folder) for folder in folders if folder.name in PARTS)
     beside = [folder.name for folder in folders if folder.name not in PARTS]
-    # "train" beside "plane" and "car" is a class; it takes "val" or "test", or nothing else, to be a part.
+    # "train" beside "plane" and "car" is a class. Beside "val" or "test", or alone, it is a part.
     if not named or (beside and {part for part, _ in named} == {TRAIN}):
         return [(TRAIN, root)]
     if beside:
@@ -113,7 +113,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _files(class_folder: Path, part: int) -> Iterator[Entry]:
-    # Links are followed, as torchvision's ImageFolder does: large datasets are often gathered by linking.
+    # Links are followed, as in torchvision's ImageFolder: large datasets are often collected by links.
     for folder, subfolders, names in os.walk(class_folder, followlinks=True):
         subfolders.sort()
         for name in sorted(names):

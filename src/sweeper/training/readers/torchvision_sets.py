@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training.collection import TEST, TRAIN, Images, left_to_split
+from sweeper.training.dataset import TEST, TRAIN, Images, left_to_split
 from sweeper.training.decode import scale
 
 DOWNLOAD_TIMEOUT_S = 60
-"""How long a server may be silent."""
+"""Longest silence of a server."""
 
 
 @dataclass(frozen=True)
 class Set:
-    """torchvision's class, and below ``dataset.root`` the folder it reads and the archives it unpacks."""
+    """torchvision's class, the folder below ``dataset.root`` that it reads, and the archives it unpacks."""
 
     kind: str
     folder: str
@@ -44,7 +44,7 @@ def read(dataset: schema.Dataset) -> Images:
     """torchvision's training images, to be split, and its test images.
 
     Raises:
-        BadInput: on ``dataset.root`` where it is not there or damaged, on ``dataset.download`` if that fails.
+        BadInput: on ``dataset.root`` if it is missing or damaged, on ``dataset.download`` if that fails.
     """
     if not dataset.download and not files(dataset):
         where = f"the folder that has {SETS[dataset.name].folder}"
@@ -60,7 +60,7 @@ def read(dataset: schema.Dataset) -> Images:
 
 
 def files(dataset: schema.Dataset) -> list[Path]:
-    """Whatever lies in the set's folder."""
+    """All files in the set's folder."""
     folder = _root(dataset) / SETS[dataset.name].folder
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
@@ -86,7 +86,7 @@ def _load(dataset: schema.Dataset, root: Path, download: bool = False) -> Images
 
 
 def _check(pixels: NDArray[Any], labels: NDArray[np.int64], n_classes: int) -> None:
-    """torchvision itself notices neither another shape nor labels that do not exist."""
+    """Raises ValueError for wrong shapes or unknown labels, which torchvision does not notice."""
     if pixels.dtype != np.uint8 or pixels.shape[1] != pixels.shape[2]:
         raise ValueError("the images are not square ones of 8 bits")
     if not np.array_equal(np.unique(labels), np.arange(n_classes)):
@@ -94,7 +94,7 @@ def _check(pixels: NDArray[Any], labels: NDArray[np.int64], n_classes: int) -> N
 
 
 def _download(dataset: schema.Dataset) -> Images:
-    """Downloads into a folder beside it, so that what breaks off never looks like data."""
+    """Download into a folder beside it, so that an interrupted download never looks like data."""
     root, files_of = _root(dataset), SETS[dataset.name]
     beside = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
     try:
@@ -120,7 +120,7 @@ def _put(source: Path, target: Path, how: Any) -> None:
 
 @contextmanager
 def _timeout() -> Iterator[None]:
-    """torchvision would wait for ever."""
+    """A timeout for torchvision's downloads, which would otherwise wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
     try:
@@ -130,7 +130,7 @@ def _timeout() -> Iterator[None]:
 
 
 def _cause(error: Exception) -> str:
-    """One line: of several mirrors torchvision names the last one's error in the last line."""
+    """One line: torchvision's error ends with the one of the last mirror that it tried."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].removeprefix("<urlopen error ").removesuffix(">")
 

@@ -1,4 +1,4 @@
-"""Image files of every kind: the colours and the position that were drawn are those that are read."""
+"""Decoding of image files of every kind: the colours and positions that were drawn are those read."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ GREY = np.kron(GREYS, np.ones((SIDE // 2, SIDE // 2), dtype=np.uint8))
 GREY_RGB = np.repeat(GREY[..., None], 3, axis=2)
 
 
-def read_one(file: Path) -> NDArray[np.uint8]:
-    pixels, readable = read_files([file], Dataset(name="image_folder", path="here", image_size=SIDE))
+def read_one(file: Path, size: int = SIDE) -> NDArray[np.uint8]:
+    pixels, readable = read_files([file], Dataset(name="image_folder", path="here", image_size=size))
     assert readable.tolist() == [0]
-    return pixels[0]
+    one: NDArray[np.uint8] = pixels[0]
+    return one
 
 
 def assert_shows(file: Path, drawn: NDArray[np.uint8], atol: int = 2) -> None:
@@ -161,7 +162,7 @@ def test_every_exif_orientation_stands_upright(tmp_path: Path, orientation: int,
         stored = stored.transpose(turn)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored.save(tmp_path / f"photo.{suffix}", exif=exif, **({"quality": 98} if suffix == "jpg" else {}))
+    stored.save(tmp_path / f"photo.{suffix}", exif=exif, quality=98)  # which a PNG ignores
     upright = np.asarray(ImageOps.fit(wide, (SIDE, SIDE), Image.Resampling.BILINEAR)).astype(int)
     shown = read_one(tmp_path / f"photo.{suffix}").astype(int)
     inner = np.r_[1:6, 10:15]
@@ -229,3 +230,19 @@ def test_scaling_shows_the_same_picture(size: int, channels: int) -> None:
         )
     assert scale(pixels, Dataset(image_size=SIDE)) is pixels
     assert scale(pixels, Dataset()) is pixels
+
+
+def test_middle_is_cut_out(tmp_path: Path) -> None:
+    """The shorter side is scaled to the size and the middle of the longer one kept."""
+    strip = np.zeros((10, 30, 3), dtype=np.uint8)
+    strip[:, 10:20] = 255
+    Image.fromarray(strip).save(tmp_path / "strip.png")
+    assert read_one(tmp_path / "strip.png", 10).min() == 255
+
+
+def test_shrinking_does_not_alias(tmp_path: Path) -> None:
+    """A fine checkerboard shrinks to even grey, not to stripes."""
+    board = np.indices((128, 128)).sum(0) % 2 * 255
+    Image.fromarray(board.astype(np.uint8)).save(tmp_path / "board.png")
+    middle = read_one(tmp_path / "board.png", 8)[1:-1, 1:-1].astype(int)
+    assert np.abs(middle - 127).max() <= 2
