@@ -17,12 +17,14 @@ def write_picture(file: Path, colour: Colour = (90, 90, 90), size: tuple[int, in
     Image.new("RGB", size, colour).save(file)
 
 
-def write_classes(root: Path, n_images: Mapping[str, int], side: int = 12, seed: int = 0) -> Path:
+def write_classes(
+    root: Path, n_images: Mapping[str, int], size: tuple[int, int] = (12, 12), seed: int = 0
+) -> Path:
     """A folder for each class with so many pictures of noise; the seed decides every pixel."""
     rng = np.random.default_rng(seed)
     for name, n in n_images.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(n):
-            pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+            pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / name / f"{number}.png")
     return root

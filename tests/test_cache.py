@@ -18,15 +18,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from sweeper.__main__ import main
 from sweeper.errors import BadInput
 from sweeper.schema import Dataset
 from sweeper.training import cache, data, images
 from sweeper.training.data import Rows, load
-
-CPU = torch.device("cpu")
+from tests.device import CPU
+from tests.pictures import write_classes, write_picture
 
 MARGINS: list[dict[str, Any]] = [{"margin": 1.5}, {}, {"image_size": 12}]
 """Of photos seen at 8, 8 and 12 pixels."""
@@ -113,12 +112,7 @@ def photos(tmp_path: Path) -> Dataset:
 
 
 def pictures(root: Path, n: int, size: int = 8, **settings: Any) -> Dataset:
-    random = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (root / name).mkdir(parents=True)
-        for i in range(n):
-            pixels = random.integers(0, 256, (9, 11, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    write_classes(root, {"cat": n, "dog": n}, size=(11, 9))
     return Dataset(name="image_folder", path=str(root), image_size=size, **settings)
 
 
@@ -378,7 +372,7 @@ def test_a_changed_file_is_decoded_again(photos: Dataset, how: str) -> None:
     """Another time or another size of one file is another set of images."""
     file = Path(photos.path or "", "cat", "0.png")
     before, found = images.read(photos).pixels, file.stat()
-    Image.new("RGB", (9, 11), (1, 2, 3)).save(file)
+    write_picture(file, (1, 2, 3), size=(9, 11))
     if how == "size":
         os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
     else:

@@ -9,22 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from sweeper.errors import BadInput
 from sweeper.schema import Dataset, Run, Training
 from sweeper.training.data import load
 from sweeper.training.fit import evaluate, fit
-
-CPU = torch.device("cpu")
+from tests.device import CPU
+from tests.pictures import write_picture
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Dataset:
     for label, name in enumerate(("cat", "dog")):
-        (tmp_path / name).mkdir()
         for i in range(5):
-            Image.new("RGB", (8, 8), (20 * i, 100 + label, 255)).save(tmp_path / name / f"{i}.png")
+            write_picture(tmp_path / name / f"{i}.png", (20 * i, 100 + label, 255), size=(8, 8))
     return Dataset(name="image_folder", path=str(tmp_path), image_size=8, allow_hflip=True)
 
 
@@ -114,7 +112,7 @@ def test_several_labels_are_floats(tmp_path: Path) -> None:
     lines = ["path,red,green"]
     for i in range(30):
         red, green = i % 2, i % 3 // 2
-        Image.new("RGB", (8, 8), (255 * red, 255 * green, 0)).save(tmp_path / f"{i}.png")
+        write_picture(tmp_path / f"{i}.png", (255 * red, 255 * green, 0), size=(8, 8))
         lines.append(f"{i}.png,{red},{green}")
     (tmp_path / "table.csv").write_text("\n".join(lines))
     data = load(Dataset(name="csv", path=str(tmp_path / "table.csv"), image_size=8), CPU)
@@ -139,7 +137,7 @@ def test_changed_file_is_noticed(photos: Dataset) -> None:
     first = load(photos, CPU)
     assert load(photos, CPU) is first
     file = Path(photos.path or "", "cat", "0.png")
-    Image.new("RGB", (8, 8), (7, 7, 7)).save(file)
+    write_picture(file, (7, 7, 7), size=(8, 8))
     os.utime(file, ns=(1, 1))
     second = load(photos, CPU)
     assert second is not first

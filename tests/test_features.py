@@ -17,8 +17,8 @@ from sweeper.training.data import Data, load
 from sweeper.training.fit import Fitted, fit
 from sweeper.training.freeze import find_stages, plan
 from sweeper.training.model import build
+from tests.device import CPU
 
-CPU = torch.device("cpu")
 SMALL = Model(filters=[4, 6, 8], hidden_units=[16], batch_norm=True, dropout=0.3)
 WAYS = [Freezing("head"), Freezing("last_block"), Freezing("gradual", every=1)]
 

@@ -32,8 +32,8 @@ from sweeper.training.augment import Augment
 from sweeper.training.data import Data, load
 from sweeper.training.fit import Epoch, Fitted, _Best, build_model, evaluate, fit
 from sweeper.training.machine import resolve_device
+from tests.device import CPU
 
-CPU = torch.device("cpu")
 LIGHT = Augmentation(name="light", rotation_deg=10, crop_scale=[0.8, 1.0], crop_ratio=[0.75, 1.3333])
 
 

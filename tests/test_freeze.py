@@ -16,8 +16,8 @@ from sweeper.training.data import Data, load
 from sweeper.training.fit import build_model, fit
 from sweeper.training.freeze import Stage, begin_epoch, find_stages, first_epoch, plan
 from sweeper.training.optim import build_optimizer, lr_in
+from tests.device import CPU
 
-CPU = torch.device("cpu")
 SMALL = Model(filters=[4, 6, 8], hidden_units=[16], batch_norm=True, dropout=0.5)
 RESNET = Model(source="torchvision", name="resnet18")
 

@@ -10,18 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from sweeper.errors import BadInput
 from sweeper.schema import Dataset
 from sweeper.training import images
+from tests.pictures import write_picture
 
 COLOURS = {"cat": (200, 30, 30), "dog": (30, 200, 30), "owl": (30, 30, 200)}
-
-
-def save(file: Path, colour: tuple[int, int, int] = (90, 90, 90), size: tuple[int, int] = (20, 12)) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(file)
 
 
 def fill(
@@ -29,7 +24,7 @@ def fill(
 ) -> Path:
     for name in classes:
         for i in range(n):
-            save(root / name / f"{i}.{suffix}", COLOURS[name])
+            write_picture(root / name / f"{i}.{suffix}", COLOURS[name])
     return root
 
 
@@ -61,8 +56,8 @@ def test_digits_are_scaled(size: int) -> None:
 def test_folder_of_classes(tmp_path: Path) -> None:
     """Each image has the class of its folder, however deep it lies, whatever its format."""
     fill(tmp_path, n=2)
-    save(tmp_path / "cat" / "deep" / "er" / "x.JPG", COLOURS["cat"])
-    save(tmp_path / "owl" / ".hidden.png")
+    write_picture(tmp_path / "cat" / "deep" / "er" / "x.JPG", COLOURS["cat"])
+    write_picture(tmp_path / "owl" / ".hidden.png")
     (tmp_path / "owl" / "notes.txt").write_text("no image")
     (tmp_path / ".cache").mkdir()
     found = images.read(folder(tmp_path))
@@ -109,7 +104,7 @@ def test_missing_part_is_taken_from_train(tmp_path: Path) -> None:
 def test_class_may_be_called_train(tmp_path: Path) -> None:
     """A folder ``train`` beside other classes is a class of trains."""
     for name in ("car", "plane", "train"):
-        save(tmp_path / name / "0.png")
+        write_picture(tmp_path / name / "0.png")
     assert images.read(folder(tmp_path)).classes == ("car", "plane", "train")
 
 
@@ -142,7 +137,7 @@ def test_folder_must_exist(tmp_path: Path) -> None:
     """A path that leads nowhere, or to a file, is an error on ``dataset.path``."""
     with pytest.raises(BadInput, match=r"dataset\.path=.*nowhere: there is no such folder"):
         images.read(folder(tmp_path / "nowhere"))
-    save(tmp_path / "file.png")
+    write_picture(tmp_path / "file.png")
     with pytest.raises(BadInput, match=r"is a file, not a folder"):
         images.read(folder(tmp_path / "file.png"))
     with pytest.raises(BadInput, match=r"dataset\.path=null: image_folder needs it"):
@@ -151,7 +146,7 @@ def test_folder_must_exist(tmp_path: Path) -> None:
 
 def test_folder_must_hold_classes(tmp_path: Path) -> None:
     """A folder without classes, with one, without images or with an empty class is refused by name."""
-    save(tmp_path / "flat" / "0.png")
+    write_picture(tmp_path / "flat" / "0.png")
     with pytest.raises(BadInput, match=r"flat has no class folders"):
         images.read(folder(tmp_path / "flat"))
     fill(tmp_path / "one", classes=("cat",))
@@ -205,7 +200,7 @@ def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
     """Equal data has one fingerprint; another pixel or class name gives another."""
     first = images.fingerprint(images.read(folder(fill(tmp_path / "a"))))
     assert first == images.fingerprint(images.read(folder(fill(tmp_path / "b"))))
-    save(tmp_path / "b" / "cat" / "0.png", (201, 30, 30))
+    write_picture(tmp_path / "b" / "cat" / "0.png", (201, 30, 30))
     assert first != images.fingerprint(images.read(folder(tmp_path / "b")))
     (tmp_path / "a" / "cat").rename(tmp_path / "a" / "bat")
     assert first != images.fingerprint(images.read(folder(tmp_path / "a")))
@@ -218,7 +213,7 @@ def test_stamp_follows_the_files(tmp_path: Path) -> None:
     assert images.stamp(folder(tmp_path)) == first
     os.utime(tmp_path / "cat" / "0.png", ns=(1, 1))
     second = images.stamp(folder(tmp_path))
-    save(tmp_path / "cat" / "new.png")
+    write_picture(tmp_path / "cat" / "new.png")
     assert len({first, second, images.stamp(folder(tmp_path))}) == 3
 
 

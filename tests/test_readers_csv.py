@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from sweeper.errors import BadInput
 from sweeper.schema import Dataset
 from sweeper.training import images
+from tests.pictures import write_picture
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
 
@@ -21,9 +21,8 @@ RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """The folder of a table, with pictures 0.png … 8.png in red, green and blue by turns."""
-    (tmp_path / "pictures").mkdir()
     for i in range(9):
-        Image.new("RGB", (20, 12), (RED, GREEN, BLUE)[i % 3]).save(tmp_path / "pictures" / f"{i}.png")
+        write_picture(tmp_path / "pictures" / f"{i}.png", (RED, GREEN, BLUE)[i % 3])
     return tmp_path
 
 

@@ -68,13 +68,13 @@ def test_another_history_is_told_with_the_epoch_where_it_parts(copy: Path) -> No
 @pytest.mark.slow
 def test_changed_data_is_named_as_what_differs(tmp_path: Path) -> None:
     """Pictures changed since: exit code 3, and the data is what is said to differ."""
-    write_classes(tmp_path / "pets", {"cat": 8, "dog": 8}, side=16)
+    write_classes(tmp_path / "pets", {"cat": 8, "dog": 8}, size=(16, 16))
     sweeper(
         *(tmp_path, "dataset=image_folder", "dataset.path=pets", "dataset.image_size=16", "study=once"),
         *("training.epochs=2", "optimizer=adam"),
     )
     assert "identical: 2 epochs" in sweeper(tmp_path, "reproduce", "outputs/once")
-    write_classes(tmp_path / "pets", {"cat": 8}, side=16, seed=1)
+    write_classes(tmp_path / "pets", {"cat": 8}, size=(16, 16), seed=1)
 
     shown = sweeper(tmp_path, "reproduce", "outputs/once", code=3)
 

@@ -15,8 +15,8 @@ from sweeper.training.augment import Augment, Variations
 from sweeper.training.data import Data, load
 from sweeper.training.freeze import plan
 from sweeper.training.model import build
+from tests.device import CPU
 
-CPU = torch.device("cpu")
 MODEL = Model(filters=[4, 6], hidden_units=[16])
 
 

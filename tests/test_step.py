@@ -22,8 +22,7 @@ from sweeper.training import fit, step
 from sweeper.training.data import Data, load
 from sweeper.training.loss import build_loss
 from sweeper.training.machine import make_repeatable
-
-CPU = torch.device("cpu")
+from tests.device import CPU
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,5 @@
+"""The device that every machine has."""
+
+import torch
+
+CPU = torch.device("cpu")
