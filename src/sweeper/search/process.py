@@ -30,11 +30,13 @@ from multiprocessing import util as mp_util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import cloudpickle
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Body = Callable[[Any, int, Mapping[str, str]], None]
 """What a worker runs: of its orders, its place among the workers, and the environment to set."""
@@ -306,7 +308,10 @@ class ForkingCrew:
                 theirs.send((numbers.pop(pid), pid, exitcode))
             if theirs not in ready:
                 continue
-            message = theirs.recv()
+            try:
+                message = theirs.recv()
+            except EOFError:  # the command ended
+                return
             if isinstance(message, _Signal):
                 for pid in [pid for pid, number in numbers.items() if number == message.number]:
                     os.kill(pid, message.signum)
@@ -337,23 +342,50 @@ def _as_a_main_process() -> None:
     threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
 
 
+def call_here(task: Callable[[T], Any], config: T) -> Any:
+    """Call the task; a process that it forked, and that comes back from it, ends as it would by itself."""
+    own = os.getpid()
+    try:
+        returned = task(config)
+    except BaseException as error:
+        if os.getpid() != own:
+            _run_and_exit(partial(_throw, error))
+        raise
+    if os.getpid() != own:
+        _run_and_exit(lambda: None)
+    return returned
+
+
+def _throw(error: BaseException) -> None:
+    raise error
+
+
 def _run_and_exit(function: Callable[[], None]) -> None:
     """Run to the end of this process, without going back into the app's own code, of which this is a copy."""
     exitcode = 1
     try:
-        function()
-        exitcode = 0
+        exitcode = _run(function)
         threading._shutdown()  # type: ignore[attr-defined]  # waits for the app's threads, as Python does
         atexit._run_exitfuncs()
-    except EOFError:  # the command ended
-        exitcode = 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(exitcode)
+
+
+def _run(function: Callable[[], None]) -> int:
+    """Call it, and give the exit code that Python would end with."""
+    try:
+        function()
+    except SystemExit as stop:
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
 
 
 def die_with(parent: int) -> None:
