@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from sweeper.training import machine
+from tests.program import run
 
 IN_A_PROCESS = """
 import json, resource, torch
@@ -44,12 +44,13 @@ print(json.dumps(seen))
 
 
 @pytest.mark.skipif(machine._glibc() is None, reason="malloc is not glibc's")
-def test_memory_is_kept_from_step_to_step_and_released() -> None:
+def test_memory_is_kept_from_step_to_step_and_released(tmp_path: Path) -> None:
     """Within ``memory`` a tensor of 64 MiB finds the pages of the one before; outside each has new ones.
 
     In the end the process is as small as before, though what was freed lay between what was not.
     """
-    done = subprocess.run([sys.executable, "-c", IN_A_PROCESS], capture_output=True, text=True, check=True)
+    done = run(tmp_path, "-c", IN_A_PROCESS)
+    assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen["kept"] < seen["pages"] / 10
     assert seen["not kept"] > 4 * seen["pages"]
