@@ -14,12 +14,14 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, HyperbandPruner, PatientPruner
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
 
 from hydra_plugins.sweeper_optuna.plugin import _PRUNERS, _SAMPLERS
 from sweeper.errors import BadInput
 from sweeper.search.parameter import suggest
-from sweeper.search.sampler import at, build_pruner, build_sampler, resolve
+from sweeper.search.sampler import Hyperband, at, build_pruner, build_sampler, resolve
 from sweeper.search.space import Space
 
 MakeSpace = Callable[..., Space]
@@ -212,3 +214,76 @@ def test_the_person_may_allow_more(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve("key", "fractions.Fraction").__name__ == "Fraction"
     with pytest.raises(BadInput, match="only names under"):
         resolve("key", "os.system")
+
+
+# --- the same seed gives the same search --------------------------------------------------------------------
+
+
+def searched(space: Space, name: str, sampler: str, n_trials: int, n_objectives: int = 1) -> list[Any]:
+    """What the trials of a study draw, and whether they were pruned, with the default pruner."""
+    pruner = build_pruner({"_target_": "optuna.pruners.HyperbandPruner", "max_resource": 9})
+    study = optuna.create_study(
+        study_name=name, directions=["minimize"] * n_objectives, pruner=pruner, storage=InMemoryStorage()
+    )
+    for number in range(n_trials):
+        study.sampler = build_sampler(given(_SAMPLERS[sampler]), 0, space, number)
+        trial = study.ask()
+        values = space.draw(suggest(trial)).params
+        loss = float(values["x"]) + "abd".index(values["c"])
+        if n_objectives > 1:
+            study.tell(trial, [loss, -loss])
+            continue
+        for step in range(1, 10):
+            trial.report(loss / step, step)
+            if trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, loss)
+    return [(t.state.name, t.params) for t in study.trials]
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "cmaes", "nsgaii", "gp"])
+def test_the_same_seed_gives_the_same_search(plain: Space, name: str) -> None:
+    """With one worker, sampler and default pruner decide the same whatever the study is called."""
+    first, second = (searched(plain, study, name, 16) for study in ("2026-11-25_17-00-00", "other"))
+    assert first == second
+    assert {state for state, _ in first} == {"COMPLETE", "PRUNED"}
+
+
+@pytest.mark.parametrize(("name", "n_trials"), [("tpe", 20), ("nsgaii", 55)])
+def test_the_same_seed_gives_the_same_search_for_several_objectives(
+    plain: Space, name: str, n_trials: int
+) -> None:
+    """So do the samplers that know several objectives."""
+    first, second = (searched(plain, study, name, n_trials, n_objectives=2) for study in ("one", "other"))
+    assert first == second
+
+
+def test_brackets_follow_the_number() -> None:
+    """Hyperband draws a trial's bracket from its number; a retry is in that of its first try."""
+    brackets = []
+    for name in ("one", "other"):
+        pruner = build_pruner({"_target_": "optuna.pruners.HyperbandPruner", "max_resource": 9})
+        assert isinstance(pruner, HyperbandPruner)
+        study = optuna.create_study(study_name=name, pruner=pruner, storage=InMemoryStorage())
+        study.ask()
+        assert pruner._get_bracket_id(study, study.trials[0]) == 0
+        pruner._try_initialization(study)
+        for number in range(1, 30):
+            study.enqueue_trial({}, user_attrs={"retry_of": number - 20} if number >= 20 else {})
+            study.ask()
+        brackets.append([pruner._get_bracket_id(study, trial) for trial in study.trials])
+    assert brackets[0] == brackets[1]
+    assert brackets[0][20:] == brackets[0][:10]
+    assert set(brackets[0]) == {0, 1, 2}
+
+
+def test_a_wrapped_hyperband_follows_the_number_too() -> None:
+    """Where another pruner holds Hyperband, its brackets are the same."""
+    hyperband = {"_target_": "optuna.pruners.HyperbandPruner", "max_resource": 9}
+    pruner = build_pruner(
+        {"_target_": "optuna.pruners.PatientPruner", "wrapped_pruner": hyperband, "patience": 1}
+    )
+    assert isinstance(pruner, PatientPruner)
+    assert type(pruner._wrapped_pruner) is Hyperband

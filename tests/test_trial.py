@@ -11,7 +11,16 @@ import optuna
 import pytest
 
 import sweeper
-from sweeper.search.trial import Interrupted, Interruption, StudyTrial, Trial, running, seed_of, trial
+from sweeper.search.trial import (
+    Interrupted,
+    Interruption,
+    StudyTrial,
+    Trial,
+    first_try,
+    running,
+    seed_of,
+    trial,
+)
 
 SIGNAL = f"^{int(signal.SIGUSR1)}$"
 
@@ -105,6 +114,18 @@ def test_seeds_follow_the_number(interruption: Interruption) -> None:
     assert len(set(seeds)) == 6
     assert seeds == [seed_of(s, n) for s in (0, 1) for n in range(3)]
     assert seed_of(0, 0) == 2968811710  # for ever: a study that is resumed goes on as it began
+
+
+def test_a_retry_has_the_seed_of_its_first_try(interruption: Interruption) -> None:
+    """A trial that repeats another, which itself repeated one, trains with the seed of the first."""
+    study = study_with(optuna.pruners.NopPruner())
+    study.ask()
+    for number in (0, 1, 2):
+        study.enqueue_trial({}, user_attrs={"retry_of": number})
+    tries = [StudyTrial(study.ask(), interruption) for _ in range(3)]
+    assert [t.number for t in tries] == [1, 2, 3]
+    assert {t.seed(5) for t in tries} == {seed_of(5, 0)}
+    assert [first_try(t, study.trials) for t in study.trials] == [0, 0, 0, 0]
 
 
 def test_a_stop_signal_ends_the_task_at_once(interruption: Interruption) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import binascii
 import importlib
 import inspect
 import os
 import warnings
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 import optuna
@@ -16,14 +18,14 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, HyperbandPruner
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
 from sweeper.errors import BadInput
 from sweeper.search.parameter import Parameter
 from sweeper.search.space import Space
-from sweeper.search.trial import seed_of
+from sweeper.search.trial import first_try, seed_of
 
 ALLOWED_TARGETS = ("optuna.", "sweeper.")
 """What ``_target_`` may name; the person running the sweep adds prefixes in ``SWEEPER_ALLOW``."""
@@ -130,6 +132,23 @@ def at(distribution: BaseDistribution, fraction: float) -> Any:
     raise TypeError(distribution)
 
 
+class Hyperband(HyperbandPruner):
+    """Hyperband whose brackets depend on the numbers of the trials alone.
+
+    Optuna hashes the name of the study too, and a study that is named by the time would never repeat. A
+    retry is in the bracket of its first try.
+    """
+
+    def _get_bracket_id(self, study: optuna.Study, trial: FrozenTrial) -> int:
+        if not self._pruners:  # the largest step is not known yet
+            return 0
+        is_retry = "retry_of" in trial.user_attrs
+        trials = study._storage.get_all_trials(study._study_id, deepcopy=False) if is_retry else []
+        place = binascii.crc32(str(first_try(trial, trials)).encode()) % self._total_trial_allocation_budget
+        ends = accumulate(self._trial_allocation_budgets)
+        return next(bracket for bracket, end in enumerate(ends) if place < end)
+
+
 def build_pruner(settings: Mapping[str, Any]) -> BasePruner:
     """Raises BadInput for a pruner or an argument that does not exist."""
     arguments = {name: value for name, value in settings.items() if name != "_target_"}
@@ -156,10 +175,14 @@ def build(key: str, target: str, arguments: Mapping[str, Any], kind: type) -> An
                 raise TypeError(f"{name} is no text")  # Optuna would notice in the middle of the search
         with warnings.catch_warnings():  # the person chose it by name
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return cls(**arguments)
+            return _OURS.get(cls, cls)(**arguments)
     except (TypeError, ValueError) as error:
         known = ", ".join(inspect.signature(cls).parameters) or "no arguments"
         raise BadInput(key, dict(arguments), str(error), f"{target} takes {known}") from error
+
+
+_OURS: dict[type, type] = {HyperbandPruner: Hyperband}
+"""The class that stands in for one of Optuna's."""
 
 
 def resolve(key: str, target: str) -> Any:
