@@ -25,7 +25,7 @@ from omegaconf import DictConfig, Node, OmegaConf, ValueNode, flag_override, ope
 from omegaconf._utils import get_omega_conf_dumper
 
 from sweeper.record import write_whole
-from sweeper.search.process import call_here
+from sweeper.search.fork import call_here
 
 
 def run_job(task: TaskFunction, config: DictConfig, folder: Path, context: HydraContext) -> JobReturn:
