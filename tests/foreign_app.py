@@ -89,6 +89,11 @@ class App:
         text = (self.folder / "app.py").read_text()
         (self.folder / "app.py").write_text(text.replace("def main(cfg)", f"@{name}\ndef main(cfg)"))
 
+    def drop_guard(self) -> None:
+        """Leave out ``if __name__ == "__main__"``."""
+        text = (self.folder / "app.py").read_text()
+        (self.folder / "app.py").write_text(text.replace('if __name__ == "__main__":\n    main()', "main()"))
+
     def configure(self, before: str, after: str) -> None:
         """Replace a piece of the config file."""
         text = (self.folder / "app.yaml").read_text()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pty
 import select
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from sweeper.training import cache, data, images
 from sweeper.training.data import Rows, load
 from tests.device import CPU
 from tests.pictures import write_classes, write_picture
+from tests.program import Terminal, run
 
 MARGINS: list[dict[str, Any]] = [{"margin": 1.5}, {}, {"image_size": 12}]
 """Of photos seen at 8, 8 and 12 pixels."""
@@ -417,13 +417,7 @@ def test_unreadable_files_are_remembered(photos: Dataset, caplog: Any) -> None:
 
 def read_in_a_process(dataset: Dataset, tmp_path: Path) -> dict[str, Any]:
     settings = {"name": dataset.name, "path": dataset.path, "image_size": dataset.image_size}
-    done = subprocess.run(
-        [sys.executable, "-c", READER.replace("**DATASET", f"**{settings!r}")],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(tmp_path, "-c", READER.replace("**DATASET", f"**{settings!r}"), limit_s=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
@@ -462,25 +456,16 @@ def test_rows_of_large_sets_are_those_of_small_ones(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("what", ["decoding", "scaling"])
-def test_making_many_images_shows_a_bar_on_a_terminal(photos: Dataset, what: str) -> None:
+def test_making_many_images_shows_a_bar_on_a_terminal(photos: Dataset, tmp_path: Path, what: str) -> None:
     """Whoever waits sees how far it is; what is there already is quiet."""
     dataset = photos if what == "decoding" else Dataset(image_size=16)
     program = (
         "from sweeper.schema import Dataset; from sweeper.training import decode, images\n"
         f"decode.MANY = 3; decode.COPIED_BYTES = 0; images.read({dataset!r})"
     )
-    shown = []
-    for _ in range(2):
-        terminal, end = pty.openpty()
-        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
-        subprocess.run([sys.executable, "-c", program], stderr=end, env=environment, check=True)
-        os.write(end, b"over")
-        shown.append(os.read(terminal, 100_000).decode())
-        os.close(terminal)
-        os.close(end)
-    assert what in shown[0]
-    assert "100%" in shown[0]
-    assert shown[1] == "over"
+    first, second = (Terminal(tmp_path, "-c", program, columns=80).finish() for _ in range(2))
+    assert any(what in line and "100%" in line for line in first), first
+    assert "".join(second) == ""
 
 
 def test_the_log_is_quiet_where_all_goes_well(photos: Dataset, caplog: Any) -> None:

@@ -249,7 +249,10 @@ def test_weights_are_named_and_not_loaded(
 ) -> None:
     """With an empty cache, pretrained weights are told and nothing is fetched."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
-    assert describe(*RESNET, "model.weights=DEFAULT,null").rows["weights"] == ["DEFAULT, random"]
+    said = describe(*RESNET, "freezing=full", "model.weights=DEFAULT,null")
+    assert said.rows["weights"] == ["DEFAULT, random"]
+    said = describe(*RESNET, "freezing=none", "model.weights=DEFAULT")
+    assert said.rows["weights"] == ["random"]
 
 
 # --- how it looks -------------------------------------------------------------------------------------------

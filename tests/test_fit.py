@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +32,7 @@ from sweeper.training.data import Data, load
 from sweeper.training.fit import Epoch, Fitted, _Best, build_model, evaluate, fit
 from sweeper.training.machine import resolve_device
 from tests.device import CPU
+from tests.program import run
 
 LIGHT = Augmentation(name="light", rotation_deg=10, crop_scale=[0.8, 1.0], crop_ratio=[0.75, 1.3333])
 
@@ -93,14 +93,12 @@ def test_every_optimizer_learns(few: Data, name: str) -> None:
 
 
 REPEAT = """
-import json, sys, torch
-from dataclasses import asdict
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from test_fit import LIGHT, CPU, measured, repeated_run
+import json
 from sweeper.schema import Dataset
 from sweeper.training.data import load
 from sweeper.training.fit import fit
+from tests.device import CPU
+from tests.test_fit import measured, repeated_run
 print(json.dumps(measured(fit(repeated_run(), load(Dataset(), CPU)))))
 """
 
@@ -117,8 +115,8 @@ def test_same_seed_same_history(digits: Data, few: Data) -> None:
     for seed in range(5):
         fit(settings(epochs=1, seed=seed, augmentation=LIGHT), few)
     assert measured(fit(repeated_run(), digits)) == first
-    command = [sys.executable, "-c", REPEAT, str(__file__).rpartition("/")[0]]
-    fresh = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    fresh = run(Path(__file__).parents[1], "-c", REPEAT, limit_s=120)
+    assert fresh.returncode == 0, fresh.stderr
     assert json.loads(fresh.stdout) == first
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from sweeper.errors import BadInput
 from sweeper.schema import Dataset
 from sweeper.training import images
 from tests.pictures import write_picture
+from tests.program import run
 
 COLOURS = {"cat": (200, 30, 30), "dog": (30, 200, 30), "owl": (30, 30, 200)}
 
@@ -235,4 +234,5 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
         f"d = Dataset(name='image_folder', path={str(fill(tmp_path))!r}); images.split(images.read(d), d);"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    done = run(tmp_path, "-c", code, limit_s=60)
+    assert done.returncode == 0, done.stderr

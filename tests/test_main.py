@@ -53,7 +53,11 @@ BAD_INPUT = [
         r"^optimizer.lr=tag\(log,interval\(0,1\)\): a logarithm needs",
     ),
     ("-m optimizer.lr=a,b", r"^optimizer.lr=a: .*could not be converted to Float"),
-    ("-m optimizer.lr=interval(1", r"^optimizer.lr=interval\(1: .*grammar"),
+    ("-m optimizer.lr=interval(1", r"^optimizer.lr=interval\(1: no viable alternative .*grammar"),
+    ("optimizer.lr=[1", r"^optimizer.lr=\[1: no viable alternative .*grammar"),
+    ("nonsense", r"^nonsense=: Error parsing override 'nonsense'; .*grammar"),
+    ("hydra.mode=both", r"^hydra.mode=both: Invalid .*RUN.*; .*--cfg hydra shows"),
+    ("hydra.searchpath=here", r"^hydra.searchpath=here: .*must be a list"),
     ("-m objective=accuracy", r"^objective=accuracy: there is no such objective"),
     (
         "-m objective=[val_accuracy,seconds] hydra/sweeper/pruner=hyperband",

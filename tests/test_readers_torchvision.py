@@ -8,8 +8,6 @@ import hashlib
 import os
 import pickle
 import socket
-import subprocess
-import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -28,6 +26,7 @@ from sweeper.errors import BadInput
 from sweeper.schema import Dataset
 from sweeper.training import cache, decode, images
 from sweeper.training.dataset import TEST, TO_SPLIT
+from tests.program import run
 
 N_TRAIN, N_TEST = 60, 20
 MNIST_LIKE = [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")]
@@ -205,7 +204,8 @@ def test_absent_set_needs_no_torch(tmp_path: Path) -> None:
         "except images.BadInput: assert 'torch' not in sys.modules\n"
         "else: sys.exit('it was read')"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    done = run(tmp_path, "-c", code, limit_s=60)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", NAMES)

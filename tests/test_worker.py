@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -80,15 +81,135 @@ return abs(number - 3)
 
 def test_result_that_is_no_score_fails_the_trial(tmp_path: Path) -> None:
     """A task that returns something else than a float is told so; its worker lives on."""
-    returned = [None, "good", "12", [None], ["a"], {"loss": 1.0}]
-    app = App(tmp_path, f"return [*{returned!r}, [1.0, 2.0]][number] if number < 7 else cfg.x")
-    done = app.run(*IN_PROCESS, "hydra.sweeper.n_trials=8", "hydra.sweeper.max_failure_rate=1")
+    returned = [None, "good", "12", b"12", [None], ["a"], {"loss": 1.0}, 1j, 10**400]
+    n_bad = len(returned) + 4
+    bad = [*map(repr, returned), "[1.0, 2.0]", "itertools.count()", "Unshown()", "[]"]
+    classes = "class Unshown:\n    def __repr__(self):\n        raise ValueError"
+    app = App(
+        tmp_path,
+        f"return [{', '.join(bad)}][number] if number < {n_bad} else cfg.x",
+        f"import itertools\n{classes}",
+    )
+    done = app.run(*IN_PROCESS, "hydra.sweeper.n_trials=14", "hydra.sweeper.max_failure_rate=1")
     assert done.returncode == 0, done.stderr
-    trials = assert_exactly(app, 8)
-    assert [t.state for t in trials[:7]] == [TrialState.FAIL] * 7
-    for trial, value in zip(trials, returned, strict=False):
-        assert f"returned {value!r}; return the score" in trial.user_attrs["reason"]
-    assert "returned more values than 1; return as many as" in trials[6].user_attrs["reason"]
+    trials = assert_exactly(app, 14)
+    assert [t.state for t in trials[:n_bad]] == [TrialState.FAIL] * n_bad
+    reasons = [t.user_attrs["reason"] for t in trials[:n_bad]]
+    for reason, value in zip(reasons[:-1], [*map(repr, returned[:-1])], strict=False):
+        assert f"returned {value}; return the score" in reason
+    assert "returned a int; return the score" in reasons[len(returned) - 1]
+    more, endless, unshown, empty = reasons[-4:]
+    assert "returned more values than 1; return as many as" in more
+    assert "returned more values than 1; return as many as" in endless
+    assert "returned a Unshown; return the score" in unshown
+    assert "returned fewer values than 1; return as many as" in empty
+
+
+NUMBERS = """
+import decimal, fractions
+import numpy as np
+
+class Score:
+    def __float__(self):
+        return 3.0
+
+numbers = [3, True + 2, decimal.Decimal(3), fractions.Fraction(3), np.float32(3), np.int64(3)]
+numbers += [np.array(3.0), np.array([3.0]), [3], (3.0,), {3.0}, (3 for _ in range(1)), {3: "a"}.keys()]
+numbers += [Score(), [Score()]]
+"""
+
+
+def test_anything_like_a_number_is_a_value(tmp_path: Path) -> None:
+    """Decimals, fractions, numpy's, an own class with ``__float__``, and whatever holds one such value."""
+    app = App(tmp_path, "return numbers[number]", NUMBERS)
+    done = app.run(*IN_PROCESS, "hydra.sweeper.n_trials=15")
+    assert done.returncode == 0, done.stderr
+    assert [t.values for t in assert_exactly(app, 15)] == [[3.0]] * 15
+
+
+def test_anything_iterable_is_several_objectives(tmp_path: Path) -> None:
+    """Tuples, arrays, generators, sets' views, an own class: as many values as there are directions."""
+    classes = "class Pair:\n    def __iter__(self):\n        return iter((1, 2))"
+    pairs = (
+        "[(1, 2), np.array([1, 2]), iter([1, 2]), {1: 0, 2: 0}.keys(), range(1, 3), Pair(), map(float, '12')]"
+    )
+    app = App(tmp_path, f"return {pairs}[number]", f"import numpy as np\n{classes}")
+    done = app.run(
+        *IN_PROCESS,
+        "hydra.sweeper.direction=[minimize,maximize]",
+        "hydra/sweeper/pruner=none",
+        "hydra.sweeper.n_trials=7",
+    )
+    assert done.returncode == 0, done.stderr
+    assert [t.values for t in assert_exactly(app, 7)] == [[1.0, 2.0]] * 7
+
+
+RAISED = """
+import asyncio
+
+class Own(BaseException):
+    pass
+
+class Unshown(Exception):
+    def __str__(self):
+        raise ValueError("no")
+
+raised = [Own("mine"), GeneratorExit(), KeyboardInterrupt(), asyncio.CancelledError(), SystemExit(0)]
+raised += [Unshown(), ValueError("\\udcff and \\0"), RecursionError()]
+"""
+
+
+def test_whatever_a_task_raises_fails_its_trial_alone(tmp_path: Path) -> None:
+    """Exceptions of any base class are told; none kills the worker, and none is tried again."""
+    app = App(tmp_path, "if number < 8:\n    raise raised[number]\nreturn cfg.x", RAISED)
+    done = app.run("hydra.sweeper.n_jobs=1", "hydra.sweeper.n_trials=10", "hydra.sweeper.max_failure_rate=1")
+    assert done.returncode == 0, done.stderr
+    trials = assert_exactly(app, 10)
+    assert [t.state for t in trials[:8]] == [TrialState.FAIL] * 8
+    assert len(trials) == 18
+    assert len({worker_pid(t) for t in trials}) == 1
+    assert not any("retry_of" in t.user_attrs for t in trials)
+    names = ["Own", "GeneratorExit", "KeyboardInterrupt", "CancelledError", "SystemExit", "Unshown"]
+    assert [t.user_attrs["reason"].partition(":")[0] for t in trials[:6]] == names
+
+
+def test_a_process_that_the_task_forked_is_no_second_worker(tmp_path: Path) -> None:
+    """A child that comes back from the task, or exits from it, ends there; the trial is its parent's."""
+    body = """
+child = os.fork()
+if child == 0:
+    if number == 0:
+        sys.exit(3)
+    return 17.0
+sweeper.trial().set_user_attr("code", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+return cfg.x
+"""
+    app = App(tmp_path, body)
+    done = app.run("hydra.sweeper.n_jobs=1", "hydra.sweeper.n_trials=2")
+    assert done.returncode == 0, done.stderr
+    trials = assert_exactly(app, 2)
+    assert [t.user_attrs["code"] for t in trials] == [3, 0]
+    assert [t.value for t in trials] == [t.params["x"] for t in trials]
+
+
+def test_processes_of_the_task_have_the_handlers_of_the_script(tmp_path: Path) -> None:
+    """SIGINT and SIGTERM are the worker's own affair: what the app starts ends by them as ever."""
+    body = """
+told = [multiprocessing.Process(target=rest) for _ in range(2)]
+for process, signum in zip(told, (signal.SIGTERM, signal.SIGINT)):
+    process.start()
+    wait_for(f"up-{process.pid}")
+    os.kill(process.pid, signum)
+    process.join(20)
+sweeper.trial().set_user_attr("codes", [process.exitcode for process in told])
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+return cfg.x
+"""
+    rest = "def rest():\n    (HERE / f'up-{os.getpid()}').touch()\n    time.sleep(60)"
+    app = App(tmp_path, body, rest)
+    done = app.run("hydra.sweeper.n_jobs=1", "hydra.sweeper.n_trials=1")
+    assert done.returncode == 0, done.stderr
+    assert assert_exactly(app, 1)[0].user_attrs["codes"] == [-signal.SIGTERM, 1]
 
 
 def test_diverged_trial_is_pruned_and_marked(tmp_path: Path) -> None:

@@ -60,18 +60,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sweeper")
     verbs = parser.add_subparsers(dest="verb", required=True)
     study = {"nargs": "?", "metavar": "STUDY", "help": "a name or a folder; default: the newest"}
-    describe = verbs.add_parser("describe", help="say what a command would do, before it is run")
+
+    def verb(name: str, does: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
+
+    describe = verb("describe", "say what a command would do, before it is run")
     describe.add_argument("-m", "--multirun", action="store_true", help="may be there; changes nothing")
     describe.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="those of the command")
-    best = verbs.add_parser("best", help="print the best trial of a study")
+    best = verb("best", "print the best trial of a study")
     best.add_argument("study", **study)  # type: ignore[arg-type]
-    again = verbs.add_parser("reproduce", help="train the best trial again and compare epoch by epoch")
+    again = verb("reproduce", "train the best trial again and compare epoch by epoch")
     again.add_argument("study", **study)  # type: ignore[arg-type]
     again.add_argument("--trial", type=int, metavar="N", help="another trial than the best")
-    dashboard = verbs.add_parser("dashboard", help="browse all studies in optuna-dashboard")
-    dashboard.add_argument("--port", type=int, default=8080)
+    dashboard = verb("dashboard", "browse all studies in optuna-dashboard")
+    dashboard.add_argument("--port", type=int, default=8080, help="at 127.0.0.1; default: %(default)s")
     dashboard.add_argument("--storage", metavar="URL", help="default: the journal under outputs/")
-    cache = verbs.add_parser("cache", help="list the decoded images and features that are kept on disk")
+    cache = verb("cache", "list the decoded images and features that are kept on disk")
     cache.add_argument("--clear", action="store_true", help="remove them all")
     return parser
 

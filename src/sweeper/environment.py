@@ -1,4 +1,4 @@
-"""What the last bit of a history depends on besides the config."""
+"""What a history depends on besides the config: data, weights, versions, machine."""
 
 from __future__ import annotations
 

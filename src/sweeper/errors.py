@@ -39,7 +39,7 @@ def bad_override(error: BaseException, overrides: Sequence[str], keys: Sequence[
         return known
     cause = error.__cause__ or error
     full_key = str(getattr(cause, "full_key", None) or "")
-    text, reason = " ".join(str(error).split()), str(cause).strip().partition("\n")[0]
+    text, reason = " ".join(f"{error} {cause}".split()), first_line(error)
     override = getattr(error, "override", None) or _guilty(text, full_key, overrides)
     key, _, value = override.partition("=")
     shown = "--cfg job shows the keys there are"
@@ -75,6 +75,12 @@ def bad_option(error: ValueError, overrides: Sequence[str], options: Callable[[s
     raise error
 
 
+def first_line(error: BaseException) -> str:
+    """What Hydra says first of the reason; Hydra 1.4 counts the overrides before it does."""
+    lines = str(error.__cause__ or error).strip().splitlines()
+    return next((line for line in lines if not line.startswith("Error when parsing index")), "")
+
+
 def _cause_of_type(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
@@ -87,7 +93,10 @@ def _guilty(text: str, full_key: str, overrides: Sequence[str]) -> str:
         key = override.partition("=")[0].lstrip("+~")
         if override in text or (key and (key == full_key or f"'{key}'" in text or f"'{key}/" in text)):
             return override
-    return full_key
+    if full_key:
+        return full_key
+    named = [o for o in overrides if o.startswith("hydra.") and o.partition("=")[0] in text.split()]
+    return named[0] if named else ""
 
 
 def _available(text: str) -> list[str]:

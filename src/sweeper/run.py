@@ -90,7 +90,7 @@ def train(
     rows: list[dict[str, Any]] = []
 
     def on_epoch(epoch: Epoch) -> None:
-        if epoch.epoch == 1:  # it may be the second beginning, with smaller pieces of a batch
+        if epoch.epoch == 1:  # also where a batch did not fit, and training began again
             rows.clear()
             if (smaller := with_micro_batch_size(run)) != run:
                 record.write_whole(files.config, _yaml(smaller))

@@ -163,7 +163,9 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
         kind = "labels, several to an image" if found.multi_label else "classes"
         channels = "1 channel" if found.channels == 1 else f"{found.channels} channels"
         table.add_row("", f"{found.n_classes} {kind}; {found.side}×{found.side} pixels, {channels}")
-    begins = dict.fromkeys(point.run.model.weights or "random" for point in points)
+    begins = dict.fromkeys(
+        ("random" if point.run.from_scratch else point.run.model.weights) or "random" for point in points
+    )
     table.add_row("weights", ", ".join(begins))
     return table
 

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, Node, OmegaConf, ValueNode, flag_override, ope
 from omegaconf._utils import get_omega_conf_dumper
 
 from sweeper.record import write_whole
+from sweeper.search.fork import call_here
 
 
 def run_job(task: TaskFunction, config: DictConfig, folder: Path, context: HydraContext) -> JobReturn:
@@ -53,7 +54,7 @@ def run_job(task: TaskFunction, config: DictConfig, folder: Path, context: Hydra
             with env_override(hydra.job.env_set):
                 context.callbacks.on_job_start(config=config, task_function=task)
                 try:
-                    job.return_value = task(job.cfg)
+                    job.return_value = call_here(task, job.cfg)
                     job.status = JobStatus.COMPLETED
                 except Exception as error:  # the caller tells the trial, whatever it was
                     job.return_value = error

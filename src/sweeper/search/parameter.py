@@ -144,9 +144,9 @@ def written(element: Any) -> str:
 
 def _quoted(element: Any) -> Any:
     if isinstance(element, list):
-        return [_quoted(item) for item in element]
+        return [_quoted_item(item) for item in element]
     if isinstance(element, dict):
-        return {key: _quoted(item) for key, item in element.items()}
+        return {key: _quoted_item(item) for key, item in element.items()}
     if not isinstance(element, str):
         return element
     try:
@@ -154,6 +154,11 @@ def _quoted(element: Any) -> Any:
     except HydraException:
         is_read_back = False
     return element if is_read_back else QuotedString(element, Quote.single)
+
+
+def _quoted_item(item: Any) -> Any:
+    """Within a list or dict an empty text needs its quotes."""
+    return QuotedString("", Quote.single) if item == "" and isinstance(item, str) else _quoted(item)
 
 
 def _elements(override: Override, refuse: Callable[[str, str], BadInput]) -> list[Any]:

@@ -24,12 +24,14 @@ from optuna.trial import TrialState
 
 from sweeper import record
 from sweeper.errors import BadInput
+from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
-from sweeper.search.process import Crew, NotStarted, Process, ending, open_crew
+from sweeper.search.process import Crew, NotStarted, Process, ending
 from sweeper.search.progress import Progress, counted, summarize
 from sweeper.search.sampler import build_sampler, is_grid
 from sweeper.search.settings import check_objective, n_cores, read_settings
 from sweeper.search.space import Space
+from sweeper.search.spawn import SpawningCrew
 from sweeper.search.storage import open_storage
 from sweeper.search.study import FINISHED, Search, Study, failed
 from sweeper.search.trial import Interrupted, Interruption
@@ -79,7 +81,12 @@ def sweep(
 
 
 def _open_crew(app: App, n_workers: int) -> Crew:
-    return open_crew(partial(main, app), Hooks.of(app.task).preload, _shared_cores(n_workers))
+    """Fork the server of the workers, or say in the log why they are spawned."""
+    body = partial(main, app)
+    if (reason := why_not_fork()) is None:
+        return ForkingCrew(body, Hooks.of(app.task).preload, _shared_cores(n_workers))
+    log.info("Workers are spawned, not forked from this process: %s.", reason)
+    return SpawningCrew(body)
 
 
 def _shared_cores(n_workers: int) -> dict[str, str]:

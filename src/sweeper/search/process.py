@@ -1,49 +1,22 @@
-"""The workers' processes: forked from a copy of the command's own process, or else spawned.
-
-A worker is the process that the app's script would have been, so it is a copy of it: one server is forked
-from the command before that has opened anything, imports what is slow, and forks the workers. What must not
-be copied (other threads, a GPU in use), or where a fork is not safe (other systems than Linux), workers are
-spawned and sent a pickle.
-"""
+"""The process of a worker, as the pool sees it, whichever way it was started; and how it ended."""
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import ctypes
-import gc
-import importlib
-import logging
-import multiprocessing
 import os
 import signal
 import socket
 import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from multiprocessing import process as mp_process
-from multiprocessing import util as mp_util
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import Any, Protocol
-
-import cloudpickle
-
-log = logging.getLogger(__name__)
 
 Body = Callable[[Any, int, Mapping[str, str]], None]
 """What a worker runs: of its orders, its place among the workers, and the environment to set."""
 
-_LOST = 255
+LOST = 255
 """The exit code of a worker whose server was killed: nobody could say how it ended, or if it did."""
-_THROW_AWAY_S = 2.0
-"""How long a fork that does nothing may take; one that hangs says that this process must not be forked."""
-_FOR_THE_POOL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FOR_THE_POOL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that reach the whole group; only the pool handles them."""
 _PR_SET_PDEATHSIG = 1
 """From prctl(2)."""
@@ -91,271 +64,6 @@ class Crew(Protocol):
         """End what serves the workers, and with it those that are left."""
 
 
-def open_crew(body: Body, preload: Sequence[str], environment: Mapping[str, str]) -> Crew:
-    """Fork the server, or get ready to spawn workers and say why in the log.
-
-    Args:
-        body: what each worker runs; a forked one has all that it holds, a spawned one gets its pickle.
-        preload: modules to import once for all forked workers.
-        environment: set in the server, on top of this process's own.
-    """
-    reason = _why_not_fork()
-    if reason is None:
-        return ForkingCrew(body, preload, environment)
-    log.info("Workers are spawned, not forked from this process: %s.", reason)
-    return SpawningCrew(body)
-
-
-def _why_not_fork() -> str | None:
-    """What keeps this process from being forked safely, or None."""
-    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
-        return "only Linux is known to survive that"
-    if _uses_gpu():
-        return "it uses a GPU"
-    if _n_tasks() > 1 and not _survives_fork():
-        return "a fork of it hangs"
-    if (n_tasks := _n_tasks()) > 1:
-        return f"it has {n_tasks} threads"
-    return None
-
-
-def _n_tasks() -> int:
-    """The threads of this process, those of C libraries included."""
-    return len(list(Path("/proc/self/task").iterdir()))
-
-
-def _uses_gpu() -> bool:
-    opened = (os.path.realpath(path) for path in Path("/proc/self/fd").iterdir())
-    return any(path.startswith(("/dev/nvidia", "/dev/kfd", "/dev/dri/render")) for path in opened)
-
-
-def _survives_fork() -> bool:
-    """Fork a process that ends at once. OpenBLAS ends its threads at a fork, so count them afterwards."""
-    pid = _fork()
-    if pid == 0:
-        os._exit(0)
-    done = os.pidfd_open(pid)
-    survives = bool(wait([done], timeout=_THROW_AWAY_S))
-    if not survives:
-        os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    os.close(done)
-    return survives
-
-
-def _fork() -> int:
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # or the child has the same text to write
-    with warnings.catch_warnings():  # of threads: they are counted here
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
-
-
-# ------------------------------------------------------------------------------------------------- forked
-
-
-@dataclass
-class _Start:
-    """Asks the server for a worker, which has this number from then on."""
-
-    number: int
-    orders: Any
-    index: int
-    environment: Mapping[str, str]
-
-
-@dataclass
-class _Signal:
-    """Asks the server to signal a worker, which nobody else could without a race for its process number."""
-
-    number: int
-    signum: int
-
-
-class ForkedProcess:
-    """A worker that the server forks, as soon as it has imported what it should."""
-
-    n_told = 0
-
-    def __init__(self, crew: ForkingCrew, number: int, index: int) -> None:
-        self.index = index
-        self._crew, self._number = crew, number
-        self._connection = crew.connection
-
-    @property
-    def sentinel(self) -> Connection[Any, Any]:
-        return self._connection
-
-    @property
-    def exitcode(self) -> int | None:
-        self._crew.listen()
-        return self._crew.exitcodes.get(self._number)
-
-    def is_alive(self) -> bool:
-        return self.exitcode is None
-
-    def is_named(self, name: str) -> bool:
-        return name.startswith(_name_prefix(self._crew.pids.get(self._number)))
-
-    def terminate(self) -> None:
-        self._crew.signal(self._number, signal.SIGTERM)
-
-    def kill(self) -> None:
-        self._crew.signal(self._number, signal.SIGKILL)
-
-    def join(self) -> None:
-        while self.is_alive():
-            wait([self._connection])
-
-
-class ForkingCrew:
-    """A server forked from this process, which forks the workers."""
-
-    def __init__(self, body: Body, preload: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._body, self._preload, self._environment = body, preload, environment
-        self.pids: dict[int, int] = {}
-        """Process numbers of the workers that began, by the worker's number."""
-        self.exitcodes: dict[int, int] = {}
-        """Of the workers that ended, likewise."""
-        self._running: set[int] = set()
-        self._n_asked = 0
-        self._listens = False
-        """Whether the server has imported everything."""
-        self.connection, self._pid = self._fork_server()
-
-    def start(self, orders: Any, index: int, environment: Mapping[str, str]) -> ForkedProcess:
-        self.listen()
-        if self._pid is None:
-            if (reason := _why_not_fork()) is not None:
-                raise NotStarted(f"the process that forks them was killed, and {reason}")
-            self.connection, self._pid = self._fork_server()
-        number, self._n_asked = self._n_asked, self._n_asked + 1
-        self._running.add(number)
-        self._send(_Start(number, orders, index, environment))
-        return ForkedProcess(self, number, index)
-
-    def listen(self) -> None:
-        """Take in what the server has said. If it was killed, so are its workers."""
-        try:
-            while self._pid is not None and self.connection.poll():
-                number, pid, exitcode = self.connection.recv()
-                self._listens = True
-                self.pids[number] = pid
-                if exitcode is not None:
-                    self._running.discard(number)
-                    self.exitcodes[number] = exitcode
-        except (EOFError, OSError):
-            self._end_of_server()
-
-    def signal(self, number: int, signum: int) -> None:
-        if not self._listens:
-            self.close()  # it still imports, and nothing runs that could be lost
-        elif number in self._running:
-            self._send(_Signal(number, signum))
-
-    def close(self) -> None:
-        if self._pid is not None:
-            os.kill(self._pid, signal.SIGKILL)  # the system then kills its workers
-            self._end_of_server()
-
-    def _send(self, message: _Start | _Signal) -> None:
-        with contextlib.suppress(OSError):  # it was killed, which `listen` finds out
-            self.connection.send(message)
-
-    def _end_of_server(self) -> None:
-        """Wait until the server and its workers are gone: only then may their trials be queued again."""
-        assert self._pid is not None
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._pid, 0)
-        self._pid = None
-        for number in self._running:
-            if number in self.pids:
-                _end(self.pids[number])
-            self.exitcodes[number] = _LOST
-        self._running.clear()
-        self._listens = False
-
-    def _fork_server(self) -> tuple[Connection[Any, Any], int | None]:
-        ours, theirs = multiprocessing.Pipe()
-        with _blocked(*_FOR_THE_POOL):  # until the server ignores them
-            command, pid = os.getpid(), _fork()
-            if pid == 0:
-                _run_and_exit(lambda: self._serve(ours, theirs, command))
-        theirs.close()
-        return ours, pid
-
-    def _serve(self, ours: Connection[Any, Any], theirs: Connection[Any, Any], command: int) -> None:
-        die_with(command)
-        ours.close()
-        handlers = {signum: signal.signal(signum, signal.SIG_IGN) for signum in _FOR_THE_POOL}
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_POOL)
-        os.environ.update(self._environment)
-        collects = gc.isenabled()
-        gc.disable()  # an import makes objects that stay: looking for garbage takes a fifth of its time
-        for name in self._preload:
-            with contextlib.suppress(ImportError):  # the task will say so
-                importlib.import_module(name)
-        gc.freeze()  # what all workers share stays shared: a collection would write to it
-        server, numbers, sentinels = os.getpid(), dict[int, int](), dict[int, int]()
-        while True:
-            ready = wait([theirs, *sentinels])
-            for sentinel in [fd for fd in sentinels if fd in ready]:
-                pid = sentinels.pop(sentinel)
-                os.close(sentinel)
-                exitcode = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                theirs.send((numbers.pop(pid), pid, exitcode))
-            if theirs not in ready:
-                continue
-            message = theirs.recv()
-            if isinstance(message, _Signal):
-                for pid in [pid for pid, number in numbers.items() if number == message.number]:
-                    os.kill(pid, message.signum)
-                continue
-            pid = _fork()
-            if pid == 0:
-                die_with(server)
-                theirs.close()
-                for sentinel in sentinels:
-                    os.close(sentinel)
-                for signum, handler in handlers.items():
-                    signal.signal(signum, handler)
-                if collects:
-                    gc.enable()
-                _as_a_main_process()
-                _run_and_exit(partial(self._body, message.orders, message.index, message.environment))
-            numbers[pid] = message.number
-            sentinels[os.pidfd_open(pid)] = pid
-            theirs.send((message.number, pid, None))
-
-
-def _as_a_main_process() -> None:
-    """Forget what the command would do at its exit, and the processes that are its children, not ours."""
-    atexit._clear()
-    atexit.register(logging.shutdown)
-    atexit.register(mp_util._exit_function)  # type: ignore[attr-defined]
-    mp_process._children.clear()  # type: ignore[attr-defined]
-    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
-
-
-def _run_and_exit(function: Callable[[], None]) -> None:
-    """Run to the end of this process, without going back into the app's own code, of which this is a copy."""
-    exitcode = 1
-    try:
-        function()
-        exitcode = 0
-        threading._shutdown()  # type: ignore[attr-defined]  # waits for the app's threads, as Python does
-        atexit._run_exitfuncs()
-    except EOFError:  # the command ended
-        exitcode = 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(exitcode)
-
-
 def die_with(parent: int) -> None:
     """Let the system kill this process when its parent ends, however that ends."""
     if sys.platform == "linux":
@@ -364,97 +72,9 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _end(pid: int) -> None:
-    """Kill a worker that may have lost its server, and wait for its end."""
-    with contextlib.suppress(ProcessLookupError):
-        process = os.pidfd_open(pid)  # it is no child of ours, which the system would tell us about
-        os.kill(pid, signal.SIGKILL)
-        wait([process])
-        os.close(process)
-
-
-# ------------------------------------------------------------------------------------------------ spawned
-
-
-class SpawnedProcess(SpawnProcess):
-    """A worker that began as a new Python."""
-
-    index: int
-    n_told = 0
-
-    def is_named(self, name: str) -> bool:
-        return name.startswith(_name_prefix(self.pid))
-
-
-class SpawningCrew:
-    """New processes, each of which is sent a pickle."""
-
-    def __init__(self, body: Body) -> None:
-        self._body = body
-
-    def start(self, orders: Any, index: int, environment: Mapping[str, str]) -> SpawnedProcess:
-        _check_guard()
-        arguments = (self._pickled((self._body, orders)), index, dict(environment), os.getpid())
-        process = SpawnedProcess(target=_spawned, args=arguments, name=f"worker-{index}")
-        process.index = index
-        with _environment(environment), _blocked(*_FOR_THE_POOL):  # what is imported there reads it
-            process.start()
-        return process
-
-    def close(self) -> None:
-        """Nothing serves them, and the pool has ended them."""
-
-    def _pickled(self, content: Any) -> bytes:
-        try:
-            return bytes(cloudpickle.dumps(content))
-        except Exception as error:  # pickling calls the app's own classes
-            raise NotStarted(
-                f"the app cannot be sent to them ({type(error).__name__}: {error}); "
-                "move what cannot be pickled into a module that the script imports, or into the task function"
-            ) from error
-
-
-def _check_guard() -> None:
-    """A spawned worker imports the app's script. One that never asks for its name would begin all again.
-
-    Raises:
-        NotStarted: for such a script.
-    """
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    source = Path(script) if script is not None else None
-    if source is None or not source.is_file() or "__name__" in source.read_text(errors="replace"):
-        return
-    raise NotStarted(
-        f"{source.name} would begin the search again in each; write if __name__ == '__main__': before the "
-        "call that begins it"
-    )
-
-
-def _spawned(pickled: bytes, index: int, environment: Mapping[str, str], command: int) -> None:
-    """The beginning of a spawned worker."""
-    if sys.platform == "linux":
-        die_with(command)
-    else:
-        threading.Thread(target=_watch_parent, daemon=True, name="parent watch").start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_POOL)
-    body, orders = cloudpickle.loads(pickled)
-    body(orders, index, environment)
-
-
-def _watch_parent() -> None:
-    """Other systems do not kill a process with its parent."""
-    parent = mp_process.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-# --------------------------------------------------------------------------------------------------- both
-
-
 def ending(exitcode: int | None) -> str:
     """How a worker ended, for people."""
-    if exitcode == _LOST:
+    if exitcode == LOST:
         return "the process that its worker was forked from ended: killed, or by what it imports"
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
@@ -463,26 +83,12 @@ def ending(exitcode: int | None) -> str:
     return f"its worker ended with exit code {exitcode}"
 
 
-def _name_prefix(pid: int | None) -> str:
+def name_prefix(pid: int | None) -> str:
     return f"{socket.gethostname()}-{pid}-"
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _blocked(*signums: signal.Signals) -> Iterator[None]:
+def blocked(*signums: signal.Signals) -> Iterator[None]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
     try:
         yield

@@ -26,7 +26,7 @@ from optuna.distributions import (
     CategoricalChoiceType,
 )
 
-from sweeper.errors import BadInput, bad_option, bad_override
+from sweeper.errors import BadInput, bad_option, bad_override, first_line
 from sweeper.search.parameter import Parameter, Suggest, parse, written
 from sweeper.search.template import Template
 
@@ -356,8 +356,9 @@ class Space:
         except HydraException as error:
             line = getattr(error, "override", " ".join(lines))
             key, _, value = line.partition("=")
-            reason = str(error.__cause__ or error).splitlines()[0]
-            raise BadInput(key, value, reason, "see the README for the grammar of sweeps") from error
+            raise BadInput(
+                key, value, first_line(error), "see the README for the grammar of sweeps"
+            ) from error
 
     def _parse_param(self, key: str, expression: Any) -> Override:
         text = expression if isinstance(expression, str) else written(expression)

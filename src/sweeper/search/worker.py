@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,10 @@ class App:
 
 def main(app: App, search: Search, index: int, environment: Mapping[str, str]) -> None:
     """The body of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the whole group; the pool speaks for it
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    os.register_at_fork(after_in_child=partial(_set_handlers, before))  # the app's own processes are its own
     interruption = Interruption()
-    interruption.install(signal.SIGTERM)
+    _listen_to_the_pool(interruption)
     os.environ.update(environment)
     if "OMP_NUM_THREADS" in environment:
         _limit_loaded_libraries(int(environment["OMP_NUM_THREADS"]))
@@ -67,6 +69,18 @@ def main(app: App, search: Search, index: int, environment: Mapping[str, str]) -
     files = StudyFiles(search.folder)
     with _output_to(files.worker_log(index)), _traceback_there(), contextlib.suppress(Interrupted):
         work(app, search, open_storage(search.storage), interruption, is_own_process=True)
+
+
+def _listen_to_the_pool(interruption: Interruption) -> None:
+    """A Ctrl-C reaches the whole group, and the pool speaks for it, by SIGTERM."""
+    _set_handlers({signal.SIGINT: lambda *_: None})  # which programs that the app starts do not inherit
+    interruption.install(signal.SIGTERM)
+
+
+def _set_handlers(handlers: Mapping[signal.Signals, Any]) -> None:
+    for signum, handler in handlers.items():
+        if handler is not None:  # else C code has set it
+            signal.signal(signum, handler)
 
 
 def _limit_loaded_libraries(n_threads: int) -> None:
@@ -131,15 +145,17 @@ def _run_trial(
     space: Space,
     trial: optuna.Trial,
     interruption: Interruption,
-    captures_output: bool,
+    is_own_process: bool,
 ) -> None:
     files = TrialFiles(study.files.folder / str(trial.number))
+    if is_own_process:
+        _listen_to_the_pool(interruption)  # the trial before may have set handlers of its own
     try:
         config, files = _compose(app, study, space, trial)
         files.begin(study.files, trial.number)
         trial.set_user_attr("folder", str(files.folder))
         trial.set_user_attr("overrides", list(OmegaConf.to_container(config.hydra.overrides.task)))  # type: ignore[arg-type]
-        output = _output_to(files.output) if captures_output else contextlib.nullcontext()
+        output = _output_to(files.output) if is_own_process else contextlib.nullcontext()
         with output, running(StudyTrial(trial, interruption)), interruption.allowed():
             job = run_job(app.task, config, files.folder, app.context)
     except Interrupted as stop:

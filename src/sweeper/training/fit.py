@@ -127,13 +127,13 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
     best, history = _Best(settings.early_stopping, model), list[Epoch]()
 
     for number in range(1, settings.epochs + 1):
-        started, lr = perf_counter(), lr_in(number, run.optimizer.lr, run, plateau.n_reductions)
+        started = perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = lr_in(number, group["peak_lr"], run, plateau.n_reductions)
         if may_share and (n := features.n_frozen(stages, number)) != reads.n_frozen:
             reads = source.of_features(run, data, augment, model, stages, n) or replace(whole, n_frozen=n)
         freeze.begin_epoch(model, stages, number)
-        if any(stage.first_epoch == number for stage in stages):  # in epoch 1 the head's, if not more
+        if any(stage.first_epoch == number for stage in stages):  # in epoch 1 at least the head
             learn = step.Step(reads.network, optimizer, loss_of, settings, device)
         order = torch.randperm(len(data.train_y), generator=generator).to(data.train_y.device)
         # Drawn once per epoch, which is cheaper than in every step, and on the CPU, whatever the device.
@@ -157,7 +157,7 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
             train_loss=train_loss,
             train_accuracy=train_accuracy,
             **{f"val_{name}": value for name, value in measured.items()},
-            lr=lr,
+            lr=lr_in(number, run.optimizer.lr, run, plateau.n_reductions),
             seconds=perf_counter() - started,
             images_per_second=len(data.train_y) / (trained - started),
             peak_memory_mb=machine.peak_memory_mb(device),

@@ -89,9 +89,13 @@ def _parameter_groups(settings: schema.Optimizer, stages: Sequence[Stage]) -> li
 
 
 def lr_in(epoch: int, peak: float, run: schema.Run, n_reductions: int) -> float:
-    """The learning rate in an epoch, counted from 1, of a parameter group whose highest rate is ``peak``.
+    """The learning rate of a parameter group in an epoch, counted from 1.
 
-    Groups keep their multiples of each other, down to the lowest rate. ``n_reductions`` is plateau's.
+    All groups keep the ratios of their peaks.
+
+    Args:
+        peak: the group's highest rate.
+        n_reductions: how often ``Plateau`` has reduced the rates.
     """
     settings = run.scheduler
     # 1) Warm-up: linear, from 1 / (warmup_epochs + 1) of the peak.
@@ -103,7 +107,7 @@ def lr_in(epoch: int, peak: float, run: schema.Run, n_reductions: int) -> float:
         return prod([settings.gamma] * (n_done // (settings.step_size or run.training.epochs)), start=peak)
     if settings.name == "plateau":
         return prod([settings.factor] * n_reductions, start=peak)
-    # 3) Half a cosine, from the peak to eta_min, which is the lowest rate of the last stage of the body.
+    # 3) Half a cosine, down to the group's multiple of eta_min; torch's would end at eta_min in every group.
     if settings.name == "cosine":
         t_max = settings.t_max or max(1, run.training.epochs - settings.warmup_epochs)
         lowest = settings.eta_min / run.optimizer.lr

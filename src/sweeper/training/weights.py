@@ -19,7 +19,7 @@ from sweeper.training.library import LIBRARIES, UNREADABLE, Library, bad_size
 from sweeper.training.model import outline
 
 N_NAMED = 3
-"""Most tensors that an error names of those that do not fit."""
+"""Number of misfitting tensors that an error names at most."""
 
 # Names in weights hosted by torchvision that have changed in its networks since.
 RENAMED = (
