@@ -59,8 +59,14 @@ BAD_INPUT = [
     ("hydra.mode=both", r"^hydra.mode=both: Invalid .*RUN.*; .*--cfg hydra shows"),
     ("hydra.searchpath=here", r"^hydra.searchpath=here: .*must be a list"),
     ("-m objective=accuracy", r"^objective=accuracy: there is no such objective"),
-    ("-m objective=[val_accuracy,seconds]", r"^hydra/sweeper/pruner=HyperbandPruner: .*pruner=none"),
-    ("-m hydra/sweeper/pruner=best", r"^hydra/sweeper/pruner=best: .*write one of asha, hyperband, median"),
+    (
+        "-m objective=[val_accuracy,seconds] hydra/sweeper/pruner=hyperband",
+        r"^hydra/sweeper/pruner=HyperbandPruner: .*pruner=none",
+    ),
+    (
+        "-m hydra/sweeper/pruner=best",
+        r"^hydra/sweeper/pruner=best: .*write one of asha, auto, hyperband, median",
+    ),
     ("-m hydra.sweeper.n_jobs=0", r"^hydra.sweeper.n_jobs=0: "),
     ("-m hydra.sweeper.jobs=2", r"^hydra.sweeper.jobs=2: there is no such key"),
     (

@@ -24,6 +24,7 @@ SAMPLERS = {
 }
 
 PRUNERS = {
+    "auto": "HyperbandPruner",
     "hyperband": "HyperbandPruner",
     "asha": "SuccessiveHalvingPruner",
     "median": "MedianPruner",
@@ -65,6 +66,9 @@ def test_what_an_app_gets_that_sets_nothing(make_space: MakeSpace) -> None:
 
 
 def test_hyperband_knows_the_longest_training(make_space: MakeSpace) -> None:
-    """The largest step is ``training.epochs`` where an app has that key; else Optuna finds it out."""
-    assert composed(make_space, training={"epochs": 7}).pruner.max_resource == 7
-    assert composed(make_space).pruner.max_resource == "auto"
+    """The largest step is what the app hands in, for the default and the chosen one; else it is found out."""
+    hydra = {"sweeper": {"max_resource": "${n_steps}"}}
+    assert composed(make_space, n_steps=7, hydra=hydra).pruner.max_resource == 7
+    chosen = composed(make_space, "hydra/sweeper/pruner=hyperband", n_steps=7, hydra=hydra)
+    assert chosen.pruner.max_resource == 7
+    assert composed(make_space, training={"epochs": 7}).pruner.max_resource == "auto"

@@ -20,12 +20,16 @@ class Settings:
 
     _target_: str = "hydra_plugins.sweeper_optuna.plugin.OptunaSweeper"
     _recursive_: bool = False
-    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "hyperband"}])
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "auto"}])
 
     sampler: Any = MISSING
     pruner: Any = MISSING
     direction: Any = "minimize"
     """``minimize`` or ``maximize``, or a list of them for several objectives."""
+    metric_names: Any = None
+    """What the value is called, or a list of names for several objectives."""
+    max_resource: Any = "auto"
+    """The largest step that a trial reports, for Hyperband; ``auto`` finds it out."""
     study_name: str | None = None
     """Default: date and time. The name of an existing study continues it."""
     storage: str | None = None
@@ -102,13 +106,15 @@ _SAMPLERS = {
     ),
 }
 
+_HYPERBAND = _optuna(
+    "pruners.HyperbandPruner",
+    *("min_resource", "reduction_factor", "bootstrap_count"),
+    max_resource="${hydra.sweeper.max_resource}",
+)
+
 _PRUNERS: dict[str, Mapping[str, Any]] = {
-    # Every process must know the largest step: "auto" is inferred, and not by all at once.
-    "hyperband": _optuna(
-        "pruners.HyperbandPruner",
-        *("min_resource", "reduction_factor", "bootstrap_count"),
-        max_resource="${oc.select:training.epochs,auto}",
-    ),
+    "auto": _HYPERBAND,  # off where there are several objectives, as nobody chose it
+    "hyperband": _HYPERBAND,
     "asha": _optuna(
         "pruners.SuccessiveHalvingPruner",
         *("min_resource", "reduction_factor", "min_early_stopping_rate", "bootstrap_count"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -11,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from sweeper import record
@@ -20,6 +22,9 @@ from sweeper.search.study import Search
 
 _HYDRAS_FOLDER = "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
 """What ``hydra.sweep.dir`` is where nobody set it."""
+
+_DEFAULT_PRUNER = "hydra/sweeper/pruner/auto.yaml"
+"""In Hydra's store."""
 
 
 def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Search, int, list[str]]:
@@ -38,14 +43,8 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
     record.check_study_name(name)
     folder = Path(_folder(name, master)).absolute()
     directions = _directions(plain["direction"])
-    pruner = _without_missing(plain["pruner"])
-    if len(directions) > 1 and not str(pruner["_target_"]).endswith(".NopPruner"):
-        raise BadInput(
-            "hydra/sweeper/pruner",
-            str(pruner["_target_"]).rpartition(".")[2],
-            f"a pruner compares one value, and there are {len(directions)} objectives",
-            "write hydra/sweeper/pruner=none, or search for one objective",
-        )
+    metrics_key = source_key(master, "metric_names")
+    pruner = _pruner(_without_missing(plain["pruner"]), master, len(directions))
     for key, low in [("n_trials", 1), ("timeout_s", 0), ("max_retries", 0), ("workers_per_gpu", 1)]:
         if plain[key] is not None and plain[key] < low:
             reason = f"must be at least {low}"
@@ -62,7 +61,8 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         storage=_storage_url(plain["storage"]),
         folder=folder,
         directions=directions,
-        metrics=_metrics(master, len(directions)),
+        metrics=_metrics(plain["metric_names"], len(directions), metrics_key),
+        metrics_key=metrics_key,
         sampler=_without_missing(plain["sampler"]),
         pruner=pruner,
         seed=plain["seed"],
@@ -98,9 +98,44 @@ def _without_missing(node: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if value != "???"}
 
 
+def source_key(config: DictConfig, name: str) -> str:
+    """The key in which an app keeps a setting: ``study`` where its study_name is ``${study}``."""
+    key = f"hydra.sweeper.{name}"
+    while True:
+        parent, _, last = key.rpartition(".")
+        node = (OmegaConf.select(config, parent) if parent else config)._get_node(last)
+        source = re.fullmatch(r"\$\{([\w./@-]+)\}", str(node._value())) if node is not None else None
+        if source is None or source[1].startswith("."):
+            return key
+        key = source[1]
+
+
+def study_key(master: DictConfig) -> str:
+    """The key that names the study."""
+    return source_key(master, "study_name")
+
+
+def _pruner(pruner: dict[str, Any], master: DictConfig, n_objectives: int) -> dict[str, Any]:
+    """The pruner that was chosen; with several objectives the one that nobody chose is off."""
+    if n_objectives == 1:
+        return pruner
+    node = OmegaConf.to_container(master.hydra.sweeper.pruner, resolve=False)
+    default = OmegaConf.to_container(ConfigStore.instance().load(_DEFAULT_PRUNER).node, resolve=False)
+    if master.hydra.runtime.choices.get("hydra/sweeper/pruner") == "auto" and node == default:
+        return {"_target_": "optuna.pruners.NopPruner"}
+    if not str(pruner["_target_"]).endswith(".NopPruner"):
+        raise BadInput(
+            "hydra/sweeper/pruner",
+            str(pruner["_target_"]).rpartition(".")[2],
+            f"a pruner compares one value, and there are {n_objectives} objectives",
+            "leave it out, write hydra/sweeper/pruner=none, or search for one objective",
+        )
+    return pruner
+
+
 def _directions(direction: Any) -> tuple[str, ...]:
-    one_or_more = direction if isinstance(direction, list) else [getattr(direction, "name", direction)]
-    directions = tuple(str(one) for one in one_or_more)
+    one_or_more = direction if isinstance(direction, list) else [direction]
+    directions = tuple(str(getattr(one, "name", one)).lower() for one in one_or_more)
     remedy = "write minimize or maximize, or a list of them"
     if not directions:
         raise BadInput("hydra.sweeper.direction", direction, "names no objective", remedy)
@@ -112,17 +147,27 @@ def _directions(direction: Any) -> tuple[str, ...]:
 
 def check_objective(search: Search, config: DictConfig) -> None:
     """Raises BadInput where an option or a range of a study would give its trials another objective."""
+    key, reason = source_key(config, "metric_names"), "all trials of a search have the same"
     directions = _directions(_plain(config.hydra.sweeper.direction))
-    if directions != search.directions or _metrics(config, len(directions)) != search.metrics:
-        remedy = "write objective=[val_accuracy,val_loss] for several at once"
-        raise BadInput("objective", "several", "all trials of a search have the same", remedy)
+    metrics = _metrics(_plain(config.hydra.sweeper.metric_names), len(directions), key)
+    if metrics != search.metrics:
+        names = dict.fromkeys([*(search.metrics or ()), *(metrics or ())])
+        raise BadInput(key, "several", reason, f"write {key}=[{','.join(names)}] for several at once")
+    if directions != search.directions:
+        raise BadInput("hydra.sweeper.direction", "several", reason, "write a list for several objectives")
 
 
-def _metrics(master: DictConfig, n_objectives: int) -> tuple[str, ...] | None:
-    """What the values are called, where the app says so with a key ``objective``."""
-    objective = _plain(OmegaConf.select(master, "objective"))
-    names = (objective,) if isinstance(objective, str) else tuple(objective or ())
-    return names if len(names) == n_objectives and all(isinstance(n, str) for n in names) else None
+def _metrics(metric_names: Any, n_objectives: int, key: str) -> tuple[str, ...] | None:
+    """What the values are called, where the app says so."""
+    if metric_names is None:
+        return None
+    names = metric_names if isinstance(metric_names, list) else [metric_names]
+    if not all(isinstance(name, str) for name in names):
+        raise BadInput(key, metric_names, "a metric's name is a text", "write a name, or a list of them")
+    if len(names) != n_objectives:
+        reason = f"hydra.sweeper.direction has {n_objectives}, so that they cannot be told apart"
+        raise BadInput(key, ", ".join(names), reason, "write a name for each direction")
+    return tuple(names)
 
 
 def _storage_url(storage: str | None) -> str:

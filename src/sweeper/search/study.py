@@ -65,6 +65,8 @@ class Search:
     max_retries: int
     max_failure_rate: float
     custom_search_space: str | None
+    metrics_key: str = "hydra.sweeper.metric_names"
+    """Where the app names the metrics."""
 
     def in_its_folder(self, storage: BaseStorage) -> Search:
         """In the folder where the study was begun, also if the app's folders are named by the time."""
@@ -331,7 +333,7 @@ def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> Non
         raise BadInput("hydra.sweeper.direction", ", ".join(now["directions"]), was, remedy)
     if before["metrics"] and before["metrics"] != now["metrics"]:
         was = f"the study was begun with {', '.join(before['metrics'])}"
-        raise BadInput("objective", ", ".join(now["metrics"]), was, remedy)
+        raise BadInput(search.metrics_key, ", ".join(now["metrics"]), was, remedy)
     space = before["space"]
     for name in {**space, **now["space"]}:
         _check_same_range(name, space.get(name), now["space"].get(name), remedy)
