@@ -81,11 +81,11 @@ def python(request: pytest.FixtureRequest, tmp_path: Path) -> Python:
         metadata.mkdir()
         (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: sweeper\nVersion: 0\n")
         (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
-    path = os.pathsep.join([str(Path(hydra.__file__).parents[1]), str(ROOT / "src"), str(packages)])
+    python_path = os.pathsep.join([str(Path(hydra.__file__).parents[1]), str(ROOT / "src"), str(packages)])
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-S", "-W", "error", *arguments]
-        environment = {**os.environ, "PYTHONPATH": path}
+        environment = {**os.environ, "PYTHONPATH": python_path}
         return subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
