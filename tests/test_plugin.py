@@ -21,6 +21,7 @@ SAMPLERS = {
     "cmaes": "CmaEsSampler",
     "grid": "GridSampler",
     "nsgaii": "NSGAIISampler",
+    "nsgaiii": "NSGAIIISampler",
 }
 
 PRUNERS = {

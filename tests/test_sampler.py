@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import optuna
@@ -21,7 +24,7 @@ from optuna.trial import TrialState
 from hydra_plugins.sweeper_optuna.plugin import _PRUNERS, _SAMPLERS
 from sweeper.errors import BadInput
 from sweeper.search.parameter import suggest
-from sweeper.search.sampler import Hyperband, at, build_pruner, build_sampler, resolve
+from sweeper.search.sampler import Hyperband, at, build_pruner, build_sampler, find, is_grid, resolve
 from sweeper.search.space import Space
 
 MakeSpace = Callable[..., Space]
@@ -108,7 +111,66 @@ SAMPLER_ARGUMENTS: dict[str, dict[str, Any]] = {
     "cmaes": {"popsize": 5},
     "grid": {"seed": 3},
     "nsgaii": {"population_size": 7},
+    "nsgaiii": {"reference_points": [[0.5, 0.5], [1.0, 0.0]]},
 }
+
+OPTUNA = "optuna.samplers."
+
+OFFICIAL_ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
+    (
+        "tpe",
+        {
+            "seed": None,
+            "consider_prior": True,
+            "prior_weight": 1.0,
+            "consider_magic_clip": True,
+            "consider_endpoints": False,
+            "n_startup_trials": 10,
+            "n_ei_candidates": 24,
+            "group": False,
+            "multivariate": False,
+            "warn_independent_sampling": True,
+            "constraints_func": None,
+        },
+    ),
+    ("random", {"seed": None}),
+    (
+        "cmaes",
+        {
+            "seed": None,
+            "x0": None,
+            "sigma0": None,
+            "independent_sampler": None,
+            "inc_popsize": 2,
+            "warn_independent_sampling": True,
+            "consider_pruned_trials": False,
+            "restart_strategy": None,
+            "use_separable_cma": False,
+            "source_trials": None,
+            "n_startup_trials": 1,
+            "popsize": None,
+        },
+    ),
+    ("cmaes", {"x0": {"x": 0.5}, "sigma0": 0.1, "independent_sampler": {"_target_": OPTUNA + "TPESampler"}}),
+    (
+        "nsgaii",
+        {
+            "seed": None,
+            "population_size": 50,
+            "mutation_prob": None,
+            "crossover_prob": 0.9,
+            "swapping_prob": 0.5,
+            "constraints_func": None,
+            "mutation": None,
+            "crossover": None,
+        },
+    ),
+    ("nsgaii", {"crossover": {"_target_": OPTUNA + "nsgaii.SBXCrossover", "eta": 2.0}}),
+    ("nsgaiii", {"dividing_parameter": 3, "reference_points": None}),
+    ("gp", {"independent_sampler": None, "deterministic_objective": True, "warn_independent_sampling": True}),
+    ("qmc", {"independent_sampler": None, "warn_asynchronous_seeding": True, "scramble": True}),
+    ("grid", {"_partial_": True, "search_space": None}),
+]
 
 PRUNER_ARGUMENTS: dict[str, dict[str, Any]] = {
     "hyperband": {"max_resource": 9, "reduction_factor": 2},
@@ -135,6 +197,95 @@ def test_a_sampler_draws_by_default_and_with_an_argument(countable: Space, name:
         assert drawn.params in list(countable.points())
 
 
+@pytest.mark.parametrize(("name", "arguments"), OFFICIAL_ARGUMENTS)
+def test_arguments_of_the_official_sampler_files_are_taken(
+    plain: Space, name: str, arguments: dict[str, Any]
+) -> None:
+    """Each argument that the official sweeper documents is a key of the option, and its default works."""
+    assert set(arguments) <= set(_SAMPLERS[name])
+    build_sampler({**given(_SAMPLERS[name]), **arguments}, 0, plain, number=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "line"),
+    [
+        ("motpe", {}, r"^hydra/sweeper/sampler=motpe: .*write tpe"),
+        ("tpe", {"consider_prior": False}, r"^hydra\.sweeper\.sampler\.consider_prior=False: .*leave it out"),
+        ("cmaes", {"restart_strategy": "ipop"}, r"sampler\.restart_strategy=ipop: .*leave it out"),
+        (
+            "grid",
+            {"search_space": {"x": [1]}},
+            r"sampler\.search_space=.*: the points are those of the swept",
+        ),
+        (
+            "qmc",
+            {"independent_sampler": {"_target_": "x"}},
+            r"sampler\.independent_sampler=.*: every parameter",
+        ),
+        (
+            "tpe",
+            {"constraints_func": {"_target_": "app.limits"}},
+            r"constraints_func\._target_=app\.limits: only",
+        ),
+        (
+            "tpe",
+            {"constraints_func": {"_target_": "hydra.utils.get_method", "path": "os.system"}},
+            r"constraints_func\.path=os\.system: only .*SWEEPER_ALLOW=os\.",
+        ),
+    ],
+)
+def test_what_optuna_has_no_more_is_refused(
+    plain: Space, name: str, arguments: dict[str, Any], line: str
+) -> None:
+    """An argument that would be ignored, or code that the config names without leave, is told in one line."""
+    with pytest.raises(BadInput, match=line):
+        build_sampler({**given(_SAMPLERS[name]), **arguments}, 0, plain, number=0)
+
+
+def test_nodes_within_a_sampler_are_made(plain: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``instantiate`` does: an object, a function that a path names, and a partial one."""
+    monkeypatch.setenv("SWEEPER_ALLOW", "math")
+    limits = {"_target_": "hydra.utils.get_method", "path": "math.floor"}
+    sampler = build_sampler({"_target_": OPTUNA + "TPESampler", "constraints_func": limits}, 0, plain, 0)
+    assert isinstance(sampler, optuna.samplers.TPESampler)
+    assert sampler._constraints_func is math.floor  # type: ignore[comparison-overlap]
+    limits = {"_target_": "math.pow", "_partial_": True}  # type: ignore[dict-item]
+    sampler = build_sampler({"_target_": OPTUNA + "TPESampler", "constraints_func": limits}, 0, plain, 0)
+    assert isinstance(sampler, optuna.samplers.TPESampler)
+    assert isinstance(sampler._constraints_func, partial)
+
+
+def test_a_sampler_within_another_draws_by_the_number(plain: Space) -> None:
+    """Each trial has samplers of its own, and their seeds differ: else all would draw the same."""
+    inner = {"_target_": OPTUNA + "RandomSampler", "seed": 3}
+    fixed = {"_target_": OPTUNA + "PartialFixedSampler", "fixed_params": {"c": "b"}, "base_sampler": inner}
+    drawn = []
+    for number in (0, 1, 0):
+        study = optuna.create_study(sampler=build_sampler(fixed, 0, plain, number))
+        drawn.append(plain.draw(suggest(study.ask())).params)
+    assert drawn[0] == drawn[2] != drawn[1]
+    assert {params["c"] for params in drawn} == {"b"}
+
+
+def test_brute_force_is_a_grid(countable: Space) -> None:
+    """Both samplers of Optuna that go through every point are the walk over the grid."""
+    assert is_grid({"_target_": OPTUNA + "BruteForceSampler"})
+    build_sampler({"_target_": OPTUNA + "BruteForceSampler", "avoid_premature_stop": True}, 0, countable, 0)
+
+
+@pytest.mark.parametrize("path", ["os.path.join", "pathlib.Path.cwd", "collections.abc.Mapping.get"])
+def test_a_path_may_lead_into_a_class(path: str) -> None:
+    """Of a function in a module, or a method of one of its classes."""
+    assert callable(find("key", path))
+
+
+@pytest.mark.parametrize("path", ["nowhere.f", "os.nothing", "f", "", ".f", "os.path.join.nothing"])
+def test_a_path_that_leads_nowhere_is_refused(path: str) -> None:
+    """The line names key and path."""
+    with pytest.raises(BadInput, match=f"^key={re.escape(path)}: cannot be found"):
+        find("key", path)
+
+
 def test_an_argument_that_is_not_set_keeps_optunas_default(plain: Space) -> None:
     """A sampler is made with what was set and nothing else."""
     sampler = build_sampler({**given(_SAMPLERS["tpe"]), "n_startup_trials": 3}, None, plain, 0)
@@ -146,7 +297,9 @@ def test_an_argument_that_is_not_set_keeps_optunas_default(plain: Space) -> None
 @pytest.mark.parametrize("name", PRUNER_ARGUMENTS)
 def test_a_pruner_decides_by_default_and_with_an_argument(name: str) -> None:
     """Every pruner option builds with an argument, and as it is if Optuna asks for none; and it decides."""
-    defaults = OmegaConf.to_container(OmegaConf.create(dict(_PRUNERS[name])), resolve=True)
+    settings = {"max_resource": "auto", "pruner": dict(_PRUNERS[name])}
+    defaults = OmegaConf.to_container(OmegaConf.create({"hydra": {"sweeper": settings}}), resolve=True)
+    defaults = defaults["hydra"]["sweeper"]["pruner"]  # type: ignore[call-overload, index]
     assert isinstance(defaults, dict)
     for arguments in [PRUNER_ARGUMENTS[name]] + [{}] * (name != "threshold"):
         pruner = build_pruner({**given(defaults), **arguments})

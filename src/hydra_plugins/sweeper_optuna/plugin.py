@@ -77,32 +77,43 @@ def _optuna(target: str, *arguments: str, **given: Any) -> Mapping[str, Any]:
     return {"_target_": f"optuna.{target}", **dict.fromkeys(arguments, MISSING), **given}
 
 
+_GENETIC = (
+    *("population_size", "mutation", "mutation_prob", "crossover", "crossover_prob", "swapping_prob"),
+    *("constraints_func", "seed"),
+)
+
+# Every argument of the official sweeper's files, and of Optuna's.
 _SAMPLERS = {
     "tpe": _optuna(
         "samplers.TPESampler",
-        "n_startup_trials",
-        "n_ei_candidates",
-        "multivariate",
-        "group",
-        "constant_liar",
-        "seed",
+        *("consider_prior", "prior_weight", "consider_magic_clip", "consider_endpoints"),
+        *("n_startup_trials", "n_ei_candidates", "multivariate", "group", "warn_independent_sampling"),
+        *("constant_liar", "constraints_func", "seed"),
     ),
     "random": _optuna("samplers.RandomSampler", "seed"),
-    "qmc": _optuna("samplers.QMCSampler", "qmc_type", "scramble", "seed"),
-    "gp": _optuna("samplers.GPSampler", "n_startup_trials", "deterministic_objective", "seed"),
+    "qmc": _optuna(
+        "samplers.QMCSampler",
+        *("qmc_type", "scramble", "independent_sampler"),
+        *("warn_asynchronous_seeding", "warn_independent_sampling", "seed"),
+    ),
+    "gp": _optuna(
+        "samplers.GPSampler",
+        *("independent_sampler", "n_startup_trials", "deterministic_objective"),
+        *("constraints_func", "warn_independent_sampling", "seed"),
+    ),
     "cmaes": _optuna(
         "samplers.CmaEsSampler",
-        *("n_startup_trials", "popsize", "consider_pruned_trials", "use_separable_cma"),
-        *("with_margin", "lr_adapt", "seed"),
+        *("x0", "sigma0", "n_startup_trials", "independent_sampler", "warn_independent_sampling"),
+        *("consider_pruned_trials", "restart_strategy", "popsize", "inc_popsize", "use_separable_cma"),
+        *("with_margin", "lr_adapt", "source_trials", "seed"),
     ),
-    "grid": _optuna("samplers.GridSampler", "seed"),
-    "nsgaii": _optuna(
-        "samplers.NSGAIISampler",
-        "population_size",
-        "mutation_prob",
-        "crossover_prob",
-        "swapping_prob",
-        "seed",
+    "grid": _optuna("samplers.GridSampler", "search_space", "seed", _partial_=True),
+    "nsgaii": _optuna("samplers.NSGAIISampler", *_GENETIC),
+    "nsgaiii": _optuna("samplers.NSGAIIISampler", *_GENETIC, "reference_points", "dividing_parameter"),
+    "motpe": _optuna(
+        "samplers.MOTPESampler",  # no more in Optuna: the search says what to write
+        *("consider_prior", "prior_weight", "consider_magic_clip", "consider_endpoints"),
+        *("n_startup_trials", "n_ehvi_candidates", "seed"),
     ),
 }
 

@@ -8,6 +8,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Mapping
+from functools import partial, reduce
 from itertools import accumulate
 from typing import Any
 
@@ -31,32 +32,77 @@ ALLOWED_TARGETS = ("optuna.", "sweeper.")
 """What ``_target_`` may name; the person running the sweep adds prefixes in ``SWEEPER_ALLOW``."""
 
 
+_GONE: dict[str, dict[str, Any]] = {
+    "optuna.samplers.TPESampler": {"consider_prior": True},
+    "optuna.samplers.CmaEsSampler": {"restart_strategy": None},
+}
+"""Arguments that Optuna still takes and ignores, and the value by which it goes: others are refused."""
+
+_UNUSED = ("inc_popsize", "warn_asynchronous_seeding")
+"""Arguments without a meaning here: CMA-ES never restarts, and trials ask for their points by number."""
+
+_EVERY_POINT = ("optuna.samplers.GridSampler", "optuna.samplers.BruteForceSampler")
+
+
 def build_sampler(settings: Mapping[str, Any], seed: int | None, space: Space, number: int) -> BaseSampler:
     """The sampler of one trial. Seed and number decide what it draws, whichever worker asks.
 
     Raises:
         BadInput: for a sampler or an argument that does not exist.
     """
-    arguments = {name: value for name, value in settings.items() if name != "_target_"}
-    seed = arguments.pop("seed", seed)
+    import numpy as np
+
+    key, target = "hydra.sweeper.sampler", settings["_target_"]
+    arguments = {n: value for n, value in settings.items() if not n.startswith("_") and n not in _UNUSED}
+    given = arguments.pop("seed", None)
+    seed = seed if given is None else given
     if seed is not None and not (isinstance(seed, int) and seed >= 0):
         raise BadInput(
             "hydra.sweeper.seed", seed, "is no seed", "write 0, another whole number above it, or null"
         )
-    target = settings["_target_"]
+    if target == "optuna.samplers.MOTPESampler":
+        raise BadInput(
+            "hydra/sweeper/sampler", "motpe", "Optuna has it no more", "write tpe, which does the same"
+        )
+    for name, value in _GONE.get(target, {}).items():
+        if arguments.pop(name, value) != value:
+            reason = "Optuna has no such choice any more"
+            raise BadInput(f"{key}.{name}", settings[name], reason, "leave it out")
     if is_grid(settings):
+        arguments.pop("avoid_premature_stop", None)
+        for name, value in arguments.items():
+            if value is not None:
+                remedy = "leave it out and sweep those keys"
+                raise BadInput(f"{key}.{name}", value, "the points are those of the swept keys", remedy)
         return RandomSampler(seed=number)  # takes no part: the study queues the points of the space
     if target == "optuna.samplers.QMCSampler":
-        return QuasiRandomSampler(space.parameters(), number, seed=seed or 0, **arguments)
-    if seed is not None:
+        return QuasiRandomSampler(space.parameters(), number, seed=seed or 0, **_quasi_random(arguments))
+    for name, value in arguments.items():
+        if name.endswith("sampler") and isinstance(value, Mapping):  # it draws by seed and number too
+            arguments[name] = build_sampler(value, seed, space, number)
+    if isinstance(arguments.get("reference_points"), list):
+        arguments["reference_points"] = np.asarray(arguments["reference_points"], dtype=float)
+    takes_seed = "seed" in inspect.signature(resolve(f"{key}._target_", target)).parameters
+    if seed is not None and (takes_seed or given is not None):
         arguments["seed"] = seed_of(seed, number)
-    sampler: BaseSampler = build("hydra.sweeper.sampler", target, arguments, BaseSampler)
+    sampler: BaseSampler = build(key, target, arguments, BaseSampler)
     return sampler
 
 
 def is_grid(settings: Mapping[str, Any]) -> bool:
     """Whether the points of the space are gone through one by one, instead of sampled."""
-    return bool(settings["_target_"] == "optuna.samplers.GridSampler")
+    return settings["_target_"] in _EVERY_POINT
+
+
+def _quasi_random(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of Optuna's sampler that ours has; the others are about what it draws by itself."""
+    taken = {name: value for name, value in arguments.items() if name in ("qmc_type", "scramble")}
+    others = {n: v for n, v in arguments.items() if n not in taken and n != "warn_independent_sampling"}
+    for name, value in others.items():
+        if name != "independent_sampler" or value is not None:
+            reason = "every parameter is a dimension of the sequence"
+            raise BadInput(f"hydra.sweeper.sampler.{name}", value, reason, "leave it out")
+    return taken
 
 
 class QuasiRandomSampler(BaseSampler):
@@ -151,9 +197,7 @@ class Hyperband(HyperbandPruner):
 
 def build_pruner(settings: Mapping[str, Any]) -> BasePruner:
     """Raises BadInput for a pruner or an argument that does not exist."""
-    arguments = {name: value for name, value in settings.items() if name != "_target_"}
-    if isinstance(arguments.get("wrapped_pruner"), Mapping):
-        arguments["wrapped_pruner"] = build_pruner(arguments["wrapped_pruner"])
+    arguments = {name: value for name, value in settings.items() if not name.startswith("_")}
     pruner: BasePruner = build("hydra.sweeper.pruner", settings["_target_"], arguments, BasePruner)
     return pruner
 
@@ -161,27 +205,57 @@ def build_pruner(settings: Mapping[str, Any]) -> BasePruner:
 def build(key: str, target: str, arguments: Mapping[str, Any], kind: type) -> Any:
     """Make an object of the class that ``target`` names, if it is on the allow-list.
 
+    Arguments that name a ``_target_`` themselves are made first, as ``hydra.utils.instantiate`` does.
+
     Raises:
         BadInput: if it is not, does not exist, is of another kind, or does not take the arguments.
     """
     cls = resolve(f"{key}._target_", target)
     if not (isinstance(cls, type) and issubclass(cls, kind)):
         raise BadInput(f"{key}._target_", target, f"is no {kind.__name__}", "name a class that is one")
+    return _call(key, target, cls, {name: _made(f"{key}.{name}", value) for name, value in arguments.items()})
+
+
+def _made(key: str, value: Any) -> Any:
+    """The value, with every node in it that names a ``_target_`` made into what it names."""
+    if isinstance(value, list):
+        return [_made(key, item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    arguments = {
+        name: _made(f"{key}.{name}", item)
+        for name, item in value.items()
+        if "_target_" not in value or not name.startswith("_")
+    }
+    if "_target_" not in value:
+        return arguments
+    if value["_target_"] in _LOOK_UP:
+        return resolve(f"{key}.path", str(arguments.get("path")))
+    found = resolve(f"{key}._target_", value["_target_"])
+    made = partial(found, **arguments) if value.get("_partial_") else None
+    return made or _call(key, value["_target_"], found, arguments)
+
+
+def _call(key: str, target: str, called: Any, arguments: Mapping[str, Any]) -> Any:
     try:
-        signature = inspect.signature(cls)
+        signature = inspect.signature(called)
         signature.bind(**arguments)
         for name, parameter in signature.parameters.items():
             if isinstance(parameter.default, int | float) and isinstance(arguments.get(name), str):
                 raise TypeError(f"{name} is no text")  # Optuna would notice in the middle of the search
         with warnings.catch_warnings():  # the person chose it by name
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return _OURS.get(cls, cls)(**arguments)
+            warnings.simplefilter("ignore", FutureWarning)  # deprecated, and works
+            return _OURS.get(called, called)(**arguments)
     except (TypeError, ValueError) as error:
-        known = ", ".join(inspect.signature(cls).parameters) or "no arguments"
+        known = ", ".join(inspect.signature(called).parameters) or "no arguments"
         raise BadInput(key, dict(arguments), str(error), f"{target} takes {known}") from error
 
 
-_OURS: dict[type, type] = {HyperbandPruner: Hyperband}
+_LOOK_UP = ("hydra.utils.get_method", "hydra.utils.get_class", "hydra.utils.get_object")
+"""How a config names a function or a class itself."""
+
+_OURS: dict[Any, Any] = {HyperbandPruner: Hyperband}
 """The class that stands in for one of Optuna's."""
 
 
@@ -200,13 +274,23 @@ def resolve(key: str, target: str) -> Any:
 
 
 def find(key: str, path: str) -> Any:
-    """The object that a dotted path names, wherever it is.
+    """The object that a dotted path names, wherever it is: in a module, or in a class of one.
 
     Raises:
         BadInput: if there is none.
     """
-    module, _, name = path.rpartition(".")
+    module, _, rest = path.rpartition(".")
+    names = [rest]
     try:
-        return getattr(importlib.import_module(module), name)
+        while True:
+            try:
+                found = importlib.import_module(module)
+                break
+            except ModuleNotFoundError as error:
+                if "." not in module or error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                    raise
+                module, _, name = module.rpartition(".")
+                names.insert(0, name)
+        return reduce(getattr, names, found)
     except (ImportError, AttributeError, ValueError) as error:
         raise BadInput(key, path, f"cannot be found ({error})", "write the full path, module.name") from error

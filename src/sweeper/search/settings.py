@@ -44,6 +44,10 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
     folder = Path(_folder(name, master)).absolute()
     directions = _directions(plain["direction"])
     metrics_key = source_key(master, "metric_names")
+    for name in ("sampler", "pruner"):
+        if not (isinstance(plain[name], dict) and plain[name].get("_target_") not in (None, "???")):
+            remedy = f"write hydra/sweeper/{name}=NAME, or a node with a _target_"
+            raise BadInput(f"hydra.sweeper.{name}", plain[name], f"is no {name}", remedy)
     pruner = _pruner(_without_missing(plain["pruner"]), master, len(directions))
     for key, low in [("n_trials", 1), ("timeout_s", 0), ("max_retries", 0), ("workers_per_gpu", 1)]:
         if plain[key] is not None and plain[key] < low:
