@@ -65,6 +65,7 @@ def test_what_an_app_gets_that_sets_nothing(make_space: MakeSpace) -> None:
 
 
 def test_hyperband_knows_the_longest_training(make_space: MakeSpace) -> None:
-    """The largest step is ``training.epochs`` where an app has that key; else Optuna finds it out."""
-    assert composed(make_space, training={"epochs": 7}).pruner.max_resource == 7
+    """The largest step is ``hydra.sweeper.max_resource`` where an app hands it in, or ``auto``."""
+    handed_in = {"hydra": {"sweeper": {"max_resource": "${n_steps}"}}, "n_steps": 7}
+    assert composed(make_space, **handed_in).pruner.max_resource == 7
     assert composed(make_space).pruner.max_resource == "auto"

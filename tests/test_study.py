@@ -242,7 +242,7 @@ def test_a_resume_in_another_direction_is_bad_input(make_search: MakeSearch, mak
 
 def test_a_resume_with_another_metric_is_bad_input(make_search: MakeSearch, make_space: MakeSpace) -> None:
     """What the values are called cannot change, where it was said."""
-    with pytest.raises(BadInput, match=r"^objective=accuracy: the study was begun with loss"):
+    with pytest.raises(BadInput, match=r"^hydra.sweeper.metric_names=accuracy: the study was begun with loss"):
         resumed(make_search(metrics=("loss",)), make_space, ["c=a,b"], ["c=a,b"], metrics=("accuracy",))
 
 

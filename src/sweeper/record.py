@@ -227,7 +227,7 @@ class StudyFiles:
         check_format("STUDY", str(self.folder), mark)
         return str(mark["study"])
 
-    def refuse_others(self, study_name: str, storage: str) -> None:
+    def refuse_others(self, study_name: str, storage: str, key: str = "study") -> None:
         """Never mix two studies in one folder.
 
         Raises:
@@ -238,7 +238,7 @@ class StudyFiles:
         name, url = self.read_name(), self.read_storage() or storage
         if name != study_name:
             remedy = f"write the name {name} to go on with it, or take another folder (hydra.sweep.dir)"
-            raise BadInput("study", study_name, f"{self.folder} is the folder of the study {name}", remedy)
+            raise BadInput(key, study_name, f"{self.folder} is the folder of the study {name}", remedy)
         if url != storage:
             remedy = f"write hydra.sweeper.storage={url}, or another name"
             reason = f"the study {name} is in another storage"
@@ -308,7 +308,7 @@ def check_format(key: str, value: object, mark: Mapping[str, Any]) -> None:
         raise BadInput(key, value, reason, "use that version, or begin another study")
 
 
-def check_study_name(study: str | None) -> None:
+def check_study_name(study: str | None, key: str = "study") -> None:
     """A study's name is a folder below ``outputs/``.
 
     Raises:
@@ -317,7 +317,7 @@ def check_study_name(study: str | None) -> None:
     parts = (study or "").split("/")
     if any(part.strip() in ("", ".", "..") for part in parts):
         reason = "the name of a study is a folder below outputs/"
-        raise BadInput("study", study, reason, "write a name, or leave it out: then it is date and time")
+        raise BadInput(key, study, reason, "write a name, or leave it out: then it is date and time")
 
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:

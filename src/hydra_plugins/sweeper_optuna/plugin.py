@@ -26,6 +26,10 @@ class Settings:
     pruner: Any = MISSING
     direction: Any = "minimize"
     """``minimize`` or ``maximize``, or a list of them for several objectives."""
+    metric_names: Any = None
+    """What the values are called, one name for each direction. Default: they have no names."""
+    max_resource: Any = "auto"
+    """The largest step that a trial reports; ``auto``: the pruner finds it out."""
     study_name: str | None = None
     """Default: date and time. The name of an existing study continues it."""
     storage: str | None = None
@@ -107,7 +111,7 @@ _PRUNERS: dict[str, Mapping[str, Any]] = {
     "hyperband": _optuna(
         "pruners.HyperbandPruner",
         *("min_resource", "reduction_factor", "bootstrap_count"),
-        max_resource="${oc.select:training.epochs,auto}",
+        max_resource="${hydra.sweeper.max_resource}",
     ),
     "asha": _optuna(
         "pruners.SuccessiveHalvingPruner",

@@ -61,7 +61,7 @@ def sweep(
             check(Hooks.of(task), space, search)
             storage = open_storage(search.storage)
             search = search.in_its_folder(storage)
-            fixed = [override for override in space.fixed if not override.startswith("study=")]
+            fixed = [override for override in space.fixed if override.partition("=")[0] != search.study_key]
             study = Study.open(search, storage, space, fixed)
             record.write_whole(study.files.sweep_config, OmegaConf.to_yaml(master))
             if crew is None:
@@ -74,7 +74,7 @@ def sweep(
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # nothing has begun
         sys.exit(128 + signal.SIGINT)
-    _finish(study, task, master, signum)
+    _finish(study, task, signum)
     return study.optuna
 
 
@@ -95,8 +95,8 @@ def check(hooks: Hooks, space: Space, search: Search) -> None:
         if hooks.check is not None:
             check_objective(search, draw.config)
             hooks.check(draw.config)
-    if "study" in space.parameters():
-        raise BadInput("study", "several", "a search is one study", "write one name")
+    if search.study_key in space.parameters():
+        raise BadInput(search.study_key, "several", "a search is one study", "write one name")
     build_sampler(search.sampler, search.seed, space, number=0)
     if is_grid(search.sampler):
         next(space.points())
@@ -259,13 +259,13 @@ def _run_here(app: App, study: Study, storage: BaseStorage, space: Space) -> int
     return None
 
 
-def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | None) -> None:
+def _finish(study: Study, task: TaskFunction, signum: int | None) -> None:
     """Last words: the best trial and what to do next, or why it ended."""
     study.reap()
     search, trials = study.search, study.trials()
     summarize(study)
     if signum is not None:
-        print(f"Stopped. To go on: {_command(search, master)}", flush=True)
+        print(f"Stopped. To go on: {_command(search)}", flush=True)
         sys.exit(128 + signum)
     if study.has_failed(trials):
         failures = failed(trials)
@@ -289,13 +289,11 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         call_logged(on_finish, study.files.folder)
 
 
-def _command(search: Search, master: DictConfig) -> str:
+def _command(search: Search) -> str:
     """This command, as it was typed; with the name of the study, which may have been made of the time."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"-m {spec.name.removesuffix('.__main__')}" if spec is not None else sys.argv[0]
     arguments = sys.argv[1:]
-    if not any(argument.startswith(("study=", "hydra.sweeper.study_name=")) for argument in arguments):
-        has_key = OmegaConf.select(master, "study") == search.study_name
-        key = "study" if has_key else "hydra.sweeper.study_name"
-        arguments = [*arguments, f"{key}={search.study_name}"]
+    if not any(argument.partition("=")[0] == search.study_key for argument in arguments):
+        arguments = [*arguments, f"{search.study_key}={search.study_name}"]
     return " ".join(["python", program, *map(shlex.quote, arguments)])

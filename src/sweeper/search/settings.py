@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -35,7 +36,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
     name = (
         datetime.now().strftime("%Y-%m-%d_%H-%M-%S") if plain["study_name"] is None else plain["study_name"]
     )
-    record.check_study_name(name)
+    record.check_study_name(name, app_key(master, "study_name"))
     folder = Path(_folder(name, master)).absolute()
     directions = _directions(plain["direction"])
     pruner = _without_missing(plain["pruner"])
@@ -71,6 +72,8 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         max_retries=plain["max_retries"],
         max_failure_rate=plain["max_failure_rate"],
         custom_search_space=plain["custom_search_space"],
+        study_key=app_key(master, "study_name"),
+        metrics_key=app_key(master, "metric_names"),
     )
     if pruner.get("reduction_factor", 2) < 2:
         reason = "a successive halving keeps one trial of that many"
@@ -81,6 +84,13 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
     if search.custom_search_space is not None:
         find("hydra.sweeper.custom_search_space", search.custom_search_space)
     return search, *_workers(plain, search)
+
+
+def app_key(master: DictConfig, key: str) -> str:
+    """The key that the app's users write: where ``hydra.sweeper.KEY`` only refers to another, that one."""
+    raw = OmegaConf.to_container(master.hydra.sweeper, resolve=False)[key]  # type: ignore[call-overload, index]
+    reference = re.fullmatch(r"\$\{([A-Za-z_][\w.]*)\}", str(raw))
+    return reference[1] if reference else f"hydra.sweeper.{key}"
 
 
 def _folder(study_name: str, master: DictConfig) -> str:
@@ -114,15 +124,19 @@ def check_objective(search: Search, config: DictConfig) -> None:
     """Raises BadInput where an option or a range of a study would give its trials another objective."""
     directions = _directions(_plain(config.hydra.sweeper.direction))
     if directions != search.directions or _metrics(config, len(directions)) != search.metrics:
-        remedy = "write objective=[val_accuracy,val_loss] for several at once"
-        raise BadInput("objective", "several", "all trials of a search have the same", remedy)
+        remedy = "write a list, [NAME,NAME], for several at once"
+        raise BadInput(search.metrics_key, "several", "all trials of a search have the same", remedy)
 
 
-def _metrics(master: DictConfig, n_objectives: int) -> tuple[str, ...] | None:
-    """What the values are called, where the app says so with a key ``objective``."""
-    objective = _plain(OmegaConf.select(master, "objective"))
-    names = (objective,) if isinstance(objective, str) else tuple(objective or ())
-    return names if len(names) == n_objectives and all(isinstance(n, str) for n in names) else None
+def _metrics(config: DictConfig, n_objectives: int) -> tuple[str, ...] | None:
+    given = _plain(config.hydra.sweeper.metric_names)
+    if given is None:
+        return None
+    names = tuple(given) if isinstance(given, list) else (given,)
+    if len(names) != n_objectives or not all(isinstance(name, str) for name in names):
+        reason = f"hydra.sweeper.direction has {n_objectives}"
+        raise BadInput(app_key(config, "metric_names"), given, reason, "write a name for each direction")
+    return names
 
 
 def _storage_url(storage: str | None) -> str:

@@ -64,6 +64,10 @@ class Search:
     max_retries: int
     max_failure_rate: float
     custom_search_space: str | None
+    study_key: str = "hydra.sweeper.study_name"
+    """The key with which the app's users name a study."""
+    metrics_key: str = "hydra.sweeper.metric_names"
+    """The key with which they choose the objectives."""
 
     def in_its_folder(self, storage: BaseStorage) -> Search:
         """In the folder where the study was begun, also if the app's folders are named by the time."""
@@ -125,7 +129,7 @@ class Study:
         }
         files = StudyFiles(search.folder)
         with locked(files.lock):
-            files.refuse_others(search.study_name, search.storage)
+            files.refuse_others(search.study_name, search.storage, search.study_key)
             names = [study.study_name for study in storage.get_all_studies()]
             if search.study_name in names:
                 study = cls.load(search, storage)
@@ -331,7 +335,7 @@ def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> Non
         raise BadInput("hydra.sweeper.direction", ", ".join(now["directions"]), was, remedy)
     if before["metrics"] and before["metrics"] != now["metrics"]:
         was = f"the study was begun with {', '.join(before['metrics'])}"
-        raise BadInput("objective", ", ".join(now["metrics"]), was, remedy)
+        raise BadInput(search.metrics_key, ", ".join(now["metrics"]), was, remedy)
     space = before["space"]
     for name in {**space, **now["space"]}:
         _check_same_range(name, space.get(name), now["space"].get(name), remedy)
