@@ -55,7 +55,10 @@ BAD_INPUT = [
     ("-m optimizer.lr=a,b", r"^optimizer.lr=a: .*could not be converted to Float"),
     ("-m optimizer.lr=interval(1", r"^optimizer.lr=interval\(1: .*grammar"),
     ("-m objective=accuracy", r"^objective=accuracy: there is no such objective"),
-    ("-m objective=[val_accuracy,seconds]", r"^hydra/sweeper/pruner=HyperbandPruner: .*pruner=none"),
+    (
+        "-m objective=[val_accuracy,seconds] hydra/sweeper/pruner=hyperband",
+        r"^hydra/sweeper/pruner=HyperbandPruner: .*pruner=none",
+    ),
     ("-m hydra/sweeper/pruner=best", r"^hydra/sweeper/pruner=best: .*write one of asha, hyperband, median"),
     ("-m hydra.sweeper.n_jobs=0", r"^hydra.sweeper.n_jobs=0: "),
     ("-m hydra.sweeper.jobs=2", r"^hydra.sweeper.jobs=2: there is no such key"),

@@ -20,7 +20,7 @@ class Settings:
 
     _target_: str = "hydra_plugins.sweeper_optuna.plugin.OptunaSweeper"
     _recursive_: bool = False
-    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "hyperband"}])
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "standard"}])
 
     sampler: Any = MISSING
     pruner: Any = MISSING
@@ -76,39 +76,52 @@ def _optuna(target: str, *arguments: str, **given: Any) -> Mapping[str, Any]:
 _SAMPLERS = {
     "tpe": _optuna(
         "samplers.TPESampler",
-        "n_startup_trials",
-        "n_ei_candidates",
-        "multivariate",
-        "group",
-        "constant_liar",
-        "seed",
+        *("n_startup_trials", "n_ei_candidates", "multivariate", "group", "constant_liar", "seed"),
+        *("consider_prior", "prior_weight", "consider_magic_clip", "consider_endpoints"),
+        *("gamma", "weights", "warn_independent_sampling", "constraints_func"),
     ),
     "random": _optuna("samplers.RandomSampler", "seed"),
-    "qmc": _optuna("samplers.QMCSampler", "qmc_type", "scramble", "seed"),
-    "gp": _optuna("samplers.GPSampler", "n_startup_trials", "deterministic_objective", "seed"),
+    "qmc": _optuna("samplers.QMCSampler", "qmc_type", "scramble", "independent_sampler", "seed"),
+    "gp": _optuna(
+        "samplers.GPSampler",
+        *("n_startup_trials", "deterministic_objective", "independent_sampler", "constraints_func"),
+        *("warn_independent_sampling", "seed"),
+    ),
     "cmaes": _optuna(
         "samplers.CmaEsSampler",
         *("n_startup_trials", "popsize", "consider_pruned_trials", "use_separable_cma"),
-        *("with_margin", "lr_adapt", "seed"),
+        *("with_margin", "lr_adapt", "x0", "sigma0", "source_trials", "independent_sampler"),
+        *("warn_independent_sampling", "restart_strategy", "inc_popsize", "seed"),
     ),
-    "grid": _optuna("samplers.GridSampler", "seed"),
+    "grid": _optuna("samplers.GridSampler", "search_space", "seed"),
+    "bruteforce": _optuna("samplers.BruteForceSampler", "avoid_premature_stop", "seed"),
     "nsgaii": _optuna(
         "samplers.NSGAIISampler",
-        "population_size",
-        "mutation_prob",
-        "crossover_prob",
-        "swapping_prob",
-        "seed",
+        *("population_size", "mutation", "mutation_prob", "crossover", "crossover_prob", "swapping_prob"),
+        *("constraints_func", "elite_population_selection_strategy", "child_generation_strategy"),
+        *("after_trial_strategy", "seed"),
+    ),
+    # Gone from Optuna; here so that who writes its name is told what to write instead.
+    "motpe": _optuna(
+        "samplers.MOTPESampler",
+        *("consider_prior", "prior_weight", "consider_magic_clip", "consider_endpoints"),
+        *("n_startup_trials", "n_ehvi_candidates", "seed"),
     ),
 }
 
+_HYPERBAND = ("min_resource", "reduction_factor", "bootstrap_count")
+# Every process must know the largest step: "auto" is inferred, and not by all at once.
+_LONGEST = "${oc.select:training.epochs,auto}"
+
 _PRUNERS: dict[str, Mapping[str, Any]] = {
-    # Every process must know the largest step: "auto" is inferred, and not by all at once.
-    "hyperband": _optuna(
-        "pruners.HyperbandPruner",
-        *("min_resource", "reduction_factor", "bootstrap_count"),
-        max_resource="${oc.select:training.epochs,auto}",
-    ),
+    # The default one: Hyperband, or none where there are several objectives. See sampler.read_pruner.
+    "standard": {
+        **_optuna("pruners.HyperbandPruner", *_HYPERBAND),
+        "_target_": "${.standard._target_}",
+        "max_resource": "${.standard.max_resource}",
+        "standard": _optuna("pruners.HyperbandPruner", max_resource=_LONGEST),
+    },
+    "hyperband": _optuna("pruners.HyperbandPruner", *_HYPERBAND, max_resource=_LONGEST),
     "asha": _optuna(
         "pruners.SuccessiveHalvingPruner",
         *("min_resource", "reduction_factor", "min_early_stopping_rate", "bootstrap_count"),

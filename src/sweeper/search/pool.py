@@ -27,7 +27,7 @@ from sweeper.errors import BadInput
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.process import Crew, NotStarted, Process, ending, open_crew
 from sweeper.search.progress import Progress, counted, summarize
-from sweeper.search.sampler import build_sampler, is_grid
+from sweeper.search.sampler import check_sampler, is_grid
 from sweeper.search.settings import check_objective, n_cores, read_settings
 from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
@@ -97,7 +97,7 @@ def check(hooks: Hooks, space: Space, search: Search) -> None:
             hooks.check(draw.config)
     if "study" in space.parameters():
         raise BadInput("study", "several", "a search is one study", "write one name")
-    build_sampler(search.sampler, search.seed, space, number=0)
+    check_sampler(search.sampler, search.seed, space, len(search.directions))
     if is_grid(search.sampler):
         next(space.points())
 

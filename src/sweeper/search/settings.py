@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweeper import record
 from sweeper.errors import BadInput
-from sweeper.search.sampler import build_pruner, find
+from sweeper.search.sampler import check_pruner, find, read_node, read_pruner
 from sweeper.search.study import Search
 
 _HYDRAS_FOLDER = "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
@@ -38,14 +38,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
     record.check_study_name(name)
     folder = Path(_folder(name, master)).absolute()
     directions = _directions(plain["direction"])
-    pruner = _without_missing(plain["pruner"])
-    if len(directions) > 1 and not str(pruner["_target_"]).endswith(".NopPruner"):
-        raise BadInput(
-            "hydra/sweeper/pruner",
-            str(pruner["_target_"]).rpartition(".")[2],
-            f"a pruner compares one value, and there are {len(directions)} objectives",
-            "write hydra/sweeper/pruner=none, or search for one objective",
-        )
+    pruner = read_pruner(master.hydra.sweeper.pruner, len(directions))
     for key, low in [("n_trials", 1), ("timeout_s", 0), ("max_retries", 0), ("workers_per_gpu", 1)]:
         if plain[key] is not None and plain[key] < low:
             reason = f"must be at least {low}"
@@ -63,7 +56,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         folder=folder,
         directions=directions,
         metrics=_metrics(master, len(directions)),
-        sampler=_without_missing(plain["sampler"]),
+        sampler=read_node("hydra.sweeper.sampler", plain["sampler"]),
         pruner=pruner,
         seed=plain["seed"],
         n_trials=plain["n_trials"],
@@ -72,12 +65,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         max_failure_rate=plain["max_failure_rate"],
         custom_search_space=plain["custom_search_space"],
     )
-    if pruner.get("reduction_factor", 2) < 2:
-        reason = "a successive halving keeps one trial of that many"
-        raise BadInput(
-            "hydra.sweeper.pruner.reduction_factor", pruner["reduction_factor"], reason, "write 2 or more"
-        )
-    build_pruner(search.pruner)
+    check_pruner(search.pruner, search.seed)
     if search.custom_search_space is not None:
         find("hydra.sweeper.custom_search_space", search.custom_search_space)
     return search, *_workers(plain, search)
@@ -92,10 +80,6 @@ def _folder(study_name: str, master: DictConfig) -> str:
 
 def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def _without_missing(node: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in node.items() if value != "???"}
 
 
 def _directions(direction: Any) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from sweeper.lock import Heartbeat, forget, is_alive, locked
 from sweeper.record import FORMAT, StudyFiles, check_format
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
+from sweeper.search.trial import first_try
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class Study:
             study_name=search.study_name,
             storage=storage,
             sampler=RandomSampler(),  # takes no part: each trial gets its own in `ask`
-            pruner=build_pruner(search.pruner),
+            pruner=build_pruner(search.pruner, search.seed),
         )
         return cls(search, study)
 
@@ -159,9 +160,8 @@ class Study:
             if is_grid(search.sampler) and not study.queue_next_point(space, trials):
                 return None
             queued = [t.number for t in trials if t.state == TrialState.WAITING]
-            self.optuna.sampler = build_sampler(
-                search.sampler, search.seed, space, number=min(queued, default=len(trials))
-            )
+            number = first_try(min(queued, default=len(trials)), trials)
+            self.optuna.sampler = build_sampler(search.sampler, search.seed, space, number)
             trial = self.optuna.ask()
             trial.set_user_attr("worker", worker.name)
             return trial

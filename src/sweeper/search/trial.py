@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
 
 class Interrupted(BaseException):
@@ -71,6 +72,17 @@ def seed_of(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
+def first_try(number: int, trials: Sequence[FrozenTrial]) -> int:
+    """The trial whose parameters a trial repeats, through all of its retries; its own number for others.
+
+    Args:
+        trials: of the study, in the order of their numbers; one that is still to be asked for may lack.
+    """
+    while number < len(trials) and "retry_of" in trials[number].user_attrs:
+        number = trials[number].user_attrs["retry_of"]
+    return number
+
+
 class Trial:
     """What ``sweeper.trial()`` gives outside a sweep; inside one, ``StudyTrial`` stands in its place."""
 
@@ -78,8 +90,11 @@ class Trial:
     """The trial's number in its study, or None outside a sweep."""
 
     def seed(self, seed: int) -> int:
-        """A seed that ``seed`` and the trial's number decide; outside a sweep ``seed`` itself."""
-        return seed if self.number is None else seed_of(seed, self.number)
+        """A seed that ``seed`` and the trial's number decide; outside a sweep ``seed`` itself.
+
+        A trial that is tried again has the seed of its first try.
+        """
+        return seed
 
     def report(self, value: float, step: int) -> None:
         """Tell the pruner how the trial stands after ``step`` (an epoch, counted from 1).
@@ -101,7 +116,11 @@ class StudyTrial(Trial):
         self._trial = trial
         self._interruption = interruption
         self._can_prune = len(trial.study.directions) == 1
-        self.number = trial.number
+        self.number: int = trial.number
+        self._first_try = first_try(self.number, trial.study.get_trials(deepcopy=False))
+
+    def seed(self, seed: int) -> int:
+        return seed_of(seed, self._first_try)
 
     def report(self, value: float, step: int) -> None:
         import optuna
