@@ -13,15 +13,19 @@ import optuna
 import pytest
 import yaml
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 import sweeper
+from sweeper.conf import VERSION_BASE
+from tests.program import IN_PROCESS
 
 Task = Callable[[DictConfig], Any]
 Sweep = Callable[..., optuna.Study]
 Refused = Callable[..., str]
 
+OLD = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
 SWEEPER = {"override hydra/sweeper": "sweeper_optuna"}
 
 
@@ -44,10 +48,10 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
             path = tmp_path / "conf" / f"{name}.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
-        fixed = ["hydra.sweeper.n_jobs=1", "hydra.sweeper.in_process=true"]
-        if not any("n_trials" in argument for argument in [*arguments, str(files)]):
+        fixed = [] if any(OLD in argument for argument in arguments) else [*IN_PROCESS]
+        if fixed and not any("n_trials" in argument for argument in [*arguments, str(files)]):
             fixed.append("hydra.sweeper.n_trials=3")
-        with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3", job_name="app"):
+        with initialize_config_dir(str(tmp_path / "conf"), job_name="app", **VERSION_BASE):
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
             study = hydra.multirun("config", task, [*fixed, *arguments], with_log_configuration=False)
@@ -186,3 +190,161 @@ def test_a_pruner_chosen_by_the_app_is_refused_too(refused: Refused, content: di
 def test_no_pruner_can_be_chosen_with_several_objectives(sweep: Sweep) -> None:
     """``hydra/sweeper/pruner=none`` says what then is so anyway."""
     sweep({"config": {"x": 0}}, *TWO, "hydra/sweeper/pruner=none", task=two)
+
+
+# --- ranges -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [None, {}])
+def test_no_params(sweep: Sweep, params: object) -> None:
+    """``params: null`` is a search of what the command line sweeps, or of nothing."""
+    files = {"config": {"x": 0, "hydra": {"sweeper": {"params": params}}}}
+    assert [t.params for t in sweep(files).trials] == [{}] * 3
+    study = sweep(files, "x=interval(0,1)", "hydra.sweeper.study_name=other")
+    assert [set(t.params) for t in study.trials] == [{"x"}] * 3
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "+hydra.sweeper.params.x='choice(2,3)'",
+        "++hydra.sweeper.params.x='choice(2,3)'",
+    ],
+)
+def test_params_on_the_command_line(sweep: Sweep, argument: str) -> None:
+    """The ranges of the config can be written on the command line, in quotes."""
+    assert {t.params["x"] for t in sweep({"config": {"x": 0}}, argument).trials} <= {2, 3}
+
+
+def test_params_are_nested_or_added(sweep: Sweep) -> None:
+    """A key with dots may be written as nested keys; ``+`` adds a key that the config has not."""
+    params = {"a": {"b": "choice(1,2)"}, "a.c": "3", "+new": "choice(4,5)"}
+    seen = []
+
+    def task(config: DictConfig) -> float:
+        seen.append(config)
+        return 0.0
+
+    study = sweep({"config": {"a": {"b": 0, "c": 0}, "hydra": {"sweeper": {"params": params}}}}, task=task)
+    assert all(config.a.c == 3 and config.a.b in (1, 2) and config.new in (4, 5) for config in seen)
+    assert {name for t in study.trials for name in t.params} == {"a.b", "new"}
+
+
+@pytest.mark.parametrize(
+    ("node", "expression"),
+    [
+        ({"type": "categorical", "choices": [1, "b c", True]}, r"choice(1, b\ c, True)"),
+        ({"type": "int", "low": 0, "high": 10}, "int(interval(0, 10))"),
+        ({"type": "int", "low": 0, "high": 10, "step": 2}, "range(0, 12, step=2)"),
+        ({"type": "int", "low": 1, "high": 100, "log": True}, "tag(log, int(interval(1, 100)))"),
+        ({"type": "float", "low": 0, "high": 1}, "interval(0.0, 1.0)"),
+        ({"type": "float", "low": 0, "high": 1, "step": 0.25}, "range(0.0, 1.25, step=0.25)"),
+        ({"type": "float", "low": 1e-05, "high": 1, "log": True}, "tag(log, interval(1e-05, 1.0))"),
+    ],
+)
+def test_the_old_search_space_is_translated(
+    refused: Refused, sweep: Sweep, node: dict[str, Any], expression: str
+) -> None:
+    """``search_space`` of before Hydra 1.2 is refused with what to write instead, which means the same."""
+    line = refused({"config": {"x": 0, "hydra": {"sweeper": {"search_space": {"x": node}}}}})
+    assert line == (
+        f"hydra.sweeper.search_space=x: is called params since Hydra 1.2; write params: {{x: '{expression}'}}"
+    )
+    sweep({"config": {"x": 0, "hydra": {"sweeper": {"params": {"x": expression}}}}}, task=lambda config: 0.0)
+
+
+def test_an_empty_search_space_says_nothing(sweep: Sweep) -> None:
+    """Nor does null."""
+    sweep({"config": {"x": 0, "hydra": {"sweeper": {"search_space": {}}}}}, "x=interval(0,1)")
+
+
+# --- the official sweeper's names ---------------------------------------------------------------------------
+
+
+def test_the_official_name_is_this_sweeper(sweep: Sweep) -> None:
+    """``override hydra/sweeper: optuna`` needs no change where the official sweeper is not installed."""
+    defaults = ["_self_", {"override hydra/sweeper": "optuna"}, {"override hydra/sweeper/sampler": "random"}]
+    study = sweep({"config": {"defaults": defaults, "x": 0}}, "x=interval(0,1)")
+    assert "folder" in study.trials[0].user_attrs
+
+
+@pytest.mark.parametrize("name", ["optuna", "sweeper_optuna"])
+def test_an_old_target_is_this_sweeper(sweep: Sweep, name: str) -> None:
+    """A config that names the official class runs here."""
+    defaults = ["_self_", {"override hydra/sweeper": name}]
+    sweep({"config": {"defaults": defaults, "x": 0, "hydra": {"sweeper": {"_target_": OLD}}}}, "x=1,2")
+
+
+def test_a_target_alone_is_refused(refused: Refused) -> None:
+    """Without the sweeper in the defaults list there are none of its settings."""
+    line = refused({"config": {"defaults": ["_self_"], "x": 0}}, "x=1,2", f"hydra.sweeper._target_={OLD}")
+    assert line.startswith("hydra/sweeper=basic: brings no pruner, sampler, search_space, study_name; write")
+
+
+# --- launchers ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def launcher() -> Callable[[str, str], str]:
+    """Store a launcher as another plugin does; its override."""
+
+    def store(name: str, target: str) -> str:
+        node = {"_target_": target, "n_jobs": 4}
+        ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="test")
+        return f"hydra/launcher={name}"
+
+    return store
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("joblib", "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"),
+        ("mine", "hydra_plugins.mine.LocalLauncher"),
+        ("processes", "hydra_plugins.mine.Launcher"),
+    ],
+)
+def test_a_local_launcher_has_no_effect(
+    sweep: Sweep,
+    launcher: Callable[[str, str], str],
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    target: str,
+) -> None:
+    """The search starts its own workers, and says so in a line."""
+    sweep({"config": {"x": 0}}, "x=1,2", launcher(name, target), "hydra.launcher.n_jobs=2")
+    (line,) = [message for message in caplog.messages if "hydra/launcher" in message]
+    assert line.startswith(f"hydra/launcher={name}: has no effect; ")
+
+
+def test_the_basic_launcher_has_no_effect(sweep: Sweep, caplog: pytest.LogCaptureFixture) -> None:
+    """Hydra's own is not worth a word, unless somebody asks for it."""
+    sweep({"config": {"x": 0}}, "x=1,2")
+    assert "launcher" not in caplog.text
+
+
+def test_the_basic_launcher_that_is_asked_for_is_told_so(
+    sweep: Sweep, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who writes it may expect its order of the trials."""
+    sweep({"config": {"x": 0}}, "x=1,2", "hydra/launcher=basic")
+    assert "hydra/launcher=basic: has no effect" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("submitit_slurm", "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"),
+        ("submitit_local", "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher"),
+        ("ray", "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher"),
+        ("rq", "hydra_plugins.hydra_rq_launcher.rq_launcher.RQLauncher"),
+        ("mine", "hydra_plugins.mine.Launcher"),
+    ],
+)
+def test_a_launcher_of_a_cluster_is_refused(
+    refused: Refused, launcher: Callable[[str, str], str], name: str, target: str
+) -> None:
+    """Whoever asks for other machines does not want all trials on this one."""
+    line = refused({"config": {"x": 0}}, "x=1,2", launcher(name, target))
+    assert line.startswith(f"hydra/launcher={name}: ")
+    assert line.endswith("leave it out: the search starts its own workers on this machine")

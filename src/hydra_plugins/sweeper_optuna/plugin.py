@@ -4,6 +4,7 @@
 # sys.modules, where a dataclass would look its string annotations up.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -33,7 +34,7 @@ class Settings:
     study_name: str | None = None
     """Default: date and time. The name of an existing study continues it."""
     storage: str | None = None
-    """``memory``, a path or a URL. Default: one journal file beside the folders of the studies."""
+    """``memory``, a path or a URL. null: one journal file beside the folders of the studies."""
     n_trials: int | None = 20
     """How many trials end COMPLETE or PRUNED, earlier runs of the study counted in; null: no limit."""
     n_jobs: Any = "auto"
@@ -50,7 +51,9 @@ class Settings:
     seed: int | None = None
     custom_search_space: str | None = None
     """Dotted path of a function ``(config, trial)`` that suggests further parameters."""
-    params: dict[str, Any] = field(default_factory=dict)
+    search_space: Any = None
+    """What ``params`` was called before Hydra 1.2: the search says how to write it today."""
+    params: dict[str, Any] | None = field(default_factory=dict)
 
 
 class OptunaSweeper(Sweeper):
@@ -70,6 +73,20 @@ class OptunaSweeper(Sweeper):
         assert self.hydra_context is not None
         assert self.config is not None
         return sweep(self._settings, self.hydra_context, self._task, self.config, arguments)
+
+
+_STANDS_IN = find_spec("hydra_plugins.hydra_optuna_sweeper") is None
+"""Where the official sweeper is not installed, its names mean this one: an app need not change them."""
+
+if _STANDS_IN:
+
+    class _OfficialSweeper(OptunaSweeper):
+        pass
+
+    # Hydra finds a plugin by module and name, and imports what module and qualified name say.
+    _OfficialSweeper.__module__ = "hydra_plugins"
+    _OfficialSweeper.__name__ = "hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
+    _OfficialSweeper.__qualname__ = "sweeper_optuna.plugin.OptunaSweeper"
 
 
 def _optuna(target: str, *arguments: str, **given: Any) -> Mapping[str, Any]:
@@ -145,7 +162,11 @@ _PRUNERS: dict[str, Mapping[str, Any]] = {
 
 _store = ConfigStore.instance()
 _store.store(group=_GROUP, name="sweeper_optuna", node=Settings, provider="sweeper")
+if _STANDS_IN:
+    _store.store(group=_GROUP, name="optuna", node=Settings, provider="sweeper")
+_others = {} if _STANDS_IN else _store.repo.get("hydra", {}).get("sweeper", {}).get("sampler", {})
 for _name, _node in _SAMPLERS.items():
-    _store.store(group=f"{_GROUP}/sampler", name=_name, node=_node, provider="sweeper")
+    if f"{_name}.yaml" not in _others:  # the official sweeper could not do with our missing values
+        _store.store(group=f"{_GROUP}/sampler", name=_name, node=_node, provider="sweeper")
 for _name, _node in _PRUNERS.items():
     _store.store(group=f"{_GROUP}/pruner", name=_name, node=_node, provider="sweeper")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweeper import record
 from sweeper.errors import BadInput
+from sweeper.search.parameter import written
 from sweeper.search.sampler import build_pruner, find
 from sweeper.search.study import Search
 
+log = logging.getLogger(__name__)
+
 _HYDRAS_FOLDER = "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
 """What ``hydra.sweep.dir`` is where nobody set it."""
+
+_BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+_HERE = {"basic", "joblib", "local", "loky", "multiprocessing", "process", "processes", "thread", "threads"}
+_HERE |= {"multiprocess", "sequential", "serial"}
+_ELSEWHERE = {"submitit", "slurm", "ray", "rq", "dask", "kubernetes", "pbs", "lsf", "sge", "aws", "ssh"}
+"""Words in the name or the class of a launcher whose jobs run here, or elsewhere; others may do either."""
 
 _DEFAULT_PRUNER = "hydra/sweeper/pruner/auto.yaml"
 """In Hydra's store."""
@@ -37,6 +49,9 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         BadInput: naming the key.
     """
     plain = {key: _plain(value) for key, value in settings.items()}
+    _check_sweeper(plain, master)
+    _check_launcher(master)
+    _refuse_search_space(plain["search_space"])
     name = (
         datetime.now().strftime("%Y-%m-%d_%H-%M-%S") if plain["study_name"] is None else plain["study_name"]
     )
@@ -86,6 +101,63 @@ def _check_ranges(plain: Mapping[str, Any]) -> None:
     if not 0 <= plain["max_failure_rate"] <= 1:
         key = "hydra.sweeper.max_failure_rate"
         raise BadInput(key, plain["max_failure_rate"], "is a part of n_trials", "write 0 … 1")
+
+
+def _check_sweeper(plain: Mapping[str, Any], master: DictConfig) -> None:
+    """A ``_target_`` alone does not bring the settings."""
+    if missing := {"sampler", "pruner", "study_name", "search_space"} - plain.keys():
+        raise BadInput(
+            "hydra/sweeper",
+            master.hydra.runtime.choices.get("hydra/sweeper"),
+            f"brings no {', '.join(sorted(missing))}",
+            "write override hydra/sweeper: sweeper_optuna in the defaults list",
+        )
+
+
+def _check_launcher(master: DictConfig) -> None:
+    """Say that a launcher has no effect, or refuse one whose jobs may run elsewhere."""
+    launcher = master.hydra.runtime.choices.get("hydra/launcher")
+    target = str(OmegaConf.select(master, "hydra.launcher._target_"))
+    overrides = master.hydra.overrides.hydra
+    if target == _BASIC_LAUNCHER and not any(o.startswith("hydra/launcher=") for o in overrides):
+        return
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", f"{launcher} {target}")}
+    if not words & _HERE or words & _ELSEWHERE:
+        raise BadInput(
+            "hydra/launcher",
+            launcher,
+            "its jobs may run on other machines, which a search cannot use yet",
+            "leave it out: the search starts its own workers on this machine",
+        )
+    remedy = "the search starts its own workers; hydra.sweeper.n_jobs says how many"
+    log.warning("hydra/launcher=%s: has no effect; %s", launcher, remedy)
+
+
+def _refuse_search_space(search_space: Any) -> None:
+    if search_space:
+        params = {key: _as_override(node) for key, node in search_space.items()}
+        raise BadInput(
+            "hydra.sweeper.search_space",
+            ", ".join(search_space),
+            "is called params since Hydra 1.2",
+            "write params: {" + ", ".join(f"{key}: '{value}'" for key, value in params.items()) + "}",
+        )
+
+
+def _as_override(node: Any) -> str:
+    """A range of the old ``search_space`` in Hydra's grammar of sweeps."""
+    if not isinstance(node, Mapping):
+        return str(node)
+    kind = getattr(node.get("type"), "name", node.get("type"))
+    if kind == "categorical":
+        return f"choice({', '.join(written(choice) for choice in node.get('choices') or ())})"
+    cast = int if kind == "int" else float
+    low, high = cast(node["low"]), cast(node["high"])
+    if node.get("step") is not None and not node.get("log"):  # Hydra's range excludes its stop
+        step = cast(node["step"])
+        return f"range({low}, {Decimal(str(high)) + Decimal(str(step))}, step={step})"
+    interval = f"int(interval({low}, {high}))" if kind == "int" else f"interval({low}, {high})"
+    return f"tag(log, {interval})" if node.get("log") else interval
 
 
 def _folder(study_name: str, master: DictConfig) -> str:
