@@ -21,6 +21,7 @@ import hydra
 import optuna
 
 import sweeper
+from sweeper.conf import VERSION_BASE
 
 HERE = Path(__file__).parent
 
@@ -40,7 +41,7 @@ def wait_for(*names):
 {top}
 
 
-@hydra.main(version_base=None, config_path=".", config_name="app")
+@hydra.main(config_path=".", config_name="app", **VERSION_BASE)
 def main(cfg):
     number = sweeper.trial().number
 {body}

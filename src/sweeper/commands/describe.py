@@ -28,7 +28,7 @@ from sweeper.errors import BadInput
 from sweeper.search import pool
 from sweeper.search.hooks import Hooks
 from sweeper.search.parameter import Parameter
-from sweeper.search.settings import check_objective, n_cores, read_settings
+from sweeper.search.settings import check_objective, n_cores, read_settings, study_key
 from sweeper.search.space import Draw, Space
 from sweeper.search.study import Search
 from sweeper.training import freeze, weights
@@ -101,7 +101,8 @@ def show(overrides: Sequence[str]) -> None:
     with composing(overrides), initialize_config_dir(str(conf_folder()), **VERSION_BASE):
         master, space = _compose(overrides)
         search, n_workers, gpus = read_settings(dict(master.hydra.sweeper.items()), master)
-        pool.check(Hooks(), space, search)  # what it would ask our task is asked below, without downloads
+        # What it would ask our task is asked below, without downloads.
+        pool.check(Hooks(), space, search, study_key(master))
         draws = list(space.variations())
         points = _points(draws, search)
         networks, columns, console = _networks(points), _columns(points), _console()

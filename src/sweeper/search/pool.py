@@ -29,7 +29,7 @@ from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.process import Crew, NotStarted, Process, ending
 from sweeper.search.progress import Progress, counted, summarize
 from sweeper.search.sampler import build_sampler, is_grid
-from sweeper.search.settings import check_objective, n_cores, read_settings
+from sweeper.search.settings import check_objective, n_cores, read_settings, study_key
 from sweeper.search.space import Space
 from sweeper.search.spawn import SpawningCrew
 from sweeper.search.storage import open_storage
@@ -60,10 +60,11 @@ def sweep(
         crew = None if settings["in_process"] else _open_crew(app, n_workers)  # while nothing is open yet
         with contextlib.closing(crew) if crew is not None else contextlib.nullcontext():
             space = Space(master, arguments, context.config_loader)
-            check(Hooks.of(task), space, search)
+            named_by = study_key(master)
+            check(Hooks.of(task), space, search, named_by)
             storage = open_storage(search.storage)
             search = search.in_its_folder(storage)
-            fixed = [override for override in space.fixed if not override.startswith("study=")]
+            fixed = [override for override in space.fixed if override.partition("=")[0] != named_by]
             study = Study.open(search, storage, space, fixed)
             record.write_whole(study.files.sweep_config, OmegaConf.to_yaml(master))
             if crew is None:
@@ -96,14 +97,18 @@ def _shared_cores(n_workers: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(max(1, n_cores() // n_workers))}
 
 
-def check(hooks: Hooks, space: Space, search: Search) -> None:
-    """Compose each option and set each range's ends, before anything is written or started."""
+def check(hooks: Hooks, space: Space, search: Search, named_by: str) -> None:
+    """Compose each option and set each range's ends, before anything is written or started.
+
+    Args:
+        named_by: the key that names the study.
+    """
     for draw in space.variations():
         if hooks.check is not None:
             check_objective(search, draw.config)
             hooks.check(draw.config)
-    if "study" in space.parameters():
-        raise BadInput("study", "several", "a search is one study", "write one name")
+    if named_by in space.parameters():
+        raise BadInput(named_by, "several", "a search is one study", "write one name")
     build_sampler(search.sampler, search.seed, space, number=0)
     if is_grid(search.sampler):
         next(space.points())
@@ -301,8 +306,7 @@ def _command(search: Search, master: DictConfig) -> str:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"-m {spec.name.removesuffix('.__main__')}" if spec is not None else sys.argv[0]
     arguments = sys.argv[1:]
-    if not any(argument.startswith(("study=", "hydra.sweeper.study_name=")) for argument in arguments):
-        has_key = OmegaConf.select(master, "study") == search.study_name
-        key = "study" if has_key else "hydra.sweeper.study_name"
-        arguments = [*arguments, f"{key}={search.study_name}"]
+    named_by = study_key(master)
+    if not {named_by, "hydra.sweeper.study_name"} & {a.partition("=")[0] for a in arguments}:
+        arguments = [*arguments, f"{named_by}={search.study_name}"]
     return " ".join(["python", program, *map(shlex.quote, arguments)])

@@ -59,22 +59,8 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
     folder = Path(_folder(name, master)).absolute()
     directions = _directions(plain["direction"])
     metrics_key = source_key(master, "metric_names")
-    for key in ("sampler", "pruner"):
-        if not (isinstance(plain[key], dict) and plain[key].get("_target_") not in (None, "???")):
-            remedy = f"write hydra/sweeper/{key}=NAME, or a node with a _target_"
-            raise BadInput(f"hydra.sweeper.{key}", plain[key], f"is no {key}", remedy)
+    _check_ranges(plain)
     pruner = _pruner(_without_missing(plain["pruner"]), master, len(directions))
-    for key, low in [("n_trials", 1), ("timeout_s", 0), ("max_retries", 0), ("workers_per_gpu", 1)]:
-        if plain[key] is not None and plain[key] < low:
-            reason = f"must be at least {low}"
-            raise BadInput(f"hydra.sweeper.{key}", plain[key], reason, "write a larger number")
-    if not 0 <= plain["max_failure_rate"] <= 1:
-        raise BadInput(
-            "hydra.sweeper.max_failure_rate",
-            plain["max_failure_rate"],
-            "is a part of n_trials",
-            "write 0 … 1",
-        )
     search = Search(
         study_name=name,
         storage=_storage_url(plain["storage"]),
@@ -100,6 +86,21 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
     if search.custom_search_space is not None:
         find("hydra.sweeper.custom_search_space", search.custom_search_space)
     return search, *_workers(plain, search)
+
+
+def _check_ranges(plain: Mapping[str, Any]) -> None:
+    """Raises BadInput for the first value that cannot be meant."""
+    for kind in ("sampler", "pruner"):
+        if not (isinstance(plain[kind], dict) and plain[kind].get("_target_") not in (None, "???")):
+            remedy = f"write hydra/sweeper/{kind}=NAME, or a node with a _target_"
+            raise BadInput(f"hydra.sweeper.{kind}", plain[kind], f"is no {kind}", remedy)
+    for key, low in [("n_trials", 1), ("timeout_s", 0), ("max_retries", 0), ("workers_per_gpu", 1)]:
+        if plain[key] is not None and plain[key] < low:
+            reason = f"must be at least {low}"
+            raise BadInput(f"hydra.sweeper.{key}", plain[key], reason, "write a larger number")
+    if not 0 <= plain["max_failure_rate"] <= 1:
+        key = "hydra.sweeper.max_failure_rate"
+        raise BadInput(key, plain["max_failure_rate"], "is a part of n_trials", "write 0 … 1")
 
 
 def _check_sweeper(plain: Mapping[str, Any], master: DictConfig) -> None:

@@ -225,11 +225,13 @@ class Space:
 
     def _load(self, overrides: list[str]) -> DictConfig:
         hydra = self._master.hydra
+        own = OmegaConf.to_container(
+            hydra.overrides.hydra, resolve=False
+        )  # ${hydra.job.num} has no value yet
+        assert isinstance(own, list)
         try:
             # Not load_sweep_config: that of Hydra 1.4 refuses options that add to hydra.sweeper.
-            config = self._loader.load_configuration(
-                hydra.job.config_name, [*hydra.overrides.hydra, *overrides], RunMode.RUN
-            )
+            config = self._loader.load_configuration(hydra.job.config_name, [*own, *overrides], RunMode.RUN)
         except (HydraException, OmegaConfBaseException) as error:
             raise bad_override(error, overrides, self._keys()) from error
         except ValueError as error:
