@@ -300,7 +300,7 @@ def launcher() -> Callable[[str, str], str]:
     ("name", "target"),
     [
         ("joblib", "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"),
-        ("mine", "hydra_plugins.mine.LocalLauncher"),
+        ("at_home", "hydra_plugins.mine.LocalLauncher"),
         ("processes", "hydra_plugins.mine.Launcher"),
     ],
 )

@@ -2,9 +2,11 @@
 
 # No `from __future__ import annotations` here: Hydra executes this module without entering it in
 # sys.modules, where a dataclass would look its string annotations up.
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
+from types import ModuleType
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -75,18 +77,16 @@ class OptunaSweeper(Sweeper):
         return sweep(self._settings, self.hydra_context, self._task, self.config, arguments)
 
 
-_STANDS_IN = find_spec("hydra_plugins.hydra_optuna_sweeper") is None
+_OFFICIAL = "hydra_plugins.hydra_optuna_sweeper"
+_STANDS_IN = PathFinder.find_spec(_OFFICIAL, sys.modules["hydra_plugins"].__path__) is None
 """Where the official sweeper is not installed, its names mean this one: an app need not change them."""
 
 if _STANDS_IN:
-
-    class _OfficialSweeper(OptunaSweeper):
-        pass
-
-    # Hydra finds a plugin by module and name, and imports what module and qualified name say.
-    _OfficialSweeper.__module__ = "hydra_plugins"
-    _OfficialSweeper.__name__ = "hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
-    _OfficialSweeper.__qualname__ = "sweeper_optuna.plugin.OptunaSweeper"
+    _package, _module = ModuleType(_OFFICIAL), ModuleType(f"{_OFFICIAL}.optuna_sweeper")
+    # Hydra finds a plugin by the names of its class, and imports it by them.
+    _official = type("OptunaSweeper", (OptunaSweeper,), {"__module__": _module.__name__})
+    vars(_module)["OptunaSweeper"], vars(_package)["optuna_sweeper"] = _official, _module
+    sys.modules.update({_package.__name__: _package, _module.__name__: _module})
 
 
 def _optuna(target: str, *arguments: str, **given: Any) -> Mapping[str, Any]:
