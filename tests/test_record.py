@@ -115,6 +115,15 @@ def test_a_lost_trials_folder_is_moved_but_nobody_elses(tmp_path: Path) -> None:
     assert (tmp_path / "1" / "mine.txt").exists()
 
 
+def test_an_app_may_put_its_trials_into_one_folder(tmp_path: Path) -> None:
+    """Another trial that has the folder is no lost one: nothing is moved."""
+    study = StudyFiles(tmp_path)
+    TrialFiles(tmp_path / "same").begin(study, 0)
+    (tmp_path / "same" / "model.bin").touch()
+    TrialFiles(tmp_path / "same").begin(study, 1)
+    assert (tmp_path / "same" / "model.bin").exists()
+
+
 def test_files_of_the_app_are_neither_removed_nor_read(tmp_path: Path, study: optuna.Study) -> None:
     """Whatever an app calls its files, those of its trials stay, and no best/ is made of them."""
     names = ("weights.pt", "result.json", "trial.yaml", "history.csv", "environment.json")

@@ -23,6 +23,15 @@ def test_a_process_with_threads_is_not_forked(tmp_path: Path) -> None:
     assert_exactly(app, 6)
 
 
+def test_a_worker_that_dies_early_holds_nobody_up(tmp_path: Path) -> None:
+    """However large the config is, the sweep ends when no worker can import the script."""
+    app = App(tmp_path, top=A_THREAD + "if __name__ == '__mp_main__':\n    raise ImportError('not here')")
+    app.configure("x: 0.0", f"x: 0.0\nlarge: {'y' * 200_000}")  # a pipe takes 65,536
+    done = app.run()
+    assert done.returncode == 1
+    assert "workers die before their first trial" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("top", "body", "line"),
     [

@@ -321,3 +321,40 @@ def test_custom_search_space_suggests_further_parameters(tmp_path: Path) -> None
     for trial in assert_exactly(app, 3):
         assert trial.value == trial.params["y"] >= 5
         assert f"y={trial.params['y']}" in trial.user_attrs["overrides"]
+
+
+def test_custom_search_space_suggests_overrides(tmp_path: Path) -> None:
+    """It is composed: an option of a group with what its file brings, a dotted key, a new key."""
+    (tmp_path / "extra.py").write_text("""
+def extend(config, trial):
+    option = trial.suggest_categorical("model", ["small", "large"])
+    trial.suggest_categorical("sizes.first", ["[1,2]", "[3]"])
+    trial.suggest_float("+fresh", 0, 1)
+    config.model.width = -1  # what it does to the config stays there
+""")
+    for option, width in (("small", 1), ("large", 100)):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model" / f"{option}.yaml").write_text(f"width: {width}\nname: {option}\n")
+    app = App(tmp_path, "return cfg.model.width + len(cfg.sizes.first) + cfg.fresh")
+    app.configure("  - _self_\n", "  - _self_\n  - model: small\n")
+    app.configure("x: 0.0\n", "x: 0.0\nsizes:\n  first: []\n")
+    done = app.run("hydra.sweeper.custom_search_space=extra.extend", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    widths = {"small": 1, "large": 100}
+    for trial in assert_exactly(app, 6):
+        params = trial.params
+        n_sizes = 2 if params["sizes.first"] == "[1,2]" else 1
+        assert trial.value == widths[params["model"]] + n_sizes + params["+fresh"]
+        assert f"model={params['model']}" in trial.user_attrs["overrides"]
+
+
+@pytest.mark.parametrize("path", ["nowhere.extend", "extra.nothing", "extra.number", "extra", ""])
+def test_a_custom_search_space_that_is_not_there_is_told(tmp_path: Path, path: str) -> None:
+    """One line and exit code 2, before anything is written."""
+    (tmp_path / "extra.py").write_text("number = 3\n")
+    app = App(tmp_path)
+    done = app.run(f"hydra.sweeper.custom_search_space={path}", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"hydra.sweeper.custom_search_space={path}: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not app.out.exists()

@@ -130,9 +130,11 @@ class TrialFiles:
     def begin(self, study: StudyFiles, number: int) -> None:
         """Mark the folder as this trial's.
 
-        A trial of ours that has the folder already was lost by the storage: it is moved away, and kept.
+        Where it is that of a trial of the same number, the storage has lost that one: it is moved away, and
+        kept. An app may put several trials into one folder.
         """
-        if self._mark.exists() and self.folder != study.folder:
+        is_lost = self._mark.exists() and read_json(self._mark)["trial"] == number
+        if is_lost and self.folder != study.folder:
             lost = study.lost
             lost.mkdir(parents=True, exist_ok=True)
             self.folder.rename(lost / f"{number}-{time.time_ns()}")

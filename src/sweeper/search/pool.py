@@ -29,7 +29,13 @@ from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.process import Crew, NotStarted, Process, ending
 from sweeper.search.progress import Progress, counted, summarize
 from sweeper.search.sampler import build_sampler, is_grid
-from sweeper.search.settings import check_objective, n_cores, read_settings, study_key
+from sweeper.search.settings import (
+    check_objective,
+    find_function,
+    n_cores,
+    read_settings,
+    study_key,
+)
 from sweeper.search.space import Space
 from sweeper.search.spawn import SpawningCrew
 from sweeper.search.storage import open_storage
@@ -107,6 +113,8 @@ def check(hooks: Hooks, space: Space, search: Search, named_by: str) -> None:
         if hooks.check is not None:
             check_objective(search, draw.config)
             hooks.check(draw.config)
+    if search.custom_search_space is not None:
+        find_function("hydra.sweeper.custom_search_space", search.custom_search_space)
     if named_by in space.parameters():
         raise BadInput(named_by, "several", "a search is one study", "write one name")
     build_sampler(search.sampler, search.seed, space, number=0)

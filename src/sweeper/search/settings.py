@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from sweeper import record
 from sweeper.errors import BadInput
 from sweeper.search.parameter import written
-from sweeper.search.sampler import build_pruner, find
+from sweeper.search.sampler import build_pruner
 from sweeper.search.study import Search
 
 log = logging.getLogger(__name__)
@@ -83,8 +84,6 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
             "hydra.sweeper.pruner.reduction_factor", pruner["reduction_factor"], reason, "write 2 or more"
         )
     build_pruner(search.pruner)
-    if search.custom_search_space is not None:
-        find("hydra.sweeper.custom_search_space", search.custom_search_space)
     return search, *_workers(plain, search)
 
 
@@ -158,6 +157,29 @@ def _as_override(node: Any) -> str:
         return f"range({low}, {Decimal(str(high)) + Decimal(str(step))}, step={step})"
     interval = f"int(interval({low}, {high}))" if kind == "int" else f"interval({low}, {high})"
     return f"tag(log, {interval})" if node.get("log") else interval
+
+
+def find_function(key: str, path: str) -> Callable[..., Any]:
+    """The function that a dotted path names, imported as the app's own modules are.
+
+    Raises:
+        BadInput: if there is none, or its module cannot be imported.
+    """
+    remedy = "write the full path, module.name, of a function (config, trial)"
+    try:
+        found = pkgutil.resolve_name(path)
+    except Exception as error:  # whatever the app's own module raises
+        raise BadInput(key, path, f"cannot be found ({type(error).__name__}: {error})", remedy) from error
+    if not callable(found):
+        raise BadInput(key, path, "is no function", remedy)
+    return found  # type: ignore[no-any-return]
+
+
+def app_key(master: DictConfig, key: str) -> str:
+    """The key that the app's users write: where ``hydra.sweeper.KEY`` only refers to another, that one."""
+    raw = OmegaConf.to_container(master.hydra.sweeper, resolve=False)[key]  # type: ignore[call-overload, index]
+    reference = re.fullmatch(r"\$\{([A-Za-z_][\w.]*)\}", str(raw))
+    return reference[1] if reference else f"hydra.sweeper.{key}"
 
 
 def _folder(study_name: str, master: DictConfig) -> str:

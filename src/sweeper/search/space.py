@@ -8,6 +8,7 @@ no new choice, so that an option may bring ranges, and choices, of its own.
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -39,6 +40,8 @@ class Composition:
     fixed: tuple[str, ...]
     """The overrides that made it, without Hydra's own."""
     parameters: tuple[Parameter, ...]
+    plain: tuple[str, ...]
+    """The keys to which its params give a plain value."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +99,45 @@ class Space:
         """The place of each parameter's value in the next of them; None after the last."""
         self._declare()
 
-    def draw(self, suggest: Suggest, job: Mapping[str, Any] | None = None) -> Draw:
-        """Draw one point. ``job`` is merged into ``hydra.job`` (``num``, ``id``)."""
-        composition, values = self._walk(suggest)
+    def draw(
+        self,
+        suggest: Suggest,
+        job: Mapping[str, Any] | None = None,
+        suggested: Mapping[str, Any] | None = None,
+    ) -> Draw:
+        """Draw one point.
+
+        Args:
+            job: merged into ``hydra.job`` (``num``, ``id``).
+            suggested: further overrides, from ``custom_search_space``. Their options may bring ranges, too.
+
+        Raises:
+            BadInput: for an override that cannot be composed, or of a key that is fixed or searched already.
+        """
+        further = {key: self._parse_suggested(key, value) for key, value in (suggested or {}).items()}
+        options = {
+            override.get_key_element().lstrip("+"): str(override.input_line)
+            for override in further.values()
+            if self._is_group(override.get_key_element().lstrip("+"))
+        }
+        composition, values = self._walk(suggest, options)
+        taken = {*self._fixed_keys, *composition.plain, *(p.path for p in values)}
+        for key in further:
+            if key.lstrip("+") in taken:
+                reason = "hydra.sweeper.custom_search_space suggests it, and it is fixed or searched already"
+                raise BadInput(key, (suggested or {})[key], reason, "leave one of them out")
         numbers = {p: v for p, v in values.items() if not self._is_group(p.path)}
-        overrides = [*composition.fixed, *(p.text(v) for p, v in numbers.items())]
         config = composition.config.copy()
         for parameter, value in numbers.items():
             self._set(config, parameter, value)
+        others = [override for key, override in further.items() if key.lstrip("+") not in options]
+        for override in others:
+            self._update(config, override.get_key_element(), override.value(), str(override.input_line))
+        overrides = [
+            *composition.fixed,
+            *(p.text(v) for p, v in numbers.items()),
+            *(str(override.input_line) for override in others),
+        ]
         hydra = config.hydra
         with flag_override(hydra, ["readonly", "struct"], [False, False]):
             hydra.overrides.task = overrides
@@ -185,11 +219,17 @@ class Space:
                 pass
         return self._parameters
 
-    def _walk(self, suggest: Suggest) -> tuple[Composition, dict[Parameter, Any]]:
-        """Draw options and compose until there is no new option, then draw the ranges."""
+    def _walk(
+        self, suggest: Suggest, suggested: Mapping[str, str] | None = None
+    ) -> tuple[Composition, dict[Parameter, Any]]:
+        """Draw options and compose until there is no new option, then draw the ranges.
+
+        Args:
+            suggested: the overrides of groups whose option is not drawn but suggested.
+        """
         values: dict[Parameter, Any] = {}
         while True:
-            options = {p.path: p.text(v) for p, v in values.items()}
+            options = {**{p.path: p.text(v) for p, v in values.items()}, **(suggested or {})}
             composition = self._compose(tuple(options.values()))
             pending = [p for p in composition.parameters if self._is_group(p.path) and p.path not in options]
             if not pending:
@@ -220,7 +260,12 @@ class Space:
                 fixed = [*values, *self.fixed, *options]
                 config = self._load(fixed)
                 values, parameters = self._ranges(config)
-            self._compositions[options] = Composition(Template(config), tuple(fixed), parameters)
+            self._compositions[options] = Composition(
+                Template(config),
+                tuple(fixed),
+                parameters,
+                tuple(v.partition("=")[0].lstrip("+") for v in values),
+            )
         return self._compositions[options]
 
     def _load(self, overrides: list[str]) -> DictConfig:
@@ -366,22 +411,31 @@ class Space:
         text = expression if isinstance(expression, str) else written(expression)
         return self._parse([f"{key}={text}"])[0]
 
+    def _parse_suggested(self, key: str, value: Any) -> Override:
+        """As an override on the command line would be read, so that ``"[1,2]"`` is a list; else as a text."""
+        if isinstance(value, str):
+            with suppress(HydraException):
+                override = self._parser.parse_override(f"{key}={value}")
+                if not override.is_sweep_override():
+                    return override
+        return self._parse([f"{key}={written(value)}"])[0]
+
     def _set(self, config: DictConfig, parameter: Parameter, value: Any) -> None:
         text = parameter.text(value)
         if parameter.texts:
             if text not in self._written:  # parsing takes 1 ms
                 self._written[text] = self._parser.parse_override(text).value()
             value = self._written[text]
-        is_added = parameter.key.startswith("+") and not parameter.key.startswith("++")
-        is_there = OmegaConf.select(config, parameter.path, throw_on_missing=False) is not None
+        self._update(config, parameter.key, value, text)
+
+    def _update(self, config: DictConfig, key: str, value: Any, text: str) -> None:
+        path = key.lstrip("+")
+        is_added = key.startswith("+") and not key.startswith("++")
+        is_there = OmegaConf.select(config, path, throw_on_missing=False) is not None
         if is_added and is_there and not isinstance(value, dict | list):
-            raise BadInput(
-                parameter.key, value, "there already is such a key", f"write {parameter.path}=… to change it"
-            )
+            raise BadInput(key, value, "there already is such a key", f"write {path}=… to change it")
         try:
-            OmegaConf.update(
-                config, parameter.path, value, merge=True, force_add=parameter.key.startswith("+")
-            )
+            OmegaConf.update(config, path, value, merge=True, force_add=key.startswith("+"))
         except OmegaConfBaseException as error:
             raise bad_override(error, [text], self._keys()) from error
 

@@ -1,4 +1,4 @@
-"""Workers that begin as a new Python, where this process must not be forked: they are sent a pickle."""
+"""Workers that begin as a new Python, where this process must not be forked: they read a pickle."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from multiprocessing import process as mp_process
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cloudpickle
@@ -30,14 +31,20 @@ class SpawnedProcess(SpawnProcess):
 
 
 class SpawningCrew:
-    """New processes, each of which is sent a pickle."""
+    """New processes, each of which reads a pickle."""
 
     def __init__(self, body: Body) -> None:
         self._body = body
+        self._folder = TemporaryDirectory(prefix="sweeper-")
+        self._n_started = 0
 
     def start(self, orders: Any, index: int, environment: Mapping[str, str]) -> SpawnedProcess:
         _check_guard()
-        arguments = (self._pickled((self._body, orders)), index, dict(environment), os.getpid())
+        # A pipe would hold us up until the worker has imported the script, for ever if it cannot.
+        path = Path(self._folder.name, f"{self._n_started}.pickle")
+        path.write_bytes(self._pickled((self._body, orders)))
+        self._n_started += 1
+        arguments = (path, index, dict(environment), os.getpid())
         process = SpawnedProcess(target=_spawned, args=arguments, name=f"worker-{index}")
         process.index = index
         with _environment(environment), blocked(*FOR_THE_POOL):  # what is imported there reads it
@@ -45,7 +52,8 @@ class SpawningCrew:
         return process
 
     def close(self) -> None:
-        """Nothing serves them, and the pool has ended them."""
+        """Remove the pickles; nothing serves the workers, and the pool has ended them."""
+        self._folder.cleanup()
 
     def _pickled(self, content: Any) -> bytes:
         try:
@@ -73,14 +81,14 @@ def _check_guard() -> None:
     )
 
 
-def _spawned(pickled: bytes, index: int, environment: Mapping[str, str], command: int) -> None:
+def _spawned(pickle: Path, index: int, environment: Mapping[str, str], command: int) -> None:
     """The beginning of a spawned worker."""
     if sys.platform == "linux":
         die_with(command)
     else:
         threading.Thread(target=_watch_parent, daemon=True, name="parent watch").start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_THE_POOL)
-    body, orders = cloudpickle.loads(pickled)
+    body, orders = cloudpickle.loads(pickle.read_bytes())
     body(orders, index, environment)
 
 

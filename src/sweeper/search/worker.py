@@ -30,8 +30,8 @@ from sweeper.record import StudyFiles, TrialFiles
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import run_job
 from sweeper.search.parameter import suggest
-from sweeper.search.sampler import find
-from sweeper.search.space import Space
+from sweeper.search.settings import find_function
+from sweeper.search.space import Draw, Space
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search, Study, Worker
 from sweeper.search.trial import Interrupted, Interruption, StudyTrial, running
@@ -168,27 +168,23 @@ def _run_trial(
 
 
 def _compose(app: App, study: Study, space: Space, trial: optuna.Trial) -> tuple[DictConfig, TrialFiles]:
-    draw = space.draw(suggest(trial), {"num": trial.number, "id": str(trial.number)})
+    job = {"num": trial.number, "id": str(trial.number)}
+    draw = space.draw(suggest(trial), job)
+    if study.search.custom_search_space is not None:
+        draw = space.draw(suggest(trial), job, _extend(study.search, draw, trial))
     config = draw.config
-    extra = _extend(study.search, config, trial, set(draw.params))
     hydra = config.hydra
     with flag_override(hydra, ["readonly", "struct"], [False, False]):
         hydra.sweep.dir = str(study.files.folder)
-        if extra:
-            hydra.overrides.task = [*draw.overrides, *(f"{key}={value}" for key, value in extra.items())]
-    for key, value in extra.items():
-        OmegaConf.update(config, key, value, merge=True)
     folder = study.files.folder / str(OmegaConf.select(config, "hydra.sweep.subdir"))
     return config, TrialFiles(folder)
 
 
-def _extend(search: Search, config: DictConfig, trial: optuna.Trial, drawn: set[str]) -> dict[str, Any]:
-    """The parameters that the person's own ``custom_search_space`` function suggests."""
-    if search.custom_search_space is None:
-        return {}
-    extend = find("hydra.sweeper.custom_search_space", search.custom_search_space)
-    extend(config, trial)
-    return {name: value for name, value in trial.params.items() if name not in drawn}
+def _extend(search: Search, draw: Draw, trial: optuna.Trial) -> dict[str, Any]:
+    """The parameters that the person's own ``custom_search_space`` function suggests, by their keys."""
+    assert search.custom_search_space is not None
+    find_function("hydra.sweeper.custom_search_space", search.custom_search_space)(draw.config, trial)
+    return {name: value for name, value in trial.params.items() if name not in draw.params}
 
 
 def _tell_result(study: Study, trial: optuna.Trial, files: TrialFiles, job: JobReturn) -> None:
