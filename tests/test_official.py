@@ -5,6 +5,7 @@ Most searches run in this process, through Hydra itself.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ import yaml
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
 import sweeper
 from sweeper.conf import VERSION_BASE
@@ -348,3 +352,305 @@ def test_a_launcher_of_a_cluster_is_refused(
     line = refused({"config": {"x": 0}}, "x=1,2", launcher(name, target))
     assert line.startswith(f"hydra/launcher={name}: ")
     assert line.endswith("leave it out: the search starts its own workers on this machine")
+
+
+# --- groups, missing values, deletions ----------------------------------------------------------------------
+
+DB = {
+    "config": {"defaults": ["_self_", {"db": "mysql"}, SWEEPER], "x": 0},
+    "db/mysql": {"name": "mysql"},
+    "db/sqlite": {"name": "sqlite"},
+}
+
+
+class Seen:
+    """A task that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.configs: list[DictConfig] = []
+
+    def __call__(self, config: DictConfig) -> float:
+        self.configs.append(config)
+        return 0.0
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.mark.parametrize("in_config", [False, True])
+def test_a_mandatory_group_is_swept(sweep: Sweep, seen: Seen, in_config: bool) -> None:
+    """``- db: ???`` in the defaults list, where the command line or the params say which there are."""
+    params = {"db": "choice(mysql,sqlite)"} if in_config else {}
+    config = {
+        "defaults": ["_self_", {"db": "???"}, SWEEPER],
+        "hydra": {"sweeper": {"params": params, "n_trials": 4}},
+    }
+    arguments = ["hydra/sweeper/sampler=grid"] + ["db=mysql,sqlite"] * (not in_config)
+    sweep({**DB, "config": config}, *arguments, task=seen)
+    assert [config.db.name for config in seen.configs] == ["mysql", "sqlite"]
+
+
+def test_a_mandatory_group_that_nobody_chooses_is_refused(refused: Refused) -> None:
+    """In one line that names it."""
+    line = refused({**DB, "config": {"defaults": ["_self_", {"db": "???"}, SWEEPER], "x": 0}}, "x=1,2")
+    assert line.startswith("db=")
+
+
+def test_missing_values_are_filled(sweep: Sweep, seen: Seen) -> None:
+    """A key that is ``???`` may be swept, or derived from one that is."""
+    files = {"config": {"x": "???", "y": "${x}", "hydra": {"sweeper": {"params": {"x": "choice(7,7)"}}}}}
+    sweep(files, task=seen)
+    assert [(config.x, config.y) for config in seen.configs] == [(7, 7)] * 3
+
+
+def test_a_group_in_a_package_is_swept(sweep: Sweep, seen: Seen) -> None:
+    """``db@source`` puts the group elsewhere, and is swept by that name."""
+    config = {"defaults": ["_self_", {"db@source": "mysql"}, SWEEPER]}
+    sweep({**DB, "config": config}, "db@source=mysql,sqlite", "hydra/sweeper/sampler=grid", task=seen)
+    assert [config.source.name for config in seen.configs] == ["mysql", "sqlite"]
+
+
+def test_a_group_is_added(sweep: Sweep, seen: Seen) -> None:
+    """``+db`` takes a group that is not in the defaults list."""
+    config = {"defaults": ["_self_", SWEEPER]}
+    sweep({**DB, "config": config}, "+db=mysql,sqlite", "hydra/sweeper/sampler=grid", task=seen)
+    assert [config.db.name for config in seen.configs] == ["mysql", "sqlite"]
+
+
+def test_an_experiment_is_swept(sweep: Sweep, seen: Seen) -> None:
+    """``experiment=a,b`` where each overrides other groups, and sets values of its own."""
+    experiment = "# @package _global_\ndefaults:\n  - override /db: {db}\nx: {x}\n"
+    config = {"defaults": ["_self_", {"db": "mysql"}, {"experiment": None}, SWEEPER], "x": 0}
+    files = {f"experiment/{name}": experiment.format(db=db, x=x) for name, db, x in EXPERIMENTS}
+    sweep({**DB, "config": config, **files}, "experiment=a,b", "hydra/sweeper/sampler=grid", task=seen)
+    assert [(config.db.name, config.x) for config in seen.configs] == [("mysql", 1), ("sqlite", 2)]
+
+
+EXPERIMENTS = [("a", "mysql", 1), ("b", "sqlite", 2)]
+
+
+def test_deletions_hold_in_every_trial(sweep: Sweep, seen: Seen) -> None:
+    """``~key`` and ``~group`` take away, as in a single run, and a range of a deleted key with it."""
+    params = {"x": "interval(0,1)", "y": "choice(1,2)"}
+    defaults = DB["config"]["defaults"]  # type: ignore[index]
+    config = {"defaults": defaults, "x": 0, "y": 0, "hydra": {"sweeper": {"params": params}}}
+    study = sweep({**DB, "config": config}, "~x", "~db", task=seen)
+    assert [set(config) for config in seen.configs] == [{"y"}] * 3
+    assert [set(t.params) for t in study.trials] == [{"y"}] * 3
+    assert study.trials[0].user_attrs["overrides"][:2] == ["~x", "~db"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "values"),
+    [
+        ("x='a b',\"c,d\"", ["a b", "c,d"]),
+        ("x='1',1,true,null", ["1", 1, True, None]),
+        ("x=range(3,0,-1)", [1, 2, 3]),
+        ("x=range(0,1,0.25)", [0.0, 0.25, 0.5, 0.75]),
+        ("x=str(range(1,3))", ["1", "2"]),
+        ("x=float(choice(1,2))", [1.0, 2.0]),
+        ("x=int(choice(1.9,2.9))", [1, 2]),
+        ("x=bool(choice(0,1))", [False, True]),
+        ("x=[1,2],[3]", [[1, 2], [3]]),
+        ("x={a:1},{a:2}", [{"a": 1}, {"a": 2}]),
+        ("x=sort(3,1,2)", [1, 2, 3]),
+        ("x=shuffle(1,2,3)", [1, 2, 3]),
+    ],
+)
+def test_values_are_what_hydra_makes_of_them(
+    sweep: Sweep, seen: Seen, argument: str, values: list[Any]
+) -> None:
+    """Quotes, casts, lists, dicts and ranges that count down give the values of a plain sweep."""
+    sweep(
+        {"config": {"x": None}},
+        argument,
+        "hydra/sweeper/sampler=grid",
+        "hydra.sweeper.n_trials=9",
+        task=seen,
+    )
+    found = [OmegaConf.to_container(config)["x"] for config in seen.configs]  # type: ignore[call-overload,index]
+    assert sorted(map(repr, found)) == sorted(map(repr, values))
+
+
+def test_options_are_found_by_glob(sweep: Sweep, seen: Seen) -> None:
+    """``glob(*)`` is all options of a group."""
+    sweep(DB, "db=glob(*)", "hydra/sweeper/sampler=grid", task=seen)
+    assert {config.db.name for config in seen.configs} == {"mysql", "sqlite"}
+
+
+def test_a_list_is_extended(sweep: Sweep, seen: Seen) -> None:
+    """``extend_list`` is a plain override, where this Hydra has it."""
+    try:
+        OverridesParser.create().parse_override("y=extend_list(3)")
+    except HydraException:
+        pytest.skip("this Hydra has no extend_list")
+    sweep({"config": {"x": 0, "y": [1, 2]}}, "x=1,2", "y=extend_list(3)", task=seen)
+    assert [config.y for config in seen.configs] == [[1, 2, 3]] * 3
+
+
+# --- Hydra's own keys ---------------------------------------------------------------------------------------
+
+
+def folders(study: optuna.Study) -> list[Path]:
+    return [Path(trial.user_attrs["folder"]) for trial in study.trials]
+
+
+def test_the_folder_of_a_trial_is_hydras(sweep: Sweep, tmp_path: Path) -> None:
+    """``hydra.sweep.dir`` and ``subdir``, relative to the working folder, with the number of the job."""
+    hydra = {"sweep": {"dir": "here/${hydra.job.name}", "subdir": "trial_${hydra.job.num}"}}
+    study = sweep({"config": {"x": 0, "hydra": hydra}}, "x=interval(0,1)")
+    assert folders(study) == [tmp_path / "here" / "app" / f"trial_{n}" for n in range(3)]
+    assert all((folder / ".hydra" / "config.yaml").exists() for folder in folders(study))
+    assert (tmp_path / "here" / "app" / "optimization_results.yaml").exists()
+
+
+def test_a_folder_is_named_by_the_overrides(sweep: Sweep, tmp_path: Path) -> None:
+    """``hydra.job.override_dirname``, with its separators and without the keys that it leaves out."""
+    override_dirname = {"kv_sep": "-", "item_sep": "__", "exclude_keys": ["y"]}
+    hydra = {
+        "sweep": {"dir": "out", "subdir": "${hydra.job.override_dirname}"},
+        "job": {"config": {"override_dirname": override_dirname}},
+    }
+    config = {"x": 0, "y": 0, "z": 0, "hydra": hydra}
+    study = sweep({"config": config}, "x=1,2", "y=3", "z=4", "hydra/sweeper/sampler=grid")
+    assert [folder.relative_to(tmp_path / "out").as_posix() for folder in folders(study)] == [
+        "x-1__z-4",
+        "x-2__z-4",
+    ]
+
+
+def test_the_sweep_folder_may_be_absolute_and_hold_the_time(sweep: Sweep, tmp_path: Path) -> None:
+    """All trials of a search are in one folder, though each is composed at another time."""
+    hydra = {"sweep": {"dir": f"{tmp_path}/elsewhere/${{now:%H-%M-%S-%f}}"}}
+    study = sweep({"config": {"x": 0, "hydra": hydra}}, "x=interval(0,1)")
+    (folder,) = {folder.parent for folder in folders(study)}
+    assert folder.parent == tmp_path / "elsewhere"
+
+
+@pytest.mark.parametrize("chdir", [True, False])
+def test_a_job_runs_in_its_folder_if_it_is_asked_to(sweep: Sweep, tmp_path: Path, chdir: bool) -> None:
+    """``hydra.job.chdir``."""
+    places = []
+
+    def task(config: DictConfig) -> float:
+        places.append(Path.cwd())
+        return 0.0
+
+    study = sweep({"config": {"x": 0}}, "x=interval(0,1)", f"hydra.job.chdir={chdir}", task=task)
+    assert places == (folders(study) if chdir else [tmp_path] * 3)
+    assert Path.cwd() == tmp_path
+
+
+def test_the_number_of_the_job_reaches_the_config(sweep: Sweep, seen: Seen) -> None:
+    """``hydra.job.num`` and ``hydra.job.id`` are the trial's, where a job asks for them."""
+    numbers = []
+
+    def task(config: DictConfig) -> float:
+        job = HydraConfig.get().job
+        numbers.append((job.num, job.id, config.number))
+        return 0.0
+
+    sweep({"config": {"x": 0, "number": "${hydra:job.num}"}}, "x=interval(0,1)", task=task)
+    assert numbers == [(n, str(n), n) for n in range(3)]
+
+
+# --- custom_search_space ------------------------------------------------------------------------------------
+
+CUSTOM = """
+class Spaces:
+    @staticmethod
+    def within(config, trial):
+        trial.suggest_float("x", 0, 1)
+
+def extend(config, trial):
+    x = trial.params["x"]
+    assert config.hydra.sweeper.n_trials == 3
+    trial.suggest_float("z", x - config.max_difference, x + config.max_difference)
+    trial.suggest_float("+w", 0, 1)
+
+def choose(config, trial):
+    trial.suggest_categorical("db", ["sqlite"])
+    trial.suggest_categorical("deep.text", ["a b, c"])
+    trial.suggest_categorical("++flag", [True])
+
+def fixed(config, trial):
+    trial.suggest_float("x", 0, 1)
+
+nothing = 3
+"""
+
+
+@pytest.fixture
+def custom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of search spaces; its name has a dash, as the official example's."""
+    (tmp_path / "custom-space.py").write_text(CUSTOM)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "custom-space", raising=False)
+    return "hydra.sweeper.custom_search_space=custom-space"
+
+
+def test_a_custom_search_space_depends_on_what_was_drawn(sweep: Sweep, seen: Seen, custom: str) -> None:
+    """The function is given config and trial; what it suggests is written into the config, ``+`` added."""
+    config = {"x": 0, "z": 0, "max_difference": 0.3}
+    study = sweep({"config": config}, "x=interval(0,1)", f"{custom}.extend", task=seen)
+    assert all(abs(config.x - config.z) <= 0.3 and 0 <= config.w <= 1 for config in seen.configs)
+    assert [set(t.params) for t in study.trials] == [{"x", "z", "+w"}] * 3
+
+
+def test_what_it_suggests_is_composed(sweep: Sweep, seen: Seen, custom: str) -> None:
+    """Its suggestions are overrides: a group's option, a key with dots, a text with a comma, a new key."""
+    config = {**DB["config"], "deep": {"text": ""}}  # type: ignore[dict-item]
+    study = sweep({**DB, "config": config}, f"{custom}.choose", task=seen)
+    for given in seen.configs:
+        assert (given.db.name, given.deep.text, given.flag) == ("sqlite", "a b, c", True)
+    again = yaml.safe_load((folders(study)[0] / ".hydra" / "overrides.yaml").read_text())
+    assert "db=sqlite" in again
+
+
+def test_a_custom_search_space_may_be_a_method(sweep: Sweep, custom: str) -> None:
+    """A dotted path may lead into a class."""
+    study = sweep({"config": {"x": 0}}, f"{custom}.Spaces.within")
+    assert [set(t.params) for t in study.trials] == [{"x"}] * 3
+
+
+@pytest.mark.parametrize("path", ["missing", "nothing"])
+def test_a_custom_search_space_that_is_none_is_refused(refused: Refused, custom: str, path: str) -> None:
+    """What is not there, or is no function."""
+    assert refused({"config": {"x": 0}}, f"{custom}.{path}").startswith("hydra.sweeper.custom_search_space=")
+
+
+def test_a_fixed_key_cannot_be_suggested(sweep: Sweep, custom: str) -> None:
+    """As in the official sweeper, what the command line fixes and the function suggests is a mistake."""
+    with pytest.raises(SystemExit, match=r"^1$"):
+        sweep({"config": {"x": 0}}, "x=1", f"{custom}.fixed")
+
+
+# --- failures -----------------------------------------------------------------------------------------------
+
+
+def fails(config: DictConfig) -> float:
+    raise RuntimeError("as it was told to")
+
+
+def test_no_failure_is_admitted(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    """``max_failure_rate: 0.0``, the official default, ends with the first failure and its traceback."""
+    with pytest.raises(SystemExit, match=r"^1$"):
+        sweep({"config": {"x": 0}}, "x=1,2", "hydra.sweeper.max_failure_rate=0.0", task=fails)
+    assert "RuntimeError: as it was told to" in capsys.readouterr().err
+
+
+def test_every_failure_is_admitted(sweep: Sweep) -> None:
+    """``max_failure_rate: 1.0`` goes on whatever fails, as long as some trials do not."""
+    seen: list[int] = []
+
+    def task(config: DictConfig) -> float:
+        seen.append(0)
+        if len(seen) % 2:
+            raise RuntimeError("now and then")
+        return 0.0
+
+    study = sweep({"config": {"x": 0}}, "x=interval(0,1)", "hydra.sweeper.max_failure_rate=1.0", task=task)
+    states = [t.state.name for t in study.trials]
+    assert states == ["FAIL", "COMPLETE"] * 3

@@ -242,6 +242,17 @@ def test_what_optuna_has_no_more_is_refused(
         build_sampler({**given(_SAMPLERS[name]), **arguments}, 0, plain, number=0)
 
 
+def test_options_of_the_installed_official_sweeper_are_taken(plain: Space) -> None:
+    """Where both sweepers are installed, options with the same name are the official one's."""
+    official = "hydra_plugins.hydra_optuna_sweeper"
+    for name, cls in [("nsgaii", "NSGAIISampler"), ("nsgaiii", "NSGAIIISampler")]:
+        settings = {"_target_": f"{official}._impl.create_{name}_sampler", "seed": None, "mutation": None}
+        assert type(build_sampler(settings, 0, plain, number=0)).__name__ == cls
+    build_sampler({"_target_": OPTUNA + "TPESampler", "consider_prior": None}, 0, plain, number=0)
+    with pytest.raises(BadInput, match=r"^hydra/sweeper/sampler=motpe"):
+        build_sampler({"_target_": f"{official}.config.raise_motpe_removed"}, 0, plain, number=0)
+
+
 def test_nodes_within_a_sampler_are_made(plain: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     """As ``instantiate`` does: an object, a function that a path names, and a partial one."""
     monkeypatch.setenv("SWEEPER_ALLOW", "math")

@@ -38,6 +38,13 @@ _GONE: dict[str, dict[str, Any]] = {
 }
 """Arguments that Optuna still takes and ignores, and the value by which it goes: others are refused."""
 
+_OFFICIAL = {
+    "hydra_plugins.hydra_optuna_sweeper._impl.create_nsgaii_sampler": "optuna.samplers.NSGAIISampler",
+    "hydra_plugins.hydra_optuna_sweeper._impl.create_nsgaiii_sampler": "optuna.samplers.NSGAIIISampler",
+    "hydra_plugins.hydra_optuna_sweeper.config.raise_motpe_removed": "optuna.samplers.MOTPESampler",
+}
+"""What the official sweeper's own functions make, which its options name where it is installed as well."""
+
 _UNUSED = ("inc_popsize", "warn_asynchronous_seeding")
 """Arguments without a meaning here: CMA-ES never restarts, and trials ask for their points by number."""
 
@@ -52,7 +59,7 @@ def build_sampler(settings: Mapping[str, Any], seed: int | None, space: Space, n
     """
     import numpy as np
 
-    key, target = "hydra.sweeper.sampler", settings["_target_"]
+    key, target = "hydra.sweeper.sampler", _OFFICIAL.get(settings["_target_"], settings["_target_"])
     arguments = {n: value for n, value in settings.items() if not n.startswith("_") and n not in _UNUSED}
     given = arguments.pop("seed", None)
     seed = seed if given is None else given
@@ -65,7 +72,7 @@ def build_sampler(settings: Mapping[str, Any], seed: int | None, space: Space, n
             "hydra/sweeper/sampler", "motpe", "Optuna has it no more", "write tpe, which does the same"
         )
     for name, value in _GONE.get(target, {}).items():
-        if arguments.pop(name, value) != value:
+        if arguments.pop(name, None) not in (None, value):
             reason = "Optuna has no such choice any more"
             raise BadInput(f"{key}.{name}", settings[name], reason, "leave it out")
     if is_grid(settings):
