@@ -395,7 +395,7 @@ def test_a_mandatory_group_is_swept(sweep: Sweep, seen: Seen, in_config: bool) -
 def test_a_mandatory_group_that_nobody_chooses_is_refused(refused: Refused) -> None:
     """In one line that names it."""
     line = refused({**DB, "config": {"defaults": ["_self_", {"db": "???"}, SWEEPER], "x": 0}}, "x=1,2")
-    assert line.startswith("db=")
+    assert line == "db=???: the defaults list leaves the option open; write one of mysql, sqlite"
 
 
 def test_missing_values_are_filled(sweep: Sweep, seen: Seen) -> None:
@@ -449,7 +449,7 @@ def test_deletions_hold_in_every_trial(sweep: Sweep, seen: Seen) -> None:
         ("x='1',1,true,null", ["1", 1, True, None]),
         ("x=range(3,0,-1)", [1, 2, 3]),
         ("x=range(0,1,0.25)", [0.0, 0.25, 0.5, 0.75]),
-        ("x=str(range(1,3))", ["1", "2"]),
+        ("x=str(choice(1,2))", ["1", "2"]),
         ("x=float(choice(1,2))", [1.0, 2.0]),
         ("x=int(choice(1.9,2.9))", [1, 2]),
         ("x=bool(choice(0,1))", [False, True]),
