@@ -395,7 +395,7 @@ def test_a_mandatory_group_is_swept(sweep: Sweep, seen: Seen, in_config: bool) -
 def test_a_mandatory_group_that_nobody_chooses_is_refused(refused: Refused) -> None:
     """In one line that names it."""
     line = refused({**DB, "config": {"defaults": ["_self_", {"db": "???"}, SWEEPER], "x": 0}}, "x=1,2")
-    assert line.startswith("db=")
+    assert line == "db=???: the defaults list leaves it open; write one of mysql, sqlite"
 
 
 def test_missing_values_are_filled(sweep: Sweep, seen: Seen) -> None:
@@ -449,7 +449,7 @@ def test_deletions_hold_in_every_trial(sweep: Sweep, seen: Seen) -> None:
         ("x='1',1,true,null", ["1", 1, True, None]),
         ("x=range(3,0,-1)", [1, 2, 3]),
         ("x=range(0,1,0.25)", [0.0, 0.25, 0.5, 0.75]),
-        ("x=str(range(1,3))", ["1", "2"]),
+        ("x=str(choice(1,2))", ["1", "2"]),
         ("x=float(choice(1,2))", [1.0, 2.0]),
         ("x=int(choice(1.9,2.9))", [1, 2]),
         ("x=bool(choice(0,1))", [False, True]),
@@ -480,12 +480,13 @@ def test_options_are_found_by_glob(sweep: Sweep, seen: Seen) -> None:
     assert {config.db.name for config in seen.configs} == {"mysql", "sqlite"}
 
 
+@pytest.mark.filterwarnings("ignore:extend_list:UserWarning")  # Hydra 1.4 is to drop it
 def test_a_list_is_extended(sweep: Sweep, seen: Seen) -> None:
     """``extend_list`` is a plain override, where this Hydra has it."""
     try:
         OverridesParser.create().parse_override("y=extend_list(3)")
-    except HydraException:
-        pytest.skip("this Hydra has no extend_list")
+    except HydraException as error:
+        pytest.skip(f"this Hydra has no extend_list: {error.__cause__}")
     sweep({"config": {"x": 0, "y": [1, 2]}}, "x=1,2", "y=extend_list(3)", task=seen)
     assert [config.y for config in seen.configs] == [[1, 2, 3]] * 3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from itertools import takewhile
@@ -37,6 +38,9 @@ def bad_override(error: BaseException, overrides: Sequence[str], keys: Sequence[
     """
     if isinstance(known := _cause_of_type(error, BadInput), BadInput):
         return known
+    if group := re.search(r"You must specify '(.+?)'", str(error)):
+        options = ", ".join(str(error).partition("Available options:")[2].split())
+        return BadInput(group[1], "???", "the defaults list leaves it open", f"write one of {options}")
     cause = error.__cause__ or error
     full_key = str(getattr(cause, "full_key", None) or "")
     text, reason = " ".join(f"{error} {cause}".split()), first_line(error)

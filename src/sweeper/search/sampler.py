@@ -299,5 +299,6 @@ def find(key: str, path: str) -> Any:
                 module, _, name = module.rpartition(".")
                 names.insert(0, name)
         return reduce(getattr, names, found)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(key, path, f"cannot be found ({error})", "write the full path, module.name") from error
+    except Exception as error:  # whatever the module raises
+        reason = f"cannot be found ({type(error).__name__}: {error})"
+        raise BadInput(key, path, reason, "write the full path, module.name") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pkgutil
 import re
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from sweeper import record
 from sweeper.errors import BadInput
 from sweeper.search.parameter import written
-from sweeper.search.sampler import build_pruner
+from sweeper.search.sampler import build_pruner, find
 from sweeper.search.study import Search
 
 log = logging.getLogger(__name__)
@@ -163,12 +162,9 @@ def find_function(key: str, path: str) -> Callable[..., Any]:
     Raises:
         BadInput: if there is none, or its module cannot be imported.
     """
-    remedy = "write the full path, module.name, of a function (config, trial)"
-    try:
-        found = pkgutil.resolve_name(path)
-    except Exception as error:  # whatever the app's own module raises
-        raise BadInput(key, path, f"cannot be found ({type(error).__name__}: {error})", remedy) from error
+    found = find(key, path)
     if not callable(found):
+        remedy = "write the full path, module.name, of a function (config, trial)"
         raise BadInput(key, path, "is no function", remedy)
     return found  # type: ignore[no-any-return]
 

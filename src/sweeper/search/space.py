@@ -91,6 +91,8 @@ class Space:
         """The ranges of config.yaml and of the options that are the same in every trial."""
         self._always_drawn: set[str] = set()
         """The groups from which every trial draws an option."""
+        self._mandatory: list[Parameter] = []
+        """The groups that the defaults list leaves open: without an option nothing can be composed."""
         self._declared: dict[tuple[str, CategoricalChoiceType], dict[str, str]] = {}
         """The ranges that each other option brings by itself."""
         self._points: list[dict[str, Any]] = []
@@ -227,7 +229,7 @@ class Space:
         Args:
             suggested: the overrides of groups whose option is not drawn but suggested.
         """
-        values: dict[Parameter, Any] = {}
+        values = {p: self._draw(p, suggest) for p in self._mandatory if p.path not in (suggested or {})}
         while True:
             options = {**{p.path: p.text(v) for p, v in values.items()}, **(suggested or {})}
             composition = self._compose(tuple(options.values()))
@@ -343,6 +345,7 @@ class Space:
         while new := [p for p in self._groups_in(self._merge(common, chosen, drawn)) if p.path not in drawn]:
             drawn[new[0].path] = new[0]
         self._always_drawn = set(drawn)
+        self._mandatory = [p for p in drawn.values() if chosen.get(p.path) == "???"]
         groups = list(drawn.values())
         while groups:
             group = groups.pop()
@@ -356,7 +359,7 @@ class Space:
 
     def _chosen(self, common: dict[str, str]) -> dict[str, Any]:
         """The option of each group where it is not drawn."""
-        choices = dict(self._master.hydra.runtime.choices)
+        choices: Any = OmegaConf.to_container(self._master.hydra.runtime.choices)
         for key, expression in common.items():
             if self._is_group(key) and key not in self._fixed_keys:
                 override = self._parse_param(key, expression)
