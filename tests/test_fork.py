@@ -332,6 +332,24 @@ def test_a_script_may_hold_anything_and_runs_once(tmp_path: Path) -> None:
     assert (tmp_path / "left").read_text() == "once\n"
 
 
+def test_files_that_a_script_leaves_open_are_written(tmp_path: Path) -> None:
+    """What was written to them before the fork is there once, and so is what the trials write."""
+    top = "table = open('table.csv', 'w')\ntable.write('x\\n')\nkept = []"
+    body = """
+table.write(f"{cfg.x}\\n")
+kept.append(open(HERE / f"{number}.txt", "w"))
+kept[-1].write("hello")
+return cfg.x
+"""
+    app = App(tmp_path, body, top)
+    done = app.run("hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2")
+    assert done.returncode == 0, done.stderr
+    head, *rows = (tmp_path / "table.csv").read_text().splitlines()
+    assert head == "x"
+    assert sorted(map(float, rows)) == sorted(t.values[0] for t in assert_exactly(app, 4))
+    assert [(tmp_path / f"{number}.txt").read_text() for number in range(4)] == ["hello"] * 4
+
+
 def test_what_a_trial_registers_for_the_exit_is_done(tmp_path: Path) -> None:
     """``atexit`` in a worker runs at the worker's end, once for each trial that registered it."""
     body = "import atexit\natexit.register((HERE / f'left-{number}').touch)\nreturn cfg.x"

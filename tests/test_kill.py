@@ -135,6 +135,34 @@ def test_max_retries_limits_the_copies(tmp_path: Path) -> None:
     assert not app.trials(TrialState.RUNNING, TrialState.WAITING)
 
 
+STUBBORN = """
+started()
+while not (HERE / "go").exists():
+    try:
+        signal.pause()
+    except BaseException:
+        (HERE / f"told-{number}").touch()
+return cfg.x
+"""
+
+
+def test_trials_that_the_pool_kills_are_interrupted(tmp_path: Path) -> None:
+    """After a second Ctrl-C the command that is printed goes on: nothing counts as failed."""
+    app = App(tmp_path, STUBBORN)
+    strict = ("hydra.sweeper.max_failure_rate=0", "hydra.sweeper.max_retries=0")
+    process = app.start(*strict)
+    until(lambda: app.has_started(0, 1))
+    kill_group(process, signal.SIGINT)
+    until(lambda: len(list(tmp_path.glob("told-*"))) == 2)
+    kill_group(process, signal.SIGINT)
+    assert finish(process).returncode == 130
+    assert [t.state for t in app.trials()[:2]] == [TrialState.FAIL] * 2
+    app.touch("go")
+    done = app.run(*strict)
+    assert done.returncode == 0, done.stderr
+    assert_exactly(app, 6)
+
+
 @pytest.mark.parametrize(
     ("crash", "reason"),
     [("ctypes.string_at(0)", "SIGSEGV"), ("os._exit(0)", "exit code 0")],

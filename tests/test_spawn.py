@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
-import pytest
-
 from tests.foreign_app import App, assert_exactly
+from tests.program import finish, start
 
 A_THREAD = """
 import threading
@@ -19,7 +19,7 @@ def test_a_process_with_threads_is_not_forked(tmp_path: Path) -> None:
     app = App(tmp_path, top=A_THREAD)
     done = app.run()
     assert done.returncode == 0, done.stderr
-    assert "Workers are spawned, not forked from this process: it has 2 threads." in done.stdout
+    assert "Workers are spawned, not forked from this process: it has 2 threads (Thread-1" in done.stdout
     assert_exactly(app, 6)
 
 
@@ -32,24 +32,64 @@ def test_a_worker_that_dies_early_holds_nobody_up(tmp_path: Path) -> None:
     assert "workers die before their first trial" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("top", "body", "line"),
-    [
-        ("guard = None", "return cfg.x", "write if __name__ == '__main__': before the call"),
-        (
-            "lock = threading.Lock()",
-            "with lock:\n    return cfg.x",
-            "move what cannot be pickled into a module",
-        ),
-    ],
+IN_THE_SCRIPT = (
+    A_THREAD
+    + """
+import pickle
+lock, square = threading.Lock(), lambda value: value * value
+
+class Item:
+    def __init__(self, value):
+        self.value = value
+
+def double(item):
+    return Item(2 * item.value)
+"""
 )
-def test_what_cannot_be_spawned_is_told(tmp_path: Path, top: str, body: str, line: str) -> None:
-    """Where workers must be spawned, a script without guard, or with a lock, is told what to write."""
-    app = App(tmp_path, body, A_THREAD + top)
-    if "guard" in top:
-        app.drop_guard()
+
+USES_THE_SCRIPT = """
+with lock, multiprocessing.Pool(2) as pool:
+    doubled = [item.value for item in pool.map(double, [Item(1), Item(2)])]
+process = multiprocessing.Process(target=lambda: os._exit(square(3)))
+process.start()
+process.join()
+assert (doubled, process.exitcode) == ([2, 4], 9)
+assert pickle.loads(pickle.dumps(Item(3))).value == 3
+assert sys.modules["__main__"].Item is Item
+seen = multiprocessing.get_start_method(), multiprocessing.current_process().name
+sweeper.trial().set_user_attr("seen", [*seen, multiprocessing.parent_process() is None])
+return cfg.x
+"""
+
+
+def test_what_stands_in_the_script_is_the_workers_own(tmp_path: Path) -> None:
+    """A spawned worker runs the script's own task: its classes pickle, pools start as ever, locks work."""
+    app = App(tmp_path, USES_THE_SCRIPT, IN_THE_SCRIPT)
+    done = app.run("hydra.sweeper.n_trials=2")
+    assert done.returncode == 0, done.stderr
+    seen = [multiprocessing.get_start_method(), "MainProcess", True]
+    assert [trial.user_attrs["seen"] for trial in assert_exactly(app, 2)] == [seen] * 2
+
+
+def test_a_script_without_guard_is_refused(tmp_path: Path) -> None:
+    """Where workers must be spawned it would begin the search again: one line, and nothing is written."""
+    app = App(tmp_path, top=A_THREAD)
+    app.drop_guard()
     done = app.run()
-    assert done.returncode == 1
-    assert sum(line in shown for shown in done.stderr.splitlines()) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert not app.trials()
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("hydra.sweeper.in_process=false: the workers must be spawned, as it has 2 threads")
+    assert "app.py would begin the search again in each; write if __name__ == '__main__': before" in line
+    assert not app.out.exists()
+
+
+def test_what_cannot_be_pickled_is_refused(tmp_path: Path) -> None:
+    """A script of standard input goes by value, and a lock in it cannot: one line, and nothing is written."""
+    app = App(tmp_path, "with lock:\n    return cfg.x", A_THREAD + "lock = threading.Lock()")
+    text = (tmp_path / "app.py").read_text().replace("Path(__file__).parent", "Path.cwd()")
+    text = text.replace('config_path="."', f"config_path={str(tmp_path)!r}")
+    done = finish(start(tmp_path, "-", "-m"), stdin=text)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "cannot pickle '_thread.lock' object); move what cannot be pickled into a module" in line
+    assert not app.out.exists()

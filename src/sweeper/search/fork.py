@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import importlib
 import logging
@@ -20,6 +21,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from io import IOBase
 from multiprocessing import process as mp_process
 from multiprocessing import util as mp_util
 from multiprocessing.connection import Connection, wait
@@ -51,7 +53,8 @@ def why_not_fork() -> str | None:
     if _n_tasks() > 1 and not _survives_fork():
         return "a fork of it hangs"
     if (n_tasks := _n_tasks()) > 1:
-        return f"it has {n_tasks} threads"
+        own = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+        return f"it has {n_tasks} threads ({', '.join(own) or 'those of a C library, such as OpenMP'})"
     return None
 
 
@@ -77,6 +80,15 @@ def _survives_fork() -> bool:
     os.waitpid(pid, 0)
     os.close(done)
     return survives
+
+
+def _flush_files() -> None:
+    """Write what the app's open files hold, as Python does at its end; a forked child would write it too."""
+    for value in gc.get_objects():
+        with contextlib.suppress(Exception):
+            if isinstance(value, IOBase) and not value.closed and value.writable():
+                value.flush()
+    ctypes.CDLL(None).fflush(None)
 
 
 def _fork() -> int:
@@ -210,6 +222,7 @@ class ForkingCrew:
 
     def _fork_server(self) -> tuple[Connection[Any, Any], int | None]:
         ours, theirs = multiprocessing.Pipe()
+        _flush_files()
         with blocked(*FOR_THE_POOL):  # until the server ignores them
             command, pid = os.getpid(), _fork()
             if pid == 0:
@@ -299,9 +312,8 @@ def _run_and_exit(function: Callable[[], None]) -> None:
         threading._shutdown()  # type: ignore[attr-defined]  # waits for the app's threads, as Python does
         atexit._run_exitfuncs()
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        gc.unfreeze()  # or the files of the first trials are not found
+        _flush_files()
         os._exit(exitcode)
 
 

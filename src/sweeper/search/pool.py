@@ -39,7 +39,7 @@ from sweeper.search.settings import (
 from sweeper.search.space import Space
 from sweeper.search.spawn import SpawningCrew
 from sweeper.search.storage import open_storage
-from sweeper.search.study import FINISHED, Search, Study, failed
+from sweeper.search.study import FINISHED, Search, Study, failed, was_composed
 from sweeper.search.trial import Interrupted, Interruption
 from sweeper.search.worker import App, main, work
 
@@ -92,8 +92,8 @@ def _open_crew(app: App, n_workers: int) -> Crew:
     body = partial(main, app)
     if (reason := why_not_fork()) is None:
         return ForkingCrew(body, Hooks.of(app.task).preload, _shared_cores(n_workers))
-    log.info("Workers are spawned, not forked from this process: %s.", reason)
-    return SpawningCrew(body)
+    log.info("Workers are spawned, not forked from this process: %s. They start later.", reason)
+    return SpawningCrew(body, reason)
 
 
 def _shared_cores(n_workers: int) -> dict[str, str]:
@@ -205,7 +205,7 @@ class Pool:
         workers = {t.user_attrs.get("worker", "") for t in self._study.trials()}
         reasons = {name: ending(p.exitcode) for p in ended for name in workers if p.is_named(name)}
         spared = {name for p in self._processes for name in workers if p.is_named(name)}
-        reaped = self._study.reap(reasons, spared)
+        reaped = self._study.reap(reasons, spared, is_interrupted=bool(self._signums))
         trials = self._study.trials()
         tried_again = {t.user_attrs.get("retry_of") for t in trials}
         for number in reaped:
@@ -216,11 +216,11 @@ class Pool:
 
     def _count_stillborn(self, died: list[Process], trials: Sequence[optuna.trial.FrozenTrial]) -> None:
         """Workers that die one after the other before their first trial will not get better."""
-        n_begun = sum(t.state != TrialState.WAITING for t in trials)
+        n_begun = sum(map(was_composed, trials))
         if n_begun > self._n_begun or self._signums:
             self._n_stillborn = 0
         self._n_begun = n_begun
-        workers = {t.user_attrs.get("worker", "") for t in trials}
+        workers = {t.user_attrs.get("worker", "") for t in trials if was_composed(t)}
         stillborn = [p for p in died if not any(p.is_named(worker) for worker in workers)]
         self._n_stillborn += len(stillborn)
         if stillborn and self._n_stillborn >= _MAX_STILLBORN:

@@ -296,7 +296,7 @@ def _workers(plain: Mapping[str, Any], search: Search) -> tuple[int, list[str]]:
             "worker processes do not share this process's memory",
             "write hydra.sweeper.n_jobs=1 hydra.sweeper.in_process=true, or leave the storage out",
         )
-    return n_workers, gpus
+    return min(n_workers, search.n_trials or n_workers), gpus
 
 
 def n_cores() -> int:

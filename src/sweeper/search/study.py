@@ -188,10 +188,15 @@ class Study:
             _set_attribute(self.optuna, number, "interrupted", True)
             study.fail_and_queue(self.trials()[number], reason, is_retry=False)
 
-    def reap(self, reasons: Mapping[str, str] | None = None, spared: Collection[str] = ()) -> list[int]:
+    def reap(
+        self,
+        reasons: Mapping[str, str] | None = None,
+        spared: Collection[str] = (),
+        is_interrupted: bool = False,
+    ) -> list[int]:
         """Fail and queue the trials of dead workers; see ``LockedStudy.reap``."""
         with self.locked() as study:
-            reaped = study.reap(reasons, spared)
+            reaped = study.reap(reasons, spared, is_interrupted)
             self.files.write_results(self.optuna)
             return reaped
 
@@ -224,12 +229,18 @@ class LockedStudy:
         self._files = files
         self._max_retries = max_retries
 
-    def reap(self, reasons: Mapping[str, str] | None = None, spared: Collection[str] = ()) -> list[int]:
+    def reap(
+        self,
+        reasons: Mapping[str, str] | None = None,
+        spared: Collection[str] = (),
+        is_interrupted: bool = False,
+    ) -> list[int]:
         """Fail the trials whose process is gone, and queue their parameters again.
 
         Args:
             reasons: why a worker died, by its name, where somebody knows.
             spared: workers whose pool will say it when they die.
+            is_interrupted: whether their pool has killed them, because somebody asked it to stop.
 
         Returns:
             the numbers of the trials.
@@ -244,7 +255,9 @@ class LockedStudy:
             if reason is None:
                 reason = "its process is gone (killed, or the machine went down)"
                 _set_attribute(self._study, trial.number, "lost", True)
-            self.fail_and_queue(trial, reason, is_retry=True)
+            if is_interrupted:
+                _set_attribute(self._study, trial.number, "interrupted", True)
+            self.fail_and_queue(trial, reason, is_retry=not is_interrupted)
             forget(self._files.heartbeats, worker or "")
             reaped.append(trial.number)
         return reaped
@@ -282,16 +295,21 @@ class LockedStudy:
 def failed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The trials that count against max_failure_rate.
 
-    Interrupted or lost trials do not count: they might have succeeded. Nor do those whose parameters are
-    tried again: the last try counts.
+    Interrupted or lost trials do not count: they might have succeeded. Nor do those that died before their
+    config was composed, nor those whose parameters are tried again: the last try counts.
     """
-    failures = [t for t in trials if t.state == TrialState.FAIL]
+    failures = [t for t in trials if t.state == TrialState.FAIL and was_composed(t)]
     tried_again = {t.user_attrs.get("retry_of") for t in trials} if failures else set()
     return [
         t
         for t in failures
         if t.number not in tried_again and not (t.user_attrs.get("interrupted") or t.user_attrs.get("lost"))
     ]
+
+
+def was_composed(trial: FrozenTrial) -> bool:
+    """Whether the app's own code may have run: not where the worker died while it drew the parameters."""
+    return "folder" in trial.user_attrs or "traceback" in trial.user_attrs
 
 
 def reap_all(storage: BaseStorage) -> None:

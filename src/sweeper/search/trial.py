@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,8 +34,10 @@ class Interruption:
         self._second_kills = second_kills
         self._signum: int | None = None
         self._may_raise = False
+        self._pid = os.getpid()
 
     def install(self, *signums: int) -> None:
+        self._pid = os.getpid()
         for signum in signums:
             signal.signal(signum, self._on_signal)
 
@@ -56,7 +59,8 @@ class Interruption:
             self.check()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self._signum is not None and self._second_kills:
+        is_childs = os.getpid() != self._pid  # that of a process which the app has just forked
+        if is_childs or (self._signum is not None and self._second_kills):
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
         self._signum = signum
