@@ -139,8 +139,7 @@ STUBBORN = """
 while True:
     try:
         started()
-        while not (HERE / "go").exists():
-            signal.pause()
+        wait_for("go")
         return cfg.x
     except BaseException:
         (HERE / f"told-{number}").touch()
