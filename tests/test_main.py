@@ -21,6 +21,7 @@ BAD_INPUT = [
     ("optimizer=adamx", r"^optimizer=adamx: .*write one of adam, adamw, rmsprop, sgd$"),
     ("optimizer.lrr=0.1", r"^optimizer.lrr=0.1: .*did you mean optimizer.lr\?$"),
     ("nonsense=1", r"^nonsense=1: there is no such key"),
+    ("=1", r"^override==1: has no key; write KEY=VALUE$"),
     ("training.batch_size=0", r"^training.batch_size=0: must be at least 1; .*training.batch_size=32$"),
     ("training.batch_size=many", r"^training.batch_size=many: .*could not be converted to Integer"),
     ("training.epochs=1.5", r"^training.epochs=1.5: .*could not be converted to Integer"),

@@ -25,7 +25,6 @@ SAMPLERS = {
 }
 
 PRUNERS = {
-    "auto": "HyperbandPruner",
     "hyperband": "HyperbandPruner",
     "asha": "SuccessiveHalvingPruner",
     "median": "MedianPruner",
@@ -62,14 +61,5 @@ def test_what_an_app_gets_that_sets_nothing(make_space: MakeSpace) -> None:
     """TPE and Hyperband, 20 trials that are minimised, and a worker for each GPU or core."""
     settings = composed(make_space)
     assert settings.sampler._target_ == "optuna.samplers.TPESampler"
-    assert settings.pruner._target_ == "optuna.pruners.HyperbandPruner"
+    assert settings.pruner._target_ == "auto"
     assert (settings.n_trials, settings.direction, settings.n_jobs) == (20, "minimize", "auto")
-
-
-def test_hyperband_knows_the_longest_training(make_space: MakeSpace) -> None:
-    """The largest step is what the app hands in, for the default and the chosen one; else it is found out."""
-    hydra = {"sweeper": {"max_resource": "${n_steps}"}}
-    assert composed(make_space, n_steps=7, hydra=hydra).pruner.max_resource == 7
-    chosen = composed(make_space, "hydra/sweeper/pruner=hyperband", n_steps=7, hydra=hydra)
-    assert chosen.pruner.max_resource == 7
-    assert composed(make_space, training={"epochs": 7}).pruner.max_resource == "auto"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
-from sweeper.search.settings import n_cores, visible_gpus
+from sweeper.errors import BadInput
+from sweeper.search.settings import n_cores, read_settings, visible_gpus
+from tests.conftest import MakeSpace
 from tests.foreign_app import App
 from tests.program import IN_PROCESS
 
@@ -58,3 +61,54 @@ def test_a_study_without_a_name_is_named_by_the_time(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (folder,) = (path for path in (tmp_path / "outputs").iterdir() if path.is_dir())
     assert len(folder.name) == len("2026-11-25_17-00-00")
+
+
+def pruner_of(make_space: MakeSpace, *overrides: str, **sweeper: Any) -> dict[str, Any]:
+    """The pruner of an app with these ``hydra.sweeper`` settings of its own."""
+    space = make_space({"config": {"x": 0, "n_steps": 7, "hydra": {"sweeper": sweeper}}}, *overrides)
+    master = space._master
+    return read_settings(dict(master.hydra.sweeper.items()), master)[0].pruner
+
+
+HYPERBAND = "optuna.pruners.HyperbandPruner"
+
+
+def test_hyperband_knows_the_longest_training(make_space: MakeSpace) -> None:
+    """The largest step is what the app hands in, for the default and the chosen one; else it is found out."""
+    handed_in = {"max_resource": "${n_steps}"}
+    expected = {"_target_": HYPERBAND, "max_resource": 7}
+    assert pruner_of(make_space, **handed_in) == expected
+    assert pruner_of(make_space, "hydra/sweeper/pruner=hyperband", **handed_in) == expected
+    assert pruner_of(make_space, "hydra.sweeper.pruner.max_resource=9", **handed_in)["max_resource"] == 9
+    assert pruner_of(make_space) == {"_target_": HYPERBAND, "max_resource": "auto"}
+
+
+def test_an_apps_own_pruner_replaces_the_default(make_space: MakeSpace) -> None:
+    """Nothing of the default is left where an app names a class, or sets an argument alone."""
+    own = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 2}
+    assert pruner_of(make_space, pruner=own) == own
+    assert pruner_of(make_space, "hydra.sweeper.pruner.reduction_factor=4") == {
+        "_target_": HYPERBAND,
+        "max_resource": "auto",
+        "reduction_factor": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ["hydra/sweeper/pruner=hyperband"],
+        ["hydra/sweeper/pruner=median"],
+        ["hydra.sweeper.pruner.reduction_factor=4"],
+        ["hydra.sweeper.pruner._target_=optuna.pruners.MedianPruner"],
+    ],
+    ids=str,
+)
+def test_several_objectives_turn_off_only_the_default_pruner(
+    make_space: MakeSpace, chosen: list[str]
+) -> None:
+    """What nobody chose is off; what somebody chose is refused."""
+    directions = "hydra.sweeper.direction=[minimize,minimize]"
+    assert pruner_of(make_space, directions) == {"_target_": "optuna.pruners.NopPruner"}
+    with pytest.raises(BadInput, match=r"^hydra/sweeper/pruner=\w+: .*there are 2 objectives; leave it out"):
+        pruner_of(make_space, directions, *chosen)

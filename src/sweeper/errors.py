@@ -71,6 +71,9 @@ def bad_option(error: ValueError, overrides: Sequence[str], options: Callable[[s
     Raises:
         ValueError: the error itself, where it is about something else.
     """
+    for override in overrides:
+        if override.startswith("="):
+            raise BadInput("override", override, "has no key", "write KEY=VALUE") from error
     for override in overrides if "Config group override must be" in str(error) else ():
         key, _, value = override.partition("=")
         names = options(key.lstrip("+~").partition("@")[0])

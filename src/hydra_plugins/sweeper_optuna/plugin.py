@@ -134,15 +134,13 @@ _SAMPLERS = {
     ),
 }
 
-_HYPERBAND = _optuna(
-    "pruners.HyperbandPruner",
-    *("min_resource", "reduction_factor", "bootstrap_count"),
-    max_resource="${hydra.sweeper.max_resource}",
-)
+_HYPERBAND = ("min_resource", "max_resource", "reduction_factor", "bootstrap_count")
 
 _PRUNERS: dict[str, Mapping[str, Any]] = {
-    "auto": _HYPERBAND,  # off where there are several objectives, as nobody chose it
-    "hyperband": _HYPERBAND,
+    # Hyperband, or none with several objectives. An app's own _target_ takes the place of the mark, and what
+    # stays missing is dropped.
+    "auto": {"_target_": "auto", **dict.fromkeys(_HYPERBAND, MISSING)},
+    "hyperband": _optuna("pruners.HyperbandPruner", *_HYPERBAND),
     "asha": _optuna(
         "pruners.SuccessiveHalvingPruner",
         *("min_resource", "reduction_factor", "min_early_stopping_rate", "bootstrap_count"),

@@ -14,7 +14,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from sweeper import record
@@ -35,8 +34,7 @@ _HERE |= {"multiprocess", "sequential", "serial"}
 _ELSEWHERE = {"submitit", "slurm", "ray", "rq", "dask", "kubernetes", "pbs", "lsf", "sge", "aws", "ssh"}
 """Words in the name or the class of a launcher whose jobs run here, or elsewhere; others may do either."""
 
-_DEFAULT_PRUNER = "hydra/sweeper/pruner/auto.yaml"
-"""In Hydra's store."""
+_HYPERBAND = "optuna.pruners.HyperbandPruner"
 
 
 def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Search, int, list[str]]:
@@ -60,7 +58,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
     directions = _directions(plain["direction"])
     metrics_key = source_key(master, "metric_names")
     _check_ranges(plain)
-    pruner = _pruner(_without_missing(plain["pruner"]), master, len(directions))
+    pruner = _pruner(_without_missing(plain["pruner"]), plain["max_resource"], len(directions))
     search = Search(
         study_name=name,
         storage=_storage_url(plain["storage"]),
@@ -210,22 +208,21 @@ def study_key(master: DictConfig) -> str:
     return source_key(master, "study_name")
 
 
-def _pruner(pruner: dict[str, Any], master: DictConfig, n_objectives: int) -> dict[str, Any]:
+def _pruner(pruner: dict[str, Any], max_resource: Any, n_objectives: int) -> dict[str, Any]:
     """The pruner that was chosen; with several objectives the one that nobody chose is off."""
-    if n_objectives == 1:
-        return pruner
-    node = OmegaConf.to_container(master.hydra.sweeper.pruner, resolve=False)
-    default = OmegaConf.to_container(ConfigStore.instance().load(_DEFAULT_PRUNER).node, resolve=False)
-    if master.hydra.runtime.choices.get("hydra/sweeper/pruner") == "auto" and node == default:
+    if pruner == {"_target_": "auto"} and n_objectives > 1:
         return {"_target_": "optuna.pruners.NopPruner"}
-    if not str(pruner["_target_"]).endswith(".NopPruner"):
+    if pruner["_target_"] == "auto":
+        pruner = {**pruner, "_target_": _HYPERBAND}
+    if n_objectives > 1 and not str(pruner["_target_"]).endswith(".NopPruner"):
         raise BadInput(
             "hydra/sweeper/pruner",
             str(pruner["_target_"]).rpartition(".")[2],
             f"a pruner compares one value, and there are {n_objectives} objectives",
             "leave it out, write hydra/sweeper/pruner=none, or search for one objective",
         )
-    return pruner
+    # Every process must know the largest step: "auto" is inferred, and not by all at once.
+    return {"max_resource": max_resource, **pruner} if pruner["_target_"] == _HYPERBAND else pruner
 
 
 def _directions(direction: Any) -> tuple[str, ...]:
