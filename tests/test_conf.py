@@ -168,7 +168,7 @@ def test_what_may_be_named_is_what_is_there() -> None:
 def test_hyperband_knows_the_number_of_epochs() -> None:
     """Every process must prune by the same largest step."""
     config = compose("config", ["training.epochs=13"], return_hydra_config=True)
-    assert config.hydra.sweeper.pruner.max_resource == 13
+    assert config.hydra.sweeper.max_resource == 13
 
 
 def test_what_only_some_options_read_belongs_to_keys_and_options() -> None:

@@ -20,9 +20,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 import sweeper
 from sweeper.conf import VERSION_BASE
+from sweeper.search.parameter import parse
 from tests.program import IN_PROCESS
 
 Task = Callable[[DictConfig], Any]
@@ -106,7 +113,7 @@ def test_null_as_storage_is_the_journal(sweep: Sweep, tmp_path: Path) -> None:
     assert (tmp_path / "outputs" / "studies.journal").exists()
 
 
-@pytest.mark.parametrize("direction", ["maximize", "MAXIMIZE", "Maximize", "[maximize]", "[MAXIMIZE]"])
+@pytest.mark.parametrize("direction", ["maximize", "MAXIMIZE", "[Maximize]"])
 def test_a_direction_in_any_case(sweep: Sweep, direction: str) -> None:
     """Optuna's enum spells it in capitals, its functions in small letters; a list may have one member."""
     study = sweep({"config": {"x": 0}}, "x=interval(0,1)", f"hydra.sweeper.direction={direction}")
@@ -235,26 +242,47 @@ def test_params_are_nested_or_added(sweep: Sweep) -> None:
 
 
 @pytest.mark.parametrize(
-    ("node", "expression"),
+    ("node", "expression", "distribution"),
     [
-        ({"type": "categorical", "choices": [1, "b c", True]}, r"choice(1, b\ c, True)"),
-        ({"type": "int", "low": 0, "high": 10}, "int(interval(0, 10))"),
-        ({"type": "int", "low": 0, "high": 10, "step": 2}, "range(0, 12, step=2)"),
-        ({"type": "int", "low": 1, "high": 100, "log": True}, "tag(log, int(interval(1, 100)))"),
-        ({"type": "float", "low": 0, "high": 1}, "interval(0.0, 1.0)"),
-        ({"type": "float", "low": 0, "high": 1, "step": 0.25}, "range(0.0, 1.25, step=0.25)"),
-        ({"type": "float", "low": 1e-05, "high": 1, "log": True}, "tag(log, interval(1e-05, 1.0))"),
+        (
+            {"type": "categorical", "choices": [1, "b c", True]},
+            r"choice(1, b\ c, True)",
+            CategoricalDistribution([1, "b c", "True"]),
+        ),
+        ({"type": "int", "low": 0, "high": 10}, "int(interval(0, 10))", IntDistribution(0, 10)),
+        (
+            {"type": "int", "low": 0, "high": 9, "step": 3},
+            "range(0, 12, step=3)",
+            IntDistribution(0, 9, step=3),
+        ),
+        (
+            {"type": "int", "low": 1, "high": 100, "log": True},
+            "tag(log, int(interval(1, 100)))",
+            IntDistribution(1, 100, log=True),
+        ),
+        ({"type": "float", "low": 0, "high": 1}, "interval(0.0, 1.0)", FloatDistribution(0, 1)),
+        (
+            {"type": "float", "low": 0, "high": 1, "step": 0.25},
+            "range(0.0, 1.25, step=0.25)",
+            FloatDistribution(0, 1, step=0.25),
+        ),
+        (
+            {"type": "float", "low": 1e-05, "high": 1, "log": True},
+            "tag(log, interval(1e-05, 1.0))",
+            FloatDistribution(1e-05, 1, log=True),
+        ),
     ],
 )
 def test_the_old_search_space_is_translated(
-    refused: Refused, sweep: Sweep, node: dict[str, Any], expression: str
+    refused: Refused, node: dict[str, Any], expression: str, distribution: BaseDistribution
 ) -> None:
     """``search_space`` of before Hydra 1.2 is refused with what to write instead, which means the same."""
     line = refused({"config": {"x": 0, "hydra": {"sweeper": {"search_space": {"x": node}}}}})
     assert line == (
         f"hydra.sweeper.search_space=x: is called params since Hydra 1.2; write params: {{x: '{expression}'}}"
     )
-    sweep({"config": {"x": 0, "hydra": {"sweeper": {"params": {"x": expression}}}}}, task=lambda config: 0.0)
+    override = OverridesParser.create().parse_override(f"x={expression}")
+    assert parse(override).distribution == distribution
 
 
 def test_an_empty_search_space_says_nothing(sweep: Sweep) -> None:
@@ -544,7 +572,22 @@ def test_a_job_runs_in_its_folder_if_it_is_asked_to(sweep: Sweep, tmp_path: Path
     assert Path.cwd() == tmp_path
 
 
-def test_the_number_of_the_job_reaches_the_config(sweep: Sweep, seen: Seen) -> None:
+@pytest.mark.skipif(VERSION_BASE == {}, reason="Hydra 1.4 has no older ways")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Hydra 1.3 announces what it has changed since
+def test_an_app_of_hydra_1_1_runs_in_its_folder(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app whose ``version_base`` is 1.1 is in the job's folder, unless it says otherwise."""
+    monkeypatch.setitem(VERSION_BASE, "version_base", "1.1")
+    places = []
+
+    def task(config: DictConfig) -> float:
+        places.append(Path.cwd())
+        return 0.0
+
+    study = sweep({"config": {"x": 0}}, "x=interval(0,1)", task=task)
+    assert places == folders(study)
+
+
+def test_the_number_of_the_job_reaches_the_config(sweep: Sweep) -> None:
     """``hydra.job.num`` and ``hydra.job.id`` are the trial's, where a job asks for them."""
     numbers = []
 

@@ -388,7 +388,7 @@ BAD = [
     (["hydra.sweeper.max_failure_rate=2"], "hydra.sweeper.max_failure_rate=2"),
     (["hydra.sweeper.direction=up"], "hydra.sweeper.direction=up"),
     (["hydra.sweeper.direction=[]"], "hydra.sweeper.direction=[]"),
-    (["hydra.sweeper.direction=[minimize,maximize]", "hydra/sweeper/pruner=asha"], "hydra/sweeper/pruner"),
+    (["hydra.sweeper.direction=[minimize,maximize]", "hydra/sweeper/pruner=median"], "hydra/sweeper/pruner"),
     (["hydra.sweeper.in_process=true"], "hydra.sweeper.in_process"),
     (["hydra.sweeper.storage=memory"], "hydra.sweeper.storage=memory"),
     (["hydra.sweeper.storage=sqlite:////proc/none/x.db"], "hydra.sweeper.storage=sqlite"),

@@ -86,7 +86,8 @@ def _flush_files() -> None:
     """Write what the app's open files hold, as Python does at its end; a forked child would write it too."""
     for value in gc.get_objects():
         with contextlib.suppress(Exception):
-            if isinstance(value, IOBase) and not value.closed and value.writable():
+            # By its type: some objects warn when they are asked for their class.
+            if issubclass(type(value), IOBase) and not value.closed and value.writable():
                 value.flush()
     ctypes.CDLL(None).fflush(None)
 

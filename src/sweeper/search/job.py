@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import utils
+from hydra import utils, version
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, env_override
 from hydra.types import HydraContext, TaskFunction
@@ -46,7 +46,7 @@ def run_job(task: TaskFunction, config: DictConfig, folder: Path, context: Hydra
         job.overrides = list(hydra.overrides.task)
         job.task_name = JobRuntime.instance().get("name")
         folder.mkdir(parents=True, exist_ok=True)
-        with _working_directory(folder if hydra.job.chdir else Path.cwd()):
+        with _working_directory(folder if _changes_folder(hydra) else Path.cwd()):
             job.working_dir = str(Path.cwd())
             configure_log(hydra.job_logging, hydra.verbose)
             if hydra.output_subdir is not None:
@@ -136,6 +136,13 @@ def _execution_whitelist(context: HydraContext) -> AbstractContextManager[Any]:
     """Hydra 1.4 holds an app to the targets that its ``hydra.main`` allows."""
     whitelist: Any = getattr(utils, "execution_whitelist", None)
     return whitelist(context.execution_whitelist, reset=True) if whitelist else nullcontext()  # type: ignore[attr-defined]
+
+
+def _changes_folder(hydra: DictConfig) -> bool:
+    """As the app says; before Hydra 1.2, whose ways ``version_base`` may keep, also if it says nothing."""
+    base_at_least: Any = getattr(version, "base_at_least", None)  # Hydra 1.4 has no older ways
+    keeps_1_1 = base_at_least is not None and not base_at_least("1.2")
+    return bool(keeps_1_1 if hydra.job.chdir is None else hydra.job.chdir)
 
 
 @contextmanager
