@@ -27,6 +27,7 @@ from multiprocessing import util as mp_util
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from sweeper.search.process import (
     FOR_THE_POOL,
@@ -82,13 +83,22 @@ def _survives_fork() -> bool:
     return survives
 
 
-def _flush_files() -> None:
-    """Write what the app's open files hold, as Python does at its end; a forked child would write it too."""
+_files: WeakSet[Any] = WeakSet()
+"""The app's open files, so far as they were found."""
+
+
+def flush_files() -> None:
+    """Write what the app's open files hold, as Python does at its end; a forked child would write it too.
+
+    Of what was frozen (``gc.freeze``) only those are known that were found before.
+    """
     for value in gc.get_objects():
+        if issubclass(type(value), IOBase):  # by its type: some objects warn when asked for their class
+            _files.add(value)
+    for file in list(_files):
         with contextlib.suppress(Exception):
-            # By its type: some objects warn when they are asked for their class.
-            if issubclass(type(value), IOBase) and not value.closed and value.writable():
-                value.flush()
+            if not file.closed and file.writable():
+                file.flush()
     ctypes.CDLL(None).fflush(None)
 
 
@@ -223,7 +233,7 @@ class ForkingCrew:
 
     def _fork_server(self) -> tuple[Connection[Any, Any], int | None]:
         ours, theirs = multiprocessing.Pipe()
-        _flush_files()
+        flush_files()
         with blocked(*FOR_THE_POOL):  # until the server ignores them
             command, pid = os.getpid(), _fork()
             if pid == 0:
@@ -313,8 +323,7 @@ def _run_and_exit(function: Callable[[], None]) -> None:
         threading._shutdown()  # type: ignore[attr-defined]  # waits for the app's threads, as Python does
         atexit._run_exitfuncs()
     finally:
-        gc.unfreeze()  # or the files of the first trials are not found
-        _flush_files()
+        flush_files()
         os._exit(exitcode)
 
 

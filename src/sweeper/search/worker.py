@@ -27,6 +27,7 @@ from optuna.trial import TrialState
 
 from sweeper import record
 from sweeper.record import StudyFiles, TrialFiles
+from sweeper.search.fork import flush_files
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import run_job
 from sweeper.search.parameter import suggest
@@ -115,11 +116,14 @@ def work(
         while (trial := _next_trial(study, space, worker, interruption)) is not None:
             _run_trial(app, study, space, trial, interruption, is_own_process)
             gc.collect()  # a trial's cycles may hold its model (optuna#5931)
+            if is_own_process:
+                flush_files()  # also those that are frozen now
             gc.freeze()  # what is left stays, so that the next collection need not look at it
         with interruption.allowed():
             _leave(app, study)
     finally:
-        gc.unfreeze()
+        if not is_own_process:
+            gc.unfreeze()
         worker.end()
 
 
