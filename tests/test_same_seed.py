@@ -33,7 +33,10 @@ def searched(folder: Path, *arguments: str, name: str) -> list[tuple[Any, ...]]:
     return [(t.number, t.state, t.params, t.intermediate_values, t.values) for t in trials]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "cmaes", "grid", "nsgaii"])
+OTHERS = ["random", "qmc", "gp", "cmaes", "grid", "nsgaii"]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_the_same_seed_gives_the_same_search(tmp_path: Path, sampler: str) -> None:
     """With one worker and the default pruner: the same points, reports and pruned trials."""
     arguments = [f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.storage=sqlite:///studies.db"]

@@ -29,7 +29,7 @@ def test_one_training_run_says_both_accuracies(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", [80, pytest.param(120, marks=pytest.mark.slow)])
 def test_a_terminal_shows_one_bar(tmp_path: Path, columns: int) -> None:
     """It stands on one line, however narrow the terminal, and counts to the last epoch."""
     terminal = Terminal(tmp_path, "-m", "sweeper", *RUN, columns=columns)

@@ -337,17 +337,21 @@ def test_a_study_out_of_time_is_over(make_search: MakeSearch, plain: Space) -> N
 def test_too_many_failures_end_a_study(
     make_search: MakeSearch, plain: Space, worker: Worker, n_failed: int, is_over: bool
 ) -> None:
-    """More than max_failure_rate of n_trials failed: over; what somebody interrupted does not count."""
+    """More than max_failure_rate of n_trials failed: over; what was interrupted, or killed before it began, does not."""
     search = make_search(n_trials=8)
     study = begin(search, plain)
     for _ in range(n_failed):
         trial = study.ask(plain, worker)
         assert trial is not None
-        study.tell(trial.number, TrialState.FAIL)
+        study.tell(trial.number, TrialState.FAIL, attributes={"traceback": "broken"})
     for _ in range(4):
         trial = study.ask(plain, worker)
         assert trial is not None
         study.tell_interrupted(trial.number, "Ctrl-C")
+    for _ in range(4):
+        trial = study.ask(plain, worker)
+        assert trial is not None
+        study.tell(trial.number, TrialState.FAIL, attributes={"reason": "its worker was ended by SIGKILL"})
     assert study.is_over() is is_over
 
 
