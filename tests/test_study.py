@@ -337,7 +337,7 @@ def test_a_study_out_of_time_is_over(make_search: MakeSearch, plain: Space) -> N
 def test_too_many_failures_end_a_study(
     make_search: MakeSearch, plain: Space, worker: Worker, n_failed: int, is_over: bool
 ) -> None:
-    """More than max_failure_rate of n_trials failed: over; what was interrupted, or killed before it began, does not."""
+    """More than max_failure_rate failed: over; what was interrupted, or killed early, does not count."""
     search = make_search(n_trials=8)
     study = begin(search, plain)
     for _ in range(n_failed):
