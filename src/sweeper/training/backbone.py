@@ -7,7 +7,7 @@ from typing import TypeGuard
 from torch import Tensor, fx, nn
 
 from sweeper import schema
-from sweeper.training.library import LIBRARIES, USUAL_SIDE
+from sweeper.training.network_library import LIBRARIES, USUAL_SIDE
 
 AUXILIARY = ("aux1", "aux2", "AuxLogits")
 """Auxiliary classifiers of GoogLeNet and Inception v3: in their weights, but not in the networks here."""

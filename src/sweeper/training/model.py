@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from sweeper import schema
 from sweeper.training.backbone import build_backbone
-from sweeper.training.library import LIBRARIES
+from sweeper.training.network_library import LIBRARIES
 
 ACTIVATIONS: dict[str, type[nn.ReLU | nn.LeakyReLU]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training.backbone import Backbone, is_path
-from sweeper.training.library import LIBRARIES, UNREADABLE, Library, bad_size
 from sweeper.training.model import outline
+from sweeper.training.network_library import LIBRARIES, UNREADABLE, Library, bad_size
 
 N_NAMED = 3
 """Number of misfitting tensors that an error names at most."""

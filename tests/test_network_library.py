@@ -7,7 +7,7 @@ import torch
 
 from sweeper.errors import BadInput
 from sweeper.schema import LIMITS, Model
-from sweeper.training.library import LIBRARIES, bad_size
+from sweeper.training.network_library import LIBRARIES, bad_size
 
 SMALL = {"torchvision": "squeezenet1_1", "timm": "convnext_atto"}
 
