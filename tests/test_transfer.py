@@ -77,9 +77,7 @@ def test_what_was_learned_on_other_digits_helps(tmp_path: Path) -> None:
     model = Model(filters=[16, 32, 64, 64], hidden_units=[], batch_norm=True, dropout=0.3)
     others = write_digits(tmp_path / "others", range(5), n_train=90)
     before = fit(run_of(model, "none", 0, 3e-4, epochs=25, batch_size=32), others)
-    assert (
-        evaluate(before.model, others)["accuracy"] > 0.8
-    )  # of 5 classes; the last bits of a CPU decide on some points
+    assert evaluate(before.model, others)["accuracy"] > 0.8  # a CPU's last bits decide on some points
     torch.save(before.model.state_dict(), tmp_path / "weights.pt")
     pretrained = replace(model, weights=str(tmp_path / "weights.pt"))
 

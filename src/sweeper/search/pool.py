@@ -65,14 +65,15 @@ def sweep(
         search, n_workers, gpus = read_settings(settings, master)
         crew = None if settings["in_process"] else _open_crew(app, n_workers)  # while nothing is open yet
         with contextlib.closing(crew) if crew is not None else contextlib.nullcontext():
-            space = Space(master, arguments, context.config_loader)
-            named_by = study_key(master)
-            check(Hooks.of(task), space, search, named_by)
-            storage = open_storage(search.storage)
-            search = search.in_its_folder(storage)
-            fixed = [override for override in space.fixed if override.partition("=")[0] != named_by]
-            study = Study.open(search, storage, space, fixed)
-            record.write_whole(study.files.sweep_config, OmegaConf.to_yaml(master))
+            with _ended_by_ctrl_c():
+                space = Space(master, arguments, context.config_loader)
+                named_by = study_key(master)
+                check(Hooks.of(task), space, search, named_by)
+                storage = open_storage(search.storage)
+                search = search.in_its_folder(storage)
+                fixed = [override for override in space.fixed if override.partition("=")[0] != named_by]
+                study = Study.open(search, storage, space, fixed)
+                record.write_whole(study.files.sweep_config, OmegaConf.to_yaml(master))
             if crew is None:
                 signum = _run_here(app, study, storage, space)
             else:
@@ -85,6 +86,16 @@ def sweep(
         sys.exit(128 + signal.SIGINT)
     _finish(study, task, master, signum)
     return study.optuna
+
+
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """While nothing has begun, a Ctrl-C ends the process at once: within a composition it might be lost."""
+    before = signal.signal(signal.SIGINT, lambda signum, frame: os._exit(128 + signum))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _open_crew(app: App, n_workers: int) -> Crew:
