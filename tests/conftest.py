@@ -89,6 +89,18 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
     return run
 
 
+@pytest.fixture(scope="module")
+def plain(make_space: MakeSpace) -> Space:
+    """A range and a choice."""
+    return make_space({"config": {"x": 0.0, "c": "a"}}, "x=interval(0,1)", "c=a,b,d")
+
+
+@pytest.fixture(scope="module")
+def countable(make_space: MakeSpace) -> Space:
+    """Four points."""
+    return make_space({"config": {"x": 0, "c": "a"}}, "x=range(2)", "c=a,b")
+
+
 @pytest.fixture(scope="session")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the README's first command was run: 40 trials on the digits, study ``digits``.

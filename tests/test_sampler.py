@@ -30,16 +30,6 @@ from sweeper.search.space import Space
 MakeSpace = Callable[..., Space]
 
 
-@pytest.fixture(scope="module")
-def plain(make_space: MakeSpace) -> Space:
-    return make_space({"config": {"x": 0.0, "c": "a"}}, "x=interval(0,1)", "c=a,b,d")
-
-
-@pytest.fixture(scope="module")
-def countable(make_space: MakeSpace) -> Space:
-    return make_space({"config": {"x": 0, "c": "a"}}, "x=range(2)", "c=a,b")
-
-
 @pytest.mark.parametrize("target", ["RandomSampler", "QMCSampler"])
 def test_custom_parameters_can_be_drawn(plain: Space, target: str) -> None:
     """A parameter that only custom_search_space suggests is drawn too, the same by each worker."""

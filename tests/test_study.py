@@ -67,16 +67,6 @@ def conditional(make_space: MakeSpace) -> Space:
     return make_space(files, "optimizer=adam,sgd", "optimizer.lr=tag(log,interval(1e-4,1))")
 
 
-@pytest.fixture(scope="module")
-def plain(make_space: MakeSpace) -> Space:
-    return make_space({"config": {"x": 0.0, "c": "a"}}, "x=interval(0,1)", "c=a,b,d")
-
-
-@pytest.fixture(scope="module")
-def countable(make_space: MakeSpace) -> Space:
-    return make_space({"config": {"x": 0, "c": "a"}}, "x=range(2)", "c=a,b")
-
-
 def begin(search: Search, space: Space, storage: BaseStorage | None = None) -> Study:
     return Study.open(search, storage or InMemoryStorage(), space, list(space.fixed))
 

@@ -216,7 +216,8 @@ class Pool:
         workers = {t.user_attrs.get("worker", "") for t in self._study.trials()}
         reasons = {name: ending(p.exitcode) for p in ended for name in workers if p.is_named(name)}
         spared = {name for p in self._processes for name in workers if p.is_named(name)}
-        reaped = self._study.reap(reasons, spared, is_interrupted=bool(self._signums))
+        with self._study.locked() as study:
+            reaped = study.reap(reasons, spared, is_interrupted=bool(self._signums))
         trials = self._study.trials()
         tried_again = {t.user_attrs.get("retry_of") for t in trials}
         for number in reaped:
@@ -292,7 +293,9 @@ def _run_here(app: App, study: Study, storage: BaseStorage, space: Space) -> int
 
 def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | None) -> None:
     """Last words: the best trial and what to do next, or why it ended."""
-    study.reap()
+    with study.locked() as locked:
+        locked.reap()
+        study.files.write_results(study.optuna)  # a worker may have been killed before it did
     search, trials = study.search, study.trials()
     summarize(study)
     if signum is not None:

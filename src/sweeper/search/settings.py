@@ -169,13 +169,6 @@ def find_function(key: str, path: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def app_key(master: DictConfig, key: str) -> str:
-    """The key that the app's users write: where ``hydra.sweeper.KEY`` only refers to another, that one."""
-    raw = OmegaConf.to_container(master.hydra.sweeper, resolve=False)[key]  # type: ignore[call-overload, index]
-    reference = re.fullmatch(r"\$\{([A-Za-z_][\w.]*)\}", str(raw))
-    return reference[1] if reference else f"hydra.sweeper.{key}"
-
-
 def _folder(study_name: str, master: DictConfig) -> str:
     """Where the app says; an app that says nothing has its studies where ours are."""
     sweep = OmegaConf.to_container(master.hydra.sweep, resolve=False)

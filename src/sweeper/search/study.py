@@ -188,18 +188,6 @@ class Study:
             _set_attribute(self.optuna, number, "interrupted", True)
             study.fail_and_queue(self.trials()[number], reason, is_retry=False)
 
-    def reap(
-        self,
-        reasons: Mapping[str, str] | None = None,
-        spared: Collection[str] = (),
-        is_interrupted: bool = False,
-    ) -> list[int]:
-        """Fail and queue the trials of dead workers; see ``LockedStudy.reap``."""
-        with self.locked() as study:
-            reaped = study.reap(reasons, spared, is_interrupted)
-            self.files.write_results(self.optuna)
-            return reaped
-
     # -------------------------------------------------------------------------------------- the budget
 
     def has_room(self, trials: Sequence[FrozenTrial]) -> bool:
@@ -260,6 +248,8 @@ class LockedStudy:
             self.fail_and_queue(trial, reason, is_retry=not is_interrupted)
             forget(self._files.heartbeats, worker or "")
             reaped.append(trial.number)
+        if reaped:
+            self._files.write_results(self._study)
         return reaped
 
     def fail_and_queue(self, trial: FrozenTrial, reason: str, is_retry: bool) -> None:
@@ -321,8 +311,7 @@ def reap_all(storage: BaseStorage) -> None:
         study = optuna.load_study(study_name=summary.study_name, storage=storage, sampler=RandomSampler())
         files = StudyFiles(Path(begun["folder"]))
         with locked(files.lock):
-            if LockedStudy(study, files, begun["max_retries"]).reap():
-                files.write_results(study)
+            LockedStudy(study, files, begun["max_retries"]).reap()
 
 
 # --- opening ------------------------------------------------------------------------------------------------
