@@ -340,7 +340,8 @@ def _search_table(search: Search, master: DictConfig) -> Table:
         "budget", ("no limit" if search.n_trials is None else f"{search.n_trials:,} trials") + seconds
     )
     table.add_row("sampler", str(choices.get("hydra/sweeper/sampler")))
-    table.add_row("pruner", str(choices.get("hydra/sweeper/pruner")))
+    pruner, cls = choices.get("hydra/sweeper/pruner"), search.pruner["_target_"].rpartition(".")[2]
+    table.add_row("pruner", f"auto ({cls})" if pruner == "auto" else str(pruner))
     if search.custom_search_space is not None:
         table.add_row("more parameters", f"those that {search.custom_search_space} suggests")
     return table
