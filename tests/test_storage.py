@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
@@ -172,21 +173,25 @@ def test_a_writer_killed_while_it_holds_the_lock_stalls_nobody(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("url", "kind"),
+    ("url", "plain"),
     [
-        ("memory", InMemoryStorage),
-        ("{}/some/where/studies.journal", JournalStorage),
-        ("sqlite:///{}/studies.db", RDBStorage),
+        ("{}/some/where/studies.journal", lambda url: open_journal(Path(url))),
+        ("sqlite:///{}/some/where/studies.db", RDBStorage),
     ],
 )
-def test_a_url_names_a_storage(tmp_path: Path, url: str, kind: type) -> None:
-    """``memory``, a path and a database URL each give the storage they name, ready to use."""
-    storage = open_storage(url.format(tmp_path))
-    assert type(storage) is kind
+def test_a_url_names_a_storage(tmp_path: Path, url: str, plain: Callable[[str], BaseStorage]) -> None:
+    """A path and a database URL each give the storage they name, and plain Optuna finds the same in it."""
+    url = url.format(tmp_path)
+    run_study(open_storage(url), "name", n_trials=2)
+    trials = optuna.load_study(study_name="name", storage=plain(url)).trials
+    assert [trial.values for trial in trials] == [[1.0]] * 2
+
+
+def test_memory_is_gone_with_its_process() -> None:
+    """``memory`` is a storage of this process, ready to use."""
+    storage = open_storage("memory")
     run_study(storage, "name", n_trials=2)
-    assert [trial.values for trial in optuna.load_study(study_name="name", storage=storage).trials] == [
-        [1.0]
-    ] * 2
+    assert len(storage.get_all_trials(0)) == 2
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from sweeper.fault import Fault, disk
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of ``path``, waiting for it; threads and processes of one machine exclude each other."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Hold the lock of ``path``, waiting for it; threads and processes of one machine exclude each other.
+
+    Raises:
+        Fault: if the disk fails.
+    """
+    with disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    with file:
+        with disk(path):
+            fcntl.flock(file, fcntl.LOCK_EX)
         try:
             yield
         finally:  # closing would not do where a child was forked meanwhile: it has the file too
@@ -31,23 +40,43 @@ class Heartbeat:
 
     def __init__(self, folder: Path, worker: str) -> None:
         self._path = _life_path(folder, worker)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = self._path.open("ab")
-        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        with disk(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._open_and_hold()
+
+    def _open_and_hold(self) -> IO[bytes]:
+        while True:
+            file = self._path.open("ab")
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):  # `forget_the_dead` may have come between, and removed it
+                if os.path.samestat(os.fstat(file.fileno()), self._path.stat()):
+                    return file
+            file.close()
 
     def end(self) -> None:
-        self._path.unlink(missing_ok=True)
+        with disk(self._path):
+            self._path.unlink(missing_ok=True)
         self._file.close()
 
 
 def is_alive(folder: Path, worker: str) -> bool:
-    """Whether the worker of that name still holds its heartbeat in ``folder``. Never ask about yourself."""
+    """Whether the worker of that name still holds its heartbeat in ``folder``. Never ask about yourself.
+
+    Raises:
+        Fault: if the disk fails, which says nothing about the worker.
+    """
+    path = _life_path(folder, worker)
     try:
-        file = os.open(_life_path(folder, worker), os.O_RDWR)
-    except OSError:
-        return False
+        with disk(path):
+            file = os.open(path, os.O_RDONLY)
+    except Fault as fault:
+        if isinstance(fault.__cause__, PermissionError):
+            return True  # another user's, and nobody can tell
+        if isinstance(fault.__cause__, FileNotFoundError | NotADirectoryError):
+            return False
+        raise
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return True
     finally:
@@ -57,8 +86,22 @@ def is_alive(folder: Path, worker: str) -> bool:
 
 def forget(folder: Path, worker: str) -> None:
     """Remove what a dead worker left of its heartbeat."""
-    _life_path(folder, worker).unlink(missing_ok=True)
+    path = _life_path(folder, worker)
+    with disk(path):
+        path.unlink(missing_ok=True)
+
+
+def forget_the_dead(folder: Path, kept: Collection[str] = ()) -> None:
+    """Remove what all dead workers left of their heartbeats, but for those that are ``kept``."""
+    for path in folder.glob(f"*{_ALIVE}"):
+        if path.name.removesuffix(_ALIVE) not in kept:
+            with suppress(OSError), path.open("r+b") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)  # while it is held: nobody can begin to hold it meanwhile
+
+
+_ALIVE = ".alive"
 
 
 def _life_path(folder: Path, worker: str) -> Path:
-    return folder / f"{worker}.alive"
+    return folder / f"{worker}{_ALIVE}"

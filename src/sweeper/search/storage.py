@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import abc
+import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterable
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.storages.journal._storage import JournalOperation
 
 from sweeper.errors import BadInput
+from sweeper.fault import Fault, disk, find_fault, of_disk
 from sweeper.lock import locked
+from sweeper.secret import hide_secrets, remember_secrets
+
+log = logging.getLogger(__name__)
+
+WAIT_S = 60.0
+"""How long a search waits for a server that is away."""
+LOOK_WAIT_S = 5.0
+"""The same for somebody who only looks."""
+
+_RETRY_S = 1.0
+_MAX_MET = 50
 
 _DURABLE = (
     JournalOperation.CREATE_STUDY,
@@ -45,7 +66,14 @@ class JournalBackend(BaseJournalBackend):
         # Optuna asks some thirty times a trial, and mostly nothing was appended meanwhile.
         if self._reader._log_number_offset.get(log_number_from) == self._path.stat().st_size:
             return []
-        return self._reader.read_logs(log_number_from)
+        try:
+            return list(self._reader.read_logs(log_number_from))
+        except ValueError as error:
+            n_line = len(self._reader._log_number_offset)
+            if n_line == 1:
+                raise ValueError("it is no journal of Optuna's") from error
+            remedy = "take that line out of it, or a copy that is whole"
+            raise Fault(self._path, f"line {n_line} cannot be read", remedy) from error
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
@@ -54,8 +82,8 @@ class JournalBackend(BaseJournalBackend):
             os.fdopen(os.open(self._path, os.O_RDWR | os.O_APPEND), "r+b", buffering=0) as file,
         ):
             _cut_torn_tail(file)
-            if file.write(lines) < len(lines):
-                raise OSError(f"no space left to write {self._path}")
+            while lines:  # what was not written is tried again, and then raises the reason
+                lines = lines[file.write(lines) :]
             if any(log.get("op_code") in _DURABLE for log in logs):
                 os.fsync(file.fileno())
 
@@ -73,36 +101,271 @@ def _cut_torn_tail(file: FileIO) -> None:
     os.fsync(file.fileno())
 
 
-def open_storage(url: str) -> BaseStorage:
+# ------------------------------------------------------------------------------------------------ patience
+
+
+class PatientStorage(BaseStorage):
+    """A storage whose faults are told in one line, and whose server is waited for while it is away.
+
+    What Optuna itself raises (a parameter of another kind, a trial that has ended) passes.
+
+    Raises:
+        Fault: from every method, where the disk fails, the server stays away, or the study was deleted.
+    """
+
+    def __init__(self, storage: BaseStorage, url: str, wait_s: float) -> None:
+        self._storage = storage
+        self._url = url
+        self.wait_s = wait_s
+        """How long a server that is away is waited for; may be changed at any time."""
+
+    def _call(self, name: str, *arguments: Any, **named: Any) -> Any:
+        waiting = _Waiting(self._url, self)
+        while True:
+            try:
+                return getattr(self._storage, name)(*arguments, **named)
+            except UpdateFinishedTrialError:
+                if waiting.has_begun and name == "set_trial_state_values":
+                    return True  # the server had done it when its answer was lost
+                raise
+            except DuplicatedStudyError:
+                if waiting.has_begun:
+                    return self._storage.get_study_id_from_name(arguments[1])
+                raise
+            except KeyError as error:
+                remedy = "begin another study"
+                raise Fault(_named(self._url), "the study was deleted meanwhile", remedy) from error
+            except Exception as error:
+                if _is_away(error):
+                    waiting.go_on(error)
+                    _connect_again(self._storage)
+                elif (fault := _fault_of(error, self._url)) is not None:
+                    raise fault from error
+                else:
+                    raise
+
+
+def _method(name: str) -> Any:
+    def call(self: PatientStorage, *arguments: Any, **named: Any) -> Any:
+        return self._call(name, *arguments, **named)
+
+    return call
+
+
+for _name in [name for name in vars(BaseStorage) if not name.startswith("_")]:
+    setattr(PatientStorage, _name, _method(_name))
+abc.update_abstractmethods(PatientStorage)
+
+
+class _Waiting:
+    """Waits for a server that is away, says so once, and gives up in time."""
+
+    def __init__(self, url: str, patience: Any) -> None:
+        self._url, self._patience = url, patience
+        self._began_s: float | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        return self._began_s is not None
+
+    def go_on(self, error: Exception) -> None:
+        """Wait a moment.
+
+        Raises:
+            Fault: when that was long enough.
+        """
+        wait_s, now = self._patience.wait_s, time.monotonic()
+        if self._began_s is None:
+            self._began_s = now
+            if wait_s:
+                what = f"{_named(self._url)} is away ({_reason(error)})"
+                log.warning("%s: waiting for it for up to %.0f s", hide_secrets(what), wait_s)
+        if now - self._began_s >= wait_s:
+            waited = f", for {wait_s:.0f} s" if wait_s else ""
+            raise Fault(
+                _named(self._url), f"is away{waited} ({_reason(error)})", "start it, or mend the way to it"
+            ) from error
+        time.sleep(min(_RETRY_S, wait_s))
+
+
+def _named(url: str) -> str:
+    """The storage as a message names it: a file by itself, a server as it was set."""
+    return f"hydra.sweeper.storage={url}" if "://" in url else url
+
+
+def _connect_again(storage: BaseStorage) -> None:
+    """gRPC tries a server that was away again after ever longer pauses; a new channel tries at once."""
+    if isinstance(storage, GrpcStorageProxy):
+        storage.close()
+        storage.__setstate__(storage.__getstate__())
+
+
+_NOT_A_MATTER_OF_TIME = re.compile(
+    r"authentication|password|access denied|does not exist|unknown database|translate host name"
+    r"|name or service|name resolution|nodename|no such host|disk|readonly|unable to open",
+    re.IGNORECASE,
+)
+"""What servers and drivers say where waiting is no use."""
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether a server is not there, or too busy, and may be back in a while."""
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    if (code := _grpc_code(error)) is not None:
+        return code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN")
+    if _is_sqlalchemys(error, "DBAPIError"):
+        if "sqlite3" in str(error):
+            return "locked" in str(error)
+        is_of_server = _is_sqlalchemys(error, "OperationalError", "InterfaceError")
+        may_end = is_of_server and not _NOT_A_MATTER_OF_TIME.search(_reason(error))
+        return may_end or bool(getattr(error, "connection_invalidated", False))
+    return isinstance(error, StorageInternalError) and error.__cause__ is not None and _is_away(error.__cause__)
+
+
+def _is_sqlalchemys(error: BaseException, *names: str) -> bool:
+    """Whether it is one of SQLAlchemy's exceptions, without importing it: most studies are in a journal."""
+    return any(kind.__module__ == "sqlalchemy.exc" and kind.__name__ in names for kind in type(error).__mro__)
+
+
+def _grpc_code(error: BaseException) -> str | None:
+    """The status of what gRPC raised, without importing gRPC."""
+    if type(error).__module__.partition(".")[0] != "grpc":
+        return None
+    code = getattr(error, "code", lambda: None)()
+    return getattr(code, "name", None)
+
+
+def _fault_of(error: Exception, url: str) -> Fault | None:
+    if isinstance(error, OSError):
+        return of_disk(error, url)
+    is_servers = isinstance(error, StorageInternalError) or _is_sqlalchemys(error, "SQLAlchemyError")
+    if is_servers or _grpc_code(error) is not None:
+        remedy = "make room on the disk, or let it be written to" if "sqlite" in url else "mend that"
+        return Fault(_named(url), _reason(error), remedy)
+    return find_fault(error)
+
+
+def _reason(error: BaseException) -> str:
+    """What the driver said, in one line."""
+    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
+        return _reason(error.__cause__)
+    details = getattr(error, "details", None) if _grpc_code(error) is not None else None
+    text = details() if callable(details) else str(getattr(error, "orig", None) or error)
+    lines = [line.strip() for line in str(text or "").splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+# ------------------------------------------------------------------------------------------------- opening
+
+
+def opening_lock(url: str) -> AbstractContextManager[None]:
+    """Lets one process of this machine at a time create tables or a study in the storage."""
+    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    return locked(Path(tempfile.gettempdir(), f"sweeper-{os.getuid()}-{name}.lock"))
+
+
+def open_storage(url: str, wait_s: float = WAIT_S) -> BaseStorage:
     """Open the storage that ``url`` names, creating it where it does not exist.
 
     ``memory``, a path (a journal file), ``sqlite:///…``, ``postgresql+psycopg://…`` and the like, or
     ``grpc://host:port`` (``optuna.storages.run_grpc_proxy_server``).
 
+    Args:
+        wait_s: how long a server that is away is waited for, now and later.
+
     Raises:
         BadInput: if it cannot be opened.
+        Fault: if its server stays away, or the disk fails.
     """
-    try:
-        if url == "memory":
-            return InMemoryStorage()
-        if url.startswith("grpc://"):
-            host, _, port = url.removeprefix("grpc://").partition(":")
-            storage = optuna.storages.GrpcStorageProxy(host=host, port=int(port or 13000))
-            storage.wait_server_ready(timeout=10)
-            return storage
+    remember_secrets(url)
+    if url == "memory":
+        return InMemoryStorage()
+    return PatientStorage(_patiently(partial(_create, url), url, wait_s), url, wait_s)
+
+
+def look_into_storage(url: str, wait_s: float = LOOK_WAIT_S) -> BaseStorage:
+    """The same storage for somebody who only looks: nothing is created.
+
+    Raises:
+        BadInput: if it cannot be opened, or there is none.
+        Fault: as ``open_storage``.
+    """
+    remember_secrets(url)
+    path = url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else url
+    if ("://" not in url or path != url) and not Path(path.partition("?")[0]).is_file():
+        raise _cannot_be_opened(url, "there is no such file")
+    return PatientStorage(_patiently(partial(_find, url), url, wait_s), url, wait_s)
+
+
+class _Patience:
+    def __init__(self, wait_s: float) -> None:
+        self.wait_s = wait_s
+
+
+def _patiently(opening: Callable[[], BaseStorage], url: str, wait_s: float) -> BaseStorage:
+    waiting, n_met = _Waiting(url, _Patience(wait_s)), 0
+    while True:
+        try:
+            return opening()
+        except Exception as error:  # a driver may raise anything here, and all of it is about the URL
+            n_met += 1
+            if _is_away(error):
+                waiting.go_on(error)
+            elif _has_met_another(error) and n_met < _MAX_MET:
+                time.sleep(_RETRY_S / 10)
+            elif (fault := find_fault(error)) is not None:
+                raise fault from error
+            else:
+                raise _cannot_be_opened(url, _reason(error)) from error
+
+
+def _has_met_another(error: Exception) -> bool:
+    """Whether another process, of another machine, was creating the same tables."""
+    said = re.search("already exists|duplicate|unique", str(error), re.IGNORECASE)
+    return _is_sqlalchemys(error, "DBAPIError") and said is not None
+
+
+def _create(url: str) -> BaseStorage:
+    if url.startswith("grpc://"):
+        return _grpc(url)
+    with opening_lock(url):
         if url.startswith("sqlite:///"):
             Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         if "://" in url:
-            kwargs = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-            return RDBStorage(url, engine_kwargs=kwargs)
+            return _cached(RDBStorage(url, engine_kwargs=_engine(url)))
         Path(url).parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalBackend(Path(url)))
-    except Exception as error:  # a driver may raise anything here, and all of it is about the URL
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInput(
-            "hydra.sweeper.storage",
-            url,
-            f"cannot be opened ({reason})",
-            "write a path for a journal file, sqlite:///FILE, postgresql+psycopg://…, grpc://HOST:PORT "
-            "or memory",
-        ) from error
+
+
+def _find(url: str) -> BaseStorage:
+    if url.startswith("grpc://"):
+        return _grpc(url)
+    if "://" in url:
+        return _cached(RDBStorage(url, engine_kwargs=_engine(url), skip_table_creation=True))
+    return JournalStorage(JournalBackend(Path(url)))
+
+
+def _engine(url: str) -> dict[str, Any]:
+    # A connection that the server has closed meanwhile is replaced before it is used.
+    return {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+
+
+def _cached(storage: RDBStorage) -> BaseStorage:
+    return optuna.storages.get_storage(storage)  # as Optuna itself wraps it
+
+
+def _grpc(url: str) -> BaseStorage:
+    host, _, port = url.removeprefix("grpc://").partition(":")
+    storage = GrpcStorageProxy(host=host, port=int(port or 13000))
+    storage.wait_server_ready(timeout=_RETRY_S)
+    return storage
+
+
+def _cannot_be_opened(url: str, reason: str) -> BadInput:
+    return BadInput(
+        "hydra.sweeper.storage",
+        url,
+        f"cannot be opened ({reason})",
+        "write a path for a journal file, sqlite:///FILE, postgresql+psycopg://…, grpc://HOST:PORT or memory",
+    )
