@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -134,6 +135,11 @@ class App:
     def has_started(self, *numbers: int) -> bool:
         """Whether the task functions of these trials are running or have run."""
         return all((self.folder / f"started-{number}").exists() for number in numbers)
+
+    def remove_outputs(self) -> None:
+        """Everything that the searches of this app have left."""
+        for folder in (self.out, self.journal.parent):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def touch(self, name: str) -> None:
         (self.folder / name).touch()

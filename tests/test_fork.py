@@ -147,7 +147,7 @@ def test_what_is_preloaded_asks_for_no_gpu(tmp_path: Path, modules: Sequence[str
 SEEN = """
 def seen():
     processes = multiprocessing.current_process(), multiprocessing.parent_process()
-    kept = {signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP}
+    kept = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL, signal.SIGSTOP}
     signums = sorted(signal.valid_signals() - kept)
     own = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
     return {

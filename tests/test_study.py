@@ -19,7 +19,7 @@ from sweeper.record import StudyFiles
 from sweeper.search.parameter import suggest
 from sweeper.search.space import Space
 from sweeper.search.storage import JournalBackend
-from sweeper.search.study import Search, Study, Worker, reap_all
+from sweeper.search.study import Search, Study, Worker, seen
 from tests.program import finish, run, start_holding
 
 MakeSpace = Callable[..., Space]
@@ -500,15 +500,16 @@ def test_interrupted_parameters_are_queued_without_being_a_retry(
     assert states(study) == ["FAIL"] * 3 + ["WAITING"]
 
 
-def test_whoever_looks_reaps(make_search: MakeSearch, plain: Space, dead: Worker) -> None:
-    """``reap_all`` leaves no RUNNING trial of a dead process, and leaves others' studies alone."""
+def test_whoever_looks_sees_the_dead_and_changes_nothing(
+    make_search: MakeSearch, plain: Space, dead: Worker
+) -> None:
+    """A trial whose process is gone is shown as lost, and the study stays as it is."""
     search, storage = make_search(), InMemoryStorage()
     study = begin(search, plain, storage)
     trial = study.ask(plain, dead)
     assert trial is not None
     plain.draw(suggest(trial))
-    foreign = optuna.create_study(study_name="foreign", storage=storage)
-    foreign.ask()
-    reap_all(storage)
-    assert states(study) == ["FAIL", "WAITING"]
-    assert [trial.state for trial in foreign.trials] == [TrialState.RUNNING]
+    (shown,) = seen(study.trials(), study.files)
+    assert (shown.state, shown.user_attrs["lost"]) == (TrialState.FAIL, True)
+    assert states(study) == ["RUNNING"]
+    assert "lost" not in study.trials()[0].user_attrs

@@ -7,6 +7,7 @@ import os
 import sys
 
 from sweeper.errors import BadInput
+from sweeper.fault import Fault
 
 VERBS = ("describe", "best", "reproduce", "dashboard", "cache")
 
@@ -19,7 +20,7 @@ def main() -> None:
         from sweeper.commands import train
 
         train.run_app(sys.argv[1:])
-    except BadInput as error:
+    except (BadInput, Fault) as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Faults of disks and servers, told in one line: nothing that was written is wrong, and a search can go on."""
+"""Faults of disks and servers, told in one line: no input was wrong, and a search can go on later."""
 
 from __future__ import annotations
 
@@ -49,6 +49,16 @@ class Fault(Exception):
 
     def __str__(self) -> str:
         return hide_secrets(" ".join(f"{self.place}: {self.reason}; {self.remedy}".split()))
+
+
+class FaultElsewhere(Fault):
+    """A fault that another process met, in its own words."""
+
+    def __init__(self, told: str) -> None:
+        super().__init__(told, "", "")
+
+    def __str__(self) -> str:
+        return str(self.place)
 
 
 def of_disk(error: OSError, path: object) -> Fault:

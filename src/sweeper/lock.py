@@ -31,6 +31,27 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
+@contextmanager
+def held(path: Path) -> Iterator[bool]:
+    """Hold the lock of ``path`` if nobody has it; whether that is so.
+
+    Raises:
+        Fault: if the disk fails.
+    """
+    with disk(path):
+        file = path.open("ab")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
 class Heartbeat:
     """Shows other processes that this one is alive, for as long as it is.
 

@@ -14,8 +14,8 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sweeper.errors import BadInput
+from sweeper.fault import Fault, disk
+from sweeper.lock import held
 
 if TYPE_CHECKING:
     import optuna
@@ -99,9 +101,37 @@ class RunFiles:
         writer.writerows({name: repr(value) for name, value in row.items()} for row in rows)
         write_whole(self.history, text.getvalue())
 
+    def read_rows(self) -> list[dict[str, str]]:
+        """The history as it is written, an epoch a row.
+
+        Raises:
+            Fault: if it is damaged.
+        """
+        with disk(self.history), self.history.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        if not rows or any(None in row or None in row.values() for row in rows):
+            raise _damaged(self.history, "a row has other columns" if rows else "is empty")
+        return rows
+
     def read_history(self) -> list[dict[str, float]]:
-        with self.history.open(newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return [{name: float(value) for name, value in row.items()} for row in self.read_rows()]
+
+    @contextmanager
+    def held_alone(self) -> Iterator[None]:
+        """While one process writes here, refuse others.
+
+        Raises:
+            BadInput: if another one does.
+        """
+        if not self._mark.parent.is_dir():
+            with disk(self.folder):
+                self._mark.parent.mkdir(parents=True, exist_ok=True)
+        with held(self.folder / _MARK / "run.lock") as is_mine:
+            if not is_mine:
+                remedy = "wait for its end, or write another name, as study=NAME"
+                raise BadInput("study", self.folder.name, "another run is writing into its folder", remedy)
+            sweep_up(self.folder, depth=1)
+            yield
 
 
 @dataclass(frozen=True)
@@ -133,11 +163,11 @@ class TrialFiles:
         Where it is that of a trial of the same number, the storage has lost that one: it is moved away, and
         kept. An app may put several trials into one folder.
         """
-        is_lost = self._mark.exists() and read_json(self._mark)["trial"] == number
+        is_lost = self._mark.exists() and read_json(self._mark).get("trial") == number
         if is_lost and self.folder != study.folder:
-            lost = study.lost
-            lost.mkdir(parents=True, exist_ok=True)
-            self.folder.rename(lost / f"{number}-{time.time_ns()}")
+            with disk(study.lost):
+                study.lost.mkdir(parents=True, exist_ok=True)
+                self.folder.rename(study.lost / f"{number}-{time.time_ns()}")
         write_json(self._mark, {"format": FORMAT, "trial": number})
 
 
@@ -170,7 +200,8 @@ class StudyFiles:
 
     def complete_runs(self) -> list[int]:
         """The numbers of the trials that can be trained again and compared."""
-        numbers = [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
+        with disk(self.folder):
+            numbers = [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
         return sorted(number for number in numbers if self.run(number).is_complete)
 
     @property
@@ -210,14 +241,15 @@ class StudyFiles:
 
         The URL may hold a password, so only its owner can read it.
         """
+        write_json(self._mark, {"format": FORMAT, "study": study_name})
         with whole(self._storage) as path:
             path.touch(mode=0o600)
             path.write_text(storage)
-        write_json(self._mark, {"format": FORMAT, "study": study_name})
 
     def read_storage(self) -> str | None:
         """The URL of the study's storage, if the folder is a study's."""
-        return self._storage.read_text() if self._storage.exists() else None
+        with disk(self._storage):
+            return self._storage.read_text() if self._storage.exists() else None
 
     def read_name(self) -> str:
         """The name of the study whose folder this is.
@@ -227,6 +259,8 @@ class StudyFiles:
         """
         mark = read_json(self._mark) if self._mark.exists() else {}
         check_format("STUDY", str(self.folder), mark)
+        if "study" not in mark:
+            raise _damaged(self._mark, "names no study")
         return str(mark["study"])
 
     def refuse_others(self, study_name: str, storage: str) -> None:
@@ -242,8 +276,8 @@ class StudyFiles:
             remedy = f"write the name {name} to go on with it, or take another folder (hydra.sweep.dir)"
             raise BadInput("study", study_name, f"{self.folder} is the folder of the study {name}", remedy)
         if url != storage:
-            remedy = f"write hydra.sweeper.storage={url}, or another name"
-            reason = f"the study {name} is in another storage"
+            remedy = "leave it out, as the folder remembers it, or write another name"
+            reason = f"the study {name} is in another storage ({url})"
             raise BadInput("hydra.sweeper.storage", storage, reason, remedy)
 
     # ------------------------------------------------------------------------------------- the results
@@ -270,11 +304,12 @@ class StudyFiles:
         write_whole(self.results, text)
         keep = {trial.number for trial in best}
         ended_now = {t.number for t in trials if t.state.is_finished()} if ended is None else {ended}
-        if len(study.directions) == 1 and best:
-            ended_now.add(self._keep_best(best[0]))
-        for number in ended_now - keep:  # weights are large: only the best keep theirs
-            if number < len(trials) and (run := self.trial(trials[number]).run).is_ours:
-                run.weights.unlink(missing_ok=True)
+        with disk(self.folder):
+            if len(study.directions) == 1 and best:
+                ended_now.add(self._keep_best(best[0]))
+            for number in ended_now - keep:  # weights are large: only the best keep theirs
+                if number < len(trials) and (run := self.trial(trials[number]).run).is_ours:
+                    run.weights.unlink(missing_ok=True)
 
     def _keep_best(self, trial: FrozenTrial) -> int:
         """Let ``best/`` hold the files of the best trial; two renames replace those of another.
@@ -345,7 +380,7 @@ def find_study(name: str | None) -> StudyFiles:
         if (files := StudyFiles(folder)).is_ours:
             files.read_name()
             return files
-    known = sorted(_studies(), key=lambda files: files.results.stat().st_mtime)
+    known = sorted(_studies(), key=_time_of_results)
     if name is None and known:
         known[-1].read_name()
         return known[-1]
@@ -364,6 +399,13 @@ def find_storages() -> list[str | None]:
     return [*found] or [None]
 
 
+def _time_of_results(files: StudyFiles) -> float:
+    try:
+        return files.results.stat().st_mtime
+    except OSError:  # just removed
+        return 0.0
+
+
 def _studies() -> list[StudyFiles]:
     folders = sorted(path.parents[1] for path in Path(OUTPUTS).glob(f"*/{_MARK}/storage"))
     return [files for files in map(StudyFiles, folders) if files.results.exists()]
@@ -372,18 +414,49 @@ def _studies() -> list[StudyFiles]:
 # ------------------------------------------------------------------------------------ writing and reading
 
 
+_TEMPORARY = ".sweeper-new"
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Write a file so that readers, and a kill at any moment, find the old content or the new."""
-    if not path.parent.is_dir():
-        path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file so that readers, and a kill at any moment, find the old content or the new.
+
+    Raises:
+        Fault: if the disk fails.
+    """
+    with disk(path):
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+        try:
+            yield temporary
+            temporary.replace(path)
+        except BaseException as error:
+            with suppress(OSError):  # what failed first is what matters
+                temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                error.filename = str(path)  # nobody knows the other
+            raise
+
+
+def sweep_up(folder: Path, depth: int) -> None:
+    """Remove what killed processes have not finished writing into a folder, and folders so far below it."""
+    for level in range(depth + 1):
+        for path in folder.glob("*/" * level + f".*{_TEMPORARY}"):
+            pid = path.name.removesuffix(_TEMPORARY).rpartition(".")[2]
+            if pid.isdecimal() and not _is_running(int(pid)):
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _is_running(pid: int) -> bool:
     try:
-        yield temporary
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's, or no number of a process
+        return True
+    return True
 
 
 def write_whole(path: Path, content: str) -> None:
@@ -396,15 +469,37 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text())
-    assert isinstance(content, dict)
-    return content
+    """A file of ours.
+
+    Raises:
+        Fault: if it cannot be read, or is damaged.
+    """
+    return _read(path, json.loads)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    content = yaml.safe_load(path.read_text())
-    assert isinstance(content, dict)
-    return content
+    """A file of ours.
+
+    Raises:
+        Fault: if it cannot be read, or is damaged.
+    """
+    return _read(path, yaml.safe_load)
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    with disk(path):
+        content = path.read_bytes()
+    try:
+        parsed = parse(content.decode())
+    except (ValueError, yaml.YAMLError) as error:  # half a file, or another program's
+        raise _damaged(path, "cannot be parsed") from error
+    if not isinstance(parsed, dict):
+        raise _damaged(path, "is no mapping")
+    return parsed
+
+
+def _damaged(path: Path, what: str) -> Fault:
+    return Fault(path, f"{what}: the file is damaged", "put a whole copy in its place, or remove it")
 
 
 def remove_refused_run(folder: Path, job_name: str) -> None:

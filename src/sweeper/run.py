@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweeper import check, environment, record, schema
 from sweeper.errors import BadInput
+from sweeper.fault import Fault
 from sweeper.record import RunFiles, StudyFiles
 from sweeper.search.trial import Trial, trial
 
@@ -57,10 +58,11 @@ def main(
     try:
         run = check.to_run(config)
         return train(run, folder, current, observe(run))
-    except BadInput as error:
+    except (BadInput, Fault) as error:
         if current.number is not None:
             raise
-        record.remove_refused_run(folder, HydraConfig.get().job.name)
+        if isinstance(error, BadInput):
+            record.remove_refused_run(folder, HydraConfig.get().job.name)
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)  # not an Exception: Hydra would print more about that
 
@@ -108,8 +110,8 @@ def train(
         raise
     ending = "diverged" if fitted.diverged else "early stopping" if fitted.stopped_early else "all epochs"
     result = _write_result(files, run, rows, fitted.best_epoch, ending, current)
-    with record.whole(files.weights) as path:
-        torch.save(fitted.model.state_dict(), path)
+    with record.whole(files.weights) as path, path.open("wb") as file:  # which says why it cannot be written
+        torch.save(fitted.model.state_dict(), file)
     if current.number is None:
         result |= _tested(fitted.model, run, loaded)
         record.write_json(files.result, result)

@@ -17,7 +17,7 @@ _known: dict[str, str] = {}
 
 
 def remember_secrets(url: str) -> None:
-    """Let ``hide_secrets`` know the password of a URL wherever it stands, as drivers repeat it in other forms."""
+    """Let ``hide_secrets`` know the password of a URL, as drivers repeat it in other forms."""
     if (hidden := _hide_in_url(url)) == url:
         return
     _known[url] = hidden

@@ -48,6 +48,10 @@ class Settings:
     """After so many seconds no new trial starts."""
     max_retries: int = 1
     """How often the same parameters are tried again after a worker died."""
+    take_over: bool = False
+    """Go on with a study whose trials another host was running: that host is gone, or had another name."""
+    storage_wait_s: float = 60.0
+    """How long the storage's server is waited for while it is away."""
     max_failure_rate: float = 0.25
     """The sweep ends when more than this part of n_trials has failed."""
     seed: int | None = None

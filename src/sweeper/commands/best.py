@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from sweeper import record
+from sweeper.errors import BadInput
+from sweeper.fault import Fault
 from sweeper.record import WORDS, StudyFiles
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+log = logging.getLogger(__name__)
 
 
 def show(name: str | None) -> None:
@@ -21,12 +30,10 @@ def show(name: str | None) -> None:
         BadInput: if there is no such study.
     """
     files = record.find_study(name)
-    _reap(files)
     results = record.read_yaml(files.results)
     # optimizer.lr[freezing=head] is a name, not markup.
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    counts = ", ".join(f"{n} {WORDS[state]}" for state, n in results["trials"].items()) or "no trials"
-    console.print(f"Study {results['study']}: {counts}")
+    console.print(f"Study {results['study']}: {_counts(files, results['trials'])}")
     if "solutions" in results:
         for solution in results["solutions"]:
             values = ", ".join(f"{value:.5g}" for value in solution["values"])
@@ -39,15 +46,20 @@ def show(name: str | None) -> None:
     show_commands(files)
 
 
-def _reap(files: StudyFiles) -> None:
-    """Somebody looks: trials whose process is gone must not look as if they were running."""
-    from sweeper.search.storage import open_storage
-    from sweeper.search.study import reap_all
+def _counts(files: StudyFiles, written: dict[str, int]) -> str:
+    """How many trials are in which state; as the files have it where the storage cannot be read."""
+    from sweeper.search.study import look
 
-    storage = files.read_storage()
-    is_there = storage is not None and ("://" in storage or Path(storage).exists())
-    if storage is not None and is_there and storage != "memory":
-        reap_all(open_storage(storage))
+    try:
+        found = Counter(_word(trial) for trial in look(files))
+    except (BadInput, Fault) as error:
+        log.debug("%s", error)
+        found = Counter({WORDS[state]: n for state, n in written.items()})
+    return ", ".join(f"{n} {word}" for word, n in found.items()) or "no trials"
+
+
+def _word(trial: FrozenTrial) -> str:
+    return "lost" if trial.user_attrs.get("lost") else WORDS[trial.state.name]
 
 
 def _measured(files: StudyFiles) -> dict[str, Any]:

@@ -23,7 +23,6 @@ def serve(port: int, storage_url: str | None) -> None:
         BadInput: if there are no studies, or the port is taken.
     """
     from sweeper.search.storage import open_storage
-    from sweeper.search.study import reap_all
 
     storage_url, *others = [storage_url] if storage_url else record.find_storages()
     if storage_url is None:
@@ -36,7 +35,6 @@ def serve(port: int, storage_url: str | None) -> None:
         shown = "URL" if "@" in str(other) else shlex.quote(str(other))  # not a password
         print(f"More studies: python -m sweeper dashboard --storage {shown}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    reap_all(storage)
     for summary in storage.get_all_studies():
         _write_note(optuna.load_study(study_name=summary.study_name, storage=storage))
     from optuna_dashboard import run_server

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,7 @@ def reproduce(name: str | None, number: int | None) -> int:
     from sweeper.training.machine import resolve_device
 
     files = _find_run(name, number)
-    with files.history.open(newline="") as file:
-        saved = list(csv.DictReader(file))
+    saved = files.read_rows()
     run = check.to_run(record.read_yaml(files.config))
     loaded = data.load(run.dataset, resolve_device(run.device))
     with_what = f"{counted(run.training.n_threads or 1, 'thread')} on {run.device}"

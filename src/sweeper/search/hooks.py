@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from sweeper.fault import find_fault
+
 if TYPE_CHECKING:
     from hydra.types import TaskFunction
     from omegaconf import DictConfig
@@ -62,8 +64,14 @@ def hooks(
 
 
 def call_logged(hook: Callable[[Path], None], folder: Path) -> None:
-    """Call a hook at the end of a search; what it raises is logged, as the trials are safe already."""
+    """Call a hook at the end of a search; what it raises is logged, as the trials are safe already.
+
+    Raises:
+        Fault: where a disk or a server failed.
+    """
     try:
         hook(folder)
-    except Exception:
+    except Exception as error:
+        if (fault := find_fault(error)) is not None:
+            raise fault from error
         log.exception("%s failed", getattr(hook, "__name__", hook))

@@ -24,8 +24,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, Node, OmegaConf, ValueNode, flag_override, open_dict, read_write
 from omegaconf._utils import get_omega_conf_dumper
 
+from sweeper.fault import disk, of_disk
 from sweeper.record import write_whole
 from sweeper.search.fork import call_here
+from sweeper.secret import hide_known_secrets
 
 
 def run_job(task: TaskFunction, config: DictConfig, folder: Path, context: HydraContext) -> JobReturn:
@@ -45,15 +47,16 @@ def run_job(task: TaskFunction, config: DictConfig, folder: Path, context: Hydra
         job.cfg, job.hydra_cfg = _app_part(config), config
         job.overrides = list(hydra.overrides.task)
         job.task_name = JobRuntime.instance().get("name")
-        folder.mkdir(parents=True, exist_ok=True)
+        with disk(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         with _working_directory(folder if _changes_folder(hydra) else Path.cwd()):
             job.working_dir = str(Path.cwd())
-            configure_log(hydra.job_logging, hydra.verbose)
+            _configure_log(hydra, folder)
             if hydra.output_subdir is not None:
                 save(hydra, job.cfg, folder / hydra.output_subdir)
             with env_override(hydra.job.env_set):
-                context.callbacks.on_job_start(config=config, task_function=task)
                 try:
+                    context.callbacks.on_job_start(config=config, task_function=task)
                     job.return_value = call_here(task, job.cfg)
                     job.status = JobStatus.COMPLETED
                 except Exception as error:  # the caller tells the trial, whatever it was
@@ -61,6 +64,15 @@ def run_job(task: TaskFunction, config: DictConfig, folder: Path, context: Hydra
                     job.status = JobStatus.FAILED
             context.callbacks.on_job_end(config=config, job_return=job)
     return job
+
+
+def _configure_log(hydra: DictConfig, folder: Path) -> None:
+    try:
+        configure_log(hydra.job_logging, hydra.verbose)
+    except ValueError as error:  # what logging.config makes of any fault
+        if isinstance(error.__cause__, OSError):
+            raise of_disk(error.__cause__, folder) from error
+        raise
 
 
 def _app_part(config: DictConfig) -> DictConfig:
@@ -108,7 +120,7 @@ _sections: dict[str, tuple[str, str]] = {}
 def _to_yaml(content: Any) -> str:
     """What ``OmegaConf.to_yaml`` writes of this plain content, but for line breaks and the kind of quotes."""
     style: Any = {"default_flow_style": False, "allow_unicode": True, "sort_keys": False}
-    return str(yaml.dump(content, Dumper=dumper(), **style))
+    return hide_known_secrets(str(yaml.dump(content, Dumper=dumper(), **style)))
 
 
 @cache

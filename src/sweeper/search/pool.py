@@ -9,9 +9,11 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from itertools import count
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -24,29 +26,37 @@ from optuna.trial import TrialState
 
 from sweeper import record
 from sweeper.errors import BadInput
+from sweeper.fault import Fault, FaultElsewhere, find_told
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
-from sweeper.search.process import Crew, NotStarted, Process, ending
+from sweeper.search.process import FOR_THE_POOL, Board, Crew, NotStarted, Process, ending, is_heard
 from sweeper.search.progress import Progress, counted, summarize
 from sweeper.search.sampler import build_sampler, is_grid
 from sweeper.search.settings import (
     check_objective,
     find_function,
+    is_named_by_time,
+    key_of,
     n_cores,
     read_settings,
+    rename,
+    source_key,
     study_key,
 )
 from sweeper.search.space import Space
 from sweeper.search.spawn import SpawningCrew
-from sweeper.search.storage import open_storage
-from sweeper.search.study import FINISHED, Search, Study, failed, was_composed
+from sweeper.search.storage import PatientStorage, open_storage
+from sweeper.search.study import FINISHED, NameTaken, Search, Study, failed, was_composed
 from sweeper.search.trial import Interrupted, Interruption
 from sweeper.search.worker import App, main, work
+from sweeper.secret import hide_known_secrets
 
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.25
 _SAME_SIGTERM_S = 0.5
+_LAST_WORDS_S = 5.0
+"""How long workers may take to tell their trials when the pool itself cannot go on."""
 _MAX_STILLBORN = 3
 """Workers in a row that died before they asked for a trial: the fourth would die as well."""
 
@@ -61,31 +71,56 @@ def sweep(
     """Run a whole sweep: what Hydra calls for ``-m``. Exits with 2, 1 or 130 (143) as the README says."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     app = App(context, task, master, tuple(arguments), Singleton.get_state())
+    search: Search | None = None
     try:
         search, n_workers, gpus = read_settings(settings, master)
-        crew = None if settings["in_process"] else _open_crew(app, n_workers)  # while nothing is open yet
+        # While nothing is open yet.
+        crew, board = (None, None) if settings["in_process"] else _open_crew(app, n_workers)
         with contextlib.closing(crew) if crew is not None else contextlib.nullcontext():
             with _ended_by_ctrl_c():
-                space = Space(master, arguments, context.config_loader)
-                named_by = study_key(master)
-                check(Hooks.of(task), space, search, named_by)
-                storage = open_storage(search.storage)
-                search = search.in_its_folder(storage)
-                fixed = [override for override in space.fixed if override.partition("=")[0] != named_by]
-                study = Study.open(search, storage, space, fixed)
-                record.write_whole(study.files.sweep_config, OmegaConf.to_yaml(master))
-            if crew is None:
+                app, study, storage, space = _begin(app, search)
+                search = study.search
+            if crew is None or board is None:
                 signum = _run_here(app, study, storage, space)
             else:
                 with Progress(study) as progress:
-                    signum = Pool(study, crew, n_workers, gpus, progress).run()
-    except BadInput as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+                    signum = Pool(study, storage, crew, board, n_workers, gpus, progress).run()
+        _finish(study, task, master, signum)
     except KeyboardInterrupt:  # nothing has begun
         sys.exit(128 + signal.SIGINT)
-    _finish(study, task, master, signum)
+    except Exception as error:
+        if (told := find_told(error)) is None:
+            raise
+        to_go_on = f"; to go on: {_command(search, master)}" if search and isinstance(told, Fault) else ""
+        _say_last(f"{told}{to_go_on}")
+        sys.exit(told.exit_code)
     return study.optuna
+
+
+def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
+    """Check everything, then open the study."""
+    named_by, arguments = study_key(app.master), list(app.arguments)
+    for n in count(2):
+        space = Space(app.master, arguments, app.context.config_loader)
+        check(Hooks.of(app.task), space, search, named_by)
+        storage = open_storage(search.storage, search.storage_wait_s)
+        search = search.in_its_folder(storage)
+        fixed = [hide_known_secrets(o) for o in space.fixed if o.partition("=")[0] != named_by]
+        try:
+            study = Study.open(search, storage, space, fixed)
+        except NameTaken:  # two searches began in one second
+            search, arguments = rename(search, app.master, app.arguments, n)
+            continue
+        sweep_config = hide_known_secrets(OmegaConf.to_yaml(app.master))
+        record.write_whole(study.files.sweep_config, sweep_config)
+        break
+    return replace(app, arguments=tuple(arguments)), study, storage, space
+
+
+def _say_last(line: str) -> None:
+    """The line that says why, where there is still a terminal to say it on."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -98,13 +133,15 @@ def _ended_by_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _open_crew(app: App, n_workers: int) -> Crew:
+def _open_crew(app: App, n_workers: int) -> tuple[Crew, Board]:
     """Fork the server of the workers, or say in the log why they are spawned."""
-    body = partial(main, app)
-    if (reason := why_not_fork()) is None:
-        return ForkingCrew(body, Hooks.of(app.task).preload, _shared_cores(n_workers))
+    reason = why_not_fork()
+    board = Board(n_workers, is_forked=reason is None)
+    body = partial(main, app, board)
+    if reason is None:
+        return ForkingCrew(body, Hooks.of(app.task).preload, _shared_cores(n_workers)), board
     log.info("Workers are spawned, not forked from this process: %s. They start later.", reason)
-    return SpawningCrew(body, reason)
+    return SpawningCrew(body, reason), board
 
 
 def _shared_cores(n_workers: int) -> dict[str, str]:
@@ -137,15 +174,27 @@ class Pool:
     """The worker processes of one sweep on this machine."""
 
     def __init__(
-        self, study: Study, crew: Crew, n_workers: int, gpus: Sequence[str], progress: Progress
+        self,
+        study: Study,
+        storage: BaseStorage,
+        crew: Crew,
+        board: Board,
+        n_workers: int,
+        gpus: Sequence[str],
+        progress: Progress,
     ) -> None:
         self._study = study
+        self._storage = storage
         self._crew = crew
+        self._board = board
         self._n_workers = n_workers
         self._gpus = gpus
         self._progress = progress
         self._processes: list[Process] = []
         self._signums: list[int] = []
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+        self._fault = ""
+        """What a worker said last that met a disk or a server which failed."""
         self._next_sigterm_s = 0.0
         self._n_stillborn = 0
         self._n_begun = 0
@@ -157,23 +206,39 @@ class Pool:
 
         Returns:
             the signal that stopped it, or None.
+
+        Raises:
+            Fault: if a disk or a server failed, here or in a worker.
         """
         with self._signals():
             try:
                 while True:
                     self._bury()
                     trials = self._study.trials()
-                    if not self._signums:
+                    if not self._n_requests:
                         self._start_missing(trials)
                     self._tell_to_stop()
                     if not self._processes:
                         break
-                    self._progress.update(trials)
+                    self._show(trials)
                     wait({p.sentinel for p in self._processes}, timeout=_TICK_S)
             finally:
-                self._kill_all()
-        self._progress.update(self._study.trials())
+                self._end_all()
+        if self._fault:
+            raise FaultElsewhere(self._fault)
+        self._show(self._study.trials())
         return self._signums[0] if self._signums else None
+
+    @property
+    def _n_requests(self) -> int:
+        """How often the workers were, or should be, told to stop."""
+        return max(len(self._signums), bool(self._fault))
+
+    def _show(self, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
+        try:
+            self._progress.update(trials)
+        except OSError:  # nobody reads it any more; the search is not to blame
+            _fall_silent((1, 2))
 
     def _start_missing(self, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
         if self._n_stillborn >= _MAX_STILLBORN or not self._has_work(trials):
@@ -213,11 +278,13 @@ class Pool:
             return
         self._processes = [p for p in self._processes if p not in ended]
         self._has_left = self._has_left or any(p.exitcode == 0 for p in ended)
+        said = [self._board.take(p.index) for p in ended]
+        self._fault = self._fault or next(filter(None, said), "")
         workers = {t.user_attrs.get("worker", "") for t in self._study.trials()}
         reasons = {name: ending(p.exitcode) for p in ended for name in workers if p.is_named(name)}
         spared = {name for p in self._processes for name in workers if p.is_named(name)}
         with self._study.locked() as study:
-            reaped = study.reap(reasons, spared, is_interrupted=bool(self._signums))
+            reaped = study.reap(reasons, spared, is_interrupted=self._n_requests > 0)
         trials = self._study.trials()
         tried_again = {t.user_attrs.get("retry_of") for t in trials}
         for number in reaped:
@@ -229,7 +296,7 @@ class Pool:
     def _count_stillborn(self, died: list[Process], trials: Sequence[optuna.trial.FrozenTrial]) -> None:
         """Workers that die one after the other before their first trial will not get better."""
         n_begun = sum(map(was_composed, trials))
-        if n_begun > self._n_begun or self._signums:
+        if n_begun > self._n_begun or self._n_requests:
             self._n_stillborn = 0
         self._n_begun = n_begun
         workers = {t.user_attrs.get("worker", "") for t in trials if was_composed(t)}
@@ -243,17 +310,23 @@ class Pool:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM asks the workers to stop, the second kills them."""
+        """The first Ctrl-C, SIGTERM or SIGHUP asks the workers to stop, the second kills them."""
 
         def stop(signum: int, frame: object) -> None:
+            if signum == signal.SIGHUP:
+                _fall_silent(stream for stream in self._terminals if not os.isatty(stream))
+                if self._signums:  # the system, the shell and ssh may all say that the terminal is gone
+                    return
             # Schedulers and `timeout` send SIGTERM to the process and to its group: that is one request.
-            if signum == signal.SIGTERM and time.monotonic() < self._next_sigterm_s:
+            if signum != signal.SIGINT and time.monotonic() < self._next_sigterm_s:
                 return
             self._next_sigterm_s = time.monotonic() + _SAME_SIGTERM_S
             self._signums.append(signum)
+            if isinstance(self._storage, PatientStorage):
+                self._storage.wait_s = 0  # nobody wants to wait for a server any more
             self._tell_to_stop()
 
-        before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+        before = {signum: signal.signal(signum, stop) for signum in _requests()}
         try:
             yield
         finally:
@@ -262,23 +335,47 @@ class Pool:
 
     def _tell_to_stop(self) -> None:
         """Pass the signals on to all workers, also to one that was just being started when they came."""
+        n_requests = self._n_requests
+        if n_requests:
+            self._board.ask_to_stop()
         for p in self._processes:
-            if p.n_told < len(self._signums):
-                p.n_told = len(self._signums)
+            if p.n_told < n_requests:
+                p.n_told = n_requests
                 if p.n_told == 1:
                     p.terminate()
                 else:
                     p.kill()
 
-    def _kill_all(self) -> None:
+    def _end_all(self) -> None:
+        """Let no worker be left, whatever has ended this pool; a quick one tells its trial first."""
+        if self._processes:
+            self._board.ask_to_stop()
+        for p in self._processes:
+            p.terminate()
+        limit = time.monotonic() + _LAST_WORDS_S
+        while any(p.is_alive() for p in self._processes) and time.monotonic() < limit:
+            wait({p.sentinel for p in self._processes if p.is_alive()}, timeout=_TICK_S)
         for p in self._processes:
             p.kill()
             p.join()
 
 
+def _requests() -> list[signal.Signals]:
+    """The signals that ask a search to stop."""
+    return [signum for signum in FOR_THE_POOL if is_heard(signum)]
+
+
+def _fall_silent(streams: Iterable[int]) -> None:
+    """Writing to a terminal that is gone fails, and would end the search before its trials are told."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
 def _run_here(app: App, study: Study, storage: BaseStorage, space: Space) -> int | None:
     interruption = Interruption(second_kills=True)
-    signums = (signal.SIGINT, signal.SIGTERM)
+    signums = _requests()
     before = {signum: signal.getsignal(signum) for signum in signums}
     interruption.install(*signums)
     try:
@@ -324,11 +421,18 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
 
 
 def _command(search: Search, master: DictConfig) -> str:
-    """This command, as it was typed; with the name of the study, which may have been made of the time."""
+    """This command, as it was typed; with the name of the study, which may have been made of the time.
+
+    The folder remembers the storage, whose URL may hold a password; so it is the folder that is named where
+    the app would take another one the next time.
+    """
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"-m {spec.name.removesuffix('.__main__')}" if spec is not None else sys.argv[0]
-    arguments = sys.argv[1:]
-    named_by = study_key(master)
-    if not {named_by, "hydra.sweeper.study_name"} & {a.partition("=")[0] for a in arguments}:
+    storage_keys = {"hydra.sweeper.storage", source_key(master, "storage")}
+    arguments = [a for a in sys.argv[1:] if key_of(a) not in storage_keys]
+    named_by, keys = study_key(master), {key_of(a) for a in arguments}
+    if not {named_by, "hydra.sweeper.study_name"} & keys:
         arguments = [*arguments, f"{named_by}={search.study_name}"]
+    if "hydra.sweep.dir" not in keys and is_named_by_time(master):
+        arguments = [*arguments, f"hydra.sweep.dir={search.folder}"]
     return " ".join(["python", program, *map(shlex.quote, arguments)])

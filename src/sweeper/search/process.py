@@ -7,8 +7,11 @@ import os
 import signal
 import socket
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from mmap import mmap
 from typing import Any, Protocol
 
 Body = Callable[[Any, int, Mapping[str, str]], None]
@@ -20,6 +23,59 @@ FOR_THE_POOL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that reach the whole group; only the pool handles them."""
 _PR_SET_PDEATHSIG = 1
 """From prctl(2)."""
+
+
+_ASKED_S = 0.5
+"""How long a request to stop may be on its way to the pool: some send it to one process after the other."""
+_SAID = 2000
+"""Bytes that a worker can say."""
+
+
+class Board:
+    """Memory that a pool shares with its workers, for what a signal or an exit code cannot tell."""
+
+    def __init__(self, n_workers: int, is_forked: bool) -> None:
+        self._n_bytes = 1 + n_workers * _SAID
+        # A process that was not forked finds it by the name of a file.
+        self._file = None if is_forked else tempfile.NamedTemporaryFile(prefix="sweeper-")  # noqa: SIM115
+        if self._file is not None:
+            self._file.truncate(self._n_bytes)
+        self._memory = mmap(-1 if self._file is None else self._file.fileno(), self._n_bytes)
+
+    def __getstate__(self) -> tuple[str, int]:
+        assert self._file is not None
+        return self._file.name, self._n_bytes
+
+    def __setstate__(self, state: tuple[str, int]) -> None:
+        self._file = None
+        path, self._n_bytes = state
+        file = os.open(path, os.O_RDWR)
+        self._memory = mmap(file, self._n_bytes)
+        os.close(file)
+
+    def ask_to_stop(self) -> None:
+        """Tell the workers that the signal which they are sent comes from the pool."""
+        self._memory[0] = 1
+
+    def is_asked_to_stop(self) -> bool:
+        """Whether the pool has asked, or was about to."""
+        limit = time.monotonic() + _ASKED_S
+        while not self._memory[0] and time.monotonic() < limit:
+            time.sleep(0.01)
+        return bool(self._memory[0])
+
+    def say(self, index: int, text: str) -> None:
+        """Leave the last words of a worker."""
+        place = 1 + index * _SAID
+        self._memory[place : place + _SAID] = text.encode()[:_SAID].ljust(_SAID, b"\0")
+
+    def take(self, index: int) -> str:
+        """The last words of the worker that had this place, once; mostly none."""
+        place = 1 + index * _SAID
+        said = self._memory[place : place + _SAID].rstrip(b"\0").decode(errors="ignore")
+        if said:
+            self.say(index, "")
+        return said
 
 
 class NotStarted(Exception):
@@ -62,6 +118,11 @@ class Crew(Protocol):
 
     def close(self) -> None:
         """End what serves the workers, and with it those that are left."""
+
+
+def is_heard(signum: signal.Signals) -> bool:
+    """Whether a signal is for us: under ``nohup``, the end of a terminal is not."""
+    return signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN
 
 
 def die_with(parent: int) -> None:

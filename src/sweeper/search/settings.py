@@ -8,16 +8,18 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 from sweeper import record
 from sweeper.errors import BadInput
+from sweeper.record import StudyFiles
 from sweeper.search.parameter import written
 from sweeper.search.sampler import build_pruner, find
 from sweeper.search.study import Search
@@ -54,6 +56,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         datetime.now().strftime("%Y-%m-%d_%H-%M-%S") if plain["study_name"] is None else plain["study_name"]
     )
     record.check_study_name(name)
+    is_unnamed = plain["study_name"] is None or "${now:" in _raw(master, study_key(master))
     folder = Path(_folder(name, master)).absolute()
     directions = _directions(plain["direction"])
     metrics_key = source_key(master, "metric_names")
@@ -61,7 +64,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
     pruner = _pruner(_without_missing(plain["pruner"]), plain["max_resource"], len(directions))
     search = Search(
         study_name=name,
-        storage=_storage_url(plain["storage"]),
+        storage=_storage(plain["storage"], master, folder, is_unnamed),
         folder=folder,
         directions=directions,
         metrics=_metrics(plain["metric_names"], len(directions), metrics_key),
@@ -74,6 +77,9 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         max_retries=plain["max_retries"],
         max_failure_rate=plain["max_failure_rate"],
         custom_search_space=plain["custom_search_space"],
+        is_unnamed=is_unnamed,
+        take_over=plain["take_over"],
+        storage_wait_s=plain["storage_wait_s"],
     )
     if pruner.get("reduction_factor", 2) < 2:
         reason = "a successive halving keeps one trial of that many"
@@ -201,6 +207,36 @@ def study_key(master: DictConfig) -> str:
     return source_key(master, "study_name")
 
 
+def rename(search: Search, master: DictConfig, arguments: Sequence[str], n: int) -> tuple[Search, list[str]]:
+    """The search under another name, as the one that was made of the time is taken.
+
+    Returns:
+        the search, and the sweep's arguments with the name in them. ``master`` has it, too.
+    """
+    key, name = study_key(master), f"{search.study_name}-{n}"
+    renamed = list(arguments)
+    with flag_override(master, ["readonly", "struct"], [False, False]):
+        if not key.startswith("hydra."):
+            OmegaConf.update(master, key, name)
+            renamed.append(f"{key}={name}")
+        folder = Path(_folder(name, master)).absolute()
+    return replace(search, study_name=name, folder=folder), renamed
+
+
+def is_named_by_time(master: DictConfig) -> bool:
+    """Whether the app has the folders of its sweeps named by the time, so that none is found again."""
+    sweep = OmegaConf.to_container(master.hydra.sweep, resolve=False)
+    directory = str(sweep["dir"]) if isinstance(sweep, dict) else ""
+    return "${now:" in directory and directory != _HYDRAS_FOLDER
+
+
+def _raw(config: DictConfig, key: str) -> str:
+    """The value of a key as it is written, interpolations and all."""
+    parent, _, last = key.rpartition(".")
+    node = (OmegaConf.select(config, parent) if parent else config)._get_node(last)
+    return str(node._value()) if node is not None else ""
+
+
 def _pruner(pruner: dict[str, Any], max_resource: Any, n_objectives: int) -> dict[str, Any]:
     """The pruner that was chosen; with several objectives the one that nobody chose is off."""
     if pruner == {"_target_": "auto"} and n_objectives > 1:
@@ -253,6 +289,19 @@ def _metrics(metric_names: Any, n_objectives: int, key: str) -> tuple[str, ...] 
         reason = f"hydra.sweeper.direction has {n_objectives}, so that they cannot be told apart"
         raise BadInput(key, ", ".join(names), reason, "write a name for each direction")
     return tuple(names)
+
+
+def _storage(url: str | None, master: DictConfig, folder: Path, is_unnamed: bool) -> str:
+    """What was typed; else where the study in this folder is; else what the config says."""
+    keys = {"hydra.sweeper.storage", source_key(master, "storage")}
+    is_typed = any(key_of(o) in keys for o in [*master.hydra.overrides.hydra, *master.hydra.overrides.task])
+    remembered = None if is_typed or is_unnamed else StudyFiles(folder).read_storage()
+    return remembered if remembered not in (None, "memory") else _storage_url(url)
+
+
+def key_of(override: str) -> str:
+    """What an override sets: ``a.b`` of ``++a.b=1``."""
+    return override.partition("=")[0].lstrip("+~")
 
 
 def _storage_url(storage: str | None) -> str:

@@ -24,7 +24,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.storages.journal._storage import JournalOperation
 
 from sweeper.errors import BadInput
-from sweeper.fault import Fault, disk, find_fault, of_disk
+from sweeper.fault import Fault, find_fault, of_disk
 from sweeper.lock import locked
 from sweeper.secret import hide_secrets, remember_secrets
 
@@ -154,7 +154,7 @@ def _method(name: str) -> Any:
 
 for _name in [name for name in vars(BaseStorage) if not name.startswith("_")]:
     setattr(PatientStorage, _name, _method(_name))
-abc.update_abstractmethods(PatientStorage)
+abc.update_abstractmethods(PatientStorage)  # type: ignore[type-abstract]
 
 
 class _Waiting:
@@ -220,7 +220,9 @@ def _is_away(error: BaseException) -> bool:
         is_of_server = _is_sqlalchemys(error, "OperationalError", "InterfaceError")
         may_end = is_of_server and not _NOT_A_MATTER_OF_TIME.search(_reason(error))
         return may_end or bool(getattr(error, "connection_invalidated", False))
-    return isinstance(error, StorageInternalError) and error.__cause__ is not None and _is_away(error.__cause__)
+    return (
+        isinstance(error, StorageInternalError) and error.__cause__ is not None and _is_away(error.__cause__)
+    )
 
 
 def _is_sqlalchemys(error: BaseException, *names: str) -> bool:
@@ -281,7 +283,7 @@ def open_storage(url: str, wait_s: float = WAIT_S) -> BaseStorage:
     remember_secrets(url)
     if url == "memory":
         return InMemoryStorage()
-    return PatientStorage(_patiently(partial(_create, url), url, wait_s), url, wait_s)
+    return _patient(_patiently(partial(_create, url), url, wait_s), url, wait_s)
 
 
 def look_into_storage(url: str, wait_s: float = LOOK_WAIT_S) -> BaseStorage:
@@ -292,10 +294,16 @@ def look_into_storage(url: str, wait_s: float = LOOK_WAIT_S) -> BaseStorage:
         Fault: as ``open_storage``.
     """
     remember_secrets(url)
+    if url == "memory":
+        raise _cannot_be_opened(url, "it is gone with the process whose memory it was")
     path = url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else url
     if ("://" not in url or path != url) and not Path(path.partition("?")[0]).is_file():
         raise _cannot_be_opened(url, "there is no such file")
-    return PatientStorage(_patiently(partial(_find, url), url, wait_s), url, wait_s)
+    return _patient(_patiently(partial(_find, url), url, wait_s), url, wait_s)
+
+
+def _patient(storage: BaseStorage, url: str, wait_s: float) -> BaseStorage:
+    return PatientStorage(storage, url, wait_s)  # type: ignore[abstract]  # its methods were made in a loop
 
 
 class _Patience:

@@ -10,8 +10,10 @@ import time
 import uuid
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,19 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
+from optuna.exceptions import DuplicatedStudyError
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.errors import BadInput
-from sweeper.lock import Heartbeat, forget, is_alive, locked
-from sweeper.record import FORMAT, StudyFiles, check_format
+from sweeper.fault import Fault
+from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, locked
+from sweeper.record import FORMAT, StudyFiles, check_format, sweep_up
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
+from sweeper.search.storage import WAIT_S, look_into_storage, opening_lock
 from sweeper.search.trial import first_try
 
 log = logging.getLogger(__name__)
@@ -67,6 +72,12 @@ class Search:
     custom_search_space: str | None
     metrics_key: str = "hydra.sweeper.metric_names"
     """Where the app names the metrics."""
+    is_unnamed: bool = False
+    """Whether nobody wrote the name: then it is never that of another study."""
+    take_over: bool = False
+    """Whether trials that another host may still run are taken for lost when the study is opened."""
+    storage_wait_s: float = WAIT_S
+    """How long the storage's server is waited for while it is away."""
 
     def in_its_folder(self, storage: BaseStorage) -> Search:
         """In the folder where the study was begun, also if the app's folders are named by the time."""
@@ -75,6 +86,10 @@ class Search:
                 begun = Path(study.user_attrs.get(ATTRIBUTE, {}).get("folder", self.folder))
                 return replace(self, folder=begun) if begun.is_dir() else self
         return self
+
+
+class NameTaken(Exception):
+    """A study has the name that nobody wrote."""
 
 
 class Worker:
@@ -115,7 +130,8 @@ class Study:
         """Create the study, or go on with it where it exists.
 
         Raises:
-            BadInput: if it was begun with another direction, metric or other choices.
+            BadInput: if it was begun with another direction, metric or other choices, or runs elsewhere.
+            NameTaken: if nobody wrote its name, and there is such a study or folder.
         """
         begun = {
             "format": FORMAT,
@@ -127,15 +143,22 @@ class Study:
             "max_retries": search.max_retries,
         }
         files = StudyFiles(search.folder)
-        with locked(files.lock):
-            files.refuse_others(search.study_name, search.storage)
+        with opening_lock(search.storage), locked(files.lock):
             names = [study.study_name for study in storage.get_all_studies()]
-            if search.study_name in names:
-                study = cls.load(search, storage)
-                _check_same(search, study.optuna, begun)
-                LockedStudy(study.optuna, files, search.max_retries).reap()
-            else:
-                study = cls(search, _create(search, storage))
+            if search.is_unnamed and (files.is_ours or search.study_name in names):
+                raise NameTaken
+            files.refuse_others(search.study_name, search.storage)
+            if search.study_name not in names:
+                with suppress(DuplicatedStudyError):  # another machine was faster: go on with its study
+                    _create(search, storage)
+            study = cls.load(search, storage)
+            _check_same(search, study.optuna, begun)
+            locked_study = LockedStudy(study.optuna, files, search.max_retries)
+            locked_study.reap(take_over=search.take_over)
+            running = study.trials(TrialState.RUNNING)
+            _refuse_elsewhere(search, files, running)
+            sweep_up(files.folder, depth=2)
+            forget_the_dead(files.heartbeats, kept=[t.user_attrs.get("worker", "") for t in running])
             study.optuna.set_user_attr(ATTRIBUTE, begun)
             files.mark(search.study_name, search.storage)
             files.write_results(study.optuna)
@@ -143,7 +166,14 @@ class Study:
 
     @contextmanager
     def locked(self) -> Iterator[LockedStudy]:
-        """What may only be done while nobody else decides."""
+        """What may only be done while nobody else decides.
+
+        Raises:
+            Fault: if the study's folder was removed.
+        """
+        if not self.files.is_ours:
+            remedy = "leave it there while a search runs: the trials are still in the storage"
+            raise Fault(self.files.folder, "somebody has removed the folder of the study", remedy)
         with locked(self.files.lock):
             yield LockedStudy(self.optuna, self.files, self.search.max_retries)
 
@@ -222,6 +252,7 @@ class LockedStudy:
         reasons: Mapping[str, str] | None = None,
         spared: Collection[str] = (),
         is_interrupted: bool = False,
+        take_over: bool = False,
     ) -> list[int]:
         """Fail the trials whose process is gone, and queue their parameters again.
 
@@ -229,6 +260,7 @@ class LockedStudy:
             reasons: why a worker died, by its name, where somebody knows.
             spared: workers whose pool will say it when they die.
             is_interrupted: whether their pool has killed them, because somebody asked it to stop.
+            take_over: whether those of another host, about which nobody here can tell, are taken for lost.
 
         Returns:
             the numbers of the trials.
@@ -236,12 +268,12 @@ class LockedStudy:
         reaped = []
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             worker = trial.user_attrs.get("worker")
-            # Without a name it was being asked for, under this lock, by a process that no longer holds it.
-            if worker in spared or (worker is not None and is_alive(self._files.heartbeats, worker)):
+            spares = (Life.ALIVE,) if take_over else (Life.ALIVE, Life.ELSEWHERE)
+            if worker in spared or life(trial, self._files) in spares:
                 continue
             reason = (reasons or {}).get(worker or "")
             if reason is None:
-                reason = "its process is gone (killed, or the machine went down)"
+                reason = LOST
                 _set_attribute(self._study, trial.number, "lost", True)
             if is_interrupted:
                 _set_attribute(self._study, trial.number, "interrupted", True)
@@ -302,22 +334,76 @@ def was_composed(trial: FrozenTrial) -> bool:
     return "folder" in trial.user_attrs or "traceback" in trial.user_attrs
 
 
-def reap_all(storage: BaseStorage) -> None:
-    """Let no trial of a dead process look as if it were running, in any study of this program."""
-    for summary in storage.get_all_studies():
-        begun = summary.user_attrs.get(ATTRIBUTE, {})
-        if begun.get("format") != FORMAT or not Path(begun["folder"]).is_dir():
-            continue
-        study = optuna.load_study(study_name=summary.study_name, storage=storage, sampler=RandomSampler())
-        files = StudyFiles(Path(begun["folder"]))
-        with locked(files.lock):
-            LockedStudy(study, files, begun["max_retries"]).reap()
+LOST = "its process is gone (killed, or the machine went down)"
+
+
+class Life(Enum):
+    """What this host knows of the worker that has a trial."""
+
+    ALIVE = auto()
+    DEAD = auto()
+    ELSEWHERE = auto()
+    """It was begun on another host, and its heartbeat does not reach this one."""
+
+
+def life(trial: FrozenTrial, files: StudyFiles) -> Life:
+    """Whether the worker of a running trial is alive."""
+    worker = trial.user_attrs.get("worker")
+    if worker is None:  # it was being asked for, under the study's lock, by a process that no longer holds it
+        return Life.DEAD
+    if is_alive(files.heartbeats, worker):
+        return Life.ALIVE
+    return Life.DEAD if _host(worker) == socket.gethostname() else Life.ELSEWHERE
+
+
+def _host(worker: str) -> str:
+    return worker.rsplit("-", 2)[0]
+
+
+def seen(trials: Sequence[FrozenTrial], files: StudyFiles) -> list[FrozenTrial]:
+    """The trials as somebody sees them who only looks: those whose process is gone as lost.
+
+    The study stays as it is: the next search on it fails them, and tries their parameters again.
+    """
+    return [_lost(t) if t.state == TrialState.RUNNING and life(t, files) == Life.DEAD else t for t in trials]
+
+
+def look(files: StudyFiles) -> list[FrozenTrial]:
+    """The trials of the study whose folder this is, as ``seen`` shows them.
+
+    Raises:
+        BadInput: if there is no such storage, or its trials were in the memory of a process.
+        Fault: if the storage cannot be read.
+    """
+    storage = look_into_storage(files.read_storage() or "memory")
+    study_id = storage.get_study_id_from_name(files.read_name())
+    return seen(storage.get_all_trials(study_id, deepcopy=False), files)
+
+
+def _lost(trial: FrozenTrial) -> FrozenTrial:
+    shown = copy(trial)
+    shown.state = TrialState.FAIL
+    shown.user_attrs = {**trial.user_attrs, "lost": True, "reason": LOST}
+    return shown
+
+
+def _refuse_elsewhere(search: Search, files: StudyFiles, running: Sequence[FrozenTrial]) -> None:
+    elsewhere = [t for t in running if life(t, files) == Life.ELSEWHERE]
+    if elsewhere:
+        numbers = ", ".join(str(t.number) for t in elsewhere[:5])
+        host = _host(elsewhere[0].user_attrs["worker"])
+        raise BadInput(
+            "study",
+            search.study_name,
+            f"the host {host} runs its trials {numbers}, and a search on two hosts is not possible yet",
+            "end that search first; if the host is gone, add hydra.sweeper.take_over=true",
+        )
 
 
 # --- opening ------------------------------------------------------------------------------------------------
 
 
-def _create(search: Search, storage: BaseStorage) -> optuna.Study:
+def _create(search: Search, storage: BaseStorage) -> None:
     study = optuna.create_study(
         study_name=search.study_name,
         storage=storage,
@@ -327,7 +413,6 @@ def _create(search: Search, storage: BaseStorage) -> optuna.Study:
         with warnings.catch_warnings():  # metric names are still called experimental
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(search.metrics))
-    return study
 
 
 def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -28,10 +28,13 @@ class Interruption:
 
     Args:
         second_kills: whether a second signal ends the process at once, for one that has no pool to kill it.
+        is_asked: whether somebody who may has asked this process to stop. A signal that nobody asked for
+            ends the process, as it would any other.
     """
 
-    def __init__(self, second_kills: bool = False) -> None:
+    def __init__(self, second_kills: bool = False, is_asked: Callable[[], bool] = lambda: True) -> None:
         self._second_kills = second_kills
+        self._is_asked = is_asked
         self._signum: int | None = None
         self._may_raise = False
         self._pid = os.getpid()
@@ -59,8 +62,10 @@ class Interruption:
             self.check()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGHUP and self._signum is not None:
+            return  # the system and the shell both say that the terminal is gone
         is_childs = os.getpid() != self._pid  # that of a process which the app has just forked
-        if is_childs or (self._signum is not None and self._second_kills):
+        if is_childs or (self._signum is not None and self._second_kills) or not self._is_asked():
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
         self._signum = signum

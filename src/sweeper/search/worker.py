@@ -26,11 +26,13 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from sweeper import record
+from sweeper.fault import Fault, disk, find_fault
 from sweeper.record import StudyFiles, TrialFiles
 from sweeper.search.fork import flush_files
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import run_job
 from sweeper.search.parameter import suggest
+from sweeper.search.process import FOR_THE_POOL, Board, is_heard
 from sweeper.search.settings import find_function
 from sweeper.search.space import Draw, Space
 from sweeper.search.storage import open_storage
@@ -54,11 +56,11 @@ class App:
     """Hydra's process-wide state, which a spawned process does not share."""
 
 
-def main(app: App, search: Search, index: int, environment: Mapping[str, str]) -> None:
+def main(app: App, board: Board, search: Search, index: int, environment: Mapping[str, str]) -> None:
     """The body of a worker process."""
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.getsignal(signum) for signum in FOR_THE_POOL}
     os.register_at_fork(after_in_child=partial(_set_handlers, before))  # the app's own processes are its own
-    interruption = Interruption()
+    interruption = Interruption(is_asked=board.is_asked_to_stop)
     _listen_to_the_pool(interruption)
     os.environ.update(environment)
     if "OMP_NUM_THREADS" in environment:
@@ -67,15 +69,24 @@ def main(app: App, search: Search, index: int, environment: Mapping[str, str]) -
         sys.modules["numpy"].random.seed()
     Singleton.set_state(app.singletons)
     setup_globals()
-    files = StudyFiles(search.folder)
-    with _output_to(files.worker_log(index)), _traceback_there(), contextlib.suppress(Interrupted):
-        work(app, search, open_storage(search.storage), interruption, is_own_process=True)
+    output = _output_to(StudyFiles(search.folder).worker_log(index))
+    try:
+        with output, _traceback_there(), contextlib.suppress(Interrupted):
+            storage = open_storage(search.storage, search.storage_wait_s)
+            work(app, search, storage, interruption, is_own_process=True)
+    except Fault as fault:  # the pool says it: here it may not even be written
+        board.say(index, str(fault))
+        raise SystemExit(1) from None
 
 
 def _listen_to_the_pool(interruption: Interruption) -> None:
-    """A Ctrl-C reaches the whole group, and the pool speaks for it, by SIGTERM."""
-    _set_handlers({signal.SIGINT: lambda *_: None})  # which programs that the app starts do not inherit
+    """What reaches the whole group is for the pool, which asks by SIGTERM."""
+    _set_handlers({signum: _ignore for signum in (signal.SIGINT, signal.SIGHUP) if is_heard(signum)})
     interruption.install(signal.SIGTERM)
+
+
+def _ignore(signum: int, frame: object) -> None:
+    """Programs that the app starts do not inherit this, unlike ``SIG_IGN``."""
 
 
 def _set_handlers(handlers: Mapping[signal.Signals, Any]) -> None:
@@ -165,6 +176,9 @@ def _run_trial(
     except Interrupted as stop:
         study.tell_interrupted(trial.number, f"interrupted ({signal.Signals(stop.signum).name})")
         raise
+    except Fault as fault:
+        _tell_fault(study, trial, fault)
+        raise
     except BaseException as error:  # whatever the app does, the trial is told
         _tell_failed(study, trial, files, error)
     else:
@@ -191,9 +205,18 @@ def _extend(search: Search, draw: Draw, trial: optuna.Trial) -> dict[str, Any]:
     return {name: value for name, value in trial.params.items() if name not in draw.params}
 
 
+def _tell_fault(study: Study, trial: optuna.Trial, fault: Fault) -> None:
+    """Queue the parameters again, where that can be stored; else the next search finds the trial."""
+    with contextlib.suppress(Fault):
+        study.tell_interrupted(trial.number, f"interrupted ({fault})")
+
+
 def _tell_result(study: Study, trial: optuna.Trial, files: TrialFiles, job: JobReturn) -> None:
     if job.status == JobStatus.FAILED:
         error = job._return_value  # the property of that name prints, and raises it
+        if isinstance(error, Fault):
+            _tell_fault(study, trial, error)
+            raise error
         if isinstance(error, optuna.TrialPruned):
             study.tell(trial.number, TrialState.PRUNED)
         else:
@@ -283,7 +306,9 @@ def _traceback_there() -> Iterator[None]:
     """What ends this worker is told where its output goes."""
     try:
         yield
-    except Exception:
+    except Exception as error:
+        if (fault := find_fault(error)) is not None:
+            raise fault from None
         traceback.print_exc()
         raise SystemExit(1) from None
 
@@ -291,12 +316,13 @@ def _traceback_there() -> Iterator[None]:
 @contextlib.contextmanager
 def _output_to(path: Path) -> Iterator[None]:
     """Everything the process prints, C code's last words included, goes to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        _flush()
-        before = [(stream, os.dup(stream)) for stream in (1, 2)]
-        for stream, _ in before:
-            os.dup2(file.fileno(), stream)
+    with disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            _flush()
+            before = [(stream, os.dup(stream)) for stream in (1, 2)]
+            for stream, _ in before:
+                os.dup2(file.fileno(), stream)
     try:
         yield
     finally:
