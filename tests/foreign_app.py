@@ -136,6 +136,10 @@ class App:
         """Whether the task functions of these trials are running or have run."""
         return all((self.folder / f"started-{number}").exists() for number in numbers)
 
+    def has_written_study(self, name: str) -> bool:
+        """Whether the folder of a study of that name, or pattern, is there below ``out``."""
+        return any(self.out.glob(f"{name}/.sweeper/storage"))
+
     def remove_outputs(self) -> None:
         """Everything that the searches of this app have left."""
         for folder in (self.out, self.journal.parent):

@@ -174,6 +174,11 @@ class Terminal:
             self.process.wait()
             os.close(self._screen)
 
+    def hang_up(self) -> None:
+        """Close the terminal, as its window or ssh does."""
+        os.close(self._screen)
+        kill_group(self.process, signal.SIGHUP)  # the system tells only a terminal's own session
+
     def _read(self) -> bytes:
         try:
             return os.read(self._screen, 65536)

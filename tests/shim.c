@@ -1,6 +1,6 @@
-/* Counts what a program and its children do to the files of a folder, and lets one of it go wrong.
+/* Counts what a program and its children do to some files, and lets one of it go wrong.
 
-   SHIM_FOLDER   the folder; only files below it are looked at
+   SHIM_FOLDER   how the paths of these files begin
    SHIM_COUNTER  a file of 8 bytes, shared by all processes
    SHIM_AT       the number of the operation from which on things go wrong, counted from 1
    SHIM_ERRNO    what then fails with: an errno; 0 kills the whole process group instead */

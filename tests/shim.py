@@ -14,7 +14,7 @@ KILL = 0
 
 
 class Shim:
-    """Counts what programs do to the files below a folder, and lets an operation fail."""
+    """Counts what programs do to the files whose paths begin with that of ``folder``, and lets one fail."""
 
     def __init__(self, folder: Path, library: Path) -> None:
         self._folder, self._library = folder, library

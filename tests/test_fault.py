@@ -72,7 +72,7 @@ def n_operations(app: App, shim: Shim) -> int:
 @pytest.mark.timeout(1200)
 def test_a_kill_at_any_write_loses_nothing(app: App, library: Path) -> None:
     """Killed whole at 60 random file operations, a search goes on each time to exactly its budget."""
-    shim = Shim(app.folder, library)
+    shim = Shim(app.out, library)
     n_all = n_operations(app, shim)
     assert n_all > 200
     for at in sorted(random.Random(11).sample(range(1, n_all), N_KILLS)):
@@ -100,7 +100,7 @@ def test_a_disk_that_fails_at_any_operation_is_one_line(
     app: App, library: Path, error: int, said: str
 ) -> None:
     """From a random operation on nothing can be written: one line with the remedy, and the study goes on."""
-    shim = Shim(app.folder, library)
+    shim = Shim(app.out, library)
     n_all = n_operations(app, shim)
     for at in [1, 2, *random.Random(error).sample(range(3, n_all), 8)]:
         done = app.run(env=shim.env(at, error), limit_s=60)
@@ -112,7 +112,7 @@ def test_a_disk_that_fails_at_any_operation_is_one_line(
 
 def test_a_full_disk_is_one_line_and_the_study_goes_on(app: App, library: Path) -> None:
     """In the middle of a search the disk is full: exit code 1, one line, and nothing is lost."""
-    shim = Shim(app.folder, library)
+    shim = Shim(app.out, library)
     done = app.run(env=shim.env(250, errno.ENOSPC), limit_s=60)
     assert_one_line(done, "no space left", "make room")
     assert_goes_on(app)

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from tests.foreign_app import FINISHED, App, assert_exactly, worker_pid
 from tests.journal import open_journal
-from tests.program import IN_PROCESS, finish, is_running, kill_group, run, until
+from tests.program import IN_PROCESS, Terminal, finish, is_running, kill_group, run, start, until
 
 A_THREAD = """
 import threading
@@ -367,8 +367,8 @@ def test_signal_while_workers_start(tmp_path: Path) -> None:
     assert not app.trials()
 
 
-def test_worker_that_is_asked_to_stop_is_replaced(tmp_path: Path) -> None:
-    """SIGTERM for one worker queues its trial again, and the sweep goes on."""
+def test_a_worker_that_is_told_to_stop_by_others_is_replaced(tmp_path: Path) -> None:
+    """SIGTERM for one worker, which the pool did not send, is its death: the trial is tried again."""
     app = App(tmp_path, "started()\nif number == 0:\n    wait_for('go')\nreturn cfg.x")
     process = app.start("hydra.sweeper.n_jobs=1")
     until(lambda: app.has_started(0))
@@ -377,6 +377,113 @@ def test_worker_that_is_asked_to_stop_is_replaced(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     trials = assert_exactly(app, 6)
     assert trials[1].params == trials[0].params
+    assert "SIGTERM" in trials[0].user_attrs["reason"]
+
+
+def test_parameters_whose_app_stops_its_worker_are_not_tried_for_ever(tmp_path: Path) -> None:
+    """An app that sends its own process SIGTERM is retried ``max_retries`` times, as after any other death."""
+    app = App(tmp_path, "os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(20)")
+    done = app.run("hydra.sweeper.n_jobs=1", "hydra.sweeper.max_retries=2", "hydra.sweeper.n_trials=1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 trial failed" in done.stderr
+    assert [t.user_attrs.get("n_retries", 0) for t in app.trials(TrialState.FAIL)] == [0, 1, 2]
+
+
+def test_the_end_of_the_terminal_stops_a_search(tmp_path: Path) -> None:
+    """SIGHUP for the whole group, as when a terminal closes or ssh drops, is a request to stop."""
+    app = App(tmp_path, HOLD)
+    terminal = Terminal(tmp_path, "app.py", "-m", columns=100)
+    until(lambda: app.has_started(2, 3))
+    terminal.hang_up()
+    until(lambda: terminal.process.poll() is not None, limit_s=20)
+    assert terminal.process.returncode == 128 + signal.SIGHUP
+    assert len(app.trials(TrialState.WAITING)) == 2
+    assert not app.trials(TrialState.RUNNING)
+    app.touch("go")
+    done = app.run()
+    assert done.returncode == 0, done.stderr
+    assert_exactly(app, 6)
+
+
+def test_a_search_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    """Where SIGHUP was ignored from the start, it ends neither the search nor its workers."""
+    app = App(tmp_path, HOLD)
+    code = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.executable, "
+    process = start(tmp_path, "-c", f"{code}[sys.executable, 'app.py', '-m'])")
+    until(lambda: app.has_started(2, 3))
+    kill_group(process, signal.SIGHUP)
+    app.touch("go")
+    done = finish(process)
+    assert done.returncode == 0, done.stderr
+    assert not [t for t in assert_exactly(app, 6) if t.state == TrialState.FAIL]
+
+
+def test_a_reader_that_has_enough_does_not_end_the_search(tmp_path: Path) -> None:
+    """With ``| head`` the first lines are read, and the search goes on to its end all the same."""
+    app = App(tmp_path, HOLD)
+    process = app.start()
+    until(lambda: app.has_started(0, 1))
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    app.touch("go")
+    done = finish(process)
+    assert done.returncode == 0, done.stderr
+    assert_exactly(app, 6)
+
+
+def test_two_searches_that_nobody_named_are_two(tmp_path: Path) -> None:
+    """Begun in the same moment, and so with the same name, each has its own study and folder."""
+    app = App(tmp_path, "started()\nwait_for('go')\nreturn cfg.x")
+    app.configure("study_name: s\n", "study_name: ${name}\n")
+    app.configure("x: 0.0", "x: 0.0\nname: ${now:%Y}")
+    app.configure("dir: out", "dir: out/${name}")
+    processes = [app.start("hydra.sweeper.n_jobs=1", "hydra.sweeper.n_trials=2") for _ in range(2)]
+    until(lambda: app.has_written_study("*-2"))
+    app.touch("go")
+    for process in processes:
+        done = finish(process)
+        assert done.returncode == 0, done.stdout + done.stderr
+    storage = open_journal(app.journal)
+    names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+    assert len(names) == 2
+    assert sorted(path.name for path in app.out.iterdir()) == sorted(names)
+    for name in names:
+        trials = optuna.load_study(study_name=name, storage=storage).trials
+        assert [t.state for t in trials] == [TrialState.COMPLETE] * 2
+        assert {str(Path(t.user_attrs["folder"]).parent) for t in trials} == {str(app.out / name)}
+
+
+def test_one_of_two_studies_that_begin_in_one_folder_is_refused(tmp_path: Path) -> None:
+    """Begun in the same moment, they do not mix: one runs as if it were alone, the other is told."""
+    app = App(tmp_path)
+    processes = [app.start(f"hydra.sweeper.study_name={name}") for name in ("a", "b")]
+    done = sorted((finish(process) for process in processes), key=lambda d: d.returncode)
+    assert [d.returncode for d in done] == [0, 2], [d.stderr for d in done]
+    assert "is the folder of the study" in done[1].stderr
+    (summary,) = optuna.get_all_study_summaries(open_journal(app.journal))
+    assert summary.n_trials == 6
+    assert {p.name for p in app.out.iterdir() if p.is_dir()} == {".sweeper", *map(str, range(6))}
+
+
+@pytest.mark.parametrize("names", [("s", "s"), ("a", "b")], ids=["one study", "two studies"])
+def test_two_searches_that_begin_on_an_empty_database_both_work(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    """Neither the tables nor the study are created twice; searches on one study share its budget."""
+    app = App(tmp_path)
+    app.configure("dir: out", "dir: out/${hydra.sweeper.study_name}")
+    storage = f"hydra.sweeper.storage=sqlite:///{tmp_path}/studies.db"
+    processes = [
+        app.start(storage, f"hydra.sweeper.study_name={name}", "hydra.sweeper.n_jobs=1") for name in names
+    ]
+    for process in processes:
+        done = finish(process, 60)
+        assert done.returncode == 0, done.stdout + done.stderr
+    database = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/studies.db")
+    for name in set(names):
+        trials = optuna.load_study(study_name=name, storage=database).trials
+        assert sum(t.state in FINISHED for t in trials) == 6
 
 
 # --- bad input ----------------------------------------------------------------------------------------------

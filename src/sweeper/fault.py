@@ -61,9 +61,8 @@ class FaultElsewhere(Fault):
         return str(self.place)
 
 
-def of_disk(error: OSError, path: object) -> Fault:
+def of_disk(error: OSError, place: object) -> Fault:
     """What the system said about a file, with a remedy."""
-    place = error.filename if isinstance(error.filename, str | Path) else path
     reason = (error.strerror or str(error) or type(error).__name__).lower()
     return Fault(place, reason, _REMEDIES.get(error.errno or 0, "mend that"))
 
@@ -78,7 +77,7 @@ def disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise of_disk(error, path) from error
+        raise of_disk(error, error.filename or path) from error
 
 
 def find_fault(error: BaseException | None) -> Fault | None:
@@ -87,7 +86,7 @@ def find_fault(error: BaseException | None) -> Fault | None:
         if isinstance(error, Fault):
             return error
         if isinstance(error, OSError) and error.errno in _OF_A_DISK:
-            return of_disk(error, "a file")
+            return of_disk(error, error.filename or "a file")
         error = error.__cause__ or error.__context__
     return None
 

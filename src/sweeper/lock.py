@@ -52,6 +52,24 @@ def held(path: Path) -> Iterator[bool]:
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
+@contextmanager
+def open_locked(path: Path, mode: int) -> Iterator[None]:
+    """Create a file, and hold its lock."""
+    file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_TRUNC, mode)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+def remove_unlocked(path: Path) -> None:
+    """Remove a file whose lock nobody holds; only a process that is gone can have left it."""
+    with suppress(OSError), path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+
+
 class Heartbeat:
     """Shows other processes that this one is alive, for as long as it is.
 

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sweeper.errors import BadInput
-from sweeper.fault import Fault, disk
-from sweeper.lock import held
+from sweeper.fault import Fault, disk, of_disk
+from sweeper.lock import held, open_locked, remove_unlocked
 
 if TYPE_CHECKING:
     import optuna
@@ -242,8 +242,7 @@ class StudyFiles:
         The URL may hold a password, so only its owner can read it.
         """
         write_json(self._mark, {"format": FORMAT, "study": study_name})
-        with whole(self._storage) as path:
-            path.touch(mode=0o600)
+        with whole(self._storage, mode=0o600) as path:
             path.write_text(storage)
 
     def read_storage(self) -> str | None:
@@ -418,8 +417,11 @@ _TEMPORARY = ".sweeper-new"
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, mode: int = 0o666) -> Iterator[Path]:
     """Write a file so that readers, and a kill at any moment, find the old content or the new.
+
+    Args:
+        mode: who may do what with it, as far as the umask admits.
 
     Raises:
         Fault: if the disk fails.
@@ -429,13 +431,14 @@ def whole(path: Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
         try:
-            yield temporary
-            temporary.replace(path)
+            with open_locked(temporary, mode):  # so that nobody sweeps it up meanwhile
+                yield temporary
+                temporary.replace(path)
         except BaseException as error:
             with suppress(OSError):  # what failed first is what matters
                 temporary.unlink(missing_ok=True)
             if isinstance(error, OSError):
-                error.filename = str(path)  # nobody knows the other
+                raise of_disk(error, path) from error  # nobody knows the other name
             raise
 
 
@@ -443,20 +446,7 @@ def sweep_up(folder: Path, depth: int) -> None:
     """Remove what killed processes have not finished writing into a folder, and folders so far below it."""
     for level in range(depth + 1):
         for path in folder.glob("*/" * level + f".*{_TEMPORARY}"):
-            pid = path.name.removesuffix(_TEMPORARY).rpartition(".")[2]
-            if pid.isdecimal() and not _is_running(int(pid)):
-                with suppress(OSError):
-                    path.unlink()
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's, or no number of a process
-        return True
-    return True
+            remove_unlocked(path)
 
 
 def write_whole(path: Path, content: str) -> None:

@@ -71,7 +71,7 @@ def _configure_log(hydra: DictConfig, folder: Path) -> None:
         configure_log(hydra.job_logging, hydra.verbose)
     except ValueError as error:  # what logging.config makes of any fault
         if isinstance(error.__cause__, OSError):
-            raise of_disk(error.__cause__, folder) from error
+            raise of_disk(error.__cause__, error.__cause__.filename or folder) from error
         raise
 
 

@@ -1,0 +1,36 @@
+"""Passwords: hidden in whatever is said."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweeper.secret import hide_known_secrets, hide_secrets, remember_secrets
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql+psycopg://ann:hunter2@host:5432/db", "postgresql+psycopg://ann:***@host:5432/db"),
+        ("postgresql://ann:p@ss/w:rd@host/db", "postgresql://ann:***@host/db"),
+        ("redis://:hunter2@host", "redis://:***@host"),
+        ("mysql://host/db?user=ann&password=hunter2&ssl=1", "mysql://host/db?user=ann&password=***&ssl=1"),
+        ("host=a password=hunter2 dbname=b", "host=a password=*** dbname=b"),
+        ("'postgresql://ann:hunter2@host/db', x", "'postgresql://ann:***@host/db', x"),
+        ("sqlite:////tmp/a@b:c.db", "sqlite:////tmp/a@b:c.db"),
+        ("grpc://host:13000 user@host", "grpc://host:13000 user@host"),
+        ("model.n_tokens=512 key=1", "model.n_tokens=512 key=1"),
+    ],
+)
+def test_a_password_is_hidden_and_nothing_else(text: str, shown: str) -> None:
+    """In a URL, a query or a connection string; what only looks like one stays."""
+    assert hide_secrets(text) == shown
+
+
+def test_a_known_password_is_hidden_in_every_form() -> None:
+    """Drivers repeat a password without its URL, quoted or not."""
+    remember_secrets("postgresql://ann:s%40crets@host/db")
+    assert hide_secrets("FATAL: s@crets is wrong (s%40crets)") == "FATAL: *** is wrong (***)"
+    assert (
+        hide_known_secrets("url: postgresql://ann:s%40crets@host/db") == "url: postgresql://ann:***@host/db"
+    )
+    assert hide_known_secrets("url: postgresql://bob:other@host/db") == "url: postgresql://bob:other@host/db"
