@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.foreign_app import App, assert_exactly
-from tests.program import Done, Program, finish
+from tests.program import Done
 from tests.shim import KILL, Shim, compile_shim
 
 STEPS = """

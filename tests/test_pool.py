@@ -381,7 +381,7 @@ def test_a_worker_that_is_told_to_stop_by_others_is_replaced(tmp_path: Path) -> 
 
 
 def test_parameters_whose_app_stops_its_worker_are_not_tried_for_ever(tmp_path: Path) -> None:
-    """An app that sends its own process SIGTERM is retried ``max_retries`` times, as after any other death."""
+    """An app that sends SIGTERM to its own process is tried again ``max_retries`` times, and then left."""
     app = App(tmp_path, "os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(20)")
     done = app.run("hydra.sweeper.n_jobs=1", "hydra.sweeper.max_retries=2", "hydra.sweeper.n_trials=1")
     assert done.returncode == 1, done.stdout + done.stderr

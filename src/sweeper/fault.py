@@ -64,7 +64,7 @@ class FaultElsewhere(Fault):
 def of_disk(error: OSError, place: object) -> Fault:
     """What the system said about a file, with a remedy."""
     reason = (error.strerror or str(error) or type(error).__name__).lower()
-    return Fault(place, reason, _REMEDIES.get(error.errno or 0, "mend that"))
+    return Fault(place, reason, _REMEDIES.get(error.errno or 0, "fix that"))
 
 
 @contextmanager

@@ -75,16 +75,15 @@ def sweep(
     try:
         search, n_workers, gpus = read_settings(settings, master)
         # While nothing is open yet.
-        crew, board = (None, None) if settings["in_process"] else _open_crew(app, n_workers)
-        with contextlib.closing(crew) if crew is not None else contextlib.nullcontext():
+        with contextlib.nullcontext() if settings["in_process"] else _open_crew(app, n_workers) as workers:
             with _ended_by_ctrl_c():
                 app, study, storage, space = _begin(app, search)
                 search = study.search
-            if crew is None or board is None:
+            if workers is None:
                 signum = _run_here(app, study, storage, space)
             else:
                 with Progress(study) as progress:
-                    signum = Pool(study, storage, crew, board, n_workers, gpus, progress).run()
+                    signum = Pool(study, storage, *workers, n_workers, gpus, progress).run()
         _finish(study, task, master, signum)
     except KeyboardInterrupt:  # nothing has begun
         sys.exit(128 + signal.SIGINT)
@@ -133,15 +132,20 @@ def _ended_by_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _open_crew(app: App, n_workers: int) -> tuple[Crew, Board]:
+@contextmanager
+def _open_crew(app: App, n_workers: int) -> Iterator[tuple[Crew, Board]]:
     """Fork the server of the workers, or say in the log why they are spawned."""
     reason = why_not_fork()
-    board = Board(n_workers, is_forked=reason is None)
-    body = partial(main, app, board)
-    if reason is None:
-        return ForkingCrew(body, Hooks.of(app.task).preload, _shared_cores(n_workers)), board
-    log.info("Workers are spawned, not forked from this process: %s. They start later.", reason)
-    return SpawningCrew(body, reason), board
+    with contextlib.closing(Board(n_workers, is_forked=reason is None)) as board:
+        body = partial(main, app, board)
+        crew: Crew
+        if reason is None:
+            crew = ForkingCrew(body, Hooks.of(app.task).preload, _shared_cores(n_workers))
+        else:
+            log.info("Workers are spawned, not forked from this process: %s. They start later.", reason)
+            crew = SpawningCrew(body, reason)
+        with contextlib.closing(crew):
+            yield crew, board
 
 
 def _shared_cores(n_workers: int) -> dict[str, str]:

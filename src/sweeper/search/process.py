@@ -53,6 +53,11 @@ class Board:
         self._memory = mmap(file, self._n_bytes)
         os.close(file)
 
+    def close(self) -> None:
+        self._memory.close()
+        if self._file is not None:
+            self._file.close()
+
     def ask_to_stop(self) -> None:
         """Tell the workers that the signal which they are sent comes from the pool."""
         self._memory[0] = 1

@@ -183,7 +183,9 @@ class _Waiting:
         if now - self._began_s >= wait_s:
             waited = f", for {wait_s:.0f} s" if wait_s else ""
             raise Fault(
-                _named(self._url), f"is away{waited} ({_reason(error)})", "start it, or mend the way to it"
+                _named(self._url),
+                f"is away{waited} ({_reason(error)})",
+                "start it, or check its address and the network",
             ) from error
         time.sleep(min(_RETRY_S, wait_s))
 
@@ -243,7 +245,11 @@ def _fault_of(error: Exception, url: str) -> Fault | None:
         return of_disk(error, url)
     is_servers = isinstance(error, StorageInternalError) or _is_sqlalchemys(error, "SQLAlchemyError")
     if is_servers or _grpc_code(error) is not None:
-        remedy = "make room on the disk, or let it be written to" if "sqlite" in url else "mend that"
+        remedy = (
+            "make room on the disk, or let it be written to"
+            if "sqlite" in url
+            else "see what the server says"
+        )
         return Fault(_named(url), _reason(error), remedy)
     return find_fault(error)
 

@@ -38,6 +38,7 @@ from sweeper.search.space import Draw, Space
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search, Study, Worker
 from sweeper.search.trial import Interrupted, Interruption, StudyTrial, running
+from sweeper.secret import hide_known_secrets
 
 _MAX_CHARACTERS = 20_000
 """Of a traceback that goes into the storage; the file has all of it."""
@@ -169,7 +170,7 @@ def _run_trial(
         config, files = _compose(app, study, space, trial)
         files.begin(study.files, trial.number)
         trial.set_user_attr("folder", str(files.folder))
-        trial.set_user_attr("overrides", list(OmegaConf.to_container(config.hydra.overrides.task)))  # type: ignore[arg-type]
+        trial.set_user_attr("overrides", [hide_known_secrets(o) for o in config.hydra.overrides.task])
         output = _output_to(files.output) if is_own_process else contextlib.nullcontext()
         with output, running(StudyTrial(trial, interruption)), interruption.allowed():
             job = run_job(app.task, config, files.folder, app.context)

