@@ -25,6 +25,7 @@ import yaml
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, disk, of_disk
 from sweeper.lock import held, open_locked, remove_unlocked
+from sweeper.program import program
 
 if TYPE_CHECKING:
     import optuna
@@ -383,10 +384,15 @@ def find_study(name: str | None) -> StudyFiles:
     if name is None and known:
         known[-1].read_name()
         return known[-1]
-    begin = "begin one: python -m sweeper -m optimizer=adam,sgd"
-    names = ", ".join(files.folder.name for files in known[-5:])
+    begin = f"begin one: {program()} -m optimizer=adam,sgd"
+    names = ", ".join(str(files.folder.relative_to(OUTPUTS)) for files in known[-5:])
     remedy = f"write one of {names}" if known else begin
     raise BadInput("STUDY", name, f"there is no such study in {Path(OUTPUTS).absolute()}", remedy)
+
+
+def study_names() -> list[str]:
+    """The folders of the studies under ``outputs/``, as one writes them: ``a``, or ``a/b``."""
+    return [str(files.folder.relative_to(OUTPUTS)) for files in _studies()]
 
 
 def find_storages() -> list[str | None]:
@@ -406,8 +412,19 @@ def _time_of_results(files: StudyFiles) -> float:
 
 
 def _studies() -> list[StudyFiles]:
-    folders = sorted(path.parents[1] for path in Path(OUTPUTS).glob(f"*/{_MARK}/storage"))
-    return [files for files in map(StudyFiles, folders) if files.results.exists()]
+    return [files for files in map(StudyFiles, _study_folders()) if files.results.exists()]
+
+
+def _study_folders() -> list[Path]:
+    """All marked ones, also that of ``a/b``; what trials keep in their folders is not walked through."""
+    found = []
+    for folder, names, _ in os.walk(OUTPUTS):
+        marks = Path(folder, _MARK)
+        if (marks / "storage").exists():
+            found.append(Path(folder))
+        is_trials = (marks / "trial.json").exists() or (marks / "run.json").exists()
+        names[:] = [] if is_trials else [name for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 # ------------------------------------------------------------------------------------ writing and reading

@@ -1,4 +1,4 @@
-"""``python -m sweeper best [STUDY]``: the best trial so far, read from the files of the study."""
+"""``sweeper best [STUDY]``: the best trial so far, read from the files of the study."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from sweeper import record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
+from sweeper.program import program
 from sweeper.record import WORDS, StudyFiles
 
 if TYPE_CHECKING:
@@ -89,11 +90,11 @@ def show_commands(files: StudyFiles) -> None:
     near = os.path.relpath(files.folder)
     name = files.folder.name
     study = shlex.quote(name if near == str(Path(record.OUTPUTS) / name) else str(near))
-    print(f"Browse:    python -m sweeper dashboard{_storage_option(files)}")
+    print(f"Browse:    {program()} dashboard{_storage_option(files)}")
     if files.best.is_complete:
-        print(f"Reproduce: python -m sweeper reproduce {study}")
+        print(f"Reproduce: {program()} reproduce {study}")
         best = shlex.quote(os.path.relpath(files.best.folder))
         print(
-            f"Change it: python -m sweeper --config-dir {best} --config-name trial training.epochs=50",
+            f"Change it: {program()} --config-dir {best} --config-name trial training.epochs=50",
             flush=True,
         )
