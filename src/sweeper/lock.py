@@ -142,5 +142,10 @@ def forget_the_dead(folder: Path, kept: Collection[str] = ()) -> None:
 _ALIVE = ".alive"
 
 
+def living(folder: Path) -> list[str]:
+    """The workers that hold their heartbeat in ``folder``. Not for a process that may be one of them."""
+    return [path.stem for path in folder.glob("*.alive") if is_alive(folder, path.stem)]
+
+
 def _life_path(folder: Path, worker: str) -> Path:
     return folder / f"{worker}{_ALIVE}"

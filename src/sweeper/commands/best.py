@@ -87,9 +87,8 @@ def _storage_option(files: StudyFiles) -> str:
 
 def show_commands(files: StudyFiles) -> None:
     """The next commands a person may want."""
-    near = os.path.relpath(files.folder)
-    name = files.folder.name
-    study = shlex.quote(name if near == str(Path(record.OUTPUTS) / name) else str(near))
+    near = Path(os.path.relpath(files.folder))
+    study = shlex.quote(str(near.relative_to(record.OUTPUTS) if near.parts[0] == record.OUTPUTS else near))
     print(f"Browse:    {program()} dashboard{_storage_option(files)}")
     if files.best.is_complete:
         print(f"Reproduce: {program()} reproduce {study}")
