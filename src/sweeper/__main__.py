@@ -193,12 +193,12 @@ def cache(clear: bool) -> None:
 
 
 @verbs.command(name="completion")
-@click.argument("shell", required=False, type=click.Choice(list(completion.SHELLS)))
+@click.argument("shell", required=False, metavar="[SHELL]", type=click.Choice(list(completion.SHELLS)))
 @click.option("--remove", is_flag=True, help="Undo it.")
 def install_completion(shell: str | None, remove: bool) -> None:
     """Let the shell complete verbs, groups, options and keys.
 
-    SHELL is the one that this command is typed in, where it is left out.
+    SHELL is bash, zsh or fish; default: the one in which this is typed.
     """
     completion.remove(shell) if remove else completion.install(shell)
 
