@@ -67,7 +67,7 @@ _HYDRAS = [
     click.option("-p", "--package", metavar="KEY", help="With --cfg: only this part."),
     click.option("--resolve", is_flag=True, help="With --cfg: with interpolations filled in."),
     click.option("-cd", "--config-dir", type=_FOLDER, help="More config files, from this folder."),
-    click.option("-cn", "--config-name", metavar="NAME", help="Another primary config, as trial."),
+    click.option("-cn", "--config-name", metavar="NAME", help="Another main config, as a saved trial."),
     click.option(
         "-i",
         "--info",
@@ -75,7 +75,7 @@ _HYDRAS = [
         metavar="WHAT",
         is_flag=False,
         flag_value="all",
-        help="How Hydra composes it.",
+        help="What Hydra composes it of.",
     ),
     click.option("--hydra-help", is_flag=True, help="Hydra's own help."),
     click.option("-cp", "--config-path", type=_FOLDER, hidden=True),

@@ -50,10 +50,12 @@ class Verbs(click.Group):
         """Verbs first, then groups, keys, and Hydra's own options."""
         name, options = program(), [*self.commands[RUN].get_params(ctx), *self.params]
         told = [o.get_help_record(ctx) for o in options if isinstance(o, click.Option)]
-        with formatter.section("Usage"):
-            formatter.write(f"  {name} [-m] OVERRIDES    train once; with -m, search\n")
-            formatter.write(f"  {name} VERB …\n")
         sections = {
+            "Usage": {
+                f"{name} -m OVERRIDES": "search, as with -m optimizer=adam,sgd",
+                f"{name} OVERRIDES": "train once, as with training.epochs=5",
+                f"{name} VERB …": "one of these",
+            },
             "Verbs (VERB --help says more)": {
                 verb: command.get_short_help_str(formatter.width) for verb, command in self.commands.items()
             },

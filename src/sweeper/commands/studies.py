@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,9 @@ PIPED_WIDTH = 1000
 """Columns where there is no terminal: nothing is wrapped or cut."""
 
 GAP = 2
+DROPPED = {"": 40, "storage": 40, "objective": 16, "searched": 0, "when": 0, "size": 0}
+"""The columns that are left out one by one where there is no room, each with how much must then be left for
+what was searched."""
 COUNTED = ("done", "pruned", "failed", "running")
 
 
@@ -54,6 +58,7 @@ class Listed:
     best: str
     when: datetime | None
     """Of the last change."""
+    objective: str = ""
     searched: str = ""
     running: tuple[str, ...] = ()
     """The workers of its running trials."""
@@ -61,7 +66,7 @@ class Listed:
     problem: str = ""
     """Why its storage cannot be read."""
 
-    @property
+    @cached_property
     def n_bytes(self) -> int:
         return record.size(self.files.folder) if self.files else 0
 
@@ -135,6 +140,7 @@ def _listed(study: FrozenStudy, trials: Sequence[FrozenTrial], url: str) -> List
         counts=Counter(WORDS[trial.state.name] for trial in trials),
         best=_best(study, trials),
         when=max(times, default=None),
+        objective=", ".join(begun.get("metrics", ())),
         searched=searched,
         running=tuple(t.user_attrs.get("worker", "") for t in trials if t.state.name == "RUNNING"),
     )
@@ -155,7 +161,7 @@ def _best(study: FrozenStudy, trials: Sequence[FrozenTrial]) -> str:
     if not values:
         return ""
     if len(study.directions) > 1:
-        return f"{len(study.directions)} objectives"
+        return "several"
     pick = max if study.directions[0].name == "MAXIMIZE" else min
     return f"{pick(value for (value,) in values):.5g}"
 
@@ -223,18 +229,15 @@ def _fitting(found: Sequence[Listed], console: Console) -> Table:
     """The table with as many columns as there is room for; names and what was searched may be cut."""
     columns = _columns(found)
     widths = {name: max(map(cell_len, [name, *cells])) for name, cells in columns.items()}
-    least = {name: min(widths[name], most) for name, most in (("study", 20), ("searched", 16))}
-    for dropped in ("", "storage", "searched", "when", "size"):
+    name_least = min(widths["study"], 20)
+    for dropped, searched_least in DROPPED.items():
         columns.pop(dropped, None)
-        elastic = [name for name in least if name in columns]
-        room = console.width - sum(widths[name] + GAP for name in columns if name not in least)
-        room -= GAP * (len(elastic) - 1)
-        if room >= sum(least[name] for name in elastic):
+        others = sum(widths[name] + GAP for name in columns if name not in ("study", "searched"))
+        room = console.width - others - (GAP if "searched" in columns else 0)
+        if room >= name_least + min(widths["searched"], searched_least):
             break
-    for name in elastic:
-        others = sum(least[other] for other in elastic if other != name)
-        widths[name] = max(1, min(widths[name], room - others))
-        least[name] = widths[name]
+    widths["study"] = max(1, min(widths["study"], room - min(widths["searched"], searched_least)))
+    widths["searched"] = min(widths["searched"], room - widths["study"])
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for name in columns:
         side: Any = "right" if name in (*COUNTED, "best", "size") else "left"
@@ -256,6 +259,7 @@ def _columns(found: Sequence[Listed]) -> dict[str, list[str]]:
         "study": [study.name for study in found],
         **counts,
         "best": [study.best for study in found],
+        **({"objective": [study.objective for study in found]} if any(s.objective for s in found) else {}),
         "when": [_ago(study.when) for study in found],
         "size": [told_bytes(study.n_bytes) for study in found],
         **({"storage": [told_storage(study.storage) for study in found]} if len(storages) > 1 else {}),
