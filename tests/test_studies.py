@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import optuna
@@ -164,6 +165,19 @@ def test_a_study_that_runs_is_not_deleted(said: Said) -> None:
     end(worker)
     assert (code, text) == (2, "--delete=a: the study is running; stop it first\n")
     assert (folder / "best" / "weights.pt").exists()
+
+
+def test_a_trial_whose_process_is_gone_is_shown_as_lost(said: Said, tmp_path: Path) -> None:
+    """The study stays as it is, and may be deleted."""
+    make("a")
+    study = optuna.load_study(study_name="a", storage=open_storage(str(Path(JOURNAL).absolute())))
+    study.ask().set_user_attr("worker", f"{socket.gethostname()}-17-abc")
+    before = seen(tmp_path)
+    head, row, *_ = rows(said("studies")[1])
+    assert head[:4] == ["study", "done", "pruned", "lost"]
+    assert row[:4] == ["a", "1", "1", "1"]
+    assert seen(tmp_path) == before
+    assert said("studies", "--delete", "a", "--yes")[0] == 0
 
 
 def test_a_study_that_runs_on_another_machine_is_not_deleted(said: Said) -> None:

@@ -144,7 +144,8 @@ _ALIVE = ".alive"
 
 def living(folder: Path) -> list[str]:
     """The workers that hold their heartbeat in ``folder``. Not for a process that may be one of them."""
-    return [path.stem for path in folder.glob("*.alive") if is_alive(folder, path.stem)]
+    names = [path.name.removesuffix(_ALIVE) for path in folder.glob(f"*{_ALIVE}")]
+    return [name for name in names if is_alive(folder, name)]
 
 
 def _life_path(folder: Path, worker: str) -> Path:

@@ -117,6 +117,7 @@ class RunFiles:
             for path in (*self.room(), *self._record, self.folder / f"{JOB_NAME}.log"):
                 path.unlink(missing_ok=True)
             _remove(self.folder / ".hydra")
+            (self.folder / _MARK / "run.lock").unlink(missing_ok=True)
             self._mark.unlink()
             _remove_empty(self._mark.parent)
 
@@ -184,7 +185,7 @@ class TrialFiles:
     def _mark(self) -> Path:
         return self.folder / _MARK / "trial.json"
 
-    def is_of(self, number: int) -> bool:
+    def is_of(self, number: int | None) -> bool:
         """Whether the folder holds the trial of that number."""
         return self._mark.exists() and read_json(self._mark).get("trial") == number
 
@@ -193,7 +194,7 @@ class TrialFiles:
         is_long = self.output.is_file() and self.output.stat().st_size > LONG_OUTPUT
         return [*self.run.room(), *([self.output] if is_long else [])]
 
-    def remove(self, number: int) -> None:
+    def remove(self, number: int | None) -> None:
         """Remove what is ours of a trial, and its folder where nothing else is in it."""
         if self.is_of(number):
             self.run.remove()
@@ -334,27 +335,29 @@ class StudyFiles:
             how many trials gave room, and how many bytes.
         """
         n_trials = n_bytes = 0
-        for trial in trials:
-            files = self.trial(trial)
-            room = files.room() if files.is_of(trial.number) else []
-            n_trials, n_bytes = n_trials + bool(room), n_bytes + sum(map(size, room))
-            for path in room:
-                path.unlink()
-        lost = list(self.lost.iterdir()) if self.lost.is_dir() else []
-        n_bytes += size(self.lost)
-        _remove(self.lost)
+        with disk(self.folder):
+            for trial in trials:
+                files = self.trial(trial)
+                room = files.room() if files.is_of(trial.number) else []
+                n_trials, n_bytes = n_trials + bool(room), n_bytes + sum(map(size, room))
+                for path in room:
+                    path.unlink()
+            lost = list(self.lost.iterdir()) if self.lost.is_dir() else []
+            n_bytes += size(self.lost)
+            _remove(self.lost)
         return n_trials + len(lost), n_bytes
 
     def remove_trials(self, trials: Sequence[FrozenTrial] = ()) -> None:
         """Remove what is ours of these trials, of those whose folders are in the study's, and of the best."""
-        for trial in trials:
-            self.trial(trial).remove(trial.number)
-        for path in sorted(self.folder.glob(f"*/{_MARK}/trial.json")):
-            if not StudyFiles(path.parents[1]).is_ours:  # that of a study named a/b lies in that of a
-                TrialFiles(path.parents[1]).remove(read_json(path)["trial"])
-        self.best.remove()
-        for path in (self.results, self.sweep_config):
-            path.unlink(missing_ok=True)
+        with disk(self.folder):
+            for trial in trials:
+                self.trial(trial).remove(trial.number)
+            for path in sorted(self.folder.glob(f"*/{_MARK}/trial.json")):
+                if not StudyFiles(path.parents[1]).is_ours:  # that of a study named a/b lies in that of a
+                    TrialFiles(path.parents[1]).remove(read_json(path).get("trial"))
+            self.best.remove()
+            for path in (self.results, self.sweep_config):
+                path.unlink(missing_ok=True)
 
     def remove_mark(self) -> int:
         """Forget the study whose trials are removed, and remove its folder where nothing is left in it.
@@ -362,13 +365,14 @@ class StudyFiles:
         Returns:
             how many files of somebody else are left.
         """
-        _remove(self.folder / _MARK)
-        inside = [path for path in study_folders(self.folder) if path != self.folder]
         n_left = 0
-        for folder, _, names in os.walk(self.folder, topdown=False):
-            if not any(Path(folder).is_relative_to(study) for study in inside):
-                n_left += len(names)
-                _remove_empty(Path(folder))
+        with disk(self.folder):
+            _remove(self.folder / _MARK)
+            inside = study_folders(self.folder)
+            for folder, _, names in os.walk(self.folder, topdown=False):
+                if not any(Path(folder).is_relative_to(study) for study in inside):
+                    n_left += len(names)
+                    _remove_empty(Path(folder))
         return n_left
 
     # ------------------------------------------------------------------------------------- the results
@@ -622,7 +626,7 @@ def size(path: Path) -> int:
         if path.is_dir() and not path.is_symlink():
             return sum(map(size, path.iterdir()))
         return path.lstat().st_size
-    except FileNotFoundError:
+    except OSError:  # just removed, or nobody's business
         return 0
 
 

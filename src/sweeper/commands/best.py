@@ -52,14 +52,15 @@ def _counts(files: StudyFiles, written: dict[str, int]) -> str:
     from sweeper.search.study import look
 
     try:
-        found = Counter(_word(trial) for trial in look(files))
+        found = Counter(word(trial) for trial in look(files))
     except (BadInput, Fault) as error:
         log.debug("%s", error)
         found = Counter({WORDS[state]: n for state, n in written.items()})
     return ", ".join(f"{n} {word}" for word, n in found.items()) or "no trials"
 
 
-def _word(trial: FrozenTrial) -> str:
+def word(trial: FrozenTrial) -> str:
+    """What became of a trial; lost where its process is gone."""
     return "lost" if trial.user_attrs.get("lost") else WORDS[trial.state.name]
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sweeper import record
-from sweeper.commands.studies import counted, open_existing, told_bytes, told_storage
+from sweeper.commands.studies import counted, is_gone, told_bytes, told_storage
 from sweeper.errors import BadInput
 from sweeper.lock import locked
+from sweeper.program import program
 
 if TYPE_CHECKING:
     import optuna
@@ -38,11 +39,13 @@ def clean(name: str | None, keep_top: int) -> None:
 def _load(name: str, url: str) -> optuna.Study:
     import optuna
 
-    try:
-        return optuna.load_study(study_name=name, storage=open_existing(url))
-    except (FileNotFoundError, KeyError, BadInput) as error:
-        reason = f"its storage {told_storage(url)} does not show which trials are best"
-        raise BadInput("STUDY", name, reason, "make it reachable first") from error
+    from sweeper.search.storage import look_into_storage
+
+    if is_gone(url):
+        reason = f"its storage {told_storage(url)} is gone, and nobody knows which trials are best"
+        raise BadInput("STUDY", name, reason, f"{program()} studies --delete {name} removes all of it")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.load_study(study_name=name, storage=look_into_storage(url))
 
 
 def _top(study: optuna.Study, trials: Sequence[FrozenTrial], n: int) -> Sequence[FrozenTrial]:

@@ -26,13 +26,15 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper import record
+from sweeper.commands.best import word
 from sweeper.errors import BadInput
+from sweeper.fault import Fault
 from sweeper.lock import living, locked
 from sweeper.program import program
 from sweeper.record import WORDS, StudyFiles
+from sweeper.secret import hide_secrets
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
     from optuna.study._frozen import FrozenStudy
     from optuna.trial import FrozenTrial
 
@@ -43,7 +45,7 @@ GAP = 2
 DROPPED = {"": 40, "storage": 40, "objective": 16, "searched": 0, "when": 0, "size": 0}
 """The columns that are left out one by one where there is no room, each with how much must then be left for
 what was searched."""
-COUNTED = ("done", "pruned", "failed", "running")
+COUNTED = ("done", "pruned", "failed", "lost", "running")
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,13 @@ def find(storage: str | None = None) -> tuple[list[Listed], dict[str, str]]:
     for url in [storage] if storage else record.find_storages():
         if url is None:
             continue
-        try:
-            found += _of_storage(open_existing(url), url)
-        except FileNotFoundError as error:  # its studies are those of their folders
+        if is_gone(url):  # its studies are those of their folders
             if storage:
                 remedy = f"{program()} studies lists those that are known"
-                raise BadInput("--storage", told_storage(url), "there is none", remedy) from error
+                raise BadInput("--storage", told_storage(url), "there is none", remedy)
+            continue
+        try:
+            found += _of_storage(url)
         except Exception as error:  # a driver may raise anything here
             problems[url] = _reason(error)
     known = {study.files.folder for study in found if study.files}
@@ -101,25 +104,19 @@ def find(storage: str | None = None) -> tuple[list[Listed], dict[str, str]]:
     return sorted(found, key=lambda study: study.when or datetime.min), problems
 
 
-def open_existing(url: str) -> BaseStorage:
-    """Open a storage to read it.
+def is_gone(url: str) -> bool:
+    """Whether the storage was a file, or the memory of a process, and is no more."""
+    path = url.removeprefix("sqlite:///").partition("?")[0] if url.startswith("sqlite:///") else url
+    return "://" not in path and not Path(path).is_file()
 
-    Raises:
-        FileNotFoundError: where opening it would begin a new one.
-        BadInput: if it cannot be opened.
-    """
+
+def _of_storage(url: str) -> list[Listed]:
     import optuna
 
-    from sweeper.search.storage import open_storage
+    from sweeper.search.storage import look_into_storage
 
-    path = url.removeprefix("sqlite:///").partition("?")[0] if url.startswith("sqlite:///") else url
-    if "://" not in path and not Path(path).exists():
-        raise FileNotFoundError("it is gone")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return open_storage(url)
-
-
-def _of_storage(storage: BaseStorage, url: str) -> list[Listed]:
+    storage = look_into_storage(url)
     return [
         _listed(study, storage.get_all_trials(study._study_id, deepcopy=False), url)
         for study in storage.get_all_studies()
@@ -127,7 +124,11 @@ def _of_storage(storage: BaseStorage, url: str) -> list[Listed]:
 
 
 def _listed(study: FrozenStudy, trials: Sequence[FrozenTrial], url: str) -> Listed:
+    from sweeper.search.study import seen
+
     begun = study.user_attrs.get("sweeper", {})
+    files = _its_folder(begun.get("folder"), study.study_name, url)
+    shown = seen(trials, files) if files else trials
     times = [time for t in trials for time in (t.datetime_complete, t.datetime_start) if time]
     if space := begun.get("space"):
         searched = _searched({name: json.loads(text) for name, text in space.items()})
@@ -136,13 +137,13 @@ def _listed(study: FrozenStudy, trials: Sequence[FrozenTrial], url: str) -> List
     return Listed(
         name=study.study_name,
         storage=url,
-        files=_its_folder(begun.get("folder"), study.study_name, url),
-        counts=Counter(WORDS[trial.state.name] for trial in trials),
+        files=files,
+        counts=Counter(map(word, shown)),
         best=_best(study, trials),
         when=max(times, default=None),
         objective=", ".join(begun.get("metrics", ())),
         searched=searched,
-        running=tuple(t.user_attrs.get("worker", "") for t in trials if t.state.name == "RUNNING"),
+        running=tuple(t.user_attrs.get("worker", "") for t in shown if t.state.name == "RUNNING"),
     )
 
 
@@ -151,7 +152,7 @@ def _its_folder(folder: str | None, name: str, url: str) -> StudyFiles | None:
     files = StudyFiles(Path(folder or "."))
     try:
         is_its = files.is_ours and (files.read_name(), files.read_storage()) == (name, url)
-    except (BadInput, ValueError, KeyError, AssertionError):
+    except (BadInput, Fault):
         return None
     return files if is_its else None
 
@@ -183,20 +184,18 @@ def _of_folder(files: StudyFiles, problems: Mapping[str, str]) -> Listed:
     name, counts, best, when, problem = str(files.folder), dict[str, int](), "", None, problems.get(url, "")
     try:
         name = files.read_name()
-        results = record.read_yaml(files.results)
-        when = datetime.fromtimestamp(files.results.stat().st_mtime)
+        results = record.read_yaml(files.results) if files.results.exists() else {"trials": {}}
+        when = datetime.fromtimestamp(files.folder.stat().st_mtime)
         counts = {WORDS[state]: n for state, n in results["trials"].items()}
         best = "" if results.get("best_value") is None else f"{results['best_value']:.5g}"
-    except FileNotFoundError:  # somebody was killed who was deleting it
-        pass
     except Exception as error:  # whatever damaged files lead to
         problem = problem or _reason(error)
     return Listed(name, url, files, counts, best, when, is_in_storage=False, problem=problem)
 
 
 def _reason(error: Exception) -> str:
-    said = error.reason if isinstance(error, BadInput) else str(error) or type(error).__name__
-    return " ".join(said.split())
+    said = error.reason if isinstance(error, BadInput | Fault) else str(error) or type(error).__name__
+    return hide_secrets(" ".join(said.split()))
 
 
 def counted(n: int, noun: str) -> str:
@@ -362,12 +361,12 @@ def _remove(study: Listed) -> int:
     Returns:
         how many files of the app are left in its folder.
     """
-    import optuna
+    from sweeper.search.storage import look_into_storage
 
-    storage = open_existing(study.storage) if study.is_in_storage else None
+    storage = look_into_storage(study.storage) if study.is_in_storage else None
     if study.files is None:
         assert storage is not None
-        optuna.delete_study(study_name=study.name, storage=storage)
+        storage.delete_study(storage.get_study_id_from_name(study.name))
         return 0
     with locked(study.files.lock):
         _check_ended(study)
