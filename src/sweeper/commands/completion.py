@@ -10,8 +10,6 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -20,6 +18,7 @@ from click.shell_completion import CompletionItem, ShellComplete, add_completion
 from sweeper import record
 from sweeper.commands import page
 from sweeper.errors import BadInput
+from sweeper.fault import disk
 from sweeper.program import program
 
 VARIABLE = "_SWEEPER_COMPLETE"
@@ -154,11 +153,12 @@ def install(shell: str | None) -> None:
     """Write the shell's script, and a line that reads it into the shell's start-up file; say so.
 
     Raises:
-        BadInput: for a shell that we do not know, or a file that cannot be written.
+        BadInput: for a shell that we do not know.
+        Fault: for a file that cannot be written.
     """
     shell = shell or _this_shell()
     script, startup = _script(shell), _startup(shell)
-    with _writing():
+    with disk(startup or script):
         record.write_whole(script, SHELLS[shell])
         print(f"Wrote {script}")
         if startup is not None and _line(script) not in (text := _read(startup)):
@@ -173,7 +173,7 @@ def remove(shell: str | None) -> None:
     """Take back what ``install`` did, and say so."""
     shell = shell or _this_shell()
     script, startup = _script(shell), _startup(shell)
-    with _writing():
+    with disk(startup or script):
         if startup is not None and _line(script) in (text := _read(startup)):
             startup = startup.resolve()  # it may be a link into a folder of such files
             with record.whole(startup) as path:
@@ -220,12 +220,3 @@ def _folder(variable: str, default: str) -> Path:
 
 def _read(path: Path) -> str:
     return path.read_text(errors="surrogateescape") if path.exists() else ""
-
-
-@contextmanager
-def _writing() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = f"cannot be written ({error.strerror})"
-        raise BadInput("completion", error.filename, reason, "make room for it, or set HOME") from error
