@@ -67,6 +67,17 @@ def test_each_study_is_a_line(said: Said) -> None:
     assert "sqlite:///other.db" in nested
 
 
+def test_any_name_is_one_line(said: Said) -> None:
+    """Other programs name studies in the same storage as they like; a terminal obeys none of it."""
+    make("first")
+    for name in ("[bold]", "two\nlines", "\x1b[31mred", "ſtudy 日本"):
+        optuna.create_study(study_name=name, storage=open_storage(str(Path(JOURNAL).absolute())))
+    code, text = said("studies")
+    assert code == 0
+    names = {line[:9].strip() for line in text.splitlines()[1:6]}
+    assert names == {"first", "[bold]", "two?lines", "?[31mred", "ſtudy 日本"}
+
+
 def test_no_study_yet_is_said_with_how_to_begin(said: Said) -> None:
     """No table, no error."""
     code, text = said("studies")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.shell_completion import shell_complete
 
 from sweeper.commands import completion, page
 from sweeper.errors import BadInput
@@ -18,10 +19,9 @@ from sweeper.program import program
 def main() -> None:
     """The command line. Bad input ends with one line and exit code 2."""
     try:
-        arguments = page.with_verb(verbs, sys.argv[1:])
-        name = program()
-        code = verbs.main(arguments, name, complete_var=completion.VARIABLE, standalone_mode=False)
-        sys.exit(code or 0)
+        if instruction := os.environ.get(completion.VARIABLE):  # from a shell, by Tab
+            sys.exit(shell_complete(verbs, {}, "sweeper", completion.VARIABLE, instruction))
+        sys.exit(_run(page.with_verb(verbs, sys.argv[1:])))
     except (BadInput, Fault) as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
@@ -32,6 +32,15 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: list[str]) -> int:
+    """The exit code of a verb; its exceptions pass, where click's own ``main`` would handle some."""
+    try:
+        with verbs.make_context(program(), arguments) as context:
+            return verbs.invoke(context) or 0
+    except click.exceptions.Exit as exit_:  # --help and --version
+        return exit_.exit_code
 
 
 @click.group(cls=page.Verbs, context_settings={"help_option_names": ["-h", "--help"]})

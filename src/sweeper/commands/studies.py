@@ -189,7 +189,7 @@ def _of_folder(files: StudyFiles, problems: Mapping[str, str]) -> Listed:
         counts = {WORDS[state]: n for state, n in results["trials"].items()}
         best = "" if results.get("best_value") is None else f"{results['best_value']:.5g}"
     except Exception as error:  # whatever damaged files lead to
-        problem = problem or _reason(error)
+        problem = problem or hide_secrets(str(error))
     return Listed(name, url, files, counts, best, when, is_in_storage=False, problem=problem)
 
 
@@ -242,7 +242,7 @@ def _fitting(found: Sequence[Listed], console: Console) -> Table:
         side: Any = "right" if name in (*COUNTED, "best", "size") else "left"
         table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", width=widths[name])
     for row in zip(*columns.values(), strict=True):
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(_printable(cell)) for cell in row))
     return table
 
 
@@ -264,6 +264,11 @@ def _columns(found: Sequence[Listed]) -> dict[str, list[str]]:
         **({"storage": [told_storage(study.storage) for study in found]} if len(storages) > 1 else {}),
         "searched": [study.searched if study.is_in_storage else _lost(study) for study in found],
     }
+
+
+def _printable(text: str) -> str:
+    """One line, and nothing that a terminal would obey: other programs name studies, too."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _lost(study: Listed) -> str:
