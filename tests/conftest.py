@@ -26,6 +26,7 @@ from tests.program import run
 MakeSpace = Callable[..., Space]
 RunWith = Callable[..., schema.Run]
 Cli = Callable[..., tuple[int, str]]
+Said = Callable[..., tuple[int, str]]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -85,6 +86,23 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
             main()
         assert isinstance(exit_.value.code, int)
         return exit_.value.code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Said:
+    """Runs the command line in an empty folder, without a terminal; gives exit code and all it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["sweeper", *arguments])
+        with pytest.raises(SystemExit, match=r"^\d+$") as exit_:
+            main()
+        assert isinstance(exit_.value.code, int)
+        captured = capsys.readouterr()
+        return exit_.value.code, captured.out + captured.err
 
     return run
 

@@ -252,7 +252,7 @@ def test_no_room_is_said_with_a_way_out(monkeypatch: pytest.MonkeyPatch, caplog:
     assert get("other", shape=(200, 1000), fill=never) is None
     assert "four fives: not kept on disk: it takes 0.0008 GB" in caplog.text
     assert "holds 0.0008 of at most 0.001 GB ($SWEEPER_CACHE_GB)" in caplog.text
-    assert "python -m sweeper cache --clear makes room, a higher $SWEEPER_CACHE_GB allows more" in caplog.text
+    assert " -m sweeper cache --clear makes room, a higher $SWEEPER_CACHE_GB allows more" in caplog.text
     cache.clear()
     assert get("other", shape=(200, 1000)) is not None
 
@@ -328,7 +328,7 @@ def test_the_list_says_what_is_there(monkeypatch: pytest.MonkeyPatch, capsys: An
     assert lines[1].split()[:4] == ["images", "photos[0]", "0.0", "MB"]
     assert lines[2].split()[:5] == ["kind", "four", "fives", "4.0", "MB"]
     assert lines[3] == f"4.0 MB of at most 20.0 GB in {cache.folder()}"
-    assert lines[4] == "Remove it: python -m sweeper cache --clear"
+    assert lines[4] == "Remove it: sweeper cache --clear"
 
 
 def test_clear_says_how_much_it_freed(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

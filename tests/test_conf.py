@@ -43,7 +43,7 @@ def test_every_experiment_begins_with_its_command() -> None:
     for path in Path(conf_folder(), "experiment").glob("*.yaml"):
         package, command, what, *_ = path.read_text().splitlines()
         assert package == "# @package _global_"
-        assert command.startswith(f"# python -m sweeper -m experiment={path.stem}")
+        assert command.startswith(f"# sweeper -m experiment={path.stem}")
         assert what.startswith("# ")
 
 

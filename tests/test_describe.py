@@ -89,7 +89,7 @@ def test_a_plain_run_is_described_too(describe: Describe) -> None:
     assert said.rows["total"] == [total, f"{total} train"]
     assert "nothing is swept in the command" in said.text
     assert said.rows["optimizer.lr"] == ["1e-4 … 1e-2, log"]
-    assert said.text.endswith("\nSearch:    python -m sweeper -m\n")
+    assert said.text.endswith("\nSearch:    sweeper -m\n")
 
 
 def test_a_fixed_rate_is_a_number_for_each_stage(describe: Describe) -> None:
@@ -262,7 +262,7 @@ def test_the_next_command_is_the_same_with_m(describe: Describe) -> None:
     """Wherever -m stood, and quoted for the shell."""
     overrides = ("optimizer=adam,sgd", "optimizer.lr=interval(1e-3, 1e-2)")
     said = describe(overrides[0], "-m", overrides[1])
-    assert said.text.endswith("python -m sweeper -m optimizer=adam,sgd 'optimizer.lr=interval(1e-3, 1e-2)'\n")
+    assert said.text.endswith("sweeper -m optimizer=adam,sgd 'optimizer.lr=interval(1e-3, 1e-2)'\n")
     assert said.text == describe(*overrides).text
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sweeper.__main__ import VERBS, main
+from sweeper.__main__ import verbs
+from tests.conftest import Cli, Said
 from tests.pictures import write_classes
 from tests.program import Done, run
-
-Cli = Callable[..., tuple[int, str]]
-
 
 BAD_INPUT = [
     # what was written                            the line that answers it
@@ -56,7 +52,25 @@ BAD_INPUT = [
     ("-m optimizer.lr=a,b", r"^optimizer.lr=a: .*could not be converted to Float"),
     ("-m optimizer.lr=interval(1", r"^optimizer.lr=interval\(1: no viable alternative .*grammar"),
     ("optimizer.lr=[1", r"^optimizer.lr=\[1: no viable alternative .*grammar"),
-    ("nonsense", r"^nonsense=: Error parsing override 'nonsense'; .*grammar"),
+    (
+        "nonsense",
+        r"^VERB=nonsense: is neither a verb nor an override; write KEY=VALUE, or ",
+    ),
+    ("bests", r"^VERB=bests: there is no such verb; did you mean best\?$"),
+    ("-m optimizer=adam decribe", r"^VERB=decribe: there is no such verb; did you mean describe\?$"),
+    ("optimizer", r"^optimizer=: has no value; write one of adam, adamw, rmsprop, sgd$"),
+    ("describe optimizer.lr", r"^optimizer.lr=: has no value; write optimizer.lr=VALUE$"),
+    ("--mutlirun", r"^--mutlirun: there is no such option; did you mean --multirun\?$"),
+    ("optimizer=adam --zzz", r"^--zzz: there is no such option; sweeper train --help shows what there is$"),
+    ("dashboard --prot 80", r"^--prot: there is no such option; did you mean --port\?$"),
+    (
+        "dashboard --port many",
+        r"^Invalid value for '--port': 'many' is not a valid integer; sweeper dash",
+    ),
+    ("best a b", r"^Got unexpected extra argument \(b\); sweeper best --help shows"),
+    ("clean --keep-top -1", r"^Invalid value for '--keep-top': -1 is not in the range x>=0; "),
+    ("--cfg jobs", r"^Invalid value for '-c' / '--cfg': 'jobs' is not one of 'job', 'hydra', 'all'; "),
+    ("completion tcsh", r"^Invalid value for .*SHELL.*: 'tcsh' is not one of 'bash', 'zsh', 'fish'; "),
     ("hydra.mode=both", r"^hydra.mode=both: Invalid .*RUN.*; .*--cfg hydra shows"),
     ("hydra.searchpath=here", r"^hydra.searchpath=here: .*must be a list"),
     ("-m objective=accuracy", r"^objective=accuracy: there is no such objective"),
@@ -164,9 +178,9 @@ BAD_INPUT = [
     ("describe model=vit_b_16 dataset.image_size=30", r"^dataset.image_size=30: vit_b_16 cannot take"),
     ("describe model=resnet18 model.weights=V9", r"^model.weights=V9: torchvision has no such weights"),
     ("describe model=resnet18 model.weights=a/b.pt", r"^model.weights=a/b.pt: there is no such file"),
-    ("best nowhere", r"^STUDY=nowhere: there is no such study in .*; begin one: python -m sweeper -m "),
+    ("best nowhere", r"^STUDY=nowhere: there is no such study in .*; begin one: sweeper -m "),
     ("reproduce nowhere", r"^STUDY=nowhere: there is no such study"),
-    ("dashboard", r"^outputs=.*studies.journal: there are no studies yet; run python -m sweeper -m "),
+    ("dashboard", r"^outputs=.*studies.journal: there are no studies yet; run sweeper -m "),
 ]
 
 
@@ -224,7 +238,16 @@ def imports_torch(folder: Path, arguments: list[str]) -> tuple[bool, Done]:
 @pytest.mark.parametrize(
     "arguments",
     [
-        *(["--help"], ["--cfg", "job"], ["best", "--help"], ["best", "nowhere"], ["describe", "--help"]),
+        *(
+            [],
+            ["--help"],
+            ["--version"],
+            ["studies"],
+            ["--cfg", "job"],
+            ["best", "--help"],
+            ["best", "nowhere"],
+            ["describe", "--help"],
+        ),
         *(["cache"], ["cache", "--clear"]),
     ],
 )
@@ -247,23 +270,52 @@ def test_a_search_imports_torch_once(tmp_path: Path, test_fraction: float) -> No
 
 
 OPTIONS = {
-    "describe": ["-m, --multirun", "OVERRIDE"],
-    "best": ["STUDY"],
-    "reproduce": ["STUDY", "--trial N"],
-    "dashboard": ["--port PORT", "--storage URL"],
+    "train": ["-m, --multirun", "-cd, --config-dir"],
+    "describe": ["-m, --multirun"],
+    "studies": ["--delete STUDY", "--yes", "--storage URL"],
+    "best": [],
+    "reproduce": ["--trial N"],
+    "dashboard": ["--port INTEGER", "--storage URL"],
+    "clean": ["--keep-top N"],
     "cache": ["--clear"],
+    "completion": ["--remove"],
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_the_help_of_a_verb_lists_its_options(
-    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("verb", verbs.commands)
+def test_the_help_of_a_verb_lists_its_options(said: Said, verb: str) -> None:
     """Each option of each verb stands on a line of its own."""
-    monkeypatch.setattr(sys, "argv", ["sweeper", verb, "--help"])
-    with pytest.raises(SystemExit, match=r"^0$"):
-        main()
-    shown = capsys.readouterr().out
-    assert f"python -m sweeper {verb}" in shown
+    code, shown = said(verb, "--help")
+    assert code == 0
+    assert f"sweeper {verb}" in shown
     for option in OPTIONS[verb]:
         assert re.search(rf"^ +{re.escape(option)}( |$)", shown, re.MULTILINE), shown
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_the_help_shows_what_there_is(said: Said, arguments: list[str]) -> None:
+    """Verbs with a line each, then groups with their options, then how to see all keys, then options."""
+    code, shown = said(*arguments)
+    assert code == 0
+    order = [
+        *(f"\n  {verb} " for verb in verbs.commands),
+        *("\n  optimizer ", " sgd, adam, adamw, rmsprop\n", "--cfg job", "--multirun", "--version"),
+    ]
+    places = [shown.index(text) for text in order]
+    assert places == sorted(places)
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_the_version_names_what_matters_too(said: Said) -> None:
+    """One line for a report of a fault."""
+    code, shown = said("--version")
+    assert code == 0
+    assert re.fullmatch(r"sweeper [\d.]+ \(Hydra [\w.]+, Optuna .+, PyTorch .+, Python .+\)\n", shown)
+
+
+def test_hydras_own_options_pass(said: Said) -> None:
+    """With overrides before and after, and with the verb or without."""
+    for arguments in (["--cfg", "job"], ["train", "--cfg", "job"], ["-c", "job", "--resolve"]):
+        code, shown = said("seed=7", *arguments) if arguments[0] != "train" else said(*arguments, "seed=7")
+        assert code == 0
+        assert "seed: 7\n" in shown

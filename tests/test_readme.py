@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from sweeper.__main__ import VERBS
+from sweeper.__main__ import verbs
 from sweeper.conf import conf_folder
 from tests.program import run
 
@@ -45,4 +45,4 @@ def test_every_group_and_option_is_named() -> None:
 
 def test_every_verb_is_named() -> None:
     """Each verb stands in the table of commands."""
-    assert all(f"`python -m sweeper {verb}" in README for verb in VERBS)
+    assert all(f"`sweeper {verb}" in README for verb in verbs.commands)

@@ -39,5 +39,5 @@ def test_the_search_ends_with_the_best_trial_and_the_next_commands(searched: Pat
     assert f"Best trial: number {study.best_trial.number}, val_accuracy {study.best_value:.5g}" in end
     assert "optimizer.lr = " in end
     assert "Test accuracy of the best trial: 0.9" in end
-    assert "python -m sweeper dashboard" in end
-    assert "python -m sweeper reproduce digits" in end
+    assert " -m sweeper dashboard" in end
+    assert " -m sweeper reproduce digits" in end

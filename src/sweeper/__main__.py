@@ -1,84 +1,215 @@
-"""``python -m sweeper``: trains once, searches with ``-m``, or runs a verb (describe, best, reproduce, …)."""
+"""``sweeper``: trains once, searches with ``-m``, or runs a verb (describe, best, studies, reproduce, …)."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
+import click
+from click.shell_completion import shell_complete
+
+from sweeper.commands import completion, page
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-
-VERBS = ("describe", "best", "reproduce", "dashboard", "cache")
+from sweeper.program import program
 
 
 def main() -> None:
     """The command line. Bad input ends with one line and exit code 2."""
     try:
-        if len(sys.argv) > 1 and sys.argv[1] in VERBS:
-            sys.exit(run_verb(sys.argv[1:]))
-        from sweeper.commands import train
-
-        train.run_app(sys.argv[1:])
+        if instruction := os.environ.get(completion.VARIABLE):  # from a shell, by Tab
+            sys.exit(shell_complete(verbs, {}, "sweeper", completion.VARIABLE, instruction))
+        sys.exit(_run(page.with_verb(verbs, sys.argv[1:])))
     except (BadInput, Fault) as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except click.UsageError as error:
+        print(page.in_one_line(error), file=sys.stderr)
+        sys.exit(BadInput.exit_code)
+    except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def run_verb(arguments: list[str]) -> int:
-    # argparse wants the overrides in one piece: a -m among them comes last.
-    options = _parser().parse_args(sorted(arguments, key=("-m", "--multirun").__contains__))
-    if options.verb == "describe":
-        from sweeper.commands import describe
+def _run(arguments: list[str]) -> int:
+    """The exit code of a verb; its exceptions pass, where click's own ``main`` would handle some."""
+    try:
+        with verbs.make_context(program(), arguments) as context:
+            return verbs.invoke(context) or 0
+    except click.exceptions.Exit as exit_:  # --help and --version
+        return exit_.exit_code
 
-        describe.show(options.overrides)
-        return 0
-    if options.verb == "best":
-        from sweeper.commands import best
 
-        best.show(options.study)
-        return 0
-    if options.verb == "reproduce":
-        from sweeper.commands.reproduce import reproduce
+@click.group(cls=page.Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    *("--version", "show_version"),
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=page.show_version,
+    help="Show the versions and exit.",
+)
+def verbs() -> None:
+    """Hyperparameter search for image classifiers, with Hydra and Optuna."""
 
-        return reproduce(options.study, options.trial)
-    if options.verb == "cache":
-        from sweeper.commands import cache
 
-        cache.clear() if options.clear else cache.show()
-        return 0
+def _study(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.argument("study", required=False, shell_complete=completion.studies)(function)
+
+
+def _overrides(function: Callable[..., Any]) -> Callable[..., Any]:
+    argument = click.argument(
+        "overrides", nargs=-1, callback=page.check_words, shell_complete=completion.overrides
+    )
+    return argument(function)
+
+
+_FOLDER = click.Path(file_okay=False)
+_INFO = click.Choice(["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"])
+_HYDRAS = [
+    # What `--help` shows of Hydra's own options, and those that it leaves to --hydra-help.
+    click.option("-m", "--multirun", is_flag=True, help="Search, instead of training once."),
+    click.option("-c", "--cfg", type=click.Choice(["job", "hydra", "all"]), help="Show all keys instead."),
+    click.option("-p", "--package", metavar="KEY", help="With --cfg: only this part."),
+    click.option("--resolve", is_flag=True, help="With --cfg: with interpolations filled in."),
+    click.option("-cd", "--config-dir", type=_FOLDER, help="More config files, from this folder."),
+    click.option("-cn", "--config-name", metavar="NAME", help="Another main config, as a saved trial."),
+    click.option(
+        "-i",
+        "--info",
+        type=_INFO,
+        metavar="WHAT",
+        is_flag=False,
+        flag_value="all",
+        help="What Hydra composes it of.",
+    ),
+    click.option("--hydra-help", is_flag=True, help="Hydra's own help."),
+    click.option("-cp", "--config-path", type=_FOLDER, hidden=True),
+    click.option("-r", "--run", is_flag=True, hidden=True),
+    click.option("-sc", "--shell-completion", is_flag=True, hidden=True),
+    click.option("--experimental-rerun", hidden=True),
+]
+
+
+@verbs.command()
+@_overrides
+def train(overrides: tuple[str, ...], **hydras: Any) -> None:
+    """Train once; with -m, search.
+
+    An override is KEY=VALUE or GROUP=OPTION. The verb may be left out where an override or an option follows.
+    """
+    from sweeper.commands import train
+
+    if sys.argv[1:2] == ["train"]:  # Hydra reads the rest
+        del sys.argv[1]
+    train.run_app(sys.argv[1:])
+
+
+for _option in _HYDRAS:
+    _option(train)
+
+
+@verbs.command()
+@click.option("-m", "--multirun", is_flag=True, help="May be there; changes nothing.")
+@_overrides
+def describe(overrides: tuple[str, ...], multirun: bool) -> None:
+    """Say what a command would do, before it is run.
+
+    The overrides are those of the command.
+    """
+    from sweeper.commands import describe
+
+    describe.show(overrides)
+
+
+@verbs.command()
+@click.option("--storage", metavar="URL", help="Only those of this storage.")
+@click.option("--delete", metavar="STUDY", shell_complete=completion.studies, help="Remove a study.")
+@click.option("--yes", is_flag=True, help="With --delete: do not ask.")
+def studies(storage: str | None, delete: str | None, yes: bool) -> None:
+    """List all studies, or delete one."""
+    from sweeper.commands import studies
+
+    studies.show(storage) if delete is None else studies.delete(delete, storage, yes)
+
+
+@verbs.command()
+@_study
+def best(study: str | None) -> None:
+    """Print the best trial of a study.
+
+    STUDY is a name or a folder; default: the newest.
+    """
+    from sweeper.commands import best
+
+    best.show(study)
+
+
+@verbs.command()
+@_study
+@click.option("--trial", type=int, metavar="N", help="Another trial than the best.")
+def reproduce(study: str | None, trial: int | None) -> int:
+    """Train the best trial again, and compare epoch by epoch.
+
+    STUDY is a name or a folder, also of a single run; default: the newest study.
+    """
+    from sweeper.commands.reproduce import reproduce
+
+    return reproduce(study, trial)
+
+
+@verbs.command()
+@click.option("--port", type=int, default=8080, show_default=True, help="At 127.0.0.1.")
+@click.option("--storage", metavar="URL", help="Default: the journal under outputs/.")
+def dashboard(port: int, storage: str | None) -> None:
+    """Browse all studies in optuna-dashboard."""
     from sweeper.commands import dashboard
 
-    dashboard.serve(options.port, options.storage)
-    return 0
+    dashboard.serve(port, storage)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sweeper")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    study = {"nargs": "?", "metavar": "STUDY", "help": "a name or a folder; default: the newest"}
+@verbs.command()
+@_study
+@click.option(
+    "--keep-top",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Trials that keep all.",
+)
+def clean(study: str | None, keep_top: int) -> None:
+    """Give back the disk space of a study, and keep its record.
 
-    def verb(name: str, does: str) -> argparse.ArgumentParser:
-        return verbs.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
+    Weights of trials that are not among the best go; configs, histories, results and best/ stay. STUDY is a
+    name or a folder; default: the newest.
+    """
+    from sweeper.commands import clean
 
-    describe = verb("describe", "say what a command would do, before it is run")
-    describe.add_argument("-m", "--multirun", action="store_true", help="may be there; changes nothing")
-    describe.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="those of the command")
-    best = verb("best", "print the best trial of a study")
-    best.add_argument("study", **study)  # type: ignore[arg-type]
-    again = verb("reproduce", "train the best trial again and compare epoch by epoch")
-    again.add_argument("study", **study)  # type: ignore[arg-type]
-    again.add_argument("--trial", type=int, metavar="N", help="another trial than the best")
-    dashboard = verb("dashboard", "browse all studies in optuna-dashboard")
-    dashboard.add_argument("--port", type=int, default=8080, help="at 127.0.0.1; default: %(default)s")
-    dashboard.add_argument("--storage", metavar="URL", help="default: the journal under outputs/")
-    cache = verb("cache", "list the decoded images and features that are kept on disk")
-    cache.add_argument("--clear", action="store_true", help="remove them all")
-    return parser
+    clean.clean(study, keep_top)
+
+
+@verbs.command()
+@click.option("--clear", is_flag=True, help="Remove them all.")
+def cache(clear: bool) -> None:
+    """List the decoded images and features that are kept on disk."""
+    from sweeper.commands import cache
+
+    cache.clear() if clear else cache.show()
+
+
+@verbs.command(name="completion")
+@click.argument("shell", required=False, metavar="[SHELL]", type=click.Choice(list(completion.SHELLS)))
+@click.option("--remove", is_flag=True, help="Undo it.")
+def install_completion(shell: str | None, remove: bool) -> None:
+    """Let the shell complete verbs, groups, options and keys.
+
+    SHELL is bash, zsh or fish; default: the one in which this is typed.
+    """
+    completion.remove(shell) if remove else completion.install(shell)
 
 
 if __name__ == "__main__":

@@ -142,5 +142,11 @@ def forget_the_dead(folder: Path, kept: Collection[str] = ()) -> None:
 _ALIVE = ".alive"
 
 
+def living(folder: Path) -> list[str]:
+    """The workers that hold their heartbeat in ``folder``. Not for a process that may be one of them."""
+    names = [path.name.removesuffix(_ALIVE) for path in folder.glob(f"*{_ALIVE}")]
+    return [name for name in names if is_alive(folder, name)]
+
+
 def _life_path(folder: Path, worker: str) -> Path:
     return folder / f"{worker}{_ALIVE}"

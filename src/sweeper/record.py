@@ -25,6 +25,7 @@ import yaml
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, disk, of_disk
 from sweeper.lock import held, open_locked, remove_unlocked
+from sweeper.program import program
 
 if TYPE_CHECKING:
     import optuna
@@ -36,8 +37,13 @@ FORMAT = 1
 WORDS = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
 """What people read of Optuna's states."""
 
+JOB_NAME = "sweeper"
+"""``hydra.job.name`` of our own app, by which Hydra names its log."""
+
 OUTPUTS = "outputs"
 JOURNAL = "studies.journal"
+LONG_OUTPUT = 10**6
+"""Bytes above which what a trial printed takes room."""
 _MARK = ".sweeper"
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # a build of PyYAML may lack libyaml
@@ -92,6 +98,28 @@ class RunFiles:
 
     def read_environment(self) -> dict[str, Any]:
         return read_json(self.environment) if self.is_ours and self.environment.exists() else {}
+
+    @property
+    def _record(self) -> tuple[Path, ...]:
+        return (self.config, self.history, self.result, self.environment)
+
+    def room(self) -> list[Path]:
+        """What takes room and is no record: the weights, and what writers left that were killed."""
+        if not self.is_ours:
+            return []
+        names = [path.name for path in (*self._record, self.weights)]
+        unfinished = [path for name in names for path in self.folder.glob(f".{name}.*")]
+        return [path for path in (self.weights, *unfinished) if path.is_file()]
+
+    def remove(self) -> None:
+        """Remove the run, but nothing that somebody else has put into its folder."""
+        if self.is_ours:
+            for path in (*self.room(), *self._record, self.folder / f"{JOB_NAME}.log"):
+                path.unlink(missing_ok=True)
+            _remove(self.folder / ".hydra")
+            (self.folder / _MARK / "run.lock").unlink(missing_ok=True)
+            self._mark.unlink()
+            _remove_empty(self._mark.parent)
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """One row an epoch. Floats have all their digits, so that they compare to the last bit."""
@@ -157,14 +185,31 @@ class TrialFiles:
     def _mark(self) -> Path:
         return self.folder / _MARK / "trial.json"
 
+    def is_of(self, number: int | None) -> bool:
+        """Whether the folder holds the trial of that number."""
+        return self._mark.exists() and read_json(self._mark).get("trial") == number
+
+    def room(self) -> list[Path]:
+        """What takes room and is no record: also a very long output."""
+        is_long = self.output.is_file() and self.output.stat().st_size > LONG_OUTPUT
+        return [*self.run.room(), *([self.output] if is_long else [])]
+
+    def remove(self, number: int | None) -> None:
+        """Remove what is ours of a trial, and its folder where nothing else is in it."""
+        if self.is_of(number):
+            self.run.remove()
+            self.output.unlink(missing_ok=True)
+            self.traceback.unlink(missing_ok=True)
+            self._mark.unlink()
+            _remove_empty(self._mark.parent)
+
     def begin(self, study: StudyFiles, number: int) -> None:
         """Mark the folder as this trial's.
 
         Where it is that of a trial of the same number, the storage has lost that one: it is moved away, and
         kept. An app may put several trials into one folder.
         """
-        is_lost = self._mark.exists() and read_json(self._mark).get("trial") == number
-        if is_lost and self.folder != study.folder:
+        if self.is_of(number) and self.folder != study.folder:
             with disk(study.lost):
                 study.lost.mkdir(parents=True, exist_ok=True)
                 self.folder.rename(study.lost / f"{number}-{time.time_ns()}")
@@ -279,6 +324,57 @@ class StudyFiles:
             reason = f"the study {name} is in another storage ({url})"
             raise BadInput("hydra.sweeper.storage", storage, reason, remedy)
 
+    # ------------------------------------------------------------------------------------ making room
+
+    def clean(self, trials: Sequence[FrozenTrial]) -> tuple[int, int]:
+        """Remove what takes room and is no record: of these trials, and of those that the storage has lost.
+
+        Call under the study's lock.
+
+        Returns:
+            how many trials gave room, and how many bytes.
+        """
+        n_trials = n_bytes = 0
+        with disk(self.folder):
+            for trial in trials:
+                files = self.trial(trial)
+                room = files.room() if files.is_of(trial.number) else []
+                n_trials, n_bytes = n_trials + bool(room), n_bytes + sum(map(size, room))
+                for path in room:
+                    path.unlink()
+            lost = list(self.lost.iterdir()) if self.lost.is_dir() else []
+            n_bytes += size(self.lost)
+            _remove(self.lost)
+        return n_trials + len(lost), n_bytes
+
+    def remove_trials(self, trials: Sequence[FrozenTrial] = ()) -> None:
+        """Remove what is ours of these trials, of those whose folders are in the study's, and of the best."""
+        with disk(self.folder):
+            for trial in trials:
+                self.trial(trial).remove(trial.number)
+            for path in sorted(self.folder.glob(f"*/{_MARK}/trial.json")):
+                if not StudyFiles(path.parents[1]).is_ours:  # that of a study named a/b lies in that of a
+                    TrialFiles(path.parents[1]).remove(read_json(path).get("trial"))
+            self.best.remove()
+            for path in (self.results, self.sweep_config):
+                path.unlink(missing_ok=True)
+
+    def remove_mark(self) -> int:
+        """Forget the study whose trials are removed, and remove its folder where nothing is left in it.
+
+        Returns:
+            how many files of somebody else are left.
+        """
+        n_left = 0
+        with disk(self.folder):
+            _remove(self.folder / _MARK)
+            inside = study_folders(self.folder)
+            for folder, _, names in os.walk(self.folder, topdown=False):
+                if not any(Path(folder).is_relative_to(study) for study in inside):
+                    n_left += len(names)
+                    _remove_empty(Path(folder))
+        return n_left
+
     # ------------------------------------------------------------------------------------- the results
 
     def write_results(self, study: optuna.Study, ended: int | None = None) -> None:
@@ -383,10 +479,15 @@ def find_study(name: str | None) -> StudyFiles:
     if name is None and known:
         known[-1].read_name()
         return known[-1]
-    begin = "begin one: python -m sweeper -m optimizer=adam,sgd"
-    names = ", ".join(files.folder.name for files in known[-5:])
+    begin = f"begin one: {program()} -m optimizer=adam,sgd"
+    names = ", ".join(str(files.folder.relative_to(OUTPUTS)) for files in known[-5:])
     remedy = f"write one of {names}" if known else begin
     raise BadInput("STUDY", name, f"there is no such study in {Path(OUTPUTS).absolute()}", remedy)
+
+
+def study_names() -> list[str]:
+    """The folders of the studies under ``outputs/``, as one writes them: ``a``, or ``a/b``."""
+    return [str(files.folder.relative_to(OUTPUTS)) for files in _studies()]
 
 
 def find_storages() -> list[str | None]:
@@ -406,8 +507,19 @@ def _time_of_results(files: StudyFiles) -> float:
 
 
 def _studies() -> list[StudyFiles]:
-    folders = sorted(path.parents[1] for path in Path(OUTPUTS).glob(f"*/{_MARK}/storage"))
-    return [files for files in map(StudyFiles, folders) if files.results.exists()]
+    return [files for files in map(StudyFiles, study_folders()) if files.results.exists()]
+
+
+def study_folders(top: str | Path = OUTPUTS) -> list[Path]:
+    """All marked ones, also that of ``a/b``; what trials keep in their folders is not walked through."""
+    found = []
+    for folder, names, _ in os.walk(top):
+        marks = Path(folder, _MARK)
+        if (marks / "storage").exists():
+            found.append(Path(folder))
+        is_trials = (marks / "trial.json").exists() or (marks / "run.json").exists()
+        names[:] = [] if is_trials else [name for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 # ------------------------------------------------------------------------------------ writing and reading
@@ -499,15 +611,30 @@ def remove_refused_run(folder: Path, job_name: str) -> None:
         return
     _remove(folder / ".hydra")
     (folder / f"{job_name}.log").unlink(missing_ok=True)
-    while folder.is_dir() and not any(folder.iterdir()) and folder != Path.cwd():
-        folder.rmdir()
-        folder = folder.parent
+    _remove_empty(folder)
 
 
 def _same_history(a: RunFiles, b: RunFiles) -> bool:
     """A number alone does not tell: a torn journal may have lost a trial, and another got its number."""
     histories = a.history, b.history
     return all(path.exists() for path in histories) and filecmp.cmp(*histories, shallow=False)
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder, however they change meanwhile; 0 where there is none."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            return sum(map(size, path.iterdir()))
+        return path.lstat().st_size
+    except OSError:  # just removed, or nobody's business
+        return 0
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder in which nothing is, and those above it, up to the first that holds something."""
+    while folder.is_dir() and not any(folder.iterdir()) and folder.absolute() != Path.cwd():
+        folder.rmdir()
+        folder = folder.parent
 
 
 def _remove(*folders: Path) -> None:

@@ -148,7 +148,7 @@ def _absolute(path: str) -> str:
 
 
 def _yaml(run: schema.Run) -> str:
-    head = "# python -m sweeper --config-dir FOLDER --config-name trial   (FOLDER holds this file)\n"
+    head = "# sweeper --config-dir FOLDER --config-name trial   (FOLDER holds this file)\n"
     return head + OmegaConf.to_yaml(OmegaConf.create(asdict(run)))
 
 

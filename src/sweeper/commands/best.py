@@ -1,4 +1,4 @@
-"""``python -m sweeper best [STUDY]``: the best trial so far, read from the files of the study."""
+"""``sweeper best [STUDY]``: the best trial so far, read from the files of the study."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from sweeper import record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
+from sweeper.program import program
 from sweeper.record import WORDS, StudyFiles
 
 if TYPE_CHECKING:
@@ -51,14 +52,15 @@ def _counts(files: StudyFiles, written: dict[str, int]) -> str:
     from sweeper.search.study import look
 
     try:
-        found = Counter(_word(trial) for trial in look(files))
+        found = Counter(word(trial) for trial in look(files))
     except (BadInput, Fault) as error:
         log.debug("%s", error)
         found = Counter({WORDS[state]: n for state, n in written.items()})
     return ", ".join(f"{n} {word}" for word, n in found.items()) or "no trials"
 
 
-def _word(trial: FrozenTrial) -> str:
+def word(trial: FrozenTrial) -> str:
+    """What became of a trial; lost where its process is gone."""
     return "lost" if trial.user_attrs.get("lost") else WORDS[trial.state.name]
 
 
@@ -86,14 +88,13 @@ def _storage_option(files: StudyFiles) -> str:
 
 def show_commands(files: StudyFiles) -> None:
     """The next commands a person may want."""
-    near = os.path.relpath(files.folder)
-    name = files.folder.name
-    study = shlex.quote(name if near == str(Path(record.OUTPUTS) / name) else str(near))
-    print(f"Browse:    python -m sweeper dashboard{_storage_option(files)}")
+    near = Path(os.path.relpath(files.folder))
+    study = shlex.quote(str(near.relative_to(record.OUTPUTS) if near.parts[0] == record.OUTPUTS else near))
+    print(f"Browse:    {program()} dashboard{_storage_option(files)}")
     if files.best.is_complete:
-        print(f"Reproduce: python -m sweeper reproduce {study}")
+        print(f"Reproduce: {program()} reproduce {study}")
         best = shlex.quote(os.path.relpath(files.best.folder))
         print(
-            f"Change it: python -m sweeper --config-dir {best} --config-name trial training.epochs=50",
+            f"Change it: {program()} --config-dir {best} --config-name trial training.epochs=50",
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""``python -m sweeper cache [--clear]``: what is kept on disk so that it need not be computed again."""
+"""``sweeper cache [--clear]``: what is kept on disk so that it need not be computed again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime
 from rich.console import Console
 from rich.table import Table
 
+from sweeper.program import program
 from sweeper.training import cache
 
 
@@ -30,7 +31,7 @@ def show() -> None:
         table.add_row(entry.kind, entry.about, _size(entry.n_bytes), day)
     console.print(table)
     console.print(f"{_size(used)} of at most {_size(most)} in {cache.folder()}")
-    console.print(f"Remove it: {cache.CLEAR}")
+    console.print(f"Remove it: {program()} cache --clear")
 
 
 def clear() -> None:

@@ -1,4 +1,4 @@
-"""``python -m sweeper dashboard``: optuna-dashboard on everything under ``outputs/``."""
+"""``sweeper dashboard``: optuna-dashboard on everything under ``outputs/``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import optuna
 
 from sweeper import record
 from sweeper.errors import BadInput
+from sweeper.program import program
 
 HOST = "127.0.0.1"
 """optuna-dashboard has no authentication, and routes that delete."""
@@ -27,13 +28,13 @@ def serve(port: int, storage_url: str | None) -> None:
     storage_url, *others = [storage_url] if storage_url else record.find_storages()
     if storage_url is None:
         journal = Path(record.OUTPUTS, record.JOURNAL)
-        remedy = "run python -m sweeper -m optimizer=adam,sgd, or write --storage URL"
+        remedy = f"run {program()} -m optimizer=adam,sgd, or write --storage URL"
         raise BadInput("outputs", journal, "there are no studies yet", remedy)
     _check_port(port)
     storage = open_storage(storage_url)
     for other in others:
         shown = "URL" if "@" in str(other) else shlex.quote(str(other))  # not a password
-        print(f"More studies: python -m sweeper dashboard --storage {shown}")
+        print(f"More studies: {program()} dashboard --storage {shown}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for summary in storage.get_all_studies():
         _write_note(optuna.load_study(study_name=summary.study_name, storage=storage))
@@ -63,7 +64,7 @@ def _write_note(study: optuna.Study) -> None:
         lines += [f"**Best trial: {trial.number}** ({values})", ""]
         if record.StudyFiles(folder).trial(trial).run.is_complete:
             number = f" --trial {trial.number}" if len(best) > 1 else ""
-            lines += ["```", f"python -m sweeper reproduce {shlex.quote(name)}{number}", "```", ""]
+            lines += ["```", f"{program()} reproduce {shlex.quote(name)}{number}", "```", ""]
     note = "\n".join(lines)
     if get_note(study) != note:
         save_note(study, note)

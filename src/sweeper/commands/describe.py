@@ -1,4 +1,4 @@
-"""``python -m sweeper describe [OVERRIDES]``: what a command would do, before it is run.
+"""``sweeper describe [OVERRIDES]``: what a command would do, before it is run.
 
 Nothing is written and nothing is downloaded.
 """
@@ -25,6 +25,7 @@ from sweeper import check, schema
 from sweeper.check import Found
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
+from sweeper.program import program
 from sweeper.search import pool
 from sweeper.search.hooks import Hooks
 from sweeper.search.parameter import Parameter
@@ -114,7 +115,7 @@ def show(overrides: Sequence[str]) -> None:
         ]
     for title, table in sections:
         console.print(title, table, "", sep="\n")
-    print(" ".join(["Search:    python -m sweeper -m", *map(shlex.quote, overrides)]))
+    print(" ".join([f"Search:    {program()} -m", *map(shlex.quote, overrides)]))
 
 
 def _compose(overrides: Sequence[str]) -> tuple[DictConfig, Space]:

@@ -1,4 +1,4 @@
-"""``python -m sweeper reproduce [STUDY] [--trial N]``: train again, and compare bit by bit."""
+"""``sweeper reproduce [STUDY] [--trial N]``: train again, and compare bit by bit."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from sweeper.program import program
 from sweeper.run import Observer
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class SingleRun(Observer):
             for name, value in metrics(result, prefix).items():
                 print(f"{part} {name}: {value:.4f}")
         print(f"Folder: {folder}")
-        print(f"To train it again: python -m sweeper reproduce {shlex.quote(str(folder))}")
+        print(f"To train it again: {program()} reproduce {shlex.quote(str(folder))}")
 
 
 def metrics(measured: Mapping[str, Any], prefix: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""``python -m sweeper [-m] …``: trains once, or searches."""
+"""``sweeper [-m] …``: trains once, or searches."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sweeper.commands import best
 from sweeper.commands.show import SingleRun, metrics
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
+from sweeper.program import program
 from sweeper.record import StudyFiles
 from sweeper.search.hooks import hooks
 from sweeper.search.trial import trial
@@ -43,7 +44,7 @@ def finish(folder: Path) -> None:
     for name, value in metrics(result, "test_").items():
         print(f"Test {name} of the best trial: {value:.4f}  ({best_folder})")
     if result and not run.is_tested(result) and not files.best.weights.exists():
-        print(f"{best_folder} has lost its weights; python -m sweeper reproduce trains them again")
+        print(f"{best_folder} has lost its weights; {program()} reproduce trains them again")
     best.show_commands(files)
 
 

@@ -25,6 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from sweeper.errors import BadInput
 from sweeper.lock import locked
+from sweeper.program import program
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ GB = 10**9
 DEFAULT_GB = 20
 LEFT_FREE = 0.05
 """Fraction of the disk that always stays free, whatever the limit."""
-CLEAR = "python -m sweeper cache --clear"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def array(
 
     Args:
         key: holds everything that the values depend on.
-        about: describes the entry in the list of ``python -m sweeper cache``.
+        about: describes the entry in the list of ``sweeper cache``.
         notes: values for ``remembered``; ``fill`` may add some.
     """
     path = (
@@ -228,7 +228,7 @@ def _check_room(n_bytes: int) -> None:
     what = "$SWEEPER_CACHE_GB" if most == _chosen_limit() else f"{LEFT_FREE:.0%} of the disk stay free"
     raise _NoRoomError(
         f"it takes {n_bytes / GB:.3g} GB, and {folder()} holds {used / GB:.3g} of at most {most / GB:.3g} GB "
-        f"({what}); {CLEAR} makes room, a higher $SWEEPER_CACHE_GB allows more"
+        f"({what}); {program()} cache --clear makes room, a higher $SWEEPER_CACHE_GB allows more"
     )
 
 

@@ -1,0 +1,57 @@
+"""``sweeper clean [STUDY] --keep-top N``: less on disk, and the same record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sweeper import record
+from sweeper.commands.studies import counted, is_gone, told_bytes, told_storage
+from sweeper.errors import BadInput
+from sweeper.lock import locked
+from sweeper.program import program
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+
+def clean(name: str | None, keep_top: int) -> None:
+    """Remove the weights of all ended trials but the best, and the folders of trials that the storage lost.
+
+    Raises:
+        BadInput: if there is no such study, or its storage does not say which trials are best.
+    """
+    files = record.find_study(name)
+    study = _load(files.read_name(), files.read_storage() or "")
+    where = os.path.relpath(files.folder)
+    with locked(files.lock):
+        trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        keep = {trial.number for trial in _top(study, trials, keep_top)}
+        n, n_bytes = files.clean([trial for trial in trials if trial.number not in keep])
+    if n:
+        print(f"{told_bytes(n_bytes)} freed, of {counted(n, 'trial')} in {where}")
+    else:
+        print(f"Nothing to free in {where} beside the best {counted(len(keep), 'trial')} and best/")
+
+
+def _load(name: str, url: str) -> optuna.Study:
+    import optuna
+
+    from sweeper.search.storage import look_into_storage
+
+    if is_gone(url):
+        reason = f"its storage {told_storage(url)} is gone, and nobody knows which trials are best"
+        raise BadInput("STUDY", name, reason, f"{program()} studies --delete {name} removes all of it")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.load_study(study_name=name, storage=look_into_storage(url))
+
+
+def _top(study: optuna.Study, trials: Sequence[FrozenTrial], n: int) -> Sequence[FrozenTrial]:
+    """The best n; of several objectives the n first of the Pareto front."""
+    if len(study.directions) > 1:
+        return study.best_trials[:n]
+    sign = -1 if study.direction.name == "MAXIMIZE" else 1
+    done = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    return sorted(done, key=lambda trial: (sign * trial.values[0], trial.number))[:n]

@@ -1,0 +1,385 @@
+"""``sweeper studies [--delete STUDY]``: all studies, and what they take; or one less.
+
+Looking writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sweeper import record
+from sweeper.commands.best import word
+from sweeper.errors import BadInput
+from sweeper.fault import Fault
+from sweeper.lock import living, locked
+from sweeper.program import program
+from sweeper.record import WORDS, StudyFiles
+from sweeper.secret import hide_secrets
+
+if TYPE_CHECKING:
+    from optuna.study._frozen import FrozenStudy
+    from optuna.trial import FrozenTrial
+
+PIPED_WIDTH = 1000
+"""Columns where there is no terminal: nothing is wrapped or cut."""
+
+GAP = 2
+DROPPED = {"": 40, "storage": 40, "objective": 16, "searched": 0, "when": 0, "size": 0}
+"""The columns that are left out one by one where there is no room, each with how much must then be left for
+what was searched."""
+COUNTED = ("done", "pruned", "failed", "lost", "running")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A study, as its storage shows it, or its folder where that cannot."""
+
+    name: str
+    storage: str
+    files: StudyFiles | None
+    """None where its folder is gone."""
+    counts: Mapping[str, int]
+    best: str
+    when: datetime | None
+    """Of the last change."""
+    objective: str = ""
+    searched: str = ""
+    running: tuple[str, ...] = ()
+    """The workers of its running trials."""
+    is_in_storage: bool = True
+    problem: str = ""
+    """Why its storage cannot be read."""
+
+    @cached_property
+    def n_bytes(self) -> int:
+        return record.size(self.files.folder) if self.files else 0
+
+
+# -------------------------------------------------------------------------------------------- finding them
+
+
+def find(storage: str | None = None) -> tuple[list[Listed], dict[str, str]]:
+    """All studies, the newest last, and by storage why it cannot be read.
+
+    Args:
+        storage: the URL of the only one to ask.
+
+    Raises:
+        BadInput: if there is no such storage.
+    """
+    found, problems = list[Listed](), dict[str, str]()
+    folders = [] if storage else [StudyFiles(folder.absolute()) for folder in record.study_folders()]
+    for url in [storage] if storage else record.find_storages():
+        if url is None:
+            continue
+        if is_gone(url):  # its studies are those of their folders
+            if storage:
+                remedy = f"{program()} studies lists those that are known"
+                raise BadInput("--storage", told_storage(url), "there is none", remedy)
+            continue
+        try:
+            found += _of_storage(url)
+        except Exception as error:  # a driver may raise anything here
+            problems[url] = _reason(error)
+    known = {study.files.folder for study in found if study.files}
+    found += [_of_folder(files, problems) for files in folders if files.folder not in known]
+    return sorted(found, key=lambda study: study.when or datetime.min), problems
+
+
+def is_gone(url: str) -> bool:
+    """Whether the storage was a file, or the memory of a process, and is no more."""
+    path = url.removeprefix("sqlite:///").partition("?")[0] if url.startswith("sqlite:///") else url
+    return "://" not in path and not Path(path).is_file()
+
+
+def _of_storage(url: str) -> list[Listed]:
+    import optuna
+
+    from sweeper.search.storage import look_into_storage
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = look_into_storage(url)
+    return [
+        _listed(study, storage.get_all_trials(study._study_id, deepcopy=False), url)
+        for study in storage.get_all_studies()
+    ]
+
+
+def _listed(study: FrozenStudy, trials: Sequence[FrozenTrial], url: str) -> Listed:
+    from sweeper.search.study import seen
+
+    begun = study.user_attrs.get("sweeper", {})
+    files = _its_folder(begun.get("folder"), study.study_name, url)
+    shown = seen(trials, files) if files else trials
+    times = [time for t in trials for time in (t.datetime_complete, t.datetime_start) if time]
+    if space := begun.get("space"):
+        searched = _searched({name: json.loads(text) for name, text in space.items()})
+    else:
+        searched = _searched({name: {} for trial in trials for name in trial.params})
+    return Listed(
+        name=study.study_name,
+        storage=url,
+        files=files,
+        counts=Counter(map(word, shown)),
+        best=_best(study, trials),
+        when=max(times, default=None),
+        objective=", ".join(begun.get("metrics", ())),
+        searched=searched,
+        running=tuple(t.user_attrs.get("worker", "") for t in shown if t.state.name == "RUNNING"),
+    )
+
+
+def _its_folder(folder: str | None, name: str, url: str) -> StudyFiles | None:
+    """The folder where the study was begun, if it is still its own."""
+    files = StudyFiles(Path(folder or "."))
+    try:
+        is_its = files.is_ours and (files.read_name(), files.read_storage()) == (name, url)
+    except (BadInput, Fault):
+        return None
+    return files if is_its else None
+
+
+def _best(study: FrozenStudy, trials: Sequence[FrozenTrial]) -> str:
+    values = [t.values for t in trials if t.state.name == "COMPLETE"]
+    if not values:
+        return ""
+    if len(study.directions) > 1:
+        return "several"
+    pick = max if study.directions[0].name == "MAXIMIZE" else min
+    return f"{pick(value for (value,) in values):.5g}"
+
+
+def _searched(space: Mapping[str, Mapping[str, Any]]) -> str:
+    """Parameters by the last part of their names, and the options of those that choose."""
+    told = dict[str, str]()
+    for name, distribution in space.items():
+        short = re.sub(r"\[.*", "", name).rpartition(".")[2].rpartition("/")[2]
+        choices = distribution.get("attributes", {}).get("choices", [])
+        is_group = "." not in name and all(isinstance(choice, str) for choice in choices)
+        told[short] = f"{short}={','.join(choices)}" if choices and is_group else short
+    return " ".join(told.values())
+
+
+def _of_folder(files: StudyFiles, problems: Mapping[str, str]) -> Listed:
+    """A study whose storage does not show it: as its folder does."""
+    url = files.read_storage() or ""
+    name, counts, best, when, problem = str(files.folder), dict[str, int](), "", None, problems.get(url, "")
+    try:
+        name = files.read_name()
+        results = record.read_yaml(files.results) if files.results.exists() else {"trials": {}}
+        when = datetime.fromtimestamp(files.folder.stat().st_mtime)
+        counts = {WORDS[state]: n for state, n in results["trials"].items()}
+        best = "" if results.get("best_value") is None else f"{results['best_value']:.5g}"
+    except Exception as error:  # whatever damaged files lead to
+        problem = problem or hide_secrets(str(error))
+    return Listed(name, url, files, counts, best, when, is_in_storage=False, problem=problem)
+
+
+def _reason(error: Exception) -> str:
+    said = error.reason if isinstance(error, BadInput | Fault) else str(error) or type(error).__name__
+    return hide_secrets(" ".join(said.split()))
+
+
+def counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+# ------------------------------------------------------------------------------------------------ listing
+
+
+def show(storage: str | None) -> None:
+    """Print a line for each study, as wide as there is room."""
+    found, problems = find(storage)
+    is_told = sys.stdout.isatty() or "COLUMNS" in os.environ
+    # Names like optimizer.lr[freezing=head] are no markup.
+    console = Console(highlight=False, markup=False, emoji=False, width=None if is_told else PIPED_WIDTH)
+    if found:
+        console.print(_fitting(found, console))
+        n, n_bytes = len(found), sum(study.n_bytes for study in found)
+        console.print(f"{n} {'study' if n == 1 else 'studies'}, {told_bytes(n_bytes)}")
+        console.print(f"Remove one: {program()} studies --delete STUDY", soft_wrap=True)
+    elif not problems:
+        where = told_storage(storage) if storage else Path(record.OUTPUTS).absolute()
+        begin = f"begin one: {program()} -m optimizer=adam,sgd"
+        console.print(f"There are no studies in {where}; {begin}", soft_wrap=True)
+    for url, reason in problems.items():
+        console.print(f"{told_storage(url)} cannot be read: {reason}", style="yellow", soft_wrap=True)
+
+
+def _fitting(found: Sequence[Listed], console: Console) -> Table:
+    """The table with as many columns as there is room for; names and what was searched may be cut."""
+    columns = _columns(found)
+    widths = {name: max(map(cell_len, [name, *cells])) for name, cells in columns.items()}
+    name_least = min(widths["study"], 20)
+    for dropped, searched_least in DROPPED.items():
+        columns.pop(dropped, None)
+        others = sum(widths[name] + GAP for name in columns if name not in ("study", "searched"))
+        room = console.width - others - (GAP if "searched" in columns else 0)
+        if room >= name_least + min(widths["searched"], searched_least):
+            break
+    widths["study"] = max(1, min(widths["study"], room - min(widths["searched"], searched_least)))
+    widths["searched"] = min(widths["searched"], room - widths["study"])
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    for name in columns:
+        side: Any = "right" if name in (*COUNTED, "best", "size") else "left"
+        table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", width=widths[name])
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*(Text(_printable(cell)) for cell in row))
+    return table
+
+
+def _columns(found: Sequence[Listed]) -> dict[str, list[str]]:
+    """By name, the cells of each study; what no study has is no column."""
+    storages = {study.storage for study in found}
+    counts = {
+        word: [str(study.counts.get(word, 0)) for study in found]
+        for word in COUNTED
+        if word == "done" or any(study.counts.get(word) for study in found)
+    }
+    return {
+        "study": [study.name for study in found],
+        **counts,
+        "best": [study.best for study in found],
+        **({"objective": [study.objective for study in found]} if any(s.objective for s in found) else {}),
+        "when": [_ago(study.when) for study in found],
+        "size": [told_bytes(study.n_bytes) for study in found],
+        **({"storage": [told_storage(study.storage) for study in found]} if len(storages) > 1 else {}),
+        "searched": [study.searched if study.is_in_storage else _lost(study) for study in found],
+    }
+
+
+def _printable(text: str) -> str:
+    """One line, and nothing that a terminal would obey: other programs name studies, too."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _lost(study: Listed) -> str:
+    return f"({study.problem or 'its storage is gone'})"
+
+
+def _ago(when: datetime | None) -> str:
+    if when is None:
+        return ""
+    seconds = (datetime.now() - when).total_seconds()
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            n = int(seconds // length)
+            return f"{n} {unit} ago" if n <= 30 or unit != "d" else when.strftime("%Y-%m-%d")
+    return "now"
+
+
+def told_bytes(n_bytes: float) -> str:
+    return f"{n_bytes / 10**9:,.1f} GB" if n_bytes >= 10**9 else f"{n_bytes / 10**6:,.1f} MB"
+
+
+def told_storage(url: str) -> str:
+    """A path from here, or a URL without what may be secret in it."""
+    scheme, separator, rest = url.rpartition("://")
+    rest = rest.partition("?")[0].rpartition("@")[2] if separator else rest
+    near = os.path.relpath(rest.removeprefix("/")) if scheme == "sqlite" else os.path.relpath(rest)
+    is_path = scheme in ("", "sqlite") and url != "memory" and not near.startswith("..")
+    return f"{scheme}{separator}{'/' * bool(scheme)}{near}" if is_path else f"{scheme}{separator}{rest}"
+
+
+# ----------------------------------------------------------------------------------------------- deleting
+
+
+def delete(name: str, storage: str | None, is_sure: bool) -> None:
+    """Remove a study from its storage, and its files; what is not ours is left, and said.
+
+    Raises:
+        BadInput: where it is not clear which is meant, while it runs, or where nobody can be asked.
+    """
+    study = _chosen(name, storage)
+    where = os.path.relpath(study.files.folder) if study.files else told_storage(study.storage)
+    n_trials = sum(study.counts.values())
+    about = f"{study.name}: {counted(n_trials, 'trial')}, {told_bytes(study.n_bytes)}, in {where}"
+    _check_ended(study)
+    if not is_sure:
+        if not sys.stdin.isatty():
+            raise BadInput("--delete", name, "there is nobody to ask whether it may go", "write --yes too")
+        if not click.confirm(f"Delete {about}?"):
+            return
+    n_left = _remove(study)
+    print(f"Deleted {about}")
+    if n_left:
+        print(f"Left in {where}: {counted(n_left, 'file')} of the app")
+
+
+def _chosen(name: str, storage: str | None) -> Listed:
+    """The study of that name, or in that folder."""
+    found, problems = find(storage)
+    there = [s for s in found if s.files and s.files.folder == Path(name).absolute()]
+    there = there or [s for s in found if s.name == name or (s.files and _is_at(s.files, name))]
+    if not there:
+        near = get_close_matches(name, [study.name for study in found], n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"{program()} studies lists them"
+        unread = "".join(f", and {told_storage(url)} cannot be read" for url in problems)
+        raise BadInput("--delete", name, f"there is no such study{unread}", remedy)
+    if len(there) > 1:
+        folders = [os.path.relpath(study.files.folder) for study in there if study.files]
+        is_told = len(folders) == len(there)
+        remedy = f"write its folder: {' or '.join(folders)}" if is_told else "write --storage URL too"
+        raise BadInput("--delete", name, f"{len(there)} studies have that name", remedy)
+    (study,) = there
+    if study.problem:
+        reason = f"{told_storage(study.storage)} cannot be read ({study.problem})"
+        raise BadInput("--delete", name, reason, "make it readable first")
+    return study
+
+
+def _is_at(files: StudyFiles, name: str) -> bool:
+    return files.folder == Path(record.OUTPUTS, name).absolute()
+
+
+def _check_ended(study: Listed) -> None:
+    """Raises BadInput while workers run its trials, here or on another machine."""
+    workers = living(study.files.heartbeats) if study.files else []
+    here = f"{socket.gethostname()}-"
+    elsewhere = [worker for worker in study.running if not worker.startswith(here)]
+    if workers or elsewhere:
+        where = "" if workers else f" on {elsewhere[0].rsplit('-', 2)[0]}"
+        raise BadInput("--delete", study.name, f"the study is running{where}", "stop it first")
+
+
+def _remove(study: Listed) -> int:
+    """First its files, then it, then its folder's mark: who is killed in between can delete it again.
+
+    Returns:
+        how many files of the app are left in its folder.
+    """
+    from sweeper.search.storage import look_into_storage
+
+    storage = look_into_storage(study.storage) if study.is_in_storage else None
+    if study.files is None:
+        assert storage is not None
+        storage.delete_study(storage.get_study_id_from_name(study.name))
+        return 0
+    with locked(study.files.lock):
+        _check_ended(study)
+        trials: Sequence[FrozenTrial] = ()
+        if storage is not None:
+            study_id = storage.get_study_id_from_name(study.name)
+            trials = storage.get_all_trials(study_id, deepcopy=False)
+        study.files.remove_trials(trials)
+        if storage is not None:
+            storage.delete_study(study_id)
+        return study.files.remove_mark()

@@ -1,0 +1,39 @@
+"""What a person types to start this program: the first word of every command that it prints."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+
+def program() -> str:
+    """``sweeper``, or ``python -m sweeper`` where that is how this process was started.
+
+    Always something that works as it stands in the shell of the person: a path where the PATH finds none, or
+    another. Workers say the same, as it follows from what they share with the command.
+    """
+    started = Path(sys.argv[0])
+    if started.name == "sweeper":
+        return _found(str(started))
+    is_module = started.parts[-2:] == ("sweeper", "__main__.py")
+    if not is_module and _here("sweeper"):  # an app of somebody else
+        return "sweeper"
+    names = [name for name in ("python", "python3") if _here(name)]
+    return f"{names[0] if names else _found(sys.executable)} -m sweeper"
+
+
+def _here(name: str) -> bool:
+    """Whether the PATH finds this name beside this Python."""
+    return shutil.which(name) == str(Path(sys.executable).parent / name)
+
+
+def _found(path: str) -> str:
+    """A path as short as the PATH and the working directory allow."""
+    name = Path(path).name
+    if path == name or shutil.which(name) == path:
+        return name
+    near = os.path.relpath(path)
+    return shlex.quote(path if near.startswith("..") else near)
