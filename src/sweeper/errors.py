@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from itertools import takewhile
 
+from sweeper.secret import hide_secrets
+
 
 class BadInput(Exception):
     """Something the user wrote cannot work. Shown as one line without a traceback; exit code 2.
@@ -26,7 +28,7 @@ class BadInput(Exception):
 
     def __str__(self) -> str:
         shown = "null" if self.value is None else str(self.value)
-        return f"{self.key}={shown}: {self.reason}; {self.remedy}"
+        return hide_secrets(f"{self.key}={shown}: {self.reason}; {self.remedy}")
 
 
 def bad_override(error: BaseException, overrides: Sequence[str], keys: Sequence[str] = ()) -> BadInput:

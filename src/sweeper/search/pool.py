@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -27,6 +28,7 @@ from optuna.trial import TrialState
 from sweeper import record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, FaultElsewhere, find_told
+from sweeper.program import program
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.process import FOR_THE_POOL, Board, Crew, NotStarted, Process, ending, is_heard
@@ -430,8 +432,6 @@ def _command(search: Search, master: DictConfig) -> str:
     The folder remembers the storage, whose URL may hold a password; so it is the folder that is named where
     the app would take another one the next time.
     """
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    program = f"-m {spec.name.removesuffix('.__main__')}" if spec is not None else sys.argv[0]
     storage_keys = {"hydra.sweeper.storage", source_key(master, "storage")}
     arguments = [a for a in sys.argv[1:] if key_of(a) not in storage_keys]
     named_by, keys = study_key(master), {key_of(a) for a in arguments}
@@ -439,4 +439,13 @@ def _command(search: Search, master: DictConfig) -> str:
         arguments = [*arguments, f"{named_by}={search.study_name}"]
     if "hydra.sweep.dir" not in keys and is_named_by_time(master):
         arguments = [*arguments, f"hydra.sweep.dir={search.folder}"]
-    return " ".join(["python", program, *map(shlex.quote, arguments)])
+    return " ".join([_started_by(), *map(shlex.quote, arguments)])
+
+
+def _started_by() -> str:
+    """The first words of this command."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    module = spec.name.removesuffix(".__main__") if spec is not None else ""
+    if module == "sweeper" or Path(sys.argv[0]).name == "sweeper":
+        return program()
+    return f"python -m {module}" if module else f"python {shlex.quote(sys.argv[0])}"
