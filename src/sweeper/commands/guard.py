@@ -105,11 +105,12 @@ def _is_from_our_page(environ: WSGIEnvironment, origin: str) -> bool:
     """
     site, sender = environ.get("HTTP_SEC_FETCH_SITE"), environ.get("HTTP_ORIGIN")
     referrer, content_type = environ.get("HTTP_REFERER"), environ.get("CONTENT_TYPE", "")
+    is_empty = environ.get("CONTENT_LENGTH", "") in ("", "0")  # then wsgiref makes up a type
     return (
         site in (None, "same-origin")
         and sender in (None, origin)
         and (referrer is None or f"{referrer}/".startswith(f"{origin}/"))
-        and content_type.partition(";")[0].strip().lower() not in _FORMS
+        and (is_empty or content_type.partition(";")[0].strip().lower() not in _FORMS)
     )
 
 

@@ -43,16 +43,13 @@ class _View(BaseStorage):
         begun = self._storage.get_study_user_attrs(study_id).get(ATTRIBUTE, {})
         if begun.get("format") != FORMAT or not Path(begun["folder"]).is_dir():
             return trials
-        files, before = StudyFiles(Path(begun["folder"])), _without_worker(trials)
-        # Who asks for a trial holds the study's lock until the trial has its worker's name. A trial that had
-        # none before and after the lock was free has lost who asked.
-        if before and not is_locked(files.lock):
+        files, nameless = StudyFiles(Path(begun["folder"])), _without_worker(trials)
+        # Who asks for a trial holds the study's lock until the trial has its worker's name. A trial that has
+        # none, before and after the lock was free, has lost who asked.
+        if nameless and not is_locked(files.lock):
             trials = self._storage.get_all_trials(study_id, deepcopy=False)
-        else:
-            before = set()
-        spared = _without_worker(trials) - before
-        lost = iter(seen([trial for trial in trials if trial.number not in spared], files))
-        return [trial if trial.number in spared else next(lost) for trial in trials]
+            nameless = _without_worker(trials) - nameless
+        return [trial if trial.number in nameless else seen([trial], files)[0] for trial in trials]
 
 
 def _without_worker(trials: Sequence[FrozenTrial]) -> set[int]:
