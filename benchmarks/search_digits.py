@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from common import agreement, count_epochs, print_verdict, run_python, share_cores
+from common import Compared, agreement, count_epochs, print_verdict, run_python, share_cores
 from sweeper import record, schema
 from sweeper.record import StudyFiles
 from sweeper.training import images
@@ -50,8 +50,13 @@ class Searched:
 
 
 def main() -> None:
-    options = _parser().parse_args()
-    share_cores()
+    options = parser().parse_args()
+    target = TARGET_PRUNED if options.prune else TARGET
+    print_verdict("search, pruned" if options.prune else "search", compare(options), target)
+
+
+def compare(options: argparse.Namespace) -> Compared:
+    share_cores(options.device)
     found: dict[str, list[Searched]] = {OURS: [], **{name: [] for name in USUAL}}
     usual = [
         name
@@ -76,12 +81,11 @@ def main() -> None:
     ]
     print(f"ratios of the seeds: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
     accuracy = agreement(*([search.best_accuracy for search in found[name]] for name in (OURS, fastest)))
-    target = TARGET_PRUNED if options.prune else TARGET
-    case = "search, pruned" if options.prune else "search"
-    print_verdict(case, _speed(found[OURS]) / _speed(found[fastest]), target, accuracy)
+    ours, usual_way = _speed(found[OURS]), _speed(found[fastest])
+    return Compared(f"{ours:,.0f} images/s", f"{usual_way:,.0f} images/s", ours / usual_way, accuracy)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="The same search by ours and the usual way.")
     parser.add_argument("--repeats", type=int, default=3, help="searches of each, with the seeds 0, 1, …")
     parser.add_argument("--n-trials", type=int, default=20)

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 import usual_training
 import usual_way
 from augmentation import standard, usual_transform
-from common import agreement, count_epochs, print_verdict, run_python, share_cores
+from common import Compared, agreement, count_epochs, print_verdict, run_python, share_cores
 from sweeper import record, schema
 from sweeper.record import RunFiles
 from sweeper.training import cache, data
@@ -45,7 +45,6 @@ N_TRIALS = {"head": 10, "last_block": 1}
 """What the command that is timed runs."""
 LR = {"everything": 0.01, "cnn": 0.01, "head": 0.01, "last_block": 1e-3}
 MOMENTUM = 0.9
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -57,22 +56,24 @@ class Case:
 
 
 def main() -> None:
-    options = _parser().parse_args()
-    share_cores()
+    options = parser().parse_args()
+    print_verdict(options.case, compare(options), TARGETS[options.case])
+
+
+def compare(options: argparse.Namespace) -> Compared:
+    share_cores(options.device)
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["SWEEPER_CACHE"] = str(folder / "cache")  # of the processes that are started, too
-        precision = resolve_precision(options.precision, CPU)
+        precision = resolve_precision(options.precision, torch.device(options.device))
         print(f"{options.case}, ours in {precision}, torch {torch.__version__}, {options.threads} threads")
         if options.case in N_TRIALS:
-            accuracy, ratio = _compare_wall_times(folder, options)
-        else:
-            accuracy, ratio = _compare_speeds(folder, options)
-    print_verdict(options.case, ratio, TARGETS[options.case], accuracy)
+            return _compare_wall_times(folder, options)
+        return _compare_speeds(folder, options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Training, ours and the usual way.")
     parser.add_argument("case", choices=TARGETS)
     parser.add_argument("--images", type=int, default=600, help="JPEGs to draw; a fifth of them validates")
@@ -83,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         help="of head and last_block: of the trainings whose accuracies are compared; default: --epochs",
     )
     parser.add_argument("--repeats", type=int, default=3, help="with the seeds 0, 1, …")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--cuda-graphs", action="store_true", help="ours as CUDA graphs")
     parser.add_argument("--precision", default="auto", help="of ours: auto, float32, bfloat16")
     parser.add_argument("--threads", type=int, default=2, help="of torch, for both sides; there are 2 cores")
     parser.add_argument(
@@ -95,10 +98,11 @@ def _parser() -> argparse.ArgumentParser:
 # --- cases ----------------------------------------------------------------------------------------------
 
 
-def _cnn() -> Case:
+def _cnn(device: str) -> Case:
     # The settings of augmentation=light, which usual_way.py has too.
     light = schema.Augmentation("light", rotation_deg=10, crop_scale=[0.8, 1.0], crop_ratio=[0.75, 1.3333])
     run = schema.Run(
+        device=device,
         dataset=schema.Dataset(image_size=usual_way.IMAGE_SIZE),
         optimizer=schema.Optimizer(lr=LR["cnn"], momentum=MOMENTUM),
         augmentation=light,
@@ -111,12 +115,13 @@ def _cnn() -> Case:
     return Case(run, usual)
 
 
-def _resnet18(trains: str, folder: Path, n_images: int) -> Case:
+def _resnet18(trains: str, folder: Path, n_images: int, device: str) -> Case:
     """``trains`` is ``everything``, from scratch, or what follows frozen stages with weights of a file."""
     root, from_scratch = folder / "images", trains == "everything"
     draw_folder(root, n_images)
     weights = None if from_scratch else _draw_weights(folder / "resnet18.pt", root)
     run = schema.Run(
+        device=device,
         dataset=schema.Dataset(
             name="image_folder",
             path=str(root),
@@ -143,7 +148,8 @@ def _train_usual(
     run: schema.Run, model: torch.nn.Module, parts: tuple[object, object], num_workers: int, epochs: int
 ) -> Trained:
     optimizer, batch_size = run.optimizer, run.training.batch_size
-    return usual_training.train(model, parts, epochs, num_workers, optimizer.lr, MOMENTUM, batch_size)
+    device = torch.device(run.device)
+    return usual_training.train(model, parts, epochs, num_workers, optimizer.lr, MOMENTUM, batch_size, device)
 
 
 def draw_folder(root: Path, n_images: int) -> None:
@@ -213,7 +219,10 @@ def _faster_workers(case: Case, options: argparse.Namespace) -> int:
 
 
 def _usual(case: Case, num_workers: int, epochs: int, seed: int) -> Trained:
-    torch.use_deterministic_algorithms(False)  # which ours turns on
+    torch.use_deterministic_algorithms(False)  # which ours turns on, with the next three
+    torch.backends.cudnn.deterministic = False
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = False
     torch.manual_seed(seed)
     return case.usual(num_workers, epochs)
 
@@ -224,9 +233,10 @@ def _ours(run: schema.Run, epochs: int, seed: int, options: argparse.Namespace) 
         epochs=epochs,
         precision=options.precision,
         n_threads=options.threads,
+        cuda_graphs=options.cuda_graphs,
         early_stopping=schema.EarlyStopping(patience=None),
     )
-    loaded = data.load(run.dataset, CPU)
+    loaded = data.load(run.dataset, torch.device(run.device))
     history = fit(replace(run, seed=seed, training=settings), loaded).history
     n_images = len(loaded.train_y)
     train_s = [n_images / epoch.images_per_second for epoch in history]
@@ -248,22 +258,30 @@ def _accuracies(trainings: Sequence[Trained]) -> list[float]:
 # --- what is compared -----------------------------------------------------------------------------------
 
 
-def _compare_speeds(folder: Path, options: argparse.Namespace) -> tuple[str, float]:
-    """Whether the accuracies agree, and how many times the usual way's images per second ours trains."""
-    case = _cnn() if options.case == "cnn" else _resnet18(options.case, folder, options.images)
+def _case(folder: Path, options: argparse.Namespace) -> Case:
+    if options.case == "cnn":
+        return _cnn(options.device)
+    return _resnet18(options.case, folder, options.images, options.device)
+
+
+def _compare_speeds(folder: Path, options: argparse.Namespace) -> Compared:
+    """By the images per second of the trainings."""
+    case = _case(folder, options)
     ours, usual = _train_both(case, options.epochs, options)
     our_speeds, usual_speeds = ([trained.images_per_second for trained in side] for side in (ours, usual))
-    ratios = [our / their for our, their in zip(our_speeds, usual_speeds, strict=True)]
+    ratios = [a / b for a, b in zip(our_speeds, usual_speeds, strict=True)]
+    our, their = median(our_speeds), median(usual_speeds)
     print(
-        f"medians: ours {median(our_speeds):.0f}, usual way {median(usual_speeds):.0f} images/s;"
+        f"medians: ours {our:.0f}, usual way {their:.0f} images/s;"
         f" ratios of the seeds: {', '.join(f'{ratio:.2f}' for ratio in ratios)}"
     )
-    return agreement(_accuracies(ours), _accuracies(usual)), median(our_speeds) / median(usual_speeds)
+    accuracy = agreement(_accuracies(ours), _accuracies(usual))
+    return Compared(f"{our:,.0f} images/s", f"{their:,.0f} images/s", our / their, accuracy)
 
 
-def _compare_wall_times(folder: Path, options: argparse.Namespace) -> tuple[str, float]:
-    """Whether the accuracies agree, and how many times as long as our command the usual way takes."""
-    case = _resnet18(options.case, folder, options.images)
+def _compare_wall_times(folder: Path, options: argparse.Namespace) -> Compared:
+    """By the wall time of our command, and of the usual way."""
+    case = _case(folder, options)
     n_trials = N_TRIALS[options.case]
     wall_s = []
 
@@ -282,7 +300,8 @@ def _compare_wall_times(folder: Path, options: argparse.Namespace) -> tuple[str,
     )
     ratios = [their / our for our, their in zip(wall_s, usual_s, strict=True)]
     print(f"ratios of the seeds: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
-    return agreement(_accuracies(ours), _accuracies(usual)), median(usual_s) / median(wall_s)
+    accuracy, our, their = agreement(_accuracies(ours), _accuracies(usual)), median(wall_s), median(usual_s)
+    return Compared(f"{our:.1f} s", f"{their:.1f} s", their / our, accuracy)
 
 
 def _time_command(
@@ -319,7 +338,7 @@ def _command(run: schema.Run, n_trials: int, seed: int, options: argparse.Namesp
         f"training.batch_size={run.training.batch_size}",
         f"training.precision={options.precision}",
         "training.early_stopping.patience=null",
-        "device=cpu",
+        f"device={options.device}",
         f"seed={seed}",
     ]
 

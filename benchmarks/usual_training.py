@@ -69,8 +69,14 @@ def train(
     lr: float,
     momentum: float,
     batch_size: int,
+    device: torch.device,
 ) -> Trained:
-    keep = {"num_workers": num_workers, "persistent_workers": num_workers > 0}
+    model.to(device)
+    keep = {
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
+        "pin_memory": device.type == "cuda",
+    }
     train_loader = DataLoader(parts[0], batch_size, shuffle=True, **keep)
     val_loader = DataLoader(parts[1], batch_size, **keep)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -82,6 +88,7 @@ def train(
         model.train()
         running_loss = 0.0
         for inputs, labels in train_loader:
+            inputs, labels = inputs.to(device), labels.to(device)
             optimizer.zero_grad()
             loss = loss_of(model(inputs), labels)
             loss.backward()
@@ -92,6 +99,7 @@ def train(
         n_correct = 0
         with torch.no_grad():
             for inputs, labels in val_loader:
+                inputs, labels = inputs.to(device), labels.to(device)
                 n_correct += (model(inputs).argmax(1) == labels).sum().item()
         accuracy = n_correct / len(parts[1])
         train_s.append(trained_at - started)

@@ -1,5 +1,14 @@
-"""The device that every machine has."""
+"""The devices of the tests."""
 
+import pytest
 import torch
 
 CPU = torch.device("cpu")
+"""The one that every machine has."""
+
+ON_BOTH = [pytest.param("cpu"), pytest.param("cuda", marks=pytest.mark.gpu)]
+"""For a test that says the same of every device."""
+ON_BOTH_SLOWLY = [
+    pytest.param("cpu", marks=pytest.mark.slow),
+    pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.slow]),
+]

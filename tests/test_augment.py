@@ -521,7 +521,7 @@ def test_boxes_are_in_pixels_that_are_seen() -> None:
     assert torch.equal(boxes, draw(Augmentation(erasing=1.0), 2_000, side=32).boxes)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_gpu_varies_as_the_cpu_does() -> None:
     """The same seed gives the same images on every device, up to rounding."""
     x = smooth_images()

@@ -43,7 +43,7 @@ def test_weights_count_where_training_begins_with_them(tmp_path: Path) -> None:
     assert environment(replace(run, freezing=Freezing("none")), "data")["weights"] is None
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_gpu_goes_by_its_name() -> None:
     """Another card may give other bits."""
     assert environment(replace(RUN, device="cuda:0"), "")["device"] == torch.cuda.get_device_name(0)

@@ -432,7 +432,7 @@ def test_compiled_model_learns_the_same(few: Data) -> None:
     assert histories[1][-1].val_loss == pytest.approx(histories[0][-1].val_loss, rel=1e-3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_gpu_repeats_and_learns() -> None:
     """On a GPU a run repeats to the last bit too, and learns as on the CPU."""
     device = resolve_device("cuda")

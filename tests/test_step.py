@@ -203,10 +203,7 @@ def test_files_of_a_second_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyP
 # ------------------------------------------------------------------------------- how the network is called
 
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
-
-
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_cuda_graphs_learn_the_same(precision: str) -> None:
     """On a GPU, graphs change weights and statistics as plain steps do, also around a smaller batch."""
@@ -231,7 +228,7 @@ def test_cuda_graphs_learn_the_same(precision: str) -> None:
         torch.testing.assert_close(graphed[name], tensor, rtol=tolerance, atol=tolerance)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_cuda_graphs_train_the_stages_that_unfreeze() -> None:
     """On a GPU, a training as graphs has the plain one's history, with stages that unfreeze one by one."""
     digits = load(Dataset(), torch.device("cuda"))

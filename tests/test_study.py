@@ -97,19 +97,24 @@ DIE = """
 import sys
 from pathlib import Path
 from sweeper.lock import Heartbeat
-Heartbeat(Path(sys.argv[1]), "dead")
+Heartbeat(Path(sys.argv[1]), sys.argv[2])
 """
 
 
 @pytest.fixture
 def dead(make_search: MakeSearch, tmp_path: Path) -> Worker:
     """A worker whose process has ended, leaving its file."""
-    folder = StudyFiles(make_search().folder).heartbeats
-    assert run(tmp_path, "-c", DIE, folder).returncode == 0
-    assert (folder / "dead.alive").exists()
-    worker = Worker(make_search())
+    return make_dead(make_search(), tmp_path, socket.gethostname())
+
+
+def make_dead(search: Search, tmp_path: Path, host: str) -> Worker:
+    """A worker of that host, which has ended."""
+    folder = StudyFiles(search.folder).heartbeats
+    worker = Worker(search)
     worker.end()
-    worker.name = "dead"
+    worker.name = f"{host}-1-dead"
+    assert run(tmp_path, "-c", DIE, folder, worker.name).returncode == 0
+    assert (folder / f"{worker.name}.alive").exists()
     return worker
 
 

@@ -70,6 +70,18 @@ def remove_unlocked(path: Path) -> None:
         path.unlink()
 
 
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock of ``path``; it is neither waited for nor created."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 class Heartbeat:
     """Shows other processes that this one is alive, for as long as it is.
 

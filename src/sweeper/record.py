@@ -291,9 +291,12 @@ class StudyFiles:
             path.write_text(storage)
 
     def read_storage(self) -> str | None:
-        """The URL of the study's storage, if the folder is a study's."""
+        """The URL of the study's storage, if the folder is a study's and not another person's."""
         with disk(self._storage):
-            return self._storage.read_text() if self._storage.exists() else None
+            try:
+                return self._storage.read_text()
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
+                return None
 
     def read_name(self) -> str:
         """The name of the study whose folder this is.

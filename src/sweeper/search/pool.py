@@ -28,6 +28,7 @@ from optuna.trial import TrialState
 from sweeper import record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, FaultElsewhere, find_told
+from sweeper.note import write_note
 from sweeper.program import program
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
@@ -399,6 +400,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     with study.locked() as locked:
         locked.reap()
         study.files.write_results(study.optuna)  # a worker may have been killed before it did
+        write_note(study.optuna, study.files)
     search, trials = study.search, study.trials()
     summarize(study)
     if signum is not None:

@@ -383,6 +383,7 @@ def look(files: StudyFiles) -> list[FrozenTrial]:
 def _lost(trial: FrozenTrial) -> FrozenTrial:
     shown = copy(trial)
     shown.state = TrialState.FAIL
+    shown.datetime_complete = trial.datetime_start  # nobody knows when it ended, but a failed trial has
     shown.user_attrs = {**trial.user_attrs, "lost": True, "reason": LOST}
     return shown
 

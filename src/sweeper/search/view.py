@@ -1,0 +1,68 @@
+"""A storage as it is shown to somebody who only looks."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Container, Sequence
+from copy import deepcopy as copied
+from pathlib import Path
+from typing import Any
+
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeper.lock import is_locked
+from sweeper.record import FORMAT, StudyFiles
+from sweeper.search.study import ATTRIBUTE, seen
+
+
+def view(storage: BaseStorage) -> BaseStorage:
+    """The storage as it is shown: no trial of a dead process looks as if it were running."""
+    return _View(storage)  # type: ignore[abstract]
+
+
+class _View(BaseStorage):
+    """Nothing is written for that: the search itself ends such trials, when it goes on. All else is read from
+    the storage, and what is written goes to it.
+    """
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        trials = self._storage.get_all_trials(study_id, deepcopy=False)
+        if any(trial.state == TrialState.RUNNING for trial in trials):
+            trials = self._judged(study_id, trials)
+        shown = [trial for trial in trials if states is None or trial.state in states]
+        return copied(shown) if deepcopy else shown
+
+    def _judged(self, study_id: int, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        """The trials, lost where their process is gone, of a study that is ours to judge."""
+        begun = self._storage.get_study_user_attrs(study_id).get(ATTRIBUTE, {})
+        if begun.get("format") != FORMAT or not Path(begun["folder"]).is_dir():
+            return trials
+        files, nameless = StudyFiles(Path(begun["folder"])), _without_worker(trials)
+        # Who asks for a trial holds the study's lock until the trial has its worker's name. A trial that has
+        # none, before and after the lock was free, has lost who asked.
+        if nameless and not is_locked(files.lock):
+            trials = self._storage.get_all_trials(study_id, deepcopy=False)
+            nameless = _without_worker(trials) - nameless
+        return [trial if trial.number in nameless else seen([trial], files)[0] for trial in trials]
+
+
+def _without_worker(trials: Sequence[FrozenTrial]) -> set[int]:
+    return {t.number for t in trials if t.state == TrialState.RUNNING and "worker" not in t.user_attrs}
+
+
+def _delegate(name: str) -> Callable[..., Any]:
+    def method(self: _View, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._storage, name)(*args, **kwargs)
+
+    return method
+
+
+for _name in _View.__abstractmethods__:
+    setattr(_View, _name, _delegate(_name))
+abc.update_abstractmethods(_View)  # type: ignore[type-abstract]
