@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -422,7 +423,7 @@ def test_the_trial_of_a_dead_worker_is_failed_and_queued(
     assert trial is not None
     params = plain.draw(suggest(trial)).params
     with study.locked() as locked:
-        assert locked.reap({"dead": "its worker was ended by SIGKILL"}) == [0]
+        assert locked.reap({dead.name: "its worker was ended by SIGKILL"}) == [0]
     assert study.trials()[0].state == TrialState.FAIL
     assert study.trials()[0].user_attrs["reason"] == "its worker was ended by SIGKILL"
     assert run_next(study, plain, worker) == params
@@ -435,10 +436,10 @@ def test_the_trial_of_a_living_worker_is_left_alone(
     """Whoever opens a study while others work on it does not touch their trials."""
     search = make_search()
     study = begin(search, plain)
-    code = DIE.replace('Heartbeat(Path(sys.argv[1]), "dead")', 'sign = Heartbeat(Path(sys.argv[1]), "alive")')
-    code += "print('ready', flush=True)\ninput()\n"
-    process = start_holding(code, study.files.heartbeats)
-    study.optuna.ask().set_user_attr("worker", "alive")
+    code = DIE.replace("Heartbeat(Path", "sign = Heartbeat(Path") + "print('ready', flush=True)\ninput()\n"
+    name = f"{socket.gethostname()}-1-alive"
+    process = start_holding(code, study.files.heartbeats, name)
+    study.optuna.ask().set_user_attr("worker", name)
     with study.locked() as locked:
         assert locked.reap() == []
         process.kill()
@@ -487,6 +488,39 @@ def test_a_trial_killed_while_it_was_asked_for_is_only_failed(make_search: MakeS
     study.optuna.ask()
     begin(search, plain, study.optuna._storage)
     assert states(study) == ["FAIL"]
+
+
+def ask_elsewhere(search: Search, space: Space, tmp_path: Path) -> Study:
+    """A study whose trial another host is running, for all that this one can tell."""
+    study = begin(search, space)
+    trial = study.ask(space, make_dead(search, tmp_path, "elsewhere"))
+    assert trial is not None
+    space.draw(suggest(trial))
+    return study
+
+
+def test_a_study_that_another_host_runs_is_left_alone(
+    make_search: MakeSearch, plain: Space, tmp_path: Path
+) -> None:
+    """Nobody reaps its trials, a reader sees them running, and a second host's search is refused."""
+    search = make_search()
+    study = ask_elsewhere(search, plain, tmp_path)
+    with study.locked() as locked:
+        assert locked.reap() == []
+    assert [t.state for t in seen(study.trials(), study.files)] == [TrialState.RUNNING]
+    with pytest.raises(BadInput, match=r"the host elsewhere runs its trials 0.*take_over=true"):
+        begin(search, plain, study.optuna._storage)
+    assert states(study) == ["RUNNING"]
+
+
+def test_take_over_goes_on_with_what_another_host_left(
+    make_search: MakeSearch, plain: Space, tmp_path: Path
+) -> None:
+    """A container that came back under another name takes its trials for lost, and tries them again."""
+    study = ask_elsewhere(make_search(), plain, tmp_path)
+    begin(make_search(take_over=True), plain, study.optuna._storage)
+    assert states(study) == ["FAIL", "WAITING"]
+    assert study.trials()[0].user_attrs["lost"]
 
 
 def test_interrupted_parameters_are_queued_without_being_a_retry(
