@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from sweeper.__main__ import verbs
 from tests.conftest import Cli, Said
 from tests.pictures import write_classes
-from tests.program import Done, run
+from tests.program import Done, finish, kill_group, run, start, until
 
 BAD_INPUT = [
     # what was written                            the line that answers it
@@ -319,3 +320,17 @@ def test_hydras_own_options_pass(said: Said) -> None:
         code, shown = said("seed=7", *arguments) if arguments[0] != "train" else said(*arguments, "seed=7")
         assert code == 0
         assert "seed: 7\n" in shown
+
+
+@pytest.mark.parametrize("module", ["click", "hydra"])
+def test_ctrl_c_while_it_starts_shows_no_traceback(tmp_path: Path, module: str) -> None:
+    """Whatever is imported just then, a Ctrl-C ends the program silently."""
+    (tmp_path / f"{module}.py").write_text(
+        "import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(60)\n"
+    )
+    process = start(tmp_path, "-m", "sweeper", "training.epochs=1", env={"PYTHONPATH": str(tmp_path)})
+    until((tmp_path / "importing").exists)
+    kill_group(process, signal.SIGINT)
+    done = finish(process, 10)
+    assert done.returncode in (-signal.SIGINT, 130)
+    assert done.stdout + done.stderr == ""

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
+_on_ctrl_c = signal.getsignal(signal.SIGINT)
+if _on_ctrl_c is signal.default_int_handler:  # else it is ignored, as in the background
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while this is imported: no traceback
+
+# ruff: noqa: E402
 import click
 from click.shell_completion import shell_complete
 
 from sweeper.commands import completion, page
 from sweeper.errors import BadInput
-from sweeper.fault import Fault
+from sweeper.fault import find_told
 from sweeper.program import program
+
+signal.signal(signal.SIGINT, _on_ctrl_c)
 
 
 def main() -> None:
@@ -22,9 +30,6 @@ def main() -> None:
         if instruction := os.environ.get(completion.VARIABLE):  # from a shell, by Tab
             sys.exit(shell_complete(verbs, {}, "sweeper", completion.VARIABLE, instruction))
         sys.exit(_run(page.with_verb(verbs, sys.argv[1:])))
-    except (BadInput, Fault) as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
     except click.UsageError as error:
         print(page.in_one_line(error), file=sys.stderr)
         sys.exit(BadInput.exit_code)
@@ -32,6 +37,11 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if (told := find_told(error)) is None:
+            raise
+        print(told, file=sys.stderr)
+        sys.exit(told.exit_code)
 
 
 def _run(arguments: list[str]) -> int:
