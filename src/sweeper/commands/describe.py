@@ -26,9 +26,10 @@ from sweeper.check import Found
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
 from sweeper.program import program
+from sweeper.saved import Line, saved_run
 from sweeper.search import pool
 from sweeper.search.hooks import Hooks
-from sweeper.search.parameter import Parameter
+from sweeper.search.parameter import Parameter, written
 from sweeper.search.settings import check_objective, n_cores, read_settings, study_key
 from sweeper.search.space import Draw, Space
 from sweeper.search.study import Search
@@ -93,14 +94,21 @@ class Column:
         return low, high
 
 
-def show(overrides: Sequence[str]) -> None:
+def show(arguments: Sequence[str]) -> None:
     """Print machine, data, networks, search space and the next command.
+
+    Args:
+        arguments: those of the command: overrides, and which config is run.
 
     Raises:
         BadInput: for what the command would refuse, so far as that can be told without downloads.
     """
-    with composing(overrides), initialize_config_dir(str(conf_folder()), **VERSION_BASE):
-        master, space = _compose(overrides)
+    with (
+        saved_run(arguments) as line,
+        composing(line.overrides),
+        initialize_config_dir(str(conf_folder()), **VERSION_BASE),
+    ):
+        master, space = _compose(line)
         search, n_workers, gpus = read_settings(dict(master.hydra.sweeper.items()), master)
         # What it would ask our task is asked below, without downloads.
         pool.check(Hooks(), space, search, study_key(master))
@@ -115,14 +123,15 @@ def show(overrides: Sequence[str]) -> None:
         ]
     for title, table in sections:
         console.print(title, table, "", sep="\n")
-    print(" ".join([f"Search:    {program()} -m", *map(shlex.quote, overrides)]))
+    print(" ".join([f"Search:    {program()} -m", *map(shlex.quote, arguments)]))
 
 
-def _compose(overrides: Sequence[str]) -> tuple[DictConfig, Space]:
+def _compose(line: Line) -> tuple[DictConfig, Space]:
     """The sweep's config and its space, as Hydra makes them for ``-m``, without a job."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
-    master = hydra.compose_config("config", list(overrides), RunMode.MULTIRUN)
+    folder = [] if line.config_dir is None else [f"hydra.searchpath=[{written(line.config_dir)}]"]
+    master = hydra.compose_config(line.config_name, [*line.overrides, *folder], RunMode.MULTIRUN)
     return master, Space(master, list(master.hydra.overrides.task), hydra.config_loader)
 
 
