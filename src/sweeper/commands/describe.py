@@ -38,6 +38,7 @@ from sweeper.training.backbone import is_path
 from sweeper.training.machine import resolve_device
 from sweeper.training.model import outline
 from sweeper.training.optim import lr_factors
+from sweeper.words import counted
 
 PIPED_WIDTH = 1000
 """Columns where there is no terminal: nothing is wrapped or cut."""
@@ -172,7 +173,7 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
         parts = f"{found.n_train:,} train, {found.n_val:,} val, {found.n_test:,} test"
         table.add_row("data", f"{found.name}, {found.n_train + found.n_val + found.n_test:,} images: {parts}")
         kind = "labels, several to an image" if found.multi_label else "classes"
-        channels = "1 channel" if found.channels == 1 else f"{found.channels} channels"
+        channels = counted(found.channels, "channel")
         table.add_row("", f"{found.n_classes} {kind}; {found.side}×{found.side} pixels, {channels}")
     begins = dict.fromkeys(
         ("random" if point.run.from_scratch else point.run.model.weights) or "random" for point in points
@@ -184,10 +185,10 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
 def _device(device: torch.device) -> str:
     if device.type == "cuda":
         n_gpus = torch.cuda.device_count()
-        return f"{device}: {torch.cuda.get_device_name(device)}, {n_gpus} GPU{'s' if n_gpus > 1 else ''}"
+        return f"{device}: {torch.cuda.get_device_name(device)}, {counted(n_gpus, 'GPU')}"
     n = n_cores()
     name = torch.backends.cpu.get_cpu_capability()
-    return f"{device}: {name}, {n} core{'s' if n > 1 else ''}"
+    return f"{device}: {name}, {counted(n, 'core')}"
 
 
 def _jobs(master: DictConfig, gpus: Sequence[str]) -> str:
@@ -347,7 +348,7 @@ def _search_table(search: Search, master: DictConfig) -> Table:
     seconds = "" if sweeper.timeout_s is None else f", none begun after {_number(sweeper.timeout_s)} s"
     table.add_row("objective", ", ".join(aims))
     table.add_row(
-        "budget", ("no limit" if search.n_trials is None else f"{search.n_trials:,} trials") + seconds
+        "budget", ("no limit" if search.n_trials is None else counted(search.n_trials, "trial")) + seconds
     )
     table.add_row("sampler", str(choices.get("hydra/sweeper/sampler")))
     pruner, cls = choices.get("hydra/sweeper/pruner"), search.pruner["_target_"].rpartition(".")[2]

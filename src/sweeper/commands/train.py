@@ -19,6 +19,7 @@ from sweeper.record import StudyFiles
 from sweeper.saved import saved_run
 from sweeper.search.hooks import hooks
 from sweeper.search.trial import trial
+from sweeper.words import near
 
 
 def run_app(arguments: Sequence[str]) -> None:
@@ -41,7 +42,7 @@ def finish(folder: Path) -> None:
     """After a search: say how its best model does on the test images, and how to go on."""
     run.test_best(folder)  # a worker has, unless it was killed, or none was needed
     files = StudyFiles(folder)
-    result, best_folder = files.best.read_result(), files.best.folder
+    result, best_folder = files.best.read_result(), near(files.best.folder)
     for name, value in metrics(result, "test_").items():
         print(f"Test {name} of the best trial: {value:.4f}  ({best_folder})")
     if result and not run.is_tested(result) and not files.best.weights.exists():
