@@ -36,7 +36,7 @@ def test_one_training_run_says_both_accuracies(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("columns", [60, 80])
 def test_a_terminal_shows_a_bar_and_keeps_the_epochs(tmp_path: Path, columns: int) -> None:
-    """Epoch, bar and numbers below, and above a line for each epoch, the best ones marked: none is wrapped."""
+    """Epoch, bar and numbers below, and above a line for each epoch, the best marked: none is wrapped."""
     terminal = Terminal(tmp_path, "-m", "sweeper", *RUN, columns=columns)
     lines = terminal.finish(60)
     assert terminal.process.returncode == 0, lines
