@@ -40,6 +40,8 @@ RUN = schema.Run(
     loss=schema.Loss(label_smoothing=0.07),
     training=schema.Training(epochs=9, batch_size=48, precision="float32", n_threads=1),
 )
+OPTIONS = [f"{group}={getattr(RUN, group).name}" for group in GROUPS]
+"""Those that the run had."""
 
 
 @contextmanager
@@ -104,16 +106,30 @@ def test_a_key_changes_one_value(best: list[str]) -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_an_option_replaces_all_that_was_saved_of_its_group(best: list[str], group: str) -> None:
-    """With any option of any group, the group is as without the saved run."""
+    """With any option of any group, the group is as if the command had named it beside the saved ones."""
     options = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
     assert options
     for option in options:
         config = compose(*best, f"{group}={option}")
-        usual = compose(f"{group}={option}")
+        usual = compose(*OPTIONS, f"{group}={option}")
         assert config[group] == usual[group]
         kept = [other for other in ("scheduler", "augmentation", "loss") if other != group]
         assert [config[other] for other in kept] == [OmegaConf.structured(RUN)[other] for other in kept]
         assert config.training.batch_size == 48
+
+
+def test_what_a_saved_option_brings_to_an_option_holds(tmp_path: Path) -> None:
+    """Another optimizer learns at the rate of fine-tuning; other images are normalized for the network."""
+    run = replace(RUN, freezing=schema.Freezing("full"), model=schema.Model("torchvision", "densenet121"))
+    (tmp_path / "trial.yaml").write_text(saved.to_yaml(run))
+    best = ["--config-dir", str(tmp_path), "--config-name", "trial"]
+    options = ("optimizer=sgd", "dataset=cifar10")
+    config, usual = compose(*best, *options), compose("freezing=full", "model=torchvision", *options)
+    assert (config.optimizer, config.dataset) == (usual.optimizer, usual.dataset)
+    assert (config.optimizer.lr, config.dataset.normalization) == (1e-5, "imagenet")
+    assert compose(*best, "optimizer=sgd", "freezing=none").optimizer == compose("optimizer=sgd").optimizer
+    assert swept(*best, *options) == {"optimizer.momentum"}
+    assert {draw.config.optimizer.lr for draw in draws(*best, "optimizer=sgd,adam")} == {1e-5}
 
 
 def test_what_an_option_brings_to_other_groups_holds_too(best: list[str]) -> None:
@@ -141,21 +157,21 @@ def test_a_search_varies_only_what_is_swept(best: list[str]) -> None:
     }
     assert {(o.name, o.lr) for draw in tried for o in [draw.config.optimizer]} == {
         ("adam", 3.3e-5),
-        ("sgd", 0.001),
+        ("sgd", 1e-5),
     }
 
 
 def test_any_way_to_name_the_file_will_do(best: list[str], tmp_path: Path) -> None:
     """Short options, an extension, a folder in the name; a copy elsewhere, and one without its comments."""
     config = compose(*best, "study=x")
-    copy = tmp_path / "elsewhere" / "kept.yaml"
+    copy = tmp_path / "elsewhere" / "saved_run.yaml"
     copy.parent.mkdir()
     copy.write_text(yaml.safe_dump(yaml.safe_load((tmp_path / "trial.yaml").read_text())))
     for named in (
         ["-cd", str(tmp_path), "-cn", "trial"],
         [f"--config-dir={tmp_path}", "--config-name=trial.yaml"],
-        ["--config-dir", str(copy.parent), "--config-name", "kept"],
-        ["--config-dir", str(tmp_path), "--config-name", "elsewhere/kept"],
+        ["--config-dir", str(copy.parent), "--config-name", "saved_run"],
+        ["--config-dir", str(tmp_path), "--config-name", "elsewhere/saved_run"],
     ):
         assert to_run(compose("study=x", *named)) == to_run(config)
 

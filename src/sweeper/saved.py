@@ -6,7 +6,8 @@ output folder and our groups. So the file is also a source of configs, which Hyd
 - the file itself is ``conf/config.yaml`` with the saved values in place of its own, and without its ranges:
   a saved value is a fixed one, and what is swept is what the command sweeps;
 - in each group there is an option ``saved`` with the saved values of that group, which is chosen unless the
-  command names another: then the values of that one take the place of all that was saved of the group.
+  command names another: then the values of that one take the place of all that was saved of the group, with
+  those that the saved options of other groups bring to it (a way of freezing its learning rate).
 
 The name of the study is not taken over: what is run is another study, or another run.
 """
@@ -36,6 +37,7 @@ from sweeper.errors import BadInput, bad_override
 OPTION = "saved"
 """The option of each group that has what was saved of it."""
 
+_BROUGHT = "brought-by-saved"
 _Names = list[str]
 _SCHEME = "sweeper-saved"
 
@@ -105,6 +107,13 @@ class SavedSource(ConfigSource):
         super().__init__(provider, path)
         self._configs = _configs(provider, _load(Path(self.path)))
 
+    def _find(self, config_path: str) -> Any:
+        name = config_path.removesuffix(".yaml")
+        folder, _, options = name.rpartition("/")
+        # What a saved option brings to another group holds where that group has another option.
+        is_other = options.startswith(f"{OPTION}_") and options != f"{OPTION}_{OPTION}"
+        return self._configs.get(name, self._configs.get(folder) if is_other else None)
+
     @staticmethod
     def scheme() -> str:
         return _SCHEME
@@ -113,15 +122,14 @@ class SavedSource(ConfigSource):
         return True
 
     def load_config(self, config_path: str) -> ConfigResult:
-        name = config_path.removesuffix(".yaml")
-        if name not in self._configs:
-            raise ConfigLoadError(f"{self.path} has no {name}")
-        package = "_global_" if name == self.provider else None
-        config = OmegaConf.create(self._configs[name])  # a new one: Hydra takes the defaults list out of it
+        if (found := self._find(config_path)) is None:
+            raise ConfigLoadError(f"{self.path} has no {config_path}")
+        package = "_global_" if config_path.removesuffix(".yaml") == self.provider else None
+        config = OmegaConf.create(found)  # a new one: Hydra takes the defaults list out of it
         return ConfigResult(self.provider, self.full_path(), config, header={"package": package})
 
     def is_config(self, config_path: str) -> bool:
-        return config_path.removesuffix(".yaml") in self._configs
+        return self._find(config_path) is not None
 
     def is_group(self, config_path: str) -> bool:
         return f"{config_path.rstrip('/')}/{OPTION}" in self._configs
@@ -132,14 +140,37 @@ class SavedSource(ConfigSource):
 
 
 def _configs(name: str, saved: dict[str, Any]) -> dict[str, Any]:
-    """By name: the config of the run, and an option of each group."""
+    """By name: the config of the run, an option of each group, and what these bring to other groups."""
     primary: Any = OmegaConf.to_container(OmegaConf.load(conf_folder() / "config.yaml"))
-    groups = {key for default in primary["defaults"] if isinstance(default, dict) for key in default}
-    groups &= {key for key, value in saved.items() if isinstance(value, dict)}
-    primary["defaults"] = [_default(default, groups) for default in primary["defaults"]]
+    listed = [key for default in primary["defaults"] if isinstance(default, dict) for key in default]
+    groups = [key for key in listed if isinstance(saved.get(key), dict)]
+    brought = {
+        (group, other): {other: values}
+        for group in groups
+        for other, values in _option_file(group, saved[group]).items()
+        if other in groups and other != group
+    }
+    defaults = [_default(default, groups) for default in primary["defaults"]]
+    place = 1 + max((defaults.index({f"/{group}": OPTION}) for group in groups), default=0)
+    defaults[place:place] = [
+        {f"optional /{_BROUGHT}/{group}/{other}@_global_": f"${{{group}}}_${{{other}}}"}
+        for group, other in brought
+    ]
+    primary["defaults"] = defaults
     primary["hydra"]["sweeper"]["params"] = {}
     rest = {key: value for key, value in saved.items() if key not in groups and key != "study"}
-    return {name: OmegaConf.merge(primary, rest), **{f"{group}/{OPTION}": saved[group] for group in groups}}
+    return {
+        name: OmegaConf.merge(primary, rest),
+        **{f"{group}/{OPTION}": saved[group] for group in groups},
+        **{f"{_BROUGHT}/{group}/{other}": values for (group, other), values in brought.items()},
+    }
+
+
+def _option_file(group: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The file of the option that was chosen, where the values tell which; any network has its library's."""
+    files = {path.stem: path for path in conf_folder().joinpath(group).glob("*.yaml")}
+    found = [files[name] for key in ("name", "source") if (name := values.get(key)) in files]
+    return _load(found[0]) if found else {}
 
 
 def _default(default: str | dict[str, Any], groups: Container[str]) -> str | dict[str, Any]:
