@@ -137,14 +137,16 @@ class Terminal:
     Its process group is its own, and everything that it printed is kept.
     """
 
-    def __init__(self, folder: Path, *arguments: object, columns: int) -> None:
+    def __init__(
+        self, folder: Path, *arguments: object, columns: int, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._screen, keyboard = pty.openpty()
         fcntl.ioctl(keyboard, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+        inherited = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
         self.process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             cwd=folder,
-            env={**environment, "TERM": "xterm"},
+            env={**inherited, "TERM": "xterm", **(environment or {})},
             stdin=keyboard,
             stdout=keyboard,
             stderr=keyboard,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import schema
+from sweeper import saved, schema
 from sweeper.__main__ import main
 from sweeper.training.model import build
 from tests import program
@@ -285,3 +285,23 @@ def test_it_is_readable_without_a_terminal(tmp_path: Path, columns: str | None) 
     else:
         assert any("from epoch 11, lr 1e-6 … 1e-5" in line for line in table)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- a saved run --------------------------------------------------------------------------------------------
+
+
+def test_a_saved_run_is_described_with_its_changes(
+    describe: Describe, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Its own values, those of another option, and only what is swept."""
+    run = schema.Run(optimizer=schema.Optimizer("adam", lr=0.0042))
+    folder = tmp_path_factory.mktemp("best")
+    (folder / "trial.yaml").write_text(saved.to_yaml(run))
+    best = ("--config-dir", str(folder), "--config-name", "trial")
+    said = describe(*best)
+    assert said.rows["head"][1] == "from epoch 1, lr 4.2e-3"
+    assert "everything is fixed" in said.text
+    assert said.text.rstrip().endswith(f"-m --config-dir {folder} --config-name trial")
+    said = describe(*best, "optimizer=sgd", "training.epochs=5,6")
+    assert said.rows["head"][1] == "from epoch 1, lr 1e-3"
+    assert set(said.section("Search space").rows) == {"parameter", "training.epochs", "optimizer.momentum"}

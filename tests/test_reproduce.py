@@ -32,22 +32,6 @@ def test_a_pruned_trial_is_reproduced_as_far_as_it_went(searched: Path) -> None:
     assert f"identical: {result['epochs']} epoch" in printed
 
 
-def test_the_saved_config_runs_by_hydras_own_means(searched: Path) -> None:
-    """``--config-dir best --config-name trial`` trains the same history."""
-    best = searched / "outputs" / "digits" / "best"
-    command = ("--config-dir", str(best), "--config-name", "trial", "hydra.run.dir=again")
-    sweeper(searched, *command)
-    measured = {"seconds", "images_per_second", "peak_memory_mb"}
-
-    def bits(folder: Path) -> list[list[str]]:
-        rows = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
-        return [
-            [cell for name, cell in zip(rows[0], row, strict=True) if name not in measured] for row in rows
-        ]
-
-    assert bits(searched / "again") == bits(best)
-
-
 @pytest.mark.slow
 def test_another_history_is_told_with_the_epoch_where_it_parts(copy: Path) -> None:
     """One changed digit: exit code 3; epoch, column and what differs in the environment are named."""

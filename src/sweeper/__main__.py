@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 _on_ctrl_c = signal.getsignal(signal.SIGINT)
@@ -78,6 +79,10 @@ def _overrides(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _FOLDER = click.Path(file_okay=False)
+_CONFIG = [
+    click.option("-cd", "--config-dir", type=_FOLDER, help="More config files, from this folder."),
+    click.option("-cn", "--config-name", metavar="NAME", help="Another main config, as a saved trial."),
+]
 _INFO = click.Choice(["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"])
 _HYDRAS = [
     # What `--help` shows of Hydra's own options, and those that it leaves to --hydra-help.
@@ -85,8 +90,7 @@ _HYDRAS = [
     click.option("-c", "--cfg", type=click.Choice(["job", "hydra", "all"]), help="Show all keys instead."),
     click.option("-p", "--package", metavar="KEY", help="With --cfg: only this part."),
     click.option("--resolve", is_flag=True, help="With --cfg: with interpolations filled in."),
-    click.option("-cd", "--config-dir", type=_FOLDER, help="More config files, from this folder."),
-    click.option("-cn", "--config-name", metavar="NAME", help="Another main config, as a saved trial."),
+    *_CONFIG,
     click.option(
         "-i",
         "--info",
@@ -125,14 +129,19 @@ for _option in _HYDRAS:
 @verbs.command()
 @click.option("-m", "--multirun", is_flag=True, help="May be there; changes nothing.")
 @_overrides
-def describe(overrides: tuple[str, ...], multirun: bool) -> None:
+def describe(overrides: tuple[str, ...], multirun: bool, **config: str | None) -> None:
     """Say what a command would do, before it is run.
 
     The overrides are those of the command.
     """
     from sweeper.commands import describe
 
-    describe.show(overrides)
+    given = [(f"--{name.replace('_', '-')}", value) for name, value in config.items() if value is not None]
+    describe.show([*chain.from_iterable(given), *overrides])
+
+
+for _option in _CONFIG:
+    _option(describe)
 
 
 @verbs.command()

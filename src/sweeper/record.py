@@ -455,6 +455,13 @@ def check_study_name(study: str | None) -> None:
         raise BadInput("study", study, reason, "write a name, or leave it out: then it is date and time")
 
 
+def word(trial: FrozenTrial) -> str:
+    """What people read of a trial: a stopped one, or one lost with its machine, has not failed by itself."""
+    if trial.user_attrs.get("interrupted"):
+        return "stopped"
+    return "lost" if trial.user_attrs.get("lost") else WORDS[trial.state.name]
+
+
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The best completed trial, or all on the Pareto front; empty while none has completed."""
     if len(study.directions) > 1:

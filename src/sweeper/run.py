@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from sweeper import check, environment, record, schema
+from sweeper import check, environment, record, saved, schema
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.record import RunFiles, StudyFiles
@@ -87,7 +87,7 @@ def train(
         shape = (loaded.channels, loaded.side, len(loaded.classes))
         check.check_model(run.model, shape, Path.cwd())
     files.mark()
-    record.write_whole(files.config, _yaml(run))
+    record.write_whole(files.config, saved.to_yaml(run))
     record.write_json(files.environment, environment.environment(run, loaded.fingerprint))
     rows: list[dict[str, Any]] = []
 
@@ -95,7 +95,7 @@ def train(
         if epoch.epoch == 1:  # also where a batch did not fit, and training began again
             rows.clear()
             if (smaller := with_micro_batch_size(run)) != run:
-                record.write_whole(files.config, _yaml(smaller))
+                record.write_whole(files.config, saved.to_yaml(smaller))
         rows.append(epoch.row())
         files.write_history(rows)
         show.epoch(epoch)
@@ -145,11 +145,6 @@ def settle(run: schema.Run, current: Trial) -> schema.Run:
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
-
-
-def _yaml(run: schema.Run) -> str:
-    head = "# sweeper --config-dir FOLDER --config-name trial   (FOLDER holds this file)\n"
-    return head + OmegaConf.to_yaml(OmegaConf.create(asdict(run)))
 
 
 def _scores(run: schema.Run, rows: list[dict[str, Any]], epoch: int) -> list[float]:

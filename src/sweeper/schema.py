@@ -8,6 +8,7 @@ from math import inf, isfinite
 from typing import Any
 
 from sweeper.errors import BadInput
+from sweeper.words import counted
 
 
 @dataclass
@@ -439,7 +440,7 @@ def without_effect(run: Run) -> list[str]:
     if run.model.weights is None and not run.from_scratch:
         told.append(f"freezing={run.freezing.name} begins with random weights: model.weights is null")
     if run.scheduler.warmup_epochs >= run.training.epochs:
-        told.append(f"the warm-up of {run.scheduler.warmup_epochs} epochs never ends")
+        told.append(f"the warm-up of {counted(run.scheduler.warmup_epochs, 'epoch')} never ends")
     return told
 
 

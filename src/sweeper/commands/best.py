@@ -7,7 +7,7 @@ import os
 import shlex
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,9 +17,6 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.program import program
 from sweeper.record import WORDS, StudyFiles
-
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
 
 log = logging.getLogger(__name__)
 
@@ -52,16 +49,11 @@ def _counts(files: StudyFiles, written: dict[str, int]) -> str:
     from sweeper.search.study import look
 
     try:
-        found = Counter(word(trial) for trial in look(files))
+        found = Counter(record.word(trial) for trial in look(files))
     except (BadInput, Fault) as error:
         log.debug("%s", error)
         found = Counter({WORDS[state]: n for state, n in written.items()})
     return ", ".join(f"{n} {word}" for word, n in found.items()) or "no trials"
-
-
-def word(trial: FrozenTrial) -> str:
-    """What became of a trial; lost where its process is gone."""
-    return "lost" if trial.user_attrs.get("lost") else WORDS[trial.state.name]
 
 
 def _measured(files: StudyFiles) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from sweeper.program import program
 from sweeper.training import cache
+from sweeper.words import counted
 
 
 def show() -> None:
@@ -38,8 +39,7 @@ def clear() -> None:
     """Remove everything, and print how much room that made."""
     n, freed = len(cache.entries()), cache.clear()
     if n:
-        what = "1 entry" if n == 1 else f"{n} entries"
-        print(f"{_size(freed)} freed: {what} in {cache.folder()}")
+        print(f"{_size(freed)} freed: {counted(n, 'entry', 'entries')} in {cache.folder()}")
     else:
         print(f"Nothing is kept in {cache.folder()}.")
 

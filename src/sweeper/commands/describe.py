@@ -26,9 +26,10 @@ from sweeper.check import Found
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
 from sweeper.program import program
+from sweeper.saved import Line, saved_run
 from sweeper.search import pool
 from sweeper.search.hooks import Hooks
-from sweeper.search.parameter import Parameter
+from sweeper.search.parameter import Parameter, written
 from sweeper.search.settings import check_objective, n_cores, read_settings, study_key
 from sweeper.search.space import Draw, Space
 from sweeper.search.study import Search
@@ -37,6 +38,7 @@ from sweeper.training.backbone import is_path
 from sweeper.training.machine import resolve_device
 from sweeper.training.model import outline
 from sweeper.training.optim import lr_factors
+from sweeper.words import counted
 
 PIPED_WIDTH = 1000
 """Columns where there is no terminal: nothing is wrapped or cut."""
@@ -93,14 +95,21 @@ class Column:
         return low, high
 
 
-def show(overrides: Sequence[str]) -> None:
+def show(arguments: Sequence[str]) -> None:
     """Print machine, data, networks, search space and the next command.
+
+    Args:
+        arguments: those of the command: overrides, and which config is run.
 
     Raises:
         BadInput: for what the command would refuse, so far as that can be told without downloads.
     """
-    with composing(overrides), initialize_config_dir(str(conf_folder()), **VERSION_BASE):
-        master, space = _compose(overrides)
+    with (
+        saved_run(arguments) as line,
+        composing(line.overrides),
+        initialize_config_dir(str(conf_folder()), **VERSION_BASE),
+    ):
+        master, space = _compose(line)
         search, n_workers, gpus = read_settings(dict(master.hydra.sweeper.items()), master)
         # What it would ask our task is asked below, without downloads.
         pool.check(Hooks(), space, search, study_key(master))
@@ -115,14 +124,15 @@ def show(overrides: Sequence[str]) -> None:
         ]
     for title, table in sections:
         console.print(title, table, "", sep="\n")
-    print(" ".join([f"Search:    {program()} -m", *map(shlex.quote, overrides)]))
+    print(" ".join([f"Search:    {program()} -m", *map(shlex.quote, arguments)]))
 
 
-def _compose(overrides: Sequence[str]) -> tuple[DictConfig, Space]:
+def _compose(line: Line) -> tuple[DictConfig, Space]:
     """The sweep's config and its space, as Hydra makes them for ``-m``, without a job."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
-    master = hydra.compose_config("config", list(overrides), RunMode.MULTIRUN)
+    folder = [] if line.config_dir is None else [f"hydra.searchpath=[{written(line.config_dir)}]"]
+    master = hydra.compose_config(line.config_name, [*line.overrides, *folder], RunMode.MULTIRUN)
     return master, Space(master, list(master.hydra.overrides.task), hydra.config_loader)
 
 
@@ -163,7 +173,7 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
         parts = f"{found.n_train:,} train, {found.n_val:,} val, {found.n_test:,} test"
         table.add_row("data", f"{found.name}, {found.n_train + found.n_val + found.n_test:,} images: {parts}")
         kind = "labels, several to an image" if found.multi_label else "classes"
-        channels = "1 channel" if found.channels == 1 else f"{found.channels} channels"
+        channels = counted(found.channels, "channel")
         table.add_row("", f"{found.n_classes} {kind}; {found.side}×{found.side} pixels, {channels}")
     begins = dict.fromkeys(
         ("random" if point.run.from_scratch else point.run.model.weights) or "random" for point in points
@@ -175,10 +185,10 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
 def _device(device: torch.device) -> str:
     if device.type == "cuda":
         n_gpus = torch.cuda.device_count()
-        return f"{device}: {torch.cuda.get_device_name(device)}, {n_gpus} GPU{'s' if n_gpus > 1 else ''}"
+        return f"{device}: {torch.cuda.get_device_name(device)}, {counted(n_gpus, 'GPU')}"
     n = n_cores()
     name = torch.backends.cpu.get_cpu_capability()
-    return f"{device}: {name}, {n} core{'s' if n > 1 else ''}"
+    return f"{device}: {name}, {counted(n, 'core')}"
 
 
 def _jobs(master: DictConfig, gpus: Sequence[str]) -> str:
@@ -338,7 +348,7 @@ def _search_table(search: Search, master: DictConfig) -> Table:
     seconds = "" if sweeper.timeout_s is None else f", none begun after {_number(sweeper.timeout_s)} s"
     table.add_row("objective", ", ".join(aims))
     table.add_row(
-        "budget", ("no limit" if search.n_trials is None else f"{search.n_trials:,} trials") + seconds
+        "budget", ("no limit" if search.n_trials is None else counted(search.n_trials, "trial")) + seconds
     )
     table.add_row("sampler", str(choices.get("hydra/sweeper/sampler")))
     pruner, cls = choices.get("hydra/sweeper/pruner"), search.pruner["_target_"].rpartition(".")[2]

@@ -10,7 +10,7 @@ from sweeper import check, record
 from sweeper.environment import environment
 from sweeper.errors import BadInput
 from sweeper.record import RunFiles, StudyFiles
-from sweeper.search.progress import counted
+from sweeper.words import counted
 
 IDENTICAL, DIFFERENT = 0, 3
 """Exit codes."""

@@ -26,7 +26,6 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper import record
-from sweeper.commands.best import word
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import living, locked
@@ -45,7 +44,7 @@ GAP = 2
 DROPPED = {"": 40, "storage": 40, "objective": 16, "searched": 0, "when": 0, "size": 0}
 """The columns that are left out one by one where there is no room, each with how much must then be left for
 what was searched."""
-COUNTED = ("done", "pruned", "failed", "lost", "running")
+COUNTED = ("done", "pruned", "failed", "stopped", "lost", "running")
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def _listed(study: FrozenStudy, trials: Sequence[FrozenTrial], url: str) -> List
         name=study.study_name,
         storage=url,
         files=files,
-        counts=Counter(map(word, shown)),
+        counts=Counter(map(record.word, shown)),
         best=_best(study, trials),
         when=max(times, default=None),
         objective=", ".join(begun.get("metrics", ())),

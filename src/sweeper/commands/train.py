@@ -16,11 +16,13 @@ from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
 from sweeper.program import program
 from sweeper.record import StudyFiles
+from sweeper.saved import saved_run
 from sweeper.search.hooks import hooks
 from sweeper.search.trial import trial
+from sweeper.words import near
 
 
-def run_app(overrides: Sequence[str]) -> None:
+def run_app(arguments: Sequence[str]) -> None:
     """Run our Hydra app, with the command line that this process was started with.
 
     Raises:
@@ -29,7 +31,7 @@ def run_app(overrides: Sequence[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the error is told in one line
     app = hydra.main(config_path=str(conf_folder()), config_name="config", **VERSION_BASE)(task)
     try:
-        with composing(overrides):
+        with saved_run(arguments) as line, composing(line.overrides):
             app()
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         remedy = "run it in a folder that can be written to, or set hydra.run.dir"
@@ -40,7 +42,7 @@ def finish(folder: Path) -> None:
     """After a search: say how its best model does on the test images, and how to go on."""
     run.test_best(folder)  # a worker has, unless it was killed, or none was needed
     files = StudyFiles(folder)
-    result, best_folder = files.best.read_result(), files.best.folder
+    result, best_folder = files.best.read_result(), near(files.best.folder)
     for name, value in metrics(result, "test_").items():
         print(f"Test {name} of the best trial: {value:.4f}  ({best_folder})")
     if result and not run.is_tested(result) and not files.best.weights.exists():

@@ -33,7 +33,7 @@ from sweeper.program import program
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.process import FOR_THE_POOL, Board, Crew, NotStarted, Process, ending, is_heard
-from sweeper.search.progress import Progress, counted, summarize
+from sweeper.search.progress import Progress, summarize
 from sweeper.search.sampler import build_sampler, is_grid
 from sweeper.search.settings import (
     check_objective,
@@ -53,6 +53,7 @@ from sweeper.search.study import FINISHED, NameTaken, Search, Study, failed, was
 from sweeper.search.trial import Interrupted, Interruption
 from sweeper.search.worker import App, main, work
 from sweeper.secret import hide_known_secrets
+from sweeper.words import counted
 
 log = logging.getLogger(__name__)
 

@@ -2,56 +2,74 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
+import time
 from collections import Counter
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from statistics import mean
 from types import TracebackType
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bars
-from rich.table import Table
 from rich.text import Text
 
-from sweeper.record import WORDS, best_trials
+from sweeper.record import WORDS, best_trials, word
+from sweeper.screen import Bar, Screen, live
 from sweeper.search.study import FINISHED, Study
+from sweeper.words import clock, counted, near, number, one_line
+
+SILENCE_S = 60.0
+"""Without a terminal, a worker whose trial has not ended for so long is told to be alive."""
 
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_STYLES = {"done": "green", "pruned": "yellow", "failed": "red", "lost": "red", "stopped": "magenta"}
+_BAR = 10
 
 
 class Progress:
-    """Draws from the trials alone, so that it does not matter who runs them."""
+    """Draws from the trials alone, so that it does not matter who runs them.
 
-    def __init__(self, study: Study) -> None:
+    Args:
+        silence_s: see ``SILENCE_S``.
+        now_s: the time in seconds, from any beginning.
+    """
+
+    def __init__(
+        self, study: Study, silence_s: float = SILENCE_S, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self._search = study.search
         self._study = study
-        self._console = Console()
+        self._silence_s, self._now_s = silence_s, now_s
+        self._screen = Screen()
+        self._stack = ExitStack()
         self._live: Live | None = None
-        trials = study.trials()
-        self._seen = {t.number for t in trials if t.state.is_finished()}
+        self._trials: Sequence[FrozenTrial] = study.trials()
+        self._best: Sequence[FrozenTrial] = ()
+        self._seen = {t.number for t in self._trials if t.state.is_finished()}
+        self._told_s: dict[int, float] = {}
+        """When a running trial was first seen, or last told of."""
         self._error: str | None = None
 
     def __enter__(self) -> Progress:
-        if self._console.is_terminal:
-            self._live = Live(console=self._console, transient=True, auto_refresh=False)
-            self._live.start()
         n_trials = self._search.n_trials
         of = "without limit" if n_trials is None else f"of {counted(n_trials, 'trial')}"
-        n_before = sum(t.state in FINISHED for t in self._study.trials())
+        n_before = sum(t.state in FINISHED for t in self._trials)
         went_on = f", {n_before} of them done before" if n_before else ""
-        self._print(f"Study {self._search.study_name}: a search {of}{went_on}, in {self._search.folder}")
+        told = f"Study {self._search.study_name}: a search {of}{went_on}, in {near(self._search.folder)}"
+        self._screen.say(Text(told))
+        if self._screen.is_live:
+            self._live = self._stack.enter_context(live(self._screen, self._picture, by_itself=False))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._stack.close()
         if self._error:
             print(self._error, file=sys.stderr)
 
@@ -61,123 +79,172 @@ class Progress:
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Show how the study stands."""
-        best = best_trials(self._study.optuna)
-        for trial in trials:
-            if trial.state.is_finished() and trial.number not in self._seen:
-                self._seen.add(trial.number)
-                self._print(_line(trial, self._was_best(trial, trials, best)))
+        self._trials, self._best = trials, best_trials(self._study.optuna)
+        new = [t for t in trials if t.state.is_finished() and t.number not in self._seen]
+        for trial in sorted(new, key=_ended):
+            self._seen.add(trial.number)
+            self._screen.say(self._ended_line(trial))
         if self._live is not None:
-            self._live.update(self._picture(trials, best), refresh=True)
-
-    def _was_best(
-        self, trial: FrozenTrial, trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial]
-    ) -> bool:
-        """Whether it was the best when it ended: others may have ended since, and be better."""
-        if len(self._search.directions) > 1 or trial.state != TrialState.COMPLETE:
-            return trial.number in {b.number for b in best}
-        ended, sign = trial.datetime_complete, -1 if self._search.directions[0] == "maximize" else 1
-        done = [t for t in trials if t.state == TrialState.COMPLETE and t.number != trial.number]
-        before = [t for t in done if (t.datetime_complete, t.number) < (ended, trial.number)]
-        return all(sign * trial.values[0] < sign * t.values[0] for t in before)
-
-    def _print(self, line: str) -> None:
-        """One line on a terminal, however narrow; the whole line elsewhere."""
-        if self._console.is_terminal:
-            self._console.print(Text(line, no_wrap=True, overflow="ellipsis"))
+            self._live.refresh()
         else:
-            print(line, flush=True)
+            self._tell_who_lives()
 
-    def _picture(self, trials: Sequence[FrozenTrial], best: Sequence[FrozenTrial]) -> Group:
-        running = [t for t in trials if t.state == TrialState.RUNNING]
-        rows = Table.grid(padding=(0, 2))
-        for trial in sorted(running, key=lambda t: t.user_attrs.get("worker", "")):
-            rows.add_row(*_running_row(trial, self._search.pruner.get("max_resource")))
-        n_finished = sum(t.state in FINISHED for t in trials)
-        bars = Bars(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rest]}"),
-        )
-        rest = _counts(trials)
-        if best:
-            rest.append(f"best {_score(best[0])}")
-        if left := self._time_left(trials, n_finished, len(running)):
-            rest.append(f"{left} left")
-        bars.add_task(
-            self._search.study_name, total=self._search.n_trials, completed=n_finished, rest=" · ".join(rest)
-        )
-        return Group(rows, bars)
+    def _tell_who_lives(self) -> None:
+        now_s = self._now_s()
+        for trial in self._running():
+            if now_s - self._told_s.setdefault(trial.number, now_s) >= self._silence_s:
+                self._told_s[trial.number] = now_s
+                self._screen.say(self._line(trial, _reported(trial), Text(self._step(trial) or "")))
 
-    def _time_left(self, trials: Sequence[FrozenTrial], n_finished: int, n_running: int) -> str | None:
-        durations = [t.duration.total_seconds() for t in trials if t.state in FINISHED and t.duration]
+    # ------------------------------------------------------------------------------------- a line for a trial
+
+    def _ended_line(self, trial: FrozenTrial) -> Text:
+        if self._was_best(trial):
+            note = Text("best so far", style="bold green")
+        elif trial.user_attrs.get("diverged"):
+            note = Text("diverged")
+        else:
+            note = Text(
+                one_line(trial.user_attrs.get("reason", "")) if trial.state == TrialState.FAIL else ""
+            )
+        return self._line(trial, trial.values or (), note)
+
+    def _line(self, trial: FrozenTrial, values: Sequence[float], note: Text) -> Text:
+        """What matters first, each part below that of other trials; a narrow terminal cuts the parameters."""
+        told = word(trial)
+        width = max(3, len(str(self._search.n_trials or len(self._trials))))
+        parts = [
+            Text.assemble(f"trial {trial.number:>{width}} ", (f"{told:<7}", _STYLES.get(told, ""))),
+            Text(f" {self._scores(values)} {_seconds(trial):>5.1f} s"),
+            *([Text("  ").append(note)] if note.plain else []),
+            Text(f"  {describe(trial.params)}", style="dim"),
+        ]
+        return Text.assemble(*parts)
+
+    def _scores(self, values: Sequence[float]) -> str:
+        """The values with their names, or room for them."""
+        told = list(map(number, values))
+        told += [""] * (len(self._search.directions) - len(told))
+        scores = []
+        for i, (name, value) in enumerate(zip(metric_names(self._study), told, strict=True)):
+            width = max(7, *(len(number(t.values[i])) for t in self._trials if t.values), 0, 0)
+            scores.append(f"{name} {value:>{width}}" if value else " " * (len(name) + 1 + width))
+        return "  ".join(scores)
+
+    def _was_best(self, trial: FrozenTrial) -> bool:
+        """Whether none that ended before it was as good in all: those that ended since may be better."""
+        if trial.state != TrialState.COMPLETE:
+            return False
+        signs = [-1 if direction == "maximize" else 1 for direction in self._search.directions]
+        before = [t for t in self._trials if t.state == TrialState.COMPLETE and _ended(t) < _ended(trial)]
+        return not any(
+            all(s * v <= s * w for s, v, w in zip(signs, t.values, trial.values, strict=True)) for t in before
+        )
+
+    # ------------------------------------------------------------------------------------- the live picture
+
+    def _running(self) -> list[FrozenTrial]:
+        running = [t for t in self._trials if t.state == TrialState.RUNNING]
+        return sorted(running, key=lambda t: t.user_attrs.get("worker", ""))
+
+    def _picture(self) -> Group:
+        running = self._running()
+        n_rows = max(1, self._screen.size.height - 3)  # what is higher than the screen cannot be painted over
+        hidden = [Text(f"… {len(running) - n_rows} more")] if len(running) > n_rows else []
+        shown = running[:n_rows]
+        steps = [self._step(trial) or word(trial) for trial in shown]
+        width = max(map(len, steps), default=0)
+        rows = [self._row(trial, step.ljust(width)) for trial, step in zip(shown, steps, strict=True)]
+        return Group(*rows, *hidden, self._total(len(running)))
+
+    def _row(self, trial: FrozenTrial, step: str) -> Bar:
+        resource = self._max_resource()
+        value = "".join(map(number, _reported(trial)))
+        before = Text.assemble((f"trial {trial.number:<3}", "cyan"), f" {step}")
+        behind = Text.assemble(f"{value:>7} {_seconds(trial):>5.0f} s  ", (describe(trial.params), "dim"))
+        done = None if resource is None else (trial.last_step or 0) / resource
+        return Bar(before, done, behind, width=_BAR)
+
+    def _total(self, n_running: int) -> Bar:
+        n_trials = self._search.n_trials
+        n_finished = sum(t.state in FINISHED for t in self._trials)
+        of = counted(n_finished, "trial") if n_trials is None else f"{n_finished}/{n_trials}"
+        rest = _counts(self._trials)
+        if left := self._time_left(n_finished, n_running):
+            rest.insert(0, f"{left} left")
+        if self._best and len(self._search.directions) == 1:
+            rest.insert(0, f"best {number(self._best[0].values[0])}")
+        done = None if n_trials is None else n_finished / n_trials
+        return Bar(Text(of, style="bold"), done, Text(" · ".join(rest)))
+
+    def _time_left(self, n_finished: int, n_running: int) -> str | None:
+        durations = [t.duration.total_seconds() for t in self._trials if t.state in FINISHED and t.duration]
         if not durations or self._search.n_trials is None:
             return None
-        seconds = statistics.mean(durations) * (self._search.n_trials - n_finished) / max(1, n_running)
-        return str(timedelta(seconds=round(seconds)))
+        return clock(mean(durations) * max(0, self._search.n_trials - n_finished) / max(1, n_running))
+
+    def _max_resource(self) -> int | None:
+        resource = self._search.pruner.get("max_resource")
+        return resource if isinstance(resource, int) and resource > 0 else None
+
+    def _step(self, trial: FrozenTrial) -> str | None:
+        if trial.last_step is None:
+            return None
+        resource = self._max_resource()
+        if resource is None:
+            return f"step {trial.last_step}"
+        return f"step {trial.last_step:>{len(str(resource))}} of {resource}"
 
 
-def counted(n: int, noun: str) -> str:
-    """``1 trial``, ``2 trials``."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+def _ended(trial: FrozenTrial) -> tuple[Any, int]:
+    return trial.datetime_complete, trial.number
 
 
-def _running_row(trial: FrozenTrial, max_resource: Any) -> list[Text]:
-    step = trial.last_step
-    of = f" of {max_resource}" if isinstance(max_resource, int) else ""
+def _seconds(trial: FrozenTrial) -> float:
+    """How long it took, or has taken."""
+    if trial.duration is not None:
+        return trial.duration.total_seconds()
     began = trial.datetime_start or datetime.now()
-    seconds = (datetime.now() - began).total_seconds()
-    return [
-        Text(f"trial {trial.number}", style="cyan"),
-        Text(f"step {step}{of}" if step is not None else "starting"),
-        Text("" if step is None else f"{trial.intermediate_values[step]:.4g}"),
-        Text(f"{seconds:.0f} s"),
-        Text(describe(trial.params), style="dim", no_wrap=True, overflow="ellipsis"),
-    ]
+    return (datetime.now() - began).total_seconds()
 
 
-def _line(trial: FrozenTrial, is_best: bool) -> str:
-    seconds = trial.duration.total_seconds() if trial.duration else 0.0
-    score = _score(trial) if trial.values else trial.user_attrs.get("reason", "")
-    diverged = " (diverged)" if trial.user_attrs.get("diverged") else ""
-    mark = "best so far  " if is_best else ""
-    word = _word(trial)
-    params = describe(trial.params)
-    return f"trial {trial.number:>3} {word:<6} {score}{diverged}  {mark}{seconds:.1f} s  {params}"
-
-
-def _word(trial: FrozenTrial) -> str:
-    """What became of an ended trial; one that somebody stopped has not failed."""
-    return "stopped" if trial.user_attrs.get("interrupted") else WORDS[trial.state.name]
+def _reported(trial: FrozenTrial) -> list[float]:
+    """The value that it reported last."""
+    return [] if trial.last_step is None else [trial.intermediate_values[trial.last_step]]
 
 
 def _counts(trials: Sequence[FrozenTrial]) -> list[str]:
-    ended = Counter(_word(trial) for trial in trials if trial.state in _ENDED)
-    words = [WORDS[state.name] for state in _ENDED] + ["stopped"] * bool(ended["stopped"])
-    return [f"{ended[word]} {word}" for word in words]
-
-
-def _score(trial: FrozenTrial) -> str:
-    return ", ".join(f"{value:.5g}" for value in trial.values or [])
+    ended = Counter(word(trial) for trial in trials if trial.state in _ENDED)
+    always = [WORDS[state.name] for state in _ENDED]
+    return [f"{ended[told]} {told}" for told in [*always, *sorted(ended.keys() - set(always))]]
 
 
 def describe(params: dict[str, Any]) -> str:
     """Parameters in one line, by the last part of their names where that is enough."""
     last = Counter(name.rpartition(".")[2] for name in params)
     short = {name: tail if last[tail := name.rpartition(".")[2]] == 1 else name for name in params}
-    return " ".join(
+    told = (
         f"{short[name]}={value:.4g}" if isinstance(value, float) else f"{short[name]}={value}"
         for name, value in params.items()
     )
+    return one_line(" ".join(told))
+
+
+def metric_names(study: Study) -> Sequence[str]:
+    """What the scores are called; ``value`` where the app does not say."""
+    return study.search.metrics or ("value",) * len(study.search.directions)
 
 
 def summarize(study: Study) -> None:
     """The best trial and its parameters, or the Pareto front."""
     print(f"\nStudy {study.search.study_name}: {', '.join(_counts(study.trials()))}.")
-    for trial in best_trials(study.optuna):
-        metrics = study.search.metrics or tuple(["value"] * len(trial.values))
-        scores = ", ".join(f"{name} {value:.5g}" for name, value in zip(metrics, trial.values, strict=True))
-        print(f"Best trial: number {trial.number}, {scores}")
+    best = best_trials(study.optuna)
+    told = [[number(value) for value in trial.values] for trial in best]
+    widths = [max(map(len, column)) for column in zip(*told, strict=True)]
+    for trial, values in zip(best, told, strict=True):
+        scores = zip(metric_names(study), values, widths, strict=True)
+        print(f"Best trial: number {trial.number}, {', '.join(f'{n} {v:>{w}}' for n, v, w in scores)}")
         for name, value in trial.params.items():
             print(f"  {name} = {value}")
-        print(f"  folder: {trial.user_attrs.get('folder')}", flush=True)
+        if folder := trial.user_attrs.get("folder"):
+            print(f"  folder: {near(Path(folder))}", flush=True)

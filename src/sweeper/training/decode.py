@@ -22,6 +22,7 @@ from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training import cache
 from sweeper.training.dataset import COPIED_BYTES, Indices
+from sweeper.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def read_files(files: Sequence[Path], dataset: schema.Dataset) -> tuple[NDArray[
             fill(np.empty(shape, dtype=np.uint8))
         return notes[UNREADABLE]
 
-    about = f"{len(files)} images of {dataset.path} at {size} × {size}"
+    about = f"{counted(len(files), 'image')} of {dataset.path} at {size} × {size}"
     pixels = cache.array("images", _key(files, size), shape, np.uint8, fill, about, notes)
     if pixels is None:
         pixels = np.empty(shape, dtype=np.uint8)
@@ -116,7 +117,7 @@ def scale(pixels: NDArray[np.uint8], dataset: schema.Dataset) -> NDArray[np.uint
         # The key is the pixels themselves, as scikit-learn's come from no file of ours.
         digest = blake2b(np.ascontiguousarray(pixels).data, digest_size=16).hexdigest()
         key = f"{_version(size)}\0{pixels.shape}\0{digest}"
-        about = f"{n} images of {dataset.name} at {size} × {size}"
+        about = f"{counted(n, 'image')} of {dataset.name} at {size} × {size}"
         scaled = cache.array("images", key, shape, np.uint8, lambda out: _scale(pixels, out), about)
     if scaled is None:
         scaled = np.empty(shape, dtype=np.uint8)

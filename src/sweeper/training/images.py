@@ -21,6 +21,7 @@ from sweeper.training.dataset import Images, Indices
 from sweeper.training.decode import size_and_time
 from sweeper.training.readers import READERS
 from sweeper.training.split import split
+from sweeper.words import counted
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -106,9 +107,11 @@ def statistics(
     else:
         raise _bad_normalization(normalization, "there is no such option")
     if len(mean) != len(std):
-        raise _bad_normalization(normalization, f"it has {len(mean)} means, but {len(std)} deviations")
+        what = f"{counted(len(mean), 'mean')}, but {counted(len(std), 'deviation')}"
+        raise _bad_normalization(normalization, f"it has {what}")
     if len(mean) not in (n_channels, 3):
-        raise _bad_normalization(normalization, f"it has {len(mean)} channels, the images have {n_channels}")
+        what = counted(len(mean), "channel")
+        raise _bad_normalization(normalization, f"it has {what}, the images have {n_channels}")
     if not all(0 <= number <= 1 for number in mean) or min(std) <= 0:
         reason = "means must be 0 … 1 and deviations above 0, as for pixel values in 0 … 1"
         raise _bad_normalization(normalization, reason)

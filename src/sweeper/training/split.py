@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training.dataset import TEST, TO_SPLIT, TRAIN, VAL, Images, Indices, Parts
+from sweeper.words import counted
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,7 @@ def _sizes(n: int, shares: Shares, name: str) -> tuple[int, int]:
     """
     n_parts = len(shares.wanted)
     if n < n_parts:
-        images = "1 image" if n == 1 else f"{n} images"
-        reason = f"{name} has {images}, but {', '.join(shares.wanted)} need one each"
+        reason = f"{name} has {counted(n, 'image')}, but {', '.join(shares.wanted)} need one each"
         remedy = "add images of that class or leave it out" if name.startswith("class") else "add images"
         raise BadInput(shares.key, shares.value, reason, remedy)
     n_test = min(max(1, round(n * shares.test)), n - n_parts + 1) if shares.test > 0 else 0
@@ -119,6 +119,6 @@ def _check_labels(images: Images, part: Parts, shares: Shares) -> None:
         for wanted, number in (("train", TRAIN), ("val", VAL)):
             if not np.any(has & (part == number)):
                 n = int(has.sum())
-                reason = f"label {name} has {n} image{'' if n == 1 else 's'}, and none is in {wanted}"
+                reason = f"label {name} has {counted(n, 'image')}, and none is in {wanted}"
                 remedy = "add images with it, leave the label out, or write another dataset.split_seed"
                 raise BadInput(shares.key, shares.value, reason, remedy)

@@ -17,6 +17,7 @@ from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training.dataset import PARTS, TRAIN, Images, left_to_split
 from sweeper.training.decode import check_every_class_is_left, read_files, seen_size
+from sweeper.words import counted
 
 PATH, SPLIT = "path", "split"
 """The columns that are not labels."""
@@ -147,7 +148,8 @@ def _label_columns(dataset: schema.Dataset, header: list[str]) -> list[str]:
 
 def _by_column(dataset: schema.Dataset, header: list[str], line: int, values: list[str]) -> dict[str, str]:
     if len(values) != len(header):
-        reason = f"line {line} must have {len(header)} values, as the header has, but has {len(values)}"
+        wanted = counted(len(header), "value")
+        reason = f"line {line} must have {wanted}, as the header has, but has {len(values)}"
         raise _bad(dataset, reason, "put values with a comma in quotes")
     return dict(zip(header, values, strict=True))
 

@@ -1,0 +1,31 @@
+"""How numbers and texts are told in one line."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
+def number(value: float) -> str:
+    """Five digits behind the point, so that values can stand below each other, and few of very small ones."""
+    return f"{value:.5f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.4e}"
+
+
+def clock(seconds: float) -> str:
+    """``0:01:33``."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def one_line(text: str) -> str:
+    """Without what would begin another line or move the cursor."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def near(path: Path) -> str:
+    """A path as seen from the working directory, where it lies below that."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
