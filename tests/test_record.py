@@ -204,3 +204,67 @@ def test_the_dashboard_finds_every_storage(tmp_path: Path, monkeypatch: pytest.M
     assert record.find_storages() == ["sqlite:////x.db"]
     (tmp_path / "outputs" / "studies.journal").touch()
     assert record.find_storages() == [str(tmp_path / "outputs" / "studies.journal"), "sqlite:////x.db"]
+
+
+DAMAGE = {"half": b'{"format": 1, "stu', "no mapping": b"[1, 2]\n", "empty": b"", "binary": b"\xfd\x00\xff\n"}
+
+
+@pytest.mark.parametrize("content", DAMAGE.values(), ids=DAMAGE.keys())
+@pytest.mark.parametrize("name", [".sweeper/study.json", "optimization_results.yaml"])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    """Half a file, or another program's, is one line with its path and what to do."""
+    files = StudyFiles(tmp_path)
+    files.mark("s", "/tmp/s.journal")
+    record.write_whole(files.results, "study: s\n")
+    (tmp_path / name).write_bytes(content)
+
+    def read() -> None:
+        files.read_name()
+        record.read_yaml(files.results)
+
+    with pytest.raises(Fault, match=rf"{name}.*damaged; put a whole copy in its place") as fault:
+        read()
+    assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xfd\x00\xff\n"])
+def test_a_storage_that_cannot_be_read_is_damaged(tmp_path: Path, content: bytes) -> None:
+    """The file that remembers where the study is, too, is named."""
+    files = StudyFiles(tmp_path)
+    files.mark("s", "/tmp/s.journal")
+    (tmp_path / ".sweeper" / "storage").write_bytes(content)
+    with pytest.raises(Fault, match=r"\.sweeper/storage: names no storage"):
+        files.read_storage()
+
+
+def test_a_history_with_half_a_row_is_damaged(tmp_path: Path) -> None:
+    """A copy that was cut off is not compared with."""
+    files = RunFiles(tmp_path)
+    files.write_history([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}])
+    whole = files.history.read_text()
+    files.history.write_text(whole[: whole.rindex(",")])
+    with pytest.raises(Fault, match=r"history\.csv.*damaged"):
+        files.read_history()
+
+
+def test_only_one_run_writes_into_a_folder(tmp_path: Path) -> None:
+    """A second run under the same name, also one of this second, is refused while the first one writes."""
+    files = RunFiles(tmp_path / "mine")
+    with files.held_alone(), pytest.raises(BadInput, match=r"study=mine: another run is writing"):
+        files.held_alone().__enter__()
+    with files.held_alone():
+        pass
+
+
+def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:
+    """Half-written files go at the next start, but not those that somebody is just writing."""
+    (tmp_path / "1" / ".hydra").mkdir(parents=True)
+    left = [tmp_path / ".a.yaml.1.sweeper-new", tmp_path / "1" / ".hydra" / ".config.yaml.2.sweeper-new"]
+    for path in left:
+        path.write_text("hal")
+    with record.whole(tmp_path / "b.yaml") as writing:
+        writing.write_text("b: 1\n")
+        record.sweep_up(tmp_path, depth=2)
+        assert writing.exists()
+    assert not [path for path in left if path.exists()]
+    assert (tmp_path / "b.yaml").read_text() == "b: 1\n"

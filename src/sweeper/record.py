@@ -294,9 +294,12 @@ class StudyFiles:
         """The URL of the study's storage, if the folder is a study's and not another person's."""
         with disk(self._storage):
             try:
-                return self._storage.read_text()
+                url = self._storage.read_bytes().decode(errors="replace")
             except (FileNotFoundError, NotADirectoryError, PermissionError):
                 return None
+        if not url.isprintable() or not url:
+            raise _damaged(self._storage, "names no storage")
+        return url
 
     def read_name(self) -> str:
         """The name of the study whose folder this is.
@@ -416,7 +419,11 @@ class StudyFiles:
             the trial that ``best/`` held before.
         """
         source, target = self.trial(trial).run, self.best
-        before = int(target.read_result().get("trial", trial.number))
+        try:
+            before = int(target.read_result().get("trial", trial.number))
+        except Fault:  # damaged: all of it is written again
+            before = trial.number
+            _remove(target.folder)
         is_theirs = target.folder.exists() and not target.is_ours
         if is_theirs or not source.is_ours or not source.config.exists():
             return before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -20,6 +21,7 @@ from sweeper.record import RunFiles, StudyFiles
 from sweeper.search.trial import Trial, trial
 
 if TYPE_CHECKING:
+    from sweeper.training.data import Data
     from sweeper.training.fit import Epoch
 
 
@@ -71,12 +73,8 @@ def train(
     run: schema.Run, folder: Path, current: Trial, observer: Observer | None = None
 ) -> float | list[float]:
     """Train, report each epoch to ``current``, and leave the files of one run in ``folder``."""
-    import torch
-
     from sweeper.training import data
-    from sweeper.training.fit import fit
     from sweeper.training.machine import resolve_device
-    from sweeper.training.step import with_micro_batch_size
 
     for warning in schema.without_effect(run):
         log.warning(warning)
@@ -86,6 +84,18 @@ def train(
     if current.number is None:  # a search has asked before it started
         shape = (loaded.channels, loaded.side, len(loaded.classes))
         check.check_model(run.model, shape, Path.cwd())
+    with files.held_alone() if current.number is None else nullcontext():
+        return _train_into(files, run, loaded, current, observer or Observer())
+
+
+def _train_into(
+    files: RunFiles, run: schema.Run, loaded: Data, current: Trial, observer: Observer
+) -> float | list[float]:
+    import torch
+
+    from sweeper.training.fit import fit
+    from sweeper.training.step import with_micro_batch_size
+
     files.mark()
     record.write_whole(files.config, saved.to_yaml(run))
     record.write_json(files.environment, environment.environment(run, loaded.fingerprint))
@@ -102,7 +112,7 @@ def train(
         current.report(nan if epoch.diverged else _scores(run, rows, epoch.epoch)[0], epoch.epoch)
 
     try:
-        with observer or Observer() as show:
+        with observer as show:
             fitted = fit(run, loaded, on_epoch)
     except Exception as error:  # pruned, or something broke: what was measured is kept
         if rows:
@@ -115,7 +125,7 @@ def train(
     if current.number is None:
         result |= _tested(fitted.model, run, loaded)
         record.write_json(files.result, result)
-        show.result(result, folder)
+        show.result(result, files.folder)
     scores = [nan] if fitted.diverged else _scores(run, rows, fitted.best_epoch)
     return scores if isinstance(run.objective, list) else scores[0]
 
