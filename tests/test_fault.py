@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import re
+import shutil
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.foreign_app import App, assert_exactly
-from tests.program import Done
+from tests import program
+from tests.foreign_app import FINISHED, App, assert_exactly
+from tests.journal import load_study
+from tests.program import Done, finish, until
 from tests.shim import KILL, Shim, compile_shim
 
 STEPS = """
@@ -116,3 +122,64 @@ def test_a_full_disk_is_one_line_and_the_study_goes_on(app: App, library: Path) 
     done = app.run(env=shim.env(250, errno.ENOSPC), limit_s=60)
     assert_one_line(done, "no space left", "make room")
     assert_goes_on(app)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real disk of half a megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=512k", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(["mount", *options], capture_output=True, check=False).returncode:
+        pytest.skip("mounting a disk needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_our_own_search_goes_on_after_a_full_disk(small_disk: Path) -> None:
+    """The trials' files fill the disk: one line, exit code 1; with more room, the same command goes on."""
+    command = ["-m", "sweeper", "-m", "study=full", "training.epochs=1", "hydra.sweeper.n_trials=12"]
+    command += ["model.hidden_units=[256]"]
+    done = program.run(small_disk, *command, limit_s=120)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "no space left on device; make room on that disk; to go on: " in line
+    single = program.run(small_disk, "-m", "sweeper", "study=single", "training.epochs=1", limit_s=120)
+    assert single.returncode == 1, single.stdout + single.stderr
+    (line,) = single.stderr.splitlines()
+    assert "no space left on device" in line
+    subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
+    done = program.run(small_disk, *command, limit_s=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials = load_study(small_disk, "full").trials
+    assert sum(t.state in FINISHED for t in trials) == 12
+    assert not [t for t in trials if not t.state.is_finished()]
+
+
+@pytest.mark.slow
+def test_readers_of_a_study_on_a_failing_disk_say_so_in_one_line(searched: Path, library: Path) -> None:
+    """``best``, ``studies``, ``reproduce`` and the others: exit code 1, the file, and what to do."""
+    shim = Shim(searched / "outputs", library)
+    for verb in ("best", "studies", "clean", "reproduce"):
+        done = program.run(searched, "-m", "sweeper", verb, env=shim.env(1, errno.EMFILE), limit_s=60)
+        assert done.returncode in (0, 1), done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+        assert "too many open files" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("what", ["study", "everything"])
+def test_a_folder_that_is_removed_meanwhile_is_one_line(app: App, what: str) -> None:
+    """The study's folder, or all of ``outputs/`` with the journal in it, goes while trials run."""
+    app.write("started()\nif number in (0, 1):\n    wait_for('go')\nreturn cfg.x")
+    process = app.start()
+    until(lambda: app.has_started(0, 1))
+    shutil.rmtree(app.out)
+    if what == "everything":
+        shutil.rmtree(app.journal.parent)
+    app.touch("go")
+    assert_one_line(finish(process), "somebody has removed")
+    app.write(STEPS)
+    assert app.run(limit_s=60).returncode == 0
+    assert_exactly(app, 6)
