@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sweeper.errors import BadInput, bad_option, bad_override
+from sweeper.errors import BadInput, bad_option, bad_override, nearest
 
 
 @pytest.fixture
@@ -35,6 +35,47 @@ def test_it_names_key_value_reason_and_remedy() -> None:
     assert str(BadInput("a.b", None, "is missing", "write one")) == "a.b=null: is missing; write one"
 
 
+@pytest.mark.parametrize("key", ["a.b", "k" * 5000])
+@pytest.mark.parametrize("value", [1, "v" * 5000, "two\nlines", "\x1b[31mred\x07", "\udc80", "ключ"])
+@pytest.mark.parametrize("reason", ["is odd", "r" * 5000, "is\nodd"])
+@pytest.mark.parametrize("remedy", ["write 2", ", ".join(map(str, range(5000)))])
+def test_it_is_one_short_line(key: str, value: object, reason: str, remedy: str) -> None:
+    """300 characters at most, all of them to be seen; each part is there, and what fits is there whole."""
+    said = str(BadInput(key, value, reason, remedy))
+    assert len(said) <= 300
+    assert said.isprintable()
+    assert said.startswith(("a.b=", "k" * 20))
+    assert said.endswith(("write 2", " 4999"))
+    if len(f"{key}{value}{reason}{remedy}") < 200:
+        assert "…" not in said
+
+
+def test_a_password_is_hidden_before_a_value_is_cut() -> None:
+    """No half of it is left in what remains of a long URL."""
+    url = f"postgresql://me:{'secret' * 60}@host/db"
+    said = str(BadInput("hydra.sweeper.storage", url, "cannot be opened", "start it"))
+    assert "secret" not in said
+    assert "postgresql://me:***@host/db" in said
+
+
+def test_the_nearest_is_a_slip_away_or_is_not_named() -> None:
+    """By itself, in its section, without it or in another; a word that is like no other has none."""
+    keys = ["optimizer", "optimizer.lr", "optimizer.name", "training.epochs", "training.batch_size"]
+    said = {
+        "optimiser": "optimizer",
+        "Optimizer": "optimizer",
+        "optimizer.lrr": "optimizer.lr",
+        "lr": "optimizer.lr",
+        "epoch": "training.epochs",
+        "batchsize": "training.batch_size",
+        "training.lr": "optimizer.lr",
+        "whatever": None,
+        "": None,
+    }
+    assert {word: nearest(word, keys) for word in said} == said
+    assert nearest("x", []) is None
+
+
 def test_it_survives_the_way_between_processes() -> None:
     """A worker's bad input is told by the command as the worker said it."""
     error = BadInput("a.b", Path("x"), "is odd", "write 2")
@@ -49,6 +90,10 @@ def test_it_survives_the_way_between_processes() -> None:
         (["x=2", "db=oracle"], "db=oracle: there is no such option; write one of mysql, sqlite"),
         (["levl.low=1"], "levl.low=1: there is no such key; did you mean level.low?"),
         (["level.lo=1", "x=2"], "level.lo=1: there is no such key; did you mean level.low?"),
+        (["low=1"], "low=1: there is no such key; did you mean level.low?"),
+        (["levle.port=1"], "levle.port=1: there is no such key; did you mean db.port?"),
+        (["db=mysl"], "db=mysl: there is no such option; did you mean mysql? write one of mysql, sqlite"),
+        (["+db=sqlite"], "db=sqlite: has an option already; write db=sqlite"),
         (["nothing=1"], "nothing=1: there is no such key; --cfg job shows the keys there are"),
         (["x=1,2"], "x=1,2: several values need a search; write -m x=1,2"),
         (["hydra.nothing=1"], "hydra.nothing=1: there is no such key; --cfg hydra shows the keys there are"),

@@ -18,6 +18,32 @@ BAD_INPUT = [
     ("optimizer=adamx", r"^optimizer=adamx: .*write one of adam, adamw, rmsprop, sgd$"),
     ("optimizer.lrr=0.1", r"^optimizer.lrr=0.1: .*did you mean optimizer.lr\?$"),
     ("nonsense=1", r"^nonsense=1: there is no such key"),
+    ("optimiser=adam", r"^optimiser=adam: .*did you mean optimizer\?$"),
+    ("-m optimiser=adam,sgd", r"^optimiser=adam: .*did you mean optimizer\?$"),
+    ("optimizer=adm", r"^optimizer=adm: .*did you mean adam\? write one of adam, adamw, rmsprop, sgd$"),
+    ("training.epoch=1", r"^training.epoch=1: .*did you mean training.epochs\?$"),
+    ("lr=0.1", r"^lr=0.1: .*did you mean optimizer.lr\?$"),
+    ("-m hydra/sweeper/sampler=tp", r"^hydra/sweeper/sampler=tp: .*did you mean tpe\? write one of cmaes, "),
+    ("-m hydra/sweeper/smapler=tpe", r"^hydra/sweeper/smapler=tpe: .*did you mean hydra/sweeper/sampler\?$"),
+    ("-m hydra/sweeper/sampler=null", r"^hydra/sweeper/sampler=null: .*write one of cmaes, gp, "),
+    ("optimizer.name=adm", r"^optimizer.name=adm: .*did you mean adam\? write one of sgd, adam, "),
+    ("+optimizer=adam", r"^optimizer=adam: has an option already; write optimizer=adam$"),
+    (
+        "+optimizer.beta1=0.9",
+        r"^optimizer.beta1=0.9: there is no such key, nothing reads it; did you mean optim",
+    ),
+    ("++training.epoch=1", r"^training.epoch=1: .*nothing reads it; did you mean training.epochs\?$"),
+    ("+whatever=1", r"^whatever=1: there is no such key, nothing reads it; leave it out; --cfg job"),
+    ("-m +whatever=1,2", r"^whatever=1: there is no such key, nothing reads it"),
+    ("-m +whatever=1", r"^whatever=1: there is no such key, nothing reads it"),
+    ("-m +hydra.sweeper.params.whatever='interval(0,1)'", r"^whatever=interval\(0,1\): there is no such key"),
+    ("describe +whatever=1", r"^whatever=1: there is no such key, nothing reads it"),
+    ("-m +hydra.sweeper.n_trial=1", r"^hydra.sweeper.n_trial=1: .*did you mean hydra.sweeper.n_trials\?$"),
+    ("+hydra.sweeper.n_trial=1", r"^hydra.sweeper.n_trial=1: .*did you mean hydra.sweeper.n_trials\?$"),
+    ("+hydra.nothing=1", r"^hydra.nothing=1: there is no such key"),
+    ("-m xx=interval(0,1)", r"^xx=interval\(0,1\): there is no such key"),
+    ("hydra.sweeper.n_trials=many", r"^hydra.sweeper.n_trials=many: must be a whole number"),
+    ("--config-dir conf experiment=mine", r"^optimizer.beta1=: .*\(in experiment/mine.yaml\); did you mean"),
     ("=1", r"^override==1: has no key; write KEY=VALUE$"),
     ("training.batch_size=0", r"^training.batch_size=0: must be at least 1; .*training.batch_size=32$"),
     ("training.batch_size=many", r"^training.batch_size=many: .*could not be converted to Integer"),
@@ -188,13 +214,39 @@ BAD_INPUT = [
 @pytest.mark.parametrize(("command", "answer"), BAD_INPUT, ids=[command for command, _ in BAD_INPUT])
 def test_bad_input_is_answered_in_one_line(cli: Cli, tmp_path: Path, command: str, answer: str) -> None:
     """Exit code 2, one line with key, value, reason and remedy, no traceback, and nothing written."""
+    mine = tmp_path / "conf" / "experiment" / "mine.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("# @package _global_\noptimizer:\n  beta1: 0.5\n")
+
     code, error = cli(*command.split())
 
     assert code == 2
     lines = error.strip().splitlines()
     assert len(lines) == 1
+    assert len(lines[0]) <= 300
     assert re.search(answer, lines[0]), lines[0]
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+
+
+@pytest.mark.parametrize("override", ["training.epochs=0", "+whatever=1", "hydra.sweeper.n_trials=many"])
+def test_a_refused_run_leaves_nothing(cli: Cli, tmp_path: Path, override: str) -> None:
+    """Its folder is never made; an existing one is as it was."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    assert cli(override)[0] == 2
+    assert cli(override, f"hydra.run.dir={folder}")[0] == 2
+    assert list(tmp_path.iterdir()) == [folder]
+    assert list(folder.iterdir()) == []
+
+
+def test_a_key_that_an_interpolation_uses_may_be_added(cli: Cli) -> None:
+    """``+size=…`` is read where a key says ``${size}``: what is refused then is the value."""
+    for arguments in (("+size=2",), ("-m", "+size=2"), ("-m", "+size=2,8"), ("describe", "+size=2")):
+        code, error = cli(*arguments, "dataset.image_size=${size}")
+        assert code == 2
+        assert error.startswith("dataset.image_size=2: must be between 4 and 4096")
+    code, error = cli("+name=a/../b", "study=${name}")
+    assert error.startswith("study=a/../b: ")
 
 
 def test_a_corrupt_image_is_named_before_a_search_begins(cli: Cli, tmp_path: Path) -> None:

@@ -562,6 +562,9 @@ def test_bad_setting_shows_no_traceback(tmp_path: Path) -> None:
     app = App(tmp_path)
     done = app.run("hydra.sweeper.n_trials=0")
     assert done.returncode == 2
-    assert done.stderr == "hydra.sweeper.n_trials=0: must be at least 1; write a larger number\n"
+    assert (
+        done.stderr
+        == "hydra.sweeper.n_trials=0: must be at least 1; write for example hydra.sweeper.n_trials=20\n"
+    )
     assert done.stdout == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["app.py", "app.yaml"]

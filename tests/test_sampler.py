@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ from optuna.trial import TrialState
 from hydra_plugins.sweeper_optuna.plugin import _PRUNERS, _SAMPLERS
 from sweeper.errors import BadInput
 from sweeper.search.parameter import suggest
-from sweeper.search.sampler import Hyperband, at, build_pruner, build_sampler, find, is_grid, resolve
+from sweeper.search.sampler import Hyperband, at, build_pruner, build_sampler, find, is_grid, resolve, try_out
 from sweeper.search.space import Space
 
 MakeSpace = Callable[..., Space]
@@ -441,3 +442,98 @@ def test_a_wrapped_hyperband_follows_the_number_too() -> None:
     )
     assert isinstance(pruner, PatientPruner)
     assert type(pruner._wrapped_pruner) is Hyperband
+
+
+# --- what is tried before a search begins -------------------------------------------------------------------
+
+QUIET = {"_target_": "optuna.pruners.NopPruner"}
+RANDOM = {"_target_": OPTUNA + "RandomSampler"}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "line"),
+    [
+        ("tpe", {"n_ei_candidates": 0}, r"sampler\.n_ei_candidates=0: must be at least 1"),
+        ("tpe", {"n_startup_trials": -1}, r"sampler\.n_startup_trials=-1: must be at least 0"),
+        ("tpe", {"n_startup_trials": math.nan}, r"sampler\.n_startup_trials=nan: must be a whole number"),
+        ("tpe", {"n_startup_trials": None}, r"sampler\.n_startup_trials=null: must have a value"),
+        ("tpe", {"n_startup": 3}, r"sampler\.n_startup=3: .*did you mean n_startup_trials\?"),
+        ("qmc", {"scramble": 3}, r"sampler\.scramble=3: is neither true nor false"),
+        ("cmaes", {"x0": {"y": 0.5}}, r"sampler\.x0=.*: AssertionError"),
+        ("cmaes", {"inc_popsize": "big"}, r"sampler\.inc_popsize=big: "),
+        ("cmaes", {"independent_sampler": {"a": 1}}, r"sampler\.independent_sampler=.*: AttributeError"),
+        ("nsgaii", {"crossover_prob": 2}, r"sampler\.crossover_prob=2: must be between 0 and 1"),
+        ("nsgaiii", {"reference_points": [["a"]]}, r"sampler\.reference_points=.*: ValueError"),
+        ("random", {"seed": 2**40}, r"sampler\.seed=1099511627776: must be at most 4,294,967,295"),
+    ],
+)
+def test_a_sampler_that_would_fail_in_the_search_fails_before(
+    plain: Space, name: str, arguments: dict[str, Any], line: str
+) -> None:
+    """A toy study draws with it, past its first trials; the line names the argument to blame."""
+    with pytest.raises(BadInput, match=rf"^hydra\.sweeper\.{line}"):
+        try_out({**given(_SAMPLERS[name]), **arguments}, QUIET, 0, ["minimize"], plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "line"),
+    [
+        ("hyperband", {"max_resource": 0}, r"pruner\.max_resource=0: must be at least 1"),
+        ("hyperband", {"reduction_factor": math.nan}, r"pruner\.reduction_factor=nan: .*write 2 or more"),
+        ("hyperband", {"bootstrap_count": -1}, r"pruner\.bootstrap_count=-1: must be at least 0"),
+        ("hyperband", {"min_resource": 0}, r"pruner\.min_resource=0: must be at least 1"),
+        ("hyperband", {"min_resource": math.nan}, r"pruner\.min_resource=nan: must be a whole number"),
+        ("hyperband", {"min_resource": "auto"}, r"pruner\.min_resource=auto: "),
+        ("asha", {"min_resource": "auto", "bootstrap_count": 3}, r"pruner.*: ValueError: bootstrap_count"),
+        ("median", {"interval_steps": 0}, r"pruner\.interval_steps=0: must be at least 1"),
+        ("patient", {"wrapped_pruner": "median"}, r"pruner\.wrapped_pruner=median: AttributeError"),
+    ],
+)
+def test_a_pruner_that_would_fail_in_the_search_fails_before(
+    plain: Space, name: str, arguments: dict[str, Any], line: str
+) -> None:
+    """A toy study reports to it, in each bracket; the line names the argument to blame."""
+    node = {**given(_PRUNERS[name]), **arguments}
+    with pytest.raises(BadInput, match=rf"^hydra\.sweeper\.{line}"):
+        try_out(RANDOM, node, 0, ["minimize"], plain)
+
+
+@pytest.mark.parametrize("name", SAMPLER_ARGUMENTS)
+def test_a_good_sampler_passes_its_trial(plain: Space, countable: Space, name: str) -> None:
+    """With the arguments that people set, for one objective and for two."""
+    own = {"grid": {}, "nsgaiii": {"dividing_parameter": 3}}.get(name, SAMPLER_ARGUMENTS[name])
+    node = {**given(_SAMPLERS[name]), **own}
+    for directions in (["minimize"], ["minimize", "maximize"]):
+        if name != "cmaes" or len(directions) == 1:
+            try_out(node, QUIET, None, directions, countable if name == "grid" else plain)
+
+
+def test_a_function_of_the_persons_is_called_before_the_search(
+    plain: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it raises is told in one line, with the argument that names it."""
+    monkeypatch.setenv("SWEEPER_ALLOW", "math")
+    limits = {"_target_": "hydra.utils.get_method", "path": "math.floor"}
+    node = {"_target_": OPTUNA + "TPESampler", "constraints_func": limits}
+    with pytest.raises(BadInput, match=r"^hydra\.sweeper\.sampler\.constraints_func=.*: TypeError"):
+        try_out(node, QUIET, 0, ["minimize"], plain)
+
+
+def test_what_nobody_set_is_not_tried(plain: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default start is as quick as it was: no toy study is made."""
+    monkeypatch.setattr(optuna, "create_study", lambda **_: pytest.fail("a study was made"))
+    hyperband = {"_target_": "optuna.pruners.HyperbandPruner", "max_resource": 20}
+    try_out(given(_SAMPLERS["tpe"]), hyperband, 0, ["minimize"], plain)
+
+
+def test_a_trial_of_a_sampler_is_quick(plain: Space) -> None:
+    """Also where it asks for as much as it may."""
+    nodes: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"_target_": OPTUNA + "TPESampler", "n_startup_trials": 10**9}, QUIET),
+        ({"_target_": OPTUNA + "NSGAIISampler", "population_size": 100_000}, QUIET),
+        (RANDOM, {"_target_": "optuna.pruners.HyperbandPruner", "max_resource": 10**12, "min_resource": 1}),
+    ]
+    for sampler, pruner in nodes:
+        begun = time.monotonic()
+        try_out(sampler, pruner, 0, ["minimize"], plain)
+        assert time.monotonic() - begun < 2  # 0.1 s where nothing else runs

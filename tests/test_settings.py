@@ -10,6 +10,7 @@ import pytest
 
 from sweeper.errors import BadInput
 from sweeper.search.settings import n_cores, read_settings, visible_gpus
+from sweeper.search.study import Search
 from tests.conftest import MakeSpace
 from tests.foreign_app import App
 from tests.program import IN_PROCESS
@@ -112,3 +113,62 @@ def test_several_objectives_turn_off_only_the_default_pruner(
     assert pruner_of(make_space, directions) == {"_target_": "optuna.pruners.NopPruner"}
     with pytest.raises(BadInput, match=r"^hydra/sweeper/pruner=\w+: .*there are 2 objectives; leave it out"):
         pruner_of(make_space, directions, *chosen)
+
+
+def read(make_space: MakeSpace, *overrides: str, **sweeper: Any) -> Search:
+    """What an app with these ``hydra.sweeper`` settings of its own has of them."""
+    space = make_space({"config": {"x": 0, "hydra": {"sweeper": sweeper}}}, *overrides)
+    return read_settings(dict(space._master.hydra.sweeper.items()), space._master)[0]
+
+
+def test_settings_are_converted_as_hydra_would(
+    make_space: MakeSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment variable gives a text where a number is wanted, and a name may look like a number."""
+    monkeypatch.setenv("N", "7")
+    search = read(make_space, n_trials="${oc.env:N}", timeout_s="${oc.env:N}", study_name=5, seed="3")
+    assert (search.n_trials, search.study_name, search.seed) == (7, "5", 3)
+    assert search.deadline is not None
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("hydra.sweeper.n_trials=many", r"^hydra\.sweeper\.n_trials=many: must be a whole number; write for"),
+        ("hydra.sweeper.n_trials=1.5", r"^hydra\.sweeper\.n_trials=1\.5: must be a whole number"),
+        ("hydra.sweeper.timeout_s=nan", r"^hydra\.sweeper\.timeout_s=nan: must be .* finite"),
+        ("hydra.sweeper.n_jobs=100000", r"^hydra\.sweeper\.n_jobs=100000: must be at most 1024: no machine"),
+        ("hydra.sweeper.in_process=maybe", r"^hydra\.sweeper\.in_process=maybe: is neither true nor false"),
+        ("hydra.sweeper.study_name=''", r"^hydra\.sweeper\.study_name=: .* empty"),
+        ("hydra.sweeper.study_name=[a]", r"^hydra\.sweeper\.study_name=\['a'\]: must be a text"),
+        ("hydra.sweeper.max_resource=0", r"^hydra\.sweeper\.max_resource=0: must be at least 1"),
+        ("hydra.sweeper.metric_names=''", r"^hydra\.sweeper\.metric_names=: is empty"),
+        (
+            "hydra.sweeper.sampler=null",
+            r"^hydra\.sweeper\.sampler=null: is no sampler; write hydra/",
+        ),
+        ("hydra.sweeper.pruner=3", r"^hydra\.sweeper\.pruner=3: is no pruner"),
+        ("+hydra.sweeper.foo=1", r"^hydra\.sweeper\.foo=1: there is no such key"),
+        (
+            "+hydra.sweeper.n_trial=1",
+            r"^hydra\.sweeper\.n_trial=1: .*did you mean .*n_trials\?",
+        ),
+        (f"hydra.sweep.dir={'x' * 300}", r"^hydra\.sweep\.dir=.*a name of 300 bytes"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_in_any_app(make_space: MakeSpace, override: str, line: str) -> None:
+    """Hydra leaves the types to us, as it would tell them in five lines; the key to change is named."""
+    with pytest.raises(BadInput, match=line):
+        read(make_space, override)
+
+
+def test_a_wrong_type_is_one_line_at_the_command_of_a_foreign_app(tmp_path: Path) -> None:
+    """Exit code 2 and nothing else, where Hydra alone would exit with 1 and tell of a stack trace."""
+    app = App(tmp_path)
+    done = app.run("hydra.sweeper.n_trials=many")
+    assert (done.returncode, done.stdout) == (2, "")
+    expected = (
+        "hydra.sweeper.n_trials=many: must be a whole number; write for example hydra.sweeper.n_trials=20\n"
+    )
+    assert done.stderr == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["app.py", "app.yaml"]

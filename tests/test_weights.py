@@ -224,7 +224,7 @@ def test_cnn_of_another_shape_is_named(tmp_path: Path) -> None:
     """Filters and hidden layers that differ are named with both shapes."""
     path = saved(build(Model(filters=[8, 32]), 1, 8, 10).state_dict(), tmp_path / "weights.pt")
     expected = (
-        r"does not fit cnn: features\.0\.weight is \[8, 1, 3, 3\] there, \[16, 1, 3, 3\] in the network; .*; "
+        r"does not fit cnn: features\.0\.weight is \[8, 1, 3, 3\] there, \[16, 1, 3, 3\] in the network; "
         r".*; write the model\.filters, model\.hidden_units, … and dataset\.image_size that"
     )
     with pytest.raises(BadInput, match=expected):

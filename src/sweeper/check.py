@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
-from sweeper import record, schema
-from sweeper.errors import BadInput, bad_override
+from sweeper import limit, memory, schema
+from sweeper.errors import NO_SUCH_KEY, BadInput, bad_override, no_such_key
 
 T = TypeVar("T")
 
@@ -22,15 +26,113 @@ def to_run(config: DictConfig | dict[str, Any]) -> schema.Run:
         BadInput: for a key that does not exist, a wrong type, or a value out of its range.
     """
     keys = schema.Run.__dataclass_fields__
+    refuse_unread(config)
     try:
-        known = {key: value for key, value in OmegaConf.create(config).items() if key in keys}
-        run = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema.Run), known))
+        whole = config if isinstance(config, DictConfig) else OmegaConf.create(config)
+        known = {key: _resolved(whole, key) for key in whole if key in keys}
+        run = OmegaConf.to_object(OmegaConf.merge(_structured(), known))
     except Exception as error:
         raise bad_override(error, []) from error
     assert isinstance(run, schema.Run)
     schema.validate(run)
-    record.check_study_name(run.study)
+    limit.check_study_name(run.study)
     return run
+
+
+def _resolved(config: DictConfig, key: Any) -> Any:
+    """A part of a config, with what its interpolations elsewhere give."""
+    if OmegaConf.is_missing(config, key):
+        return "???"
+    return _plain(config[key])
+
+
+@cache
+def _structured() -> DictConfig:
+    structured: DictConfig = OmegaConf.structured(schema.Run)
+    return structured
+
+
+def before_run(config: DictConfig) -> None:
+    """Check the composed config of a single run while there is nothing of it yet; the data are read later.
+
+    Raises:
+        BadInput: for the first thing that cannot work.
+    """
+    from sweeper.search import keys
+
+    to_run(config)
+    keys.read(config.hydra.sweeper)  # a run does not use them, but the person meant something
+    if (reason := limit.path_fault(str(config.hydra.run.dir))) is not None:
+        raise BadInput("hydra.run.dir", config.hydra.run.dir, reason, "write the path of a folder")
+
+
+def refuse_unread(config: DictConfig | dict[str, Any]) -> None:
+    """Raises BadInput for a key that no run has and that no interpolation anywhere in the config uses."""
+    app = {key: _raw(config, key) for key in config if key != "hydra"}
+    unknown = list(_unknown(app, schema.Run()))
+    if "hydra" in config:
+        hydras = _unknown(_raw(config, "hydra"), HydraConf(), "hydra.")
+        unknown += [(key, value) for key, value in hydras if key != "hydra.env"]  # a group without a field
+    if not unknown:
+        return
+    of_hydra: Any = config if "hydra" in config else HydraConfig.instance().cfg
+    used = _used({**app, "hydra": None if of_hydra is None else _raw(of_hydra, "hydra")})
+    keys = [*schema.Run.__dataclass_fields__, *(key for key, _ in schema.flatten(schema.Run()))]
+    for key, value in unknown:
+        if not any(f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.") for name in used):
+            otherwise = "leave it out; --cfg job shows the keys there are"
+            error = no_such_key(key, value, keys, otherwise)
+            raise BadInput(key, value, f"{NO_SUCH_KEY}, nothing reads it", error.remedy)
+
+
+def _raw(config: DictConfig | dict[str, Any], key: Any) -> Any:
+    """A part of a config as plain dicts and lists, with its interpolations as they were written."""
+    node = config._get_node(key) if isinstance(config, DictConfig) else config[key]
+    if isinstance(node, DictConfig | ListConfig):
+        return node._value() if not node else OmegaConf.to_container(node, resolve=False)
+    return node._value() if isinstance(node, Node) else node
+
+
+def _unknown(node: dict[Any, Any], known: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys of a node that its dataclass does not have, with their values."""
+    for key, value in node.items():
+        if key not in known.__dataclass_fields__:
+            yield f"{prefix}{key}", value
+        elif is_dataclass(inner := getattr(known, key)) and isinstance(value, dict):
+            yield from _unknown(value, inner, f"{prefix}{key}.")
+
+
+_INNERMOST = re.compile(r"\$\{([^${}]*)\}")
+_TAKE_KEYS = ("oc.select", "oc.dict.keys", "oc.dict.values", "oc.deprecated")
+"""Resolvers whose first argument is a key."""
+
+
+def _used(node: Any, prefix: str = "") -> set[str]:
+    """The keys that interpolations in a node name, from the root; of ``a.${b}`` those are a and b."""
+    if isinstance(node, dict):
+        return set().union(*(_used(value, f"{prefix}{key}.") for key, value in node.items()))
+    if isinstance(node, list):
+        return set().union(*(_used(value, f"{prefix}{i}.") for i, value in enumerate(node)))
+    found = set[str]()
+    text = node if isinstance(node, str) else ""
+    while innermost := _INNERMOST.search(text):
+        name, colon, arguments = innermost[1].partition(":")
+        if colon:
+            name = arguments.partition(",")[0] if name.strip() in _TAKE_KEYS else ""
+        found.add(_from_root(name.strip().strip("'\""), prefix))
+        text = f"{text[: innermost.start()]}*{text[innermost.end() :]}"
+    return found - {""}
+
+
+def _from_root(name: str, prefix: str) -> str:
+    """A key from the root, without what is behind a ``*`` in it. Brackets are another way to write dots."""
+    path = name.replace("[", ".").replace("]", "") if "[" in name else name
+    n_up = len(path) - len(path.lstrip("."))
+    if n_up and not name.startswith("["):
+        parents = prefix.rstrip(".").split(".")[:-n_up]
+        path = ".".join([*parents, path.lstrip(".")])
+    known, star, _ = path.lstrip(".").partition("*")
+    return known.rpartition(".")[0] if star else known
 
 
 def check(config: DictConfig) -> None:
@@ -55,6 +157,7 @@ def inspect(run: schema.Run) -> Found:
 
         resolve_device(run.device)
     found = find(run.dataset, Path.cwd())
+    check_memory(run, found)
     schema.check_task(run, found.n_classes, found.multi_label)
     check_model(run.model, (found.channels, found.side, found.n_classes), Path.cwd())
     return found
@@ -126,5 +229,54 @@ def check_model(model: schema.Model, shape: tuple[int, int, int], cwd: Path) -> 
     weights.check(model, *shape)
 
 
+_N_COPIES = 2
+"""Of each weight at least: itself and its gradient."""
+_FLOAT = 4
+
+
+def check_memory(run: schema.Run, found: Found) -> None:
+    """Raises BadInput for a network of ours, or a batch, that the whole machine has no room for.
+
+    Only what is sure to be too large is refused, by a count of numbers: nothing is allocated.
+    """
+    sizes, per_image = {"filters": 0, "hidden_units": 0}, found.channels * found.side**2
+    if run.model.source == "sweeper":
+        sizes, per_image = _cnn_sizes(run.model, found)
+        largest = max(sizes, key=lambda name: sizes[name])
+        n_bytes = sum(sizes.values()) * _FLOAT * _N_COPIES
+        value = getattr(run.model, largest)
+        memory.check_fits(f"model.{largest}", value, n_bytes, "such a network", "write smaller numbers")
+    batch = min(run.training.batch_size, found.n_train)
+    at_once = min(run.training.micro_batch_size or batch, batch)
+    if at_once * per_image * _FLOAT > memory.total() and not _splits_batches(run):
+        what, remedy = f"{at_once:,} images in this network", "write a smaller one"
+        key, n_bytes = "training.batch_size", at_once * per_image * _FLOAT
+        memory.check_fits(key, run.training.batch_size, n_bytes, what, remedy)
+
+
+def _cnn_sizes(model: schema.Model, found: Found) -> tuple[dict[str, int], int]:
+    """Of ``training.model.build_cnn``: the weights that each key decides on, and the numbers of an image."""
+    n_inputs, side = found.channels, found.side
+    sizes, per_image = {"filters": 0, "hidden_units": 0}, n_inputs * side**2
+    for n_filters in model.filters:
+        sizes["filters"] += n_filters * (n_inputs * model.kernel_size**2 + 1)
+        per_image += n_filters * side**2
+        side = side // 2 if side >= 4 else side
+        n_inputs = n_filters
+    n_inputs *= side**2
+    for n_units in [*model.hidden_units, found.n_classes]:
+        sizes["hidden_units"] += n_units * (n_inputs + 1)
+        per_image += n_units
+        n_inputs = n_units
+    return sizes, per_image
+
+
+def _splits_batches(run: schema.Run) -> bool:
+    """Whether it may run on a GPU, where a batch that does not fit is split."""
+    from sweeper.search.settings import visible_gpus
+
+    return run.device != "cpu" and bool(visible_gpus())
+
+
 def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

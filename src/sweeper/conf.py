@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
 
-from sweeper.errors import bad_option, bad_override
+from sweeper.errors import BadInput, bad_option, bad_override
 
 
 def conf_folder() -> Path:
@@ -47,10 +50,45 @@ def composing(overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise bad_override(error, overrides, [key for key, _ in schema.flatten(schema.Run())]) from error
+        raise bad_override(error, overrides, _keys()) from error
     except ValueError as error:
         raise bad_option(error, overrides, _options) from error
 
 
 def _options(group: str) -> list[str]:
-    return sorted(path.stem for path in conf_folder().joinpath(group).glob("*.yaml")) if group else []
+    """The options of a group: of ours, or of one that Hydra or a plugin has registered."""
+    from hydra.core.config_store import ConfigStore
+
+    ours = sorted(path.stem for path in conf_folder().joinpath(group).glob("*.yaml")) if group else []
+    if ours or not group:
+        return ours
+    node: Any = ConfigStore.instance().repo
+    for part in group.split("/"):
+        node = node.get(part, {}) if isinstance(node, dict) else {}
+    return sorted(name.removesuffix(".yaml") for name in node if name.endswith(".yaml"))
+
+
+def _keys() -> list[str]:
+    """All that may stand before an equals sign: groups, sections, keys, and what the search has."""
+    from sweeper import schema
+    from sweeper.search.keys import ARGUMENTS, KEYS
+
+    ours = [key for key, _ in schema.flatten(schema.Run())]
+    groups = sorted(path.name for path in conf_folder().iterdir() if path.is_dir())
+    hydras = ["hydra/sweeper", "hydra/sweeper/sampler", "hydra/sweeper/pruner", "hydra/launcher"]
+    search = [f"hydra.sweeper.{key}" for key in KEYS]
+    arguments = [f"hydra.sweeper.{kind}.{name}" for kind in ("sampler", "pruner") for name in ARGUMENTS]
+    return [*groups, *ours, *hydras, "hydra.run.dir", "hydra.sweep.dir", *search, *arguments]
+
+
+class Check(Callback):
+    """Refuses a single run that cannot work before Hydra makes its folder; a search has its own checks."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        from sweeper import check
+
+        try:
+            check.before_run(config)
+        except BadInput as error:
+            print(error, file=sys.stderr)
+            sys.exit(error.exit_code)  # not an Exception: Hydra would only warn

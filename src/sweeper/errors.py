@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable, Sequence
+from difflib import SequenceMatcher
 from itertools import takewhile
 
 from sweeper.secret import hide_secrets
+
+NO_SUCH_KEY = "there is no such key"
+
+MAX_CHARACTERS = 300
+"""Of an error's line."""
+
+_LEAST = {"value": 40, "reason": 80, "remedy": 100, "key": 60}
+"""What is left of each part of a line that is too long, in the order in which they are cut."""
+
+_ALIKE = 0.6
+"""From here on, of 0 … 1, a word is taken for a slip of another."""
+_SAME, _MOVED = 0.75, 0.8
+"""A key of another section is less alike than one of the same, and its last part must be nearly right."""
 
 
 class BadInput(Exception):
@@ -28,7 +41,79 @@ class BadInput(Exception):
 
     def __str__(self) -> str:
         shown = "null" if self.value is None else str(self.value)
-        return hide_secrets(f"{self.key}={shown}: {self.reason}; {self.remedy}")
+        return one_line(self.key, shown, self.reason, self.remedy)
+
+
+def one_line(key: str, value: str, reason: str, remedy: str) -> str:
+    """``key=value: reason; remedy``: what is too long is cut in its middle, a reason at its end."""
+    # While all is whole: what is left of a password that was cut would not be known for one.
+    key, _, value = hide_secrets(f"{key}={value}").partition("=")
+    told = {"key": key, "value": value, "reason": hide_secrets(reason), "remedy": hide_secrets(remedy)}
+    parts = {name: _visible(part) for name, part in told.items()}
+    excess = sum(map(len, parts.values())) + len("=: ; ") - MAX_CHARACTERS
+    for name, least in _LEAST.items():
+        if excess > 0:
+            before = len(parts[name])
+            n = max(least, before - excess)
+            if before > n:
+                parts[name] = f"{parts[name][: n - 1]}…" if name == "reason" else shortened(parts[name], n)
+            excess -= before - len(parts[name])
+    return "{key}={value}: {reason}; {remedy}".format(**parts)
+
+
+def shortened(text: str, n: int) -> str:
+    """At most ``n`` characters: of a longer text both ends, as a path's name and a list's last are there."""
+    return (
+        text if len(text) <= n else f"{text[: (n - 1) // 2 + (n - 1) % 2]}…{text[len(text) - (n - 1) // 2 :]}"
+    )
+
+
+def _visible(text: str) -> str:
+    """With what would break the line, or could not be printed, written as in Python."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """The one that was probably meant, if there is one: a key may lack its section, or have another's."""
+    mine = word.rpartition(".")[2]
+
+    def likeness(known: str) -> float:
+        last = known.rpartition(".")[2]
+        likely = _likeness(mine, last)
+        moved = likely >= (_SAME if mine == word else 1)
+        return max(_likeness(word, known), moved * _MOVED * likely)
+
+    best = max(dict.fromkeys(words), key=likeness, default=None)
+    return best if best is not None and likeness(best) >= _ALIKE else None
+
+
+def _likeness(a: str, b: str) -> float:
+    return SequenceMatcher(None, a.lower(), b.lower(), autojunk=False).ratio()
+
+
+def one_of(word: str, names: Iterable[str]) -> str:
+    """The remedy for a word that is none of the names: the nearest of them, then all."""
+    names = list(names)
+    near = nearest(word, names) if word != "null" else None
+    return f"{f'did you mean {near}? ' if near else ''}write one of {', '.join(names)}"
+
+
+def no_such_key(key: str, value: object, keys: Iterable[str], otherwise: str) -> BadInput:
+    """For a key that nobody knows, among all that there are.
+
+    Args:
+        otherwise: what to do where no other key is like it.
+    """
+    keys = list(keys)
+    section, dot, _ = key.rpartition(".")
+    beside = [known.removeprefix(f"{section}.") for known in keys if known.rpartition(".")[0] == section]
+    if near := nearest(key, keys):
+        remedy = f"did you mean {near}?"
+    elif dot and beside:
+        remedy = f"{section} has {', '.join(beside)}"
+    else:
+        remedy = otherwise
+    return BadInput(key, value, NO_SUCH_KEY, remedy)
 
 
 def bad_override(error: BaseException, overrides: Sequence[str], keys: Sequence[str] = ()) -> BadInput:
@@ -43,6 +128,12 @@ def bad_override(error: BaseException, overrides: Sequence[str], keys: Sequence[
     if group := re.search(r"You must specify '(.+?)'", str(error)):
         options = ", ".join(str(error).partition("Available options:")[2].split())
         return BadInput(group[1], "???", "the defaults list leaves it open", f"write one of {options}")
+    if group := re.search(r"Multiple values for (\S+?)\. ", str(error)):
+        chosen = _guilty(f"'{group[1]}'", "", overrides)
+        remedy = f"write {chosen.lstrip('+')}" if chosen else "leave one of them out"
+        return BadInput(group[1], chosen.partition("=")[2], "has an option already", remedy)
+    if file := re.match(r"In '(.+?)': \w+ raised while composing", str(error)):
+        return _bad_file(file[1], _cause_with_key(error) or error, keys)
     cause = error.__cause__ or error
     full_key = str(getattr(cause, "full_key", None) or "")
     text, reason = " ".join(f"{error} {cause}".split()), first_line(error)
@@ -52,16 +143,34 @@ def bad_override(error: BaseException, overrides: Sequence[str], keys: Sequence[
     if key.startswith("hydra"):
         shown = "--cfg hydra shows the keys there are"
     if names := _available(str(error)):
-        return BadInput(key, value, "there is no such option", f"write one of {', '.join(names)}")
+        return BadInput(key, value, "there is no such option", one_of(value, names))
     if "Ambiguous value" in text or "requires --multirun" in text:
         return BadInput(key, value, "several values need a search", f"write -m {override}")
     if "grammar" in text:
         return BadInput(key, value, reason, "write it in Hydra's override grammar (quotes protect strings)")
     if "is not in struct" in reason or "not in '" in reason:
-        return BadInput(key, value, "there is no such key", _nearest(full_key or key, keys) or shown)
+        return no_such_key(key or full_key, value, keys, shown)
     if full_key:
         return BadInput(key, value, reason, "write a value of the type that is there; " + shown)
     return BadInput(key or "config", value, reason or type(error).__name__, shown)
+
+
+def _bad_file(file: str, cause: BaseException, keys: Sequence[str]) -> BadInput:
+    """What a config file of the person's has and may not have."""
+    key, value = str(getattr(cause, "full_key", "")), getattr(cause, "value", None) or ""
+    reason = next(iter(str(cause).splitlines()), type(cause).__name__)
+    if "is not in struct" in reason or "not in '" in reason:
+        error = no_such_key(key, value, keys, "leave it out")
+        return BadInput(key, value, f"{NO_SUCH_KEY} (in {file}.yaml)", error.remedy)
+    remedy = "write a value of the type that is there"
+    return BadInput(key or file, value, f"{reason} (in {file}.yaml)", remedy)
+
+
+def _cause_with_key(error: BaseException | None) -> BaseException | None:
+    """What OmegaConf said, below what Hydra made of it."""
+    while error is not None and not getattr(error, "full_key", None):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def bad_option(error: ValueError, overrides: Sequence[str], options: Callable[[str], list[str]]) -> BadInput:
@@ -80,7 +189,7 @@ def bad_option(error: ValueError, overrides: Sequence[str], options: Callable[[s
         key, _, value = override.partition("=")
         names = options(key.lstrip("+~").partition("@")[0])
         if names and value not in names:
-            return BadInput(key, value, "there is no such option", f"write one of {', '.join(names)}")
+            return BadInput(key, value, "there is no such option", one_of(value, names))
     raise error
 
 
@@ -117,9 +226,3 @@ def _available(text: str) -> list[str]:
         if found
         else []
     )
-
-
-def _nearest(key: str, keys: Sequence[str]) -> str | None:
-    group = key.partition(".")[0] + "."
-    near = get_close_matches(key, keys, n=1) or [known for known in keys if known.startswith(group)]
-    return f"did you mean {near[0]}?" if near else None

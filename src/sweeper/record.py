@@ -450,18 +450,6 @@ def check_format(key: str, value: object, mark: Mapping[str, Any]) -> None:
         raise BadInput(key, value, reason, "use that version, or begin another study")
 
 
-def check_study_name(study: str | None) -> None:
-    """A study's name is a folder below ``outputs/``.
-
-    Raises:
-        BadInput: for a name that is none.
-    """
-    parts = (study or "").split("/")
-    if any(part.strip() in ("", ".", "..") for part in parts):
-        reason = "the name of a study is a folder below outputs/"
-        raise BadInput("study", study, reason, "write a name, or leave it out: then it is date and time")
-
-
 def word(trial: FrozenTrial) -> str:
     """What people read of a trial: a stopped one, or one lost with its machine, has not failed by itself."""
     if trial.user_attrs.get("interrupted"):

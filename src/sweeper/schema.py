@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from math import inf, isfinite
 from typing import Any
 
+from sweeper import limit
 from sweeper.errors import BadInput
+from sweeper.limit import Limit
 from sweeper.words import counted
 
 
@@ -204,131 +205,131 @@ MULTI_LABEL_METRICS = ("mean_average_precision", "f1")
 """Measured besides the loss if images have several labels."""
 
 
-@dataclass(frozen=True)
-class Limit:
-    """A condition on a value, with the reason and the remedy for an error."""
-
-    holds: Callable[[Any], bool]
-    reason: str
-    remedy: str
+_NUMBER_OF_LAYERS = 64
+_WIDTH = 65_536
+_UNLIKELY = "a network that learns so fast computes infinities"
+_EPOCHS = "nobody waits for more epochs"
+_IMAGES = "no memory has room for more images at once"
 
 
-def _at_least(low: float, example: str) -> Limit:
+def _epochs(least: int, key: str, example: int) -> Limit:
+    return limit.whole(least, limit.MAX_EPOCHS, f"write for example {key}={example}", _EPOCHS)
+
+
+def _fraction(key: str, example: float) -> Limit:
+    return limit.fraction(f"write for example {key}={example}")
+
+
+def _within(low: float, high: float, key: str, example: float) -> Limit:
+    return limit.within(low, high, f"write for example {key}={example}")
+
+
+def _factor(low: float, high: float, key: str, example: float, why: str = "") -> Limit:
+    """A number above 0 that multiplies a learning rate, or is one."""
     return Limit(
-        lambda v: isfinite(v) and v >= low, f"must be at least {low:g}", f"write for example {example}"
+        lambda v: (
+            limit.number(0, high, "", why, above=True).fault(v) or limit.number(low, high, "", why).fault(v)
+        ),
+        f"write for example {key}={example}",
     )
 
-
-def _above_zero(example: str) -> Limit:
-    return Limit(lambda v: isfinite(v) and v > 0, "must be greater than 0", f"write for example {example}")
-
-
-def _within(low: float, high: float, example: str) -> Limit:
-    return Limit(
-        lambda v: low <= v <= high, f"must be between {low:g} and {high:g}", f"write for example {example}"
-    )
-
-
-def _fraction(example: str) -> Limit:
-    return Limit(lambda v: 0 <= v < 1, "must be at least 0 and below 1", f"write for example {example}")
-
-
-def _one_of(*names: str) -> Limit:
-    return Limit(lambda v: v in names, "there is no such option", f"write one of {', '.join(names)}")
-
-
-def _pair(low: float, high: float, example: str) -> Limit:
-    return Limit(
-        lambda v: len(v) == 2 and low < v[0] <= v[1] <= high,
-        f"must be two numbers in growing order, above {low:g} and at most {high:g}",
-        f"write for example {example}",
-    )
-
-
-_SIZES = Limit(
-    lambda v: len(v) > 0 and all(n >= 1 for n in v),
-    "must be a list of numbers, each at least 1",
-    "write for example [16,32]",
-)
 
 LIMITS: dict[str, Limit] = {
-    "seed": _within(0, 2**32 - 1, "seed=0"),
-    "dataset.name": _one_of("digits", "image_folder", "csv", "mnist", "fashion_mnist", "cifar10", "cifar100"),
-    "dataset.image_size": _within(4, 4096, "dataset.image_size=32"),
-    "dataset.margin": _within(1, 2, "dataset.margin=1.143"),
-    "dataset.val_fraction": Limit(
-        lambda v: 0 < v < 1, "must be between 0 and 1", "write for example dataset.val_fraction=0.2"
+    "seed": limit.within(0, limit.MAX_SEED, "write for example seed=0"),
+    "device": limit.text("write auto, cpu, cuda or cuda:0"),
+    "dataset.name": limit.option(
+        "digits", "image_folder", "csv", "mnist", "fashion_mnist", "cifar10", "cifar100"
     ),
-    "dataset.test_fraction": _fraction("dataset.test_fraction=0.2"),
+    "dataset.path": limit.text("write the path of a folder or file"),
+    "dataset.root": limit.text("write the path of a folder"),
+    "dataset.image_size": _within(4, 4096, "dataset.image_size", 32),
+    "dataset.margin": _within(1, 2, "dataset.margin", 1.143),
+    "dataset.val_fraction": limit.between(0, 1, "write for example dataset.val_fraction=0.2"),
+    "dataset.test_fraction": _fraction("dataset.test_fraction", 0.2),
+    "dataset.split_seed": limit.within(0, limit.MAX_SEED, "write for example dataset.split_seed=0"),
     "dataset.on_device": Limit(
-        lambda v: v.lower() in ("auto", "true", "false"),
-        "there is no such option",
+        lambda v: None if v.lower() in ("auto", "true", "false") else "there is no such option",
         "write auto, true or false",
     ),
-    "model.source": _one_of("sweeper", "torchvision", "timm"),
-    "model.filters": _SIZES,
-    "model.hidden_units": Limit(
-        lambda v: all(n >= 1 for n in v),
-        "must be a list of numbers, each at least 1",
-        "write for example [128], or [] for none",
+    "model.source": limit.option("sweeper", "torchvision", "timm"),
+    "model.name": limit.text("write the name of a network, for example model.name=resnet18"),
+    "model.weights": limit.text("write null, DEFAULT, or the path of a file"),
+    "model.filters": limit.numbers(1, _NUMBER_OF_LAYERS, _WIDTH, "write for example [16,32]"),
+    "model.hidden_units": limit.numbers(
+        0, _NUMBER_OF_LAYERS, _WIDTH, "write for example [128], or [] for none"
     ),
     "model.kernel_size": Limit(
-        lambda v: v >= 1 and v % 2 == 1,
-        "must be odd and at least 1, so that the image keeps its size",
+        lambda v: (
+            "must be odd and at least 1, so that the image keeps its size"
+            if v < 1 or v % 2 == 0
+            else limit.whole(1, 31, "", "larger kernels see the padding alone").fault(v)
+        ),
         "write 3, 5 or 7",
     ),
-    "model.activation": _one_of("relu", "leaky_relu"),
-    "model.init": _one_of("default", "xavier_uniform", "kaiming_uniform"),
-    "model.dropout": _fraction("model.dropout=0.5"),
-    "optimizer.name": _one_of("sgd", "adam", "adamw", "rmsprop"),
-    "optimizer.lr": _above_zero("optimizer.lr=0.001"),
-    "optimizer.momentum": _fraction("optimizer.momentum=0.9"),
-    "optimizer.weight_decay": _at_least(0, "optimizer.weight_decay=0.0001"),
-    "optimizer.head_lr_factor": _above_zero("optimizer.head_lr_factor=100"),
+    "model.activation": limit.option("relu", "leaky_relu"),
+    "model.init": limit.option("default", "xavier_uniform", "kaiming_uniform"),
+    "model.dropout": _fraction("model.dropout", 0.5),
+    "optimizer.name": limit.option("sgd", "adam", "adamw", "rmsprop"),
+    "optimizer.lr": _factor(1e-12, 1000, "optimizer.lr", 0.001, _UNLIKELY),
+    "optimizer.momentum": _fraction("optimizer.momentum", 0.9),
+    "optimizer.weight_decay": limit.number(
+        0, 100, "write for example optimizer.weight_decay=0.0001", "nothing is left of the weights"
+    ),
+    "optimizer.head_lr_factor": _factor(1e-6, 1e6, "optimizer.head_lr_factor", 100, _UNLIKELY),
     "optimizer.stage_lr_decay": Limit(
-        lambda v: 0 < v <= 1,
-        "must be above 0 and at most 1",
+        lambda v: "must be above 0 and at most 1" if not 0 < v <= 1 else limit.number(0.001, 1, "").fault(v),
         "write for example optimizer.stage_lr_decay=0.8",
     ),
-    "scheduler.name": _one_of("none", "step", "plateau", "cosine"),
-    "scheduler.step_size": _at_least(1, "scheduler.step_size=10"),
-    "scheduler.gamma": _above_zero("scheduler.gamma=0.1"),
-    "scheduler.factor": Limit(
-        lambda v: 0 < v < 1, "must be between 0 and 1", "write for example scheduler.factor=0.1"
+    "scheduler.name": limit.option("none", "step", "plateau", "cosine"),
+    "scheduler.step_size": _epochs(1, "scheduler.step_size", 10),
+    "scheduler.gamma": _factor(1e-6, 10, "scheduler.gamma", 0.1, "each step multiplies the rate by it"),
+    "scheduler.factor": limit.between(0, 1, "write for example scheduler.factor=0.1"),
+    "scheduler.patience": _epochs(0, "scheduler.patience", 3),
+    "scheduler.t_max": _epochs(1, "scheduler.t_max", 20),
+    "scheduler.eta_min": limit.number(0, 1000, "write for example scheduler.eta_min=0", _UNLIKELY),
+    "scheduler.warmup_epochs": _epochs(0, "scheduler.warmup_epochs", 0),
+    "augmentation.name": limit.option("none", "light", "standard", "strong"),
+    "augmentation.rotation_deg": _within(0, 180, "augmentation.rotation_deg", 10),
+    "augmentation.crop_scale": limit.pair(0.001, 1, "write for example augmentation.crop_scale=[0.8,1.0]"),
+    "augmentation.crop_ratio": limit.pair(0.1, 10, "write for example augmentation.crop_ratio=[0.75,1.333]"),
+    "augmentation.hflip": _within(0, 1, "augmentation.hflip", 0.5),
+    "augmentation.vflip": _within(0, 1, "augmentation.vflip", 0.5),
+    "augmentation.brightness": _within(0, 1, "augmentation.brightness", 0.2),
+    "augmentation.contrast": _within(0, 1, "augmentation.contrast", 0.2),
+    "augmentation.saturation": _within(0, 1, "augmentation.saturation", 0.2),
+    "augmentation.hue": _within(0, 0.5, "augmentation.hue", 0.05),
+    "augmentation.erasing": _within(0, 1, "augmentation.erasing", 0.25),
+    "augmentation.erasing_scale": limit.pair(
+        0.0001, 1, "write for example augmentation.erasing_scale=[0.02,0.33]"
     ),
-    "scheduler.patience": _at_least(0, "scheduler.patience=3"),
-    "scheduler.t_max": _at_least(1, "scheduler.t_max=20"),
-    "scheduler.eta_min": _at_least(0, "scheduler.eta_min=0"),
-    "scheduler.warmup_epochs": _at_least(0, "scheduler.warmup_epochs=0"),
-    "augmentation.name": _one_of("none", "light", "standard", "strong"),
-    "augmentation.rotation_deg": _within(0, 180, "augmentation.rotation_deg=10"),
-    "augmentation.crop_scale": _pair(0, 1, "augmentation.crop_scale=[0.8,1.0]"),
-    "augmentation.crop_ratio": _pair(0, 10, "augmentation.crop_ratio=[0.75,1.333]"),
-    "augmentation.hflip": _within(0, 1, "augmentation.hflip=0.5"),
-    "augmentation.vflip": _within(0, 1, "augmentation.vflip=0.5"),
-    "augmentation.brightness": _within(0, 1, "augmentation.brightness=0.2"),
-    "augmentation.contrast": _within(0, 1, "augmentation.contrast=0.2"),
-    "augmentation.saturation": _within(0, 1, "augmentation.saturation=0.2"),
-    "augmentation.hue": _within(0, 0.5, "augmentation.hue=0.05"),
-    "augmentation.erasing": _within(0, 1, "augmentation.erasing=0.25"),
-    "augmentation.erasing_scale": _pair(0, 1, "augmentation.erasing_scale=[0.02,0.33]"),
-    "augmentation.erasing_ratio": _pair(0, 10, "augmentation.erasing_ratio=[0.3,3.3]"),
-    "freezing.name": _one_of("none", "head", "last_block", "gradual", "full"),
-    "freezing.every": _at_least(1, "freezing.every=2"),
-    "loss.name": _one_of(*LOSS_KEYS),
-    "loss.label_smoothing": _fraction("loss.label_smoothing=0.1"),
-    "training.epochs": _at_least(1, "training.epochs=20"),
-    "training.batch_size": _at_least(1, "training.batch_size=32"),
-    "training.micro_batch_size": _at_least(1, "training.micro_batch_size=16"),
-    "training.precision": _one_of("auto", "float32", "bfloat16"),
-    "training.feature_views": _at_least(0, "training.feature_views=8"),
-    "training.n_threads": _at_least(1, "training.n_threads=1"),
-    "training.early_stopping.monitor": _one_of(
+    "augmentation.erasing_ratio": limit.pair(
+        0.1, 10, "write for example augmentation.erasing_ratio=[0.3,3.3]"
+    ),
+    "freezing.name": limit.option("none", "head", "last_block", "gradual", "full"),
+    "freezing.every": _epochs(1, "freezing.every", 2),
+    "loss.name": limit.option(*LOSS_KEYS),
+    "loss.label_smoothing": _fraction("loss.label_smoothing", 0.1),
+    "training.epochs": _epochs(1, "training.epochs", 20),
+    "training.batch_size": limit.whole(1, 2**20, "write for example training.batch_size=32", _IMAGES),
+    "training.micro_batch_size": limit.whole(
+        1, 2**20, "write for example training.micro_batch_size=16", _IMAGES
+    ),
+    "training.precision": limit.option("auto", "float32", "bfloat16"),
+    "training.feature_views": limit.whole(
+        0, 1000, "write for example training.feature_views=8", "no disk has room for more"
+    ),
+    "training.n_threads": limit.whole(
+        1, 1024, "write for example training.n_threads=1", "no CPU has so many cores"
+    ),
+    "training.early_stopping.monitor": limit.option(
         "val_loss", "val_accuracy", "val_mean_average_precision", "val_f1"
     ),
-    "training.early_stopping.patience": _at_least(1, "training.early_stopping.patience=5"),
-    "training.early_stopping.min_delta": _at_least(0, "training.early_stopping.min_delta=0"),
+    "training.early_stopping.patience": _epochs(1, "training.early_stopping.patience", 5),
+    "training.early_stopping.min_delta": limit.number(
+        0, 1000, "write for example training.early_stopping.min_delta=0", "no metric changes by so much"
+    ),
 }
+"""Every key but those of any type, and the switches, whose type says it all."""
 
 
 def validate(run: Run) -> None:
@@ -338,9 +339,8 @@ def validate(run: Run) -> None:
         BadInput: naming the first key whose value is out of range.
     """
     for key, value in flatten(run):
-        limit = LIMITS.get(key)
-        if value is not None and limit is not None and not limit.holds(value):
-            raise BadInput(key, value, limit.reason, limit.remedy)
+        if value is not None and key in LIMITS:
+            LIMITS[key].check(key, value)
     objectives(run.objective)
     _check_needs(run)
     _check_has_effect(run.loss)
@@ -398,12 +398,17 @@ def check_weights(name: str, weights: Any, n_classes: int) -> None:
     if weights is None or weights == "balanced":
         return
     is_list = isinstance(weights, list) and all(
-        isinstance(w, int | float) and not isinstance(w, bool) and 0 < w < inf for w in weights
+        isinstance(w, int | float) and not isinstance(w, bool) and 0 < w <= MAX_WEIGHT for w in weights
     )
     if not is_list or len(weights) != n_classes:
-        reason = f"there must be a weight above 0 for each of the {n_classes} classes"
+        reason = (
+            f"there must be a weight above 0 (and at most {MAX_WEIGHT:g}) for each of the {n_classes} classes"
+        )
         raise BadInput(f"loss.{name}", weights, reason, "write balanced, null or such a list")
 
+
+MAX_WEIGHT = 1e6
+"""Of a class in the loss: what is above outweighs all others to the last bit of float32."""
 
 FILES = ("image_folder", "csv")
 """Datasets of image files; the others have a fixed image size."""
@@ -456,9 +461,9 @@ def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def direction(objective: Any) -> str | list[str]:
     """``maximize`` or ``minimize`` for each objective: derived, so that it cannot be wrong silently."""
-    if isinstance(objective, str):
-        return DIRECTIONS[objectives(objective)[0]]
-    return [DIRECTIONS[name] for name in objectives(list(objective))]
+    is_one = isinstance(objective, str) or not isinstance(objective, Sequence)
+    directions = [DIRECTIONS[name] for name in objectives(objective if is_one else list(objective))]
+    return directions[0] if is_one else directions
 
 
 def objectives(objective: object) -> list[str]:

@@ -19,7 +19,11 @@ _GROUP = "hydra/sweeper"
 
 @dataclass
 class Settings:
-    """The keys of ``hydra.sweeper``."""
+    """The keys of ``hydra.sweeper``.
+
+    They are of any type here, and checked in ``sweeper.search.keys``: of a wrong type Hydra itself would
+    speak in five lines, with exit code 1. Only ``params`` has one, so that keys may be added to it.
+    """
 
     _target_: str = "hydra_plugins.sweeper_optuna.plugin.OptunaSweeper"
     _recursive_: bool = False
@@ -33,29 +37,29 @@ class Settings:
     """What the value is called, or a list of names for several objectives."""
     max_resource: Any = "auto"
     """The largest step that a trial reports, for Hyperband; ``auto`` finds it out."""
-    study_name: str | None = None
+    study_name: Any = None
     """Default: date and time. The name of an existing study continues it."""
-    storage: str | None = None
+    storage: Any = None
     """``memory``, a path or a URL. null: one journal file beside the folders of the studies."""
-    n_trials: int | None = 20
+    n_trials: Any = 20
     """How many trials end COMPLETE or PRUNED, earlier runs of the study counted in; null: no limit."""
     n_jobs: Any = "auto"
     """Worker processes; ``auto`` is one for each visible GPU, or one for each core without."""
-    workers_per_gpu: int = 1
-    in_process: bool = False
+    workers_per_gpu: Any = 1
+    in_process: Any = False
     """Run the trials in this process, for a debugger; needs n_jobs=1."""
-    timeout_s: float | None = None
+    timeout_s: Any = None
     """After so many seconds no new trial starts."""
-    max_retries: int = 1
+    max_retries: Any = 1
     """How often the same parameters are tried again after a worker died."""
-    take_over: bool = False
+    take_over: Any = False
     """Go on with a study whose trials another host was running: that host is gone, or had another name."""
-    storage_wait_s: float = 60.0
+    storage_wait_s: Any = 60.0
     """How long the storage's server is waited for while it is away."""
-    max_failure_rate: float = 0.25
+    max_failure_rate: Any = 0.25
     """The sweep ends when more than this part of n_trials has failed."""
-    seed: int | None = None
-    custom_search_space: str | None = None
+    seed: Any = None
+    custom_search_space: Any = None
     """Dotted path of a function ``(config, trial)`` that suggests further parameters."""
     search_space: Any = None
     """What ``params`` was called before Hydra 1.2: the search says how to write it today."""

@@ -16,7 +16,7 @@ import torch
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import FloatDistribution, IntDistribution
 from rich.console import Console
 from rich.table import Table
@@ -133,7 +133,8 @@ def _compose(line: Line) -> tuple[DictConfig, Space]:
     assert hydra is not None
     folder = [] if line.config_dir is None else [f"hydra.searchpath=[{written(line.config_dir)}]"]
     master = hydra.compose_config(line.config_name, [*line.overrides, *folder], RunMode.MULTIRUN)
-    return master, Space(master, list(master.hydra.overrides.task), hydra.config_loader)
+    arguments: Any = OmegaConf.to_container(master.hydra.overrides.task, resolve=False)
+    return master, Space(master, arguments, hydra.config_loader)
 
 
 def _points(draws: Iterable[Draw], search: Search) -> list[Point]:

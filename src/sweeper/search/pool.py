@@ -34,7 +34,7 @@ from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.process import FOR_THE_POOL, Board, Crew, NotStarted, Process, ending, is_heard
 from sweeper.search.progress import Progress, summarize
-from sweeper.search.sampler import build_sampler, is_grid
+from sweeper.search.sampler import is_grid, try_out
 from sweeper.search.settings import (
     check_objective,
     find_function,
@@ -173,7 +173,7 @@ def check(hooks: Hooks, space: Space, search: Search, named_by: str) -> None:
         find_function("hydra.sweeper.custom_search_space", search.custom_search_space)
     if named_by in space.parameters():
         raise BadInput(named_by, "several", "a search is one study", "write one name")
-    build_sampler(search.sampler, search.seed, space, number=0)
+    try_out(search.sampler, search.pruner, search.seed, search.directions, space)
     if is_grid(search.sampler):
         next(space.points())
 

@@ -7,7 +7,8 @@ import importlib
 import inspect
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial, reduce
 from itertools import accumulate
 from typing import Any
@@ -21,12 +22,17 @@ from optuna.distributions import (
 )
 from optuna.pruners import BasePruner, HyperbandPruner
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from sweeper.errors import BadInput
-from sweeper.search.parameter import Parameter
+from sweeper.errors import BadInput, nearest
+from sweeper.limit import SEED, or_null
+from sweeper.search.keys import ARGUMENTS
+from sweeper.search.parameter import Parameter, suggest
 from sweeper.search.space import Space
 from sweeper.search.trial import first_try, seed_of
+
+SAMPLER, PRUNER = "hydra.sweeper.sampler", "hydra.sweeper.pruner"
 
 ALLOWED_TARGETS = ("optuna.", "sweeper.")
 """What ``_target_`` may name; the person running the sweep adds prefixes in ``SWEEPER_ALLOW``."""
@@ -59,18 +65,20 @@ def build_sampler(settings: Mapping[str, Any], seed: int | None, space: Space, n
     """
     import numpy as np
 
-    key, target = "hydra.sweeper.sampler", _OFFICIAL.get(settings["_target_"], settings["_target_"])
-    arguments = {n: value for n, value in settings.items() if not n.startswith("_") and n not in _UNUSED}
+    key, target = SAMPLER, _OFFICIAL.get(settings["_target_"], settings["_target_"])
+    arguments = {name: value for name, value in settings.items() if not name.startswith("_")}
     given = arguments.pop("seed", None)
+    or_null(SEED).check(f"{key}.seed", given)
+    or_null(SEED).check("hydra.sweeper.seed", seed)
     seed = seed if given is None else given
-    if seed is not None and not (isinstance(seed, int) and seed >= 0):
-        raise BadInput(
-            "hydra.sweeper.seed", seed, "is no seed", "write 0, another whole number above it, or null"
-        )
     if target == "optuna.samplers.MOTPESampler":
         raise BadInput(
             "hydra/sweeper/sampler", "motpe", "Optuna has it no more", "write tpe, which does the same"
         )
+    cls = _class(key, target, BaseSampler)
+    _check_arguments(key, target, cls, arguments)
+    for name in _UNUSED:
+        arguments.pop(name, None)
     for name, value in _GONE.get(target, {}).items():
         if arguments.pop(name, None) not in (None, value):
             reason = "Optuna has no such choice any more"
@@ -85,11 +93,11 @@ def build_sampler(settings: Mapping[str, Any], seed: int | None, space: Space, n
     if target == "optuna.samplers.QMCSampler":
         return QuasiRandomSampler(space.parameters(), number, seed=seed or 0, **_quasi_random(arguments))
     for name, value in arguments.items():
-        if name.endswith("sampler") and isinstance(value, Mapping):  # it draws by seed and number too
-            arguments[name] = build_sampler(value, seed, space, number)
+        if name.endswith("sampler") and isinstance(value, Mapping) and "_target_" in value:
+            arguments[name] = build_sampler(value, seed, space, number)  # it draws by seed and number too
     if isinstance(arguments.get("reference_points"), list):
         arguments["reference_points"] = np.asarray(arguments["reference_points"], dtype=float)
-    takes_seed = "seed" in inspect.signature(resolve(f"{key}._target_", target)).parameters
+    takes_seed = "seed" in inspect.signature(cls).parameters
     if seed is not None and (takes_seed or given is not None):
         arguments["seed"] = seed_of(seed, number)
     sampler: BaseSampler = build(key, target, arguments, BaseSampler)
@@ -205,8 +213,104 @@ class Hyperband(HyperbandPruner):
 def build_pruner(settings: Mapping[str, Any]) -> BasePruner:
     """Raises BadInput for a pruner or an argument that does not exist."""
     arguments = {name: value for name, value in settings.items() if not name.startswith("_")}
-    pruner: BasePruner = build("hydra.sweeper.pruner", settings["_target_"], arguments, BasePruner)
+    pruner: BasePruner = build(PRUNER, settings["_target_"], arguments, BasePruner)
     return pruner
+
+
+# --- trying them -------------------------------------------------------------------------------------------
+
+_TOY_TRIALS, _TOY_STEPS, _TOY_PARAMETERS = 12, 9, 20
+_TOY_STARTUP = {"n_startup_trials": 4, "population_size": 4, "n_warmup_steps": 2, "patience": 2}
+"""What lasts longer than the toy study is over in it after so many trials."""
+_SLOW = ("optuna.samplers.GPSampler",)
+"""Samplers that import torch to draw: of these only the first trials are tried."""
+
+
+def try_out(
+    sampler: Mapping[str, Any],
+    pruner: Mapping[str, Any],
+    seed: int | None,
+    directions: Sequence[str],
+    space: Space,
+) -> None:
+    """Run a toy study in memory with what the person has set of sampler and pruner.
+
+    What Optuna would notice only in the middle of a search is noticed here.
+
+    Raises:
+        BadInput: naming the argument that is to blame, if one alone is.
+    """
+    quiet = {"_target_": "optuna.samplers.RandomSampler"}
+    for key, settings in ((SAMPLER, sampler), (PRUNER, pruner)):
+        own = {name: value for name, value in settings.items() if not name.startswith("_")}
+        if not own.keys() - {"max_resource"} or is_grid(settings):  # the app sets that, and it is checked
+            build_sampler(sampler, seed, space, number=0) if key == SAMPLER else build_pruner(pruner)
+            continue
+
+        def run(given: Mapping[str, Any], key: str = key, target: str = settings["_target_"]) -> None:
+            node = {"_target_": target, **given}
+            if key == SAMPLER:
+                build_sampler(node, seed, space, number=0)
+                _run_toy(_short(key, node, BaseSampler), {}, seed, directions, space)
+            else:
+                build_pruner(node)
+                _run_toy(quiet, _short(key, node, BasePruner), seed, directions[:1], space)
+
+        try:
+            run(own)
+        except BadInput:
+            raise
+        except Exception as error:  # whatever Optuna, or a function of the person's, does with it
+            remedy = "leave it out, or write what Optuna's documentation says of it"
+            raise _blamed(key, own, error, run, remedy) from error
+
+
+def _short(key: str, node: dict[str, Any], kind: type) -> dict[str, Any]:
+    """With a startup phase that ends within the toy study."""
+    if node["_target_"] in _SLOW:
+        return {**node, "n_startup_trials": _TOY_TRIALS}
+    cls = _class(key, _OFFICIAL.get(node["_target_"], node["_target_"]), kind)
+    taken = inspect.signature(cls).parameters
+    short = {name: n for name, n in _TOY_STARTUP.items() if name in taken}
+    return {**node, **{name: min(n, node.get(name, n)) for name, n in short.items()}}
+
+
+def _run_toy(
+    sampler: Mapping[str, Any],
+    pruner: Mapping[str, Any],
+    seed: int | None,
+    directions: Sequence[str],
+    space: Space,
+) -> None:
+    parameters = list(space.parameters().values())[:_TOY_PARAMETERS]
+    with warnings.catch_warnings(), _silent():
+        warnings.simplefilter("ignore")
+        study = optuna.create_study(
+            directions=[StudyDirection[name.upper()] for name in directions],
+            pruner=build_pruner(pruner) if pruner else optuna.pruners.NopPruner(),
+        )
+        for number in range(_TOY_TRIALS):
+            study.sampler = build_sampler(sampler, seed or 0, space, number)
+            trial = study.ask()
+            for parameter in parameters:
+                suggest(trial)(parameter.name, parameter.distribution)
+            for step in range(1, _TOY_STEPS + 1) if pruner else ():
+                trial.report(number + step * (-1) ** number, step)  # some get better, others worse
+                trial.should_prune()
+            study.tell(trial, [number / _TOY_TRIALS] * len(directions))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+# --- making them -------------------------------------------------------------------------------------------
 
 
 def build(key: str, target: str, arguments: Mapping[str, Any], kind: type) -> Any:
@@ -217,10 +321,15 @@ def build(key: str, target: str, arguments: Mapping[str, Any], kind: type) -> An
     Raises:
         BadInput: if it is not, does not exist, is of another kind, or does not take the arguments.
     """
+    cls = _class(key, target, kind)
+    return _call(key, target, cls, {name: _made(f"{key}.{name}", value) for name, value in arguments.items()})
+
+
+def _class(key: str, target: str, kind: type) -> Any:
     cls = resolve(f"{key}._target_", target)
     if not (isinstance(cls, type) and issubclass(cls, kind)):
         raise BadInput(f"{key}._target_", target, f"is no {kind.__name__}", "name a class that is one")
-    return _call(key, target, cls, {name: _made(f"{key}.{name}", value) for name, value in arguments.items()})
+    return cls
 
 
 def _made(key: str, value: Any) -> Any:
@@ -244,19 +353,61 @@ def _made(key: str, value: Any) -> Any:
 
 
 def _call(key: str, target: str, called: Any, arguments: Mapping[str, Any]) -> Any:
-    try:
-        signature = inspect.signature(called)
-        signature.bind(**arguments)
-        for name, parameter in signature.parameters.items():
-            if isinstance(parameter.default, int | float) and isinstance(arguments.get(name), str):
-                raise TypeError(f"{name} is no text")  # Optuna would notice in the middle of the search
+    known = inspect.signature(called).parameters
+    is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    for name, value in arguments.items() if not is_open else ():
+        if name not in known:
+            reason = f"{target} got an unexpected keyword argument {name!r}"
+            near = nearest(name, known)
+            raise BadInput(f"{key}.{name}", value, reason, _takes(known, near))
+    _check_arguments(key, target, called, arguments)
+
+    def make(given: Mapping[str, Any]) -> Any:
         with warnings.catch_warnings():  # the person chose it by name
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             warnings.simplefilter("ignore", FutureWarning)  # deprecated, and works
-            return _OURS.get(called, called)(**arguments)
+            return _OURS.get(called, called)(**given)
+
+    try:
+        return make(arguments)
     except (TypeError, ValueError) as error:
-        known = ", ".join(inspect.signature(called).parameters) or "no arguments"
-        raise BadInput(key, dict(arguments), str(error), f"{target} takes {known}") from error
+        raise _blamed(key, arguments, error, make, f"{target} {_takes(known)}") from error
+
+
+def _check_arguments(key: str, target: str, called: Any, arguments: Mapping[str, Any]) -> None:
+    """Raises BadInput for an argument of a class of Optuna's with a value that cannot be meant."""
+    if not target.startswith("optuna."):
+        return
+    known, gone = inspect.signature(called).parameters, _GONE.get(target, {})
+    for name, value in arguments.items():
+        if name not in ARGUMENTS or name not in known:
+            continue
+        if value is not None:
+            ARGUMENTS[name].check(f"{key}.{name}", value)
+        elif known[name].default is not None and name not in gone:
+            raise BadInput(f"{key}.{name}", value, "must have a value", "leave it out for Optuna's own")
+
+
+def _takes(known: Iterable[str], near: str | None = None) -> str:
+    return f"{f'did you mean {near}? ' if near else ''}takes {', '.join(known) or 'no arguments'}"
+
+
+def _blamed(
+    key: str,
+    arguments: Mapping[str, Any],
+    error: Exception,
+    make: Callable[[Mapping[str, Any]], Any],
+    remedy: str,
+) -> BadInput:
+    """The error on the one argument without which there is none, or else on all of them."""
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    for name, value in arguments.items():
+        others = {n: v for n, v in arguments.items() if n != name}
+        for rest in (others, {**others, name: None}):  # some have no default
+            with suppress(Exception):
+                make(rest)
+                return BadInput(f"{key}.{name}", value, reason, remedy)
+    return BadInput(key, dict(arguments), reason, remedy)
 
 
 _LOOK_UP = ("hydra.utils.get_method", "hydra.utils.get_class", "hydra.utils.get_object")

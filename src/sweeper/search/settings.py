@@ -19,7 +19,9 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from sweeper import record
 from sweeper.errors import BadInput
+from sweeper.limit import check_study_name, path_fault, text
 from sweeper.record import StudyFiles
+from sweeper.search import keys
 from sweeper.search.parameter import written
 from sweeper.search.sampler import build_pruner, find
 from sweeper.search.study import Search
@@ -48,19 +50,20 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
     Raises:
         BadInput: naming the key.
     """
-    plain = {key: _plain(value) for key, value in settings.items()}
-    _check_sweeper(plain, master)
+    _check_sweeper(settings, master)
+    plain = keys.read(settings)
     _check_launcher(master)
     _refuse_search_space(plain["search_space"])
     name = (
         datetime.now().strftime("%Y-%m-%d_%H-%M-%S") if plain["study_name"] is None else plain["study_name"]
     )
-    record.check_study_name(name)
+    check_study_name(name, study_key(master))
     is_unnamed = plain["study_name"] is None or "${now:" in _raw(master, study_key(master))
     folder = Path(_folder(name, master)).absolute()
+    if (reason := path_fault(str(folder))) is not None:
+        raise BadInput("hydra.sweep.dir", folder, reason, "write the path of a folder")
     directions = _directions(plain["direction"])
     metrics_key = source_key(master, "metric_names")
-    _check_ranges(plain)
     pruner = _pruner(_without_missing(plain["pruner"]), plain["max_resource"], len(directions))
     search = Search(
         study_name=name,
@@ -81,28 +84,8 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         take_over=plain["take_over"],
         storage_wait_s=plain["storage_wait_s"],
     )
-    if pruner.get("reduction_factor", 2) < 2:
-        reason = "a successive halving keeps one trial of that many"
-        raise BadInput(
-            "hydra.sweeper.pruner.reduction_factor", pruner["reduction_factor"], reason, "write 2 or more"
-        )
     build_pruner(search.pruner)
     return search, *_workers(plain, search)
-
-
-def _check_ranges(plain: Mapping[str, Any]) -> None:
-    """Raises BadInput for the first value that cannot be meant."""
-    for kind in ("sampler", "pruner"):
-        if not (isinstance(plain[kind], dict) and plain[kind].get("_target_") not in (None, "???")):
-            remedy = f"write hydra/sweeper/{kind}=NAME, or a node with a _target_"
-            raise BadInput(f"hydra.sweeper.{kind}", plain[kind], f"is no {kind}", remedy)
-    for key, low in [("n_trials", 1), ("timeout_s", 0), ("max_retries", 0), ("workers_per_gpu", 1)]:
-        if plain[key] is not None and plain[key] < low:
-            reason = f"must be at least {low}"
-            raise BadInput(f"hydra.sweeper.{key}", plain[key], reason, "write a larger number")
-    if not 0 <= plain["max_failure_rate"] <= 1:
-        key = "hydra.sweeper.max_failure_rate"
-        raise BadInput(key, plain["max_failure_rate"], "is a part of n_trials", "write 0 … 1")
 
 
 def _check_sweeper(plain: Mapping[str, Any], master: DictConfig) -> None:
@@ -120,8 +103,8 @@ def _check_launcher(master: DictConfig) -> None:
     """Say that a launcher has no effect, or refuse one whose jobs may run elsewhere."""
     launcher = master.hydra.runtime.choices.get("hydra/launcher")
     target = str(OmegaConf.select(master, "hydra.launcher._target_"))
-    overrides = master.hydra.overrides.hydra
-    if target == _BASIC_LAUNCHER and not any(o.startswith("hydra/launcher=") for o in overrides):
+    is_typed = any(o.startswith("hydra/launcher=") for o in _typed(master, "hydra"))
+    if target == _BASIC_LAUNCHER and not is_typed:
         return
     words = {word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", f"{launcher} {target}")}
     if not words & _HERE or words & _ELSEWHERE:
@@ -283,8 +266,11 @@ def _metrics(metric_names: Any, n_objectives: int, key: str) -> tuple[str, ...] 
     if metric_names is None:
         return None
     names = metric_names if isinstance(metric_names, list) else [metric_names]
+    remedy = "write a name, or a list of them"
     if not all(isinstance(name, str) for name in names):
-        raise BadInput(key, metric_names, "a metric's name is a text", "write a name, or a list of them")
+        raise BadInput(key, metric_names, "a metric's name is a text", remedy)
+    for name in names:
+        text(remedy).check(key, name)
     if len(names) != n_objectives:
         reason = f"hydra.sweeper.direction has {n_objectives}, so that they cannot be told apart"
         raise BadInput(key, ", ".join(names), reason, "write a name for each direction")
@@ -294,9 +280,15 @@ def _metrics(metric_names: Any, n_objectives: int, key: str) -> tuple[str, ...] 
 def _storage(url: str | None, master: DictConfig, folder: Path, is_unnamed: bool) -> str:
     """What was typed; else where the study in this folder is; else what the config says."""
     keys = {"hydra.sweeper.storage", source_key(master, "storage")}
-    is_typed = any(key_of(o) in keys for o in [*master.hydra.overrides.hydra, *master.hydra.overrides.task])
+    is_typed = any(key_of(o) in keys for o in [*_typed(master, "hydra"), *_typed(master, "task")])
     remembered = None if is_typed or is_unnamed else StudyFiles(folder).read_storage()
     return remembered if remembered not in (None, "memory") else _storage_url(url)
+
+
+def _typed(master: DictConfig, whose: str) -> list[str]:
+    """The overrides of the command line, unresolved: one may use what only the trials have."""
+    overrides: Any = OmegaConf.to_container(master.hydra.overrides, resolve=False)
+    return list(overrides[whose])
 
 
 def key_of(override: str) -> str:
@@ -318,12 +310,8 @@ def _storage_url(storage: str | None) -> str:
 def _workers(plain: Mapping[str, Any], search: Search) -> tuple[int, list[str]]:
     gpus = visible_gpus()
     n_jobs = plain["n_jobs"]
-    if n_jobs == "auto":
-        n_workers = len(gpus) * plain["workers_per_gpu"] if gpus else n_cores()
-    elif isinstance(n_jobs, int) and not isinstance(n_jobs, bool) and n_jobs >= 1:
-        n_workers = n_jobs
-    else:
-        raise BadInput("hydra.sweeper.n_jobs", n_jobs, "is no number of workers", "write auto, or 1 or more")
+    auto = len(gpus) * plain["workers_per_gpu"] if gpus else n_cores()
+    n_workers: int = auto if n_jobs == "auto" else n_jobs
     if plain["in_process"] and n_jobs != 1:
         raise BadInput(
             "hydra.sweeper.in_process",

@@ -27,7 +27,7 @@ from optuna.distributions import (
     CategoricalChoiceType,
 )
 
-from sweeper.errors import BadInput, bad_option, bad_override, first_line
+from sweeper.errors import NO_SUCH_KEY, BadInput, bad_option, bad_override, first_line
 from sweeper.search.parameter import Parameter, Suggest, parse, written
 from sweeper.search.template import Template
 
@@ -78,7 +78,8 @@ class Space:
         for override in self._parse(arguments):
             key = override.get_key_element().lstrip("+~")
             if override.is_sweep_override():
-                self._swept[key] = parse(override)
+                typed = str(override.input_line).partition("=")[2]
+                self._swept[key] = replace(parse(override), expression=typed)
             else:
                 assert override.input_line is not None
                 fixed.append(override.input_line)
@@ -429,9 +430,10 @@ class Space:
             if text not in self._written:  # parsing takes 1 ms
                 self._written[text] = self._parser.parse_override(text).value()
             value = self._written[text]
-        self._update(config, parameter.key, value, text)
+        typed = None if parameter.texts else parameter.expression  # a choice was typed as it is drawn
+        self._update(config, parameter.key, value, text, typed)
 
-    def _update(self, config: DictConfig, key: str, value: Any, text: str) -> None:
+    def _update(self, config: DictConfig, key: str, value: Any, text: str, typed: str | None = None) -> None:
         path = key.lstrip("+")
         is_added = key.startswith("+") and not key.startswith("++")
         is_there = OmegaConf.select(config, path, throw_on_missing=False) is not None
@@ -440,12 +442,15 @@ class Space:
         try:
             OmegaConf.update(config, path, value, merge=True, force_add=key.startswith("+"))
         except OmegaConfBaseException as error:
-            raise bad_override(error, [text], self._keys()) from error
+            said = bad_override(error, [text], self._keys())
+            if typed is not None and said.reason == NO_SUCH_KEY:  # then it is not about the value drawn
+                said = BadInput(said.key, typed, said.reason, said.remedy)
+            raise said from error
 
     def _keys(self) -> list[str]:
         """The keys of the app, as its command line sees them."""
         app = OmegaConf.masked_copy(self._master, [str(key) for key in self._master if key != "hydra"])
-        return [str(key) for key, _ in _flat(app, resolve=False)]
+        return [*self._loader.list_groups(""), *(str(key) for key, _ in _flat(app, resolve=False))]
 
 
 def _params(config: Any, resolve: bool = True) -> dict[str, Any]:

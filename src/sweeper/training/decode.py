@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 
 from sweeper import schema
 from sweeper.errors import BadInput
+from sweeper.memory import check_fits
 from sweeper.training import cache
 from sweeper.training.dataset import COPIED_BYTES, Indices
 from sweeper.words import counted
@@ -66,7 +67,7 @@ def read_files(files: Sequence[Path], dataset: schema.Dataset) -> tuple[NDArray[
     about = f"{counted(len(files), 'image')} of {dataset.path} at {size} × {size}"
     pixels = cache.array("images", _key(files, size), shape, np.uint8, fill, about, notes)
     if pixels is None:
-        pixels = np.empty(shape, dtype=np.uint8)
+        pixels = _allocate(shape, dataset)
         fill(pixels)
     errors = json.loads(cache.remembered(pixels, UNREADABLE, unreadable))
     if errors and not dataset.skip_unreadable:  # decoded by a run that skips them
@@ -120,9 +121,17 @@ def scale(pixels: NDArray[np.uint8], dataset: schema.Dataset) -> NDArray[np.uint
         about = f"{counted(n, 'image')} of {dataset.name} at {size} × {size}"
         scaled = cache.array("images", key, shape, np.uint8, lambda out: _scale(pixels, out), about)
     if scaled is None:
-        scaled = np.empty(shape, dtype=np.uint8)
+        scaled = _allocate(shape, dataset)
         _scale(pixels, scaled)
     return scaled.transpose(0, 2, 3, 1)
+
+
+def _allocate(shape: tuple[int, int, int, int], dataset: schema.Dataset) -> NDArray[np.uint8]:
+    """Room in memory for images that are not kept on disk. Raises BadInput where there cannot be enough."""
+    what = f"{shape[0]:,} images of {shape[-1]} × {shape[-1]} pixels"
+    remedy = "write a smaller one, or give the cache folder more room (SWEEPER_CACHE, SWEEPER_CACHE_GB)"
+    check_fits("dataset.image_size", dataset.image_size, prod(shape), what, remedy)
+    return np.empty(shape, dtype=np.uint8)
 
 
 def _with_margin(size: int, dataset: schema.Dataset) -> int:

@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LEAST_STD, MOST_STD = 0.001, 255
+"""No images deviate by a quarter of one of the 256 steps of gray, nor by more than there are."""
 READ_AT_ONCE = 128
 """Images per piece: mapped ones may not all fit into memory."""
 
@@ -112,8 +114,10 @@ def statistics(
     if len(mean) not in (n_channels, 3):
         what = counted(len(mean), "channel")
         raise _bad_normalization(normalization, f"it has {what}, the images have {n_channels}")
-    if not all(0 <= number <= 1 for number in mean) or min(std) <= 0:
-        reason = "means must be 0 … 1 and deviations above 0, as for pixel values in 0 … 1"
+    if not all(0 <= number <= 1 for number in mean) or not all(
+        LEAST_STD <= number <= MOST_STD for number in std
+    ):
+        reason = f"means must be 0 … 1 and deviations {LEAST_STD} … {MOST_STD}, as for pixel values in 0 … 1"
         raise _bad_normalization(normalization, reason)
     return mean, std
 

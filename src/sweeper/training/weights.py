@@ -16,7 +16,7 @@ from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training.backbone import Backbone, is_path
 from sweeper.training.model import outline
-from sweeper.training.network_library import LIBRARIES, UNREADABLE, Library, bad_size
+from sweeper.training.network_library import LIBRARIES, Library, bad_size
 
 N_NAMED = 3
 """Number of misfitting tensors that an error names at most."""
@@ -101,7 +101,7 @@ def _read(path: str) -> dict[str, Tensor]:
         raise BadInput("model.weights", path, "there is no such file", remedy) from error
     except (IsADirectoryError, PermissionError) as error:
         raise BadInput("model.weights", path, f"cannot be read ({error.strerror})", remedy) from error
-    except UNREADABLE as error:
+    except Exception as error:  # whatever unpickling a file of any kind raises
         reason = "is damaged, or holds more than tensors (which is not loaded, as it could run code)"
         raise BadInput("model.weights", path, reason, remedy) from error
     return _state_dict(path, loaded, remedy)
