@@ -76,7 +76,7 @@ def test_channel_of_one_value_stays_finite(photos: Dataset) -> None:
     ("normalization", "reason"),
     [
         ({"mean": [0.5, 0.5], "std": [1, 1]}, "it has 2 channels, the images have 1"),
-        ({"mean": [0.5, 0.5, 0.5], "std": [1]}, "it has 3 means, but 1 deviations"),
+        ({"mean": [0.5, 0.5, 0.5], "std": [1]}, "it has 3 means, but 1 deviation"),
         ("imagenett", "there is no such option"),
         ({"mean": [0.5]}, "there is no such option"),
         ({"mean": [0.5], "std": [0.0]}, "deviations above 0"),
@@ -93,7 +93,7 @@ def test_normalization_must_suit_the_images(normalization: Any, reason: str) -> 
 def test_one_mean_does_not_suit_colours(photos: Dataset) -> None:
     """A mean for one channel is refused where the images have three."""
     photos.normalization = {"mean": [0.5], "std": [1]}
-    with pytest.raises(BadInput, match=r"it has 1 channels, the images have 3"):
+    with pytest.raises(BadInput, match=r"it has 1 channel, the images have 3"):
         load(photos, CPU)
 
 

@@ -162,11 +162,11 @@ def test_folder_must_hold_classes(tmp_path: Path) -> None:
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
-    """Damaged files end the reading with their number and the first five names."""
+    """Damaged files end the reading with their number and the first names, as many as one line holds."""
     fill(tmp_path, n=8, suffix="jpg")
     for i in range(7):
         (tmp_path / "dog" / f"{i}.jpg").write_bytes(b"no image")
-    with pytest.raises(BadInput, match=r"7 files are no readable images: .*dog/0\.jpg.*dog/4\.jpg") as caught:
+    with pytest.raises(BadInput, match=r"7 files are no readable images: dog/0\.jpg.*; dog/3\.jpg") as caught:
         images.read(folder(tmp_path))
     assert "5.jpg" not in str(caught.value)
     assert "dataset.skip_unreadable=true" in str(caught.value)

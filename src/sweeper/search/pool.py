@@ -30,6 +30,7 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault, FaultElsewhere, find_told
 from sweeper.note import write_note
 from sweeper.program import program
+from sweeper.search import keys
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.process import FOR_THE_POOL, Board, Crew, NotStarted, Process, ending, is_heard
@@ -78,8 +79,9 @@ def sweep(
     search: Search | None = None
     try:
         search, n_workers, gpus = read_settings(settings, master)
+        is_here = keys.read(settings)["in_process"]
         # While nothing is open yet.
-        with contextlib.nullcontext() if settings["in_process"] else _open_crew(app, n_workers) as workers:
+        with contextlib.nullcontext() if is_here else _open_crew(app, n_workers) as workers:
             with _ended_by_ctrl_c():
                 app, study, storage, space = _begin(app, search)
                 search = study.search

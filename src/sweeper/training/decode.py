@@ -148,7 +148,8 @@ def _key(files: Sequence[Path], size: int) -> str:
 
 
 def _unreadable(dataset: schema.Dataset, errors: Mapping[Any, str]) -> BadInput:
-    count, names = _told(errors)
+    folder = Path(str(dataset.path)).parent if Path(str(dataset.path)).is_file() else dataset.path
+    count, names = _told({key: error.removeprefix(f"{folder}/") for key, error in errors.items()})
     remedy = "write dataset.skip_unreadable=true to go on without"
     return BadInput("dataset.path", dataset.path, f"{count}: {names}", remedy)
 

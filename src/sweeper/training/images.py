@@ -117,7 +117,8 @@ def statistics(
     if not all(0 <= number <= 1 for number in mean) or not all(
         LEAST_STD <= number <= MOST_STD for number in std
     ):
-        reason = f"means must be 0 … 1 and deviations {LEAST_STD} … {MOST_STD}, as for pixel values in 0 … 1"
+        deviations = f"deviations above 0, {LEAST_STD} … {MOST_STD}"
+        reason = f"means must be 0 … 1 and {deviations}, as for pixel values in 0 … 1"
         raise _bad_normalization(normalization, reason)
     return mean, std
 
