@@ -100,7 +100,7 @@ def test_a_key_changes_one_value(best: list[str]) -> None:
         BadInput, match=r"training\.epoch=50: there is no such key; did you mean training\.ep"
     ):
         compose(*best, "training.epoch=50")
-    with pytest.raises(BadInput, match=r"optimizer=sgdd: there is no such option; write one of adam, .*sgd"):
+    with pytest.raises(BadInput, match=r"optimizer=sgdd: .*did you mean sgd\? write one of adam, .*sgd"):
         compose(*best, "optimizer=sgdd")
 
 

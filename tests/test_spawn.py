@@ -78,8 +78,11 @@ def test_a_script_without_guard_is_refused(tmp_path: Path) -> None:
     done = app.run()
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("hydra.sweeper.in_process=false: the workers must be spawned, as it has 2 threads")
-    assert "app.py would begin the search again in each; write if __name__ == '__main__': before" in line
+    said = (
+        "hydra.sweeper.in_process=false: app.py would begin the search again in each worker; workers must be"
+    )
+    assert line.startswith(f"{said} spawned, as it has 2 threads")
+    assert "write if __name__ == '__main__': before" in line
     assert not app.out.exists()
 
 
@@ -91,5 +94,6 @@ def test_what_cannot_be_pickled_is_refused(tmp_path: Path) -> None:
     done = finish(start(tmp_path, "-", "-m"), stdin=text)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "cannot pickle '_thread.lock' object); move what cannot be pickled into a module" in line
+    assert "cannot pickle '_thread.lock' object)" in line
+    assert "move that into a module that the script imports" in line
     assert not app.out.exists()

@@ -402,9 +402,7 @@ def check_weights(name: str, weights: Any, n_classes: int) -> None:
         isinstance(w, int | float) and not isinstance(w, bool) and 0 < w <= MAX_WEIGHT for w in weights
     )
     if not is_list or len(weights) != n_classes:
-        reason = (
-            f"there must be a weight above 0 (and at most {MAX_WEIGHT:g}) for each of the {n_classes} classes"
-        )
+        reason = f"there must be a weight above 0 for each of the {n_classes} classes, at most {MAX_WEIGHT:g}"
         raise BadInput(f"loss.{name}", weights, reason, "write balanced, null or such a list")
 
 

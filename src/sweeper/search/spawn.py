@@ -74,7 +74,7 @@ def _check_guard(reason: str) -> None:
     script = _script()
     if script is not None and "__name__" not in script.read_text(errors="replace"):
         remedy = "write if __name__ == '__main__': before the call that begins it"
-        raise _cannot_be_sent(reason, f"{script.name} would begin the search again in each", remedy)
+        raise _cannot_be_sent(reason, f"{script.name} would begin the search again in each worker", remedy)
 
 
 def _script() -> Path | None:
@@ -87,8 +87,8 @@ def _cannot_be_sent(reason: str, why: str, remedy: str) -> BadInput:
     return BadInput(
         "hydra.sweeper.in_process",
         "false",
-        f"the workers must be spawned, as {reason}, and {why}",
-        f"{remedy}, or search in this process: hydra.sweeper.n_jobs=1 hydra.sweeper.in_process=true",
+        f"{why}; workers must be spawned, as {reason}",
+        f"{remedy}, or write hydra.sweeper.n_jobs=1 hydra.sweeper.in_process=true",
     )
 
 
@@ -100,10 +100,8 @@ def _pickled(body: Body, reason: str) -> bytes:
     try:
         _Pickler(stream).dump(body)
     except Exception as error:  # pickling calls the app's own classes
-        why = f"the app cannot be sent to them ({type(error).__name__}: {error})"
-        remedy = (
-            "move what cannot be pickled into a module that the script imports, or into the task function"
-        )
+        why = f"the app cannot be sent to its workers ({type(error).__name__}: {error})"
+        remedy = "move that into a module that the script imports, or into the task function"
         raise _cannot_be_sent(reason, why, remedy) from error
     return stream.getvalue()
 
