@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from sweeper.errors import BadInput, bad_option, bad_override
+from sweeper.errors import bad_option, bad_override
 
 
 def conf_folder() -> Path:
@@ -48,7 +46,8 @@ def composing(overrides: Sequence[str]) -> Iterator[None]:
     register: Any = OmegaConf.register_new_resolver if IS_HYDRA_1_3 else OmegaConf.register_resolver
     register("direction", schema.direction, replace=True)
     try:
-        yield
+        with _checked_before_they_start():
+            yield
     except (HydraException, OmegaConfBaseException) as error:
         raise bad_override(error, overrides, _keys()) from error
     except ValueError as error:
@@ -81,14 +80,23 @@ def _keys() -> list[str]:
     return [*groups, *ours, *hydras, "hydra.run.dir", "hydra.sweep.dir", *search, *arguments]
 
 
-class Check(Callback):
-    """Refuses a single run that cannot work before Hydra makes its folder; a search has its own checks."""
+@contextmanager
+def _checked_before_they_start() -> Iterator[None]:
+    """Refuse a single run that cannot work before Hydra makes its folder; a search has its own checks.
 
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+    A callback named in the config would do the same, but Hydra 1.4 warns of each that it finds there.
+    """
+    from hydra._internal.callbacks import Callbacks
+
+    def on_run_start(self: Callbacks, config: DictConfig, **kwargs: Any) -> None:
         from sweeper import check
 
-        try:
-            check.before_run(config)
-        except BadInput as error:
-            print(error, file=sys.stderr)
-            sys.exit(error.exit_code)  # not an Exception: Hydra would only warn
+        check.before_run(config)
+        hydras(self, config, **kwargs)
+
+    hydras = Callbacks.on_run_start
+    Callbacks.on_run_start = on_run_start  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Callbacks.on_run_start = hydras  # type: ignore[method-assign]
