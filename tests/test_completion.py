@@ -12,15 +12,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import Said
 
-SHELLS = [
-    pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"no {name} is installed"))
-    for name in ("bash", "zsh", "fish")
-]
+
+def _shell(name: str, *marks: pytest.MarkDecorator) -> Any:
+    missing = pytest.mark.skipif(shutil.which(name) is None, reason=f"no {name} is installed")
+    return pytest.param(name, marks=[missing, *marks])
+
+
+SHELLS = [_shell("bash"), _shell("zsh", pytest.mark.slow), _shell("fish", pytest.mark.slow)]
 
 
 @pytest.fixture

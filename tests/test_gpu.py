@@ -17,7 +17,7 @@ from sweeper.search.trial import trial
 from sweeper.training import fit, step
 from sweeper.training.data import load
 from sweeper.training.source import batches_of
-from tests.device import CPU, ON_BOTH, ON_BOTH_SLOWLY
+from tests.device import CPU, ON_BOTH
 from tests.foreign_app import App, assert_exactly
 from tests.program import sweeper
 
@@ -56,7 +56,7 @@ return cfg.x
 """
 
 
-@pytest.mark.parametrize("device", ON_BOTH_SLOWLY)
+@pytest.mark.parametrize("device", ON_BOTH)
 def test_each_worker_has_its_gpu(tmp_path: Path, device: str) -> None:
     """Two workers share each GPU, at the same time; each sees that one alone and computes on it, although it
     was forked from a process that has imported torch."""
@@ -80,7 +80,7 @@ def test_each_worker_has_its_gpu(tmp_path: Path, device: str) -> None:
         assert len({a["gpus"][0] for a in attributes}) == len(gpus)
 
 
-@pytest.fixture(scope="module", params=ON_BOTH_SLOWLY)
+@pytest.fixture(scope="module", params=ON_BOTH)
 def searched_on(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A device, and the folder in which two workers searched on it."""
     folder, device = tmp_path_factory.mktemp("searched"), str(request.param)
