@@ -67,7 +67,7 @@ def test_the_defaults_are_a_run() -> None:
 def test_weights_are_one_for_each_class(weights: object) -> None:
     """A number above 0 for each class, or the word that gives them."""
     with pytest.raises(
-        BadInput, match=r"^loss\.class_weights=.* for each of the 3 classes, at most 1e\+06; write balanced"
+        BadInput, match=r"^loss\.class_weights=.* each of the 3 classes, at most .*; write balanced"
     ):
         schema.check_weights("class_weights", weights, 3)
     for good in (None, "balanced", [1, 0.5, 2]):
