@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import hydra
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import bad_option, bad_override
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def conf_folder() -> Path:
@@ -19,7 +20,7 @@ def conf_folder() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
 
 
-IS_HYDRA_1_3 = hydra.__version__.startswith("1.3.")
+IS_HYDRA_1_3 = version("hydra-core").startswith("1.3.")  # not of the module: help imports no Hydra
 
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if IS_HYDRA_1_3 else {}
 """An argument of ``hydra.main`` and ``initialize``: Hydra 1.3 warns without it, Hydra 1.4 with it."""
