@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweeper.lock import Heartbeat, is_alive, locked
-from tests.program import end, run, start_holding
+from sweeper.lock import Heartbeat, is_alive, is_locked, locked
+from tests.program import end, run, start_holding, until
 
 HOLD = """
 import sys
@@ -69,6 +69,34 @@ def test_a_child_does_not_inherit_the_lock(tmp_path: Path) -> None:
     end(start_holding(TAKE, tmp_path / "lock", tmp_path / "mark"))
     assert parent.poll() is None
     end(parent)
+
+
+TAKE_AND_HOLD = """
+import sys
+from pathlib import Path
+from sweeper.lock import locked
+print("ready", flush=True)
+with locked(Path(sys.argv[1])):
+    print("taken", flush=True)
+    input()
+"""
+
+
+def waits_for_a_lock(pid: int) -> bool:
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any(str(pid) in line.split() and "->" in line.split() for line in lines)
+
+
+def test_whoever_waited_for_a_lock_that_was_removed_holds_the_next(tmp_path: Path) -> None:
+    """A study is deleted, with its lock, by the process that holds it: who waited keeps others out."""
+    with locked(tmp_path / "lock"):
+        taker = start_holding(TAKE_AND_HOLD, tmp_path / "lock")
+        until(lambda: waits_for_a_lock(taker.pid))
+        (tmp_path / "lock").unlink()
+    assert taker.stdout is not None
+    assert taker.stdout.readline() == "taken\n"
+    assert is_locked(tmp_path / "lock")
+    end(taker)
 
 
 LIVE = """

@@ -27,7 +27,8 @@ _REMEDIES = {
 }
 _OF_A_DISK = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE),
-    *(errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EREMOTEIO),
+    *(errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN),
+    *([errno.EREMOTEIO] if hasattr(errno, "EREMOTEIO") else []),  # not on macOS
 }
 """What says that a disk or the system is at fault, whoever raised it."""
 

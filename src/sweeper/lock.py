@@ -4,12 +4,46 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
 from sweeper.fault import Fault, disk
+
+
+def _open_and_lock(path: Path, lock: Callable[[IO[bytes]], object], mode: int = 0o666) -> IO[bytes]:
+    """Open a file, create it where there is none, and lock it.
+
+    Whoever waits for a lock may get that of a file which was removed meanwhile, and which no one else would
+    ever find locked: then the one that is there now is locked instead.
+    """
+    while True:
+        file = os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND, mode), "ab")
+        try:
+            lock(file)
+            if _is_there(file, path):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _is_there(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file still has its path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _wait(file: IO[bytes]) -> None:
+    fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _do_not_wait(file: IO[bytes]) -> None:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager
@@ -21,14 +55,9 @@ def locked(path: Path) -> Iterator[None]:
     """
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
-    with file:
-        with disk(path):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:  # closing would not do where a child was forked meanwhile: it has the file too
-            fcntl.flock(file, fcntl.LOCK_UN)
+        file = _open_and_lock(path, _wait)
+    with _unlocked_at_end(file):
+        yield
 
 
 @contextmanager
@@ -39,15 +68,20 @@ def held(path: Path) -> Iterator[bool]:
         Fault: if the disk fails.
     """
     with disk(path):
-        file = path.open("ab")
+        try:
+            file: IO[bytes] | None = _open_and_lock(path, _do_not_wait)
+        except BlockingIOError:
+            file = None
+    with nullcontext() if file is None else _unlocked_at_end(file):
+        yield file is not None
+
+
+@contextmanager
+def _unlocked_at_end(file: IO[bytes]) -> Iterator[None]:
+    """Closing alone would not do where a child was forked meanwhile: it has the file too."""
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        try:
-            yield True
+            yield
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)
 
@@ -55,19 +89,16 @@ def held(path: Path) -> Iterator[bool]:
 @contextmanager
 def open_locked(path: Path, mode: int) -> Iterator[None]:
     """Create a file, and hold its lock."""
-    file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_TRUNC, mode)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with _unlocked_at_end(_open_and_lock(path, _wait, mode)):
         yield
-    finally:
-        os.close(file)
 
 
 def remove_unlocked(path: Path) -> None:
     """Remove a file whose lock nobody holds; only a process that is gone can have left it."""
     with suppress(OSError), path.open("r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
+        _do_not_wait(file)
+        if _is_there(file, path):
+            path.unlink()
 
 
 def is_locked(path: Path) -> bool:
@@ -93,16 +124,8 @@ class Heartbeat:
         self._path = _life_path(folder, worker)
         with disk(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._open_and_hold()
-
-    def _open_and_hold(self) -> IO[bytes]:
-        while True:
-            file = self._path.open("ab")
-            fcntl.lockf(file, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):  # `forget_the_dead` may have come between, and removed it
-                if os.path.samestat(os.fstat(file.fileno()), self._path.stat()):
-                    return file
-            file.close()
+            # A record lock; `forget_the_dead` may remove the file before it is held.
+            self._file = _open_and_lock(self._path, lambda file: fcntl.lockf(file, fcntl.LOCK_EX))
 
     def end(self) -> None:
         with disk(self._path):
