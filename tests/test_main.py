@@ -288,7 +288,7 @@ def run_and_list_imports(folder: Path, arguments: list[str]) -> tuple[set[str], 
     return set(last.split()[1:]), done
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["best", "--help"], ["train", "--help"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["train", "--help"]])
 def test_help_imports_nothing_slow(tmp_path: Path, arguments: list[str]) -> None:
     """It is there at once."""
     imported, _ = run_and_list_imports(tmp_path, arguments)

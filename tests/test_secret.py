@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
-from sweeper.secret import hide_known_secrets, hide_secrets, remember_secrets
+from sweeper.secret import hide_known_secrets, hide_known_secrets_in, hide_secrets, remember_secrets
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,18 @@ def test_a_known_password_is_hidden_in_every_form() -> None:
         hide_known_secrets("url: postgresql://ann:s%40crets@host/db") == "url: postgresql://ann:***@host/db"
     )
     assert hide_known_secrets("url: postgresql://bob:other@host/db") == "url: postgresql://bob:other@host/db"
+
+
+def test_content_without_a_password_can_still_be_read() -> None:
+    """Each value by itself: YAML takes *** for something of its own."""
+    remember_secrets("postgresql://ann:4711@host/db")
+    content = {"password": "4711", "pin": 4711, "overrides": ["password=4711"], "n": 3, "rest": [True, None]}
+    hidden = {"password": "***", "pin": "***", "overrides": ["password=***"], "n": 3, "rest": [True, None]}
+    assert yaml.safe_load(yaml.safe_dump(hide_known_secrets_in(content))) == hidden
+
+
+def test_a_password_that_is_a_common_word_hides_no_other_text() -> None:
+    """In its URL it is hidden; elsewhere nobody could tell it from the user or the driver."""
+    remember_secrets("postgresql://optuna:optuna@host/db")
+    said = "optuna.samplers: postgresql://optuna:optuna@host/db"
+    assert hide_secrets(said) == "optuna.samplers: postgresql://optuna:***@host/db"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -17,14 +18,17 @@ _known: dict[str, str] = {}
 
 
 def remember_secrets(url: str) -> None:
-    """Let ``hide_secrets`` know the password of a URL, as drivers repeat it in other forms."""
+    """Let ``hide_secrets`` know the password of a URL, as drivers repeat it in other forms.
+
+    One that the URL holds elsewhere too, as ``optuna:optuna@``, is a common word: by itself it stays.
+    """
     if (hidden := _hide_in_url(url)) == url:
         return
     _known[url] = hidden
     passwords = [found[0].partition(":")[2][:-1] for found in _IN_URL.finditer(url)]
     passwords += [found[0].partition("=")[2] for found in _IN_QUERY.finditer(url)]
     for password in passwords:
-        if len(password) >= _SHORTEST:
+        if len(password) >= _SHORTEST and unquote(password) not in hidden:
             _known[password] = _known[unquote(password)] = HIDDEN
 
 
@@ -33,6 +37,19 @@ def hide_known_secrets(text: str) -> str:
     for secret, hidden in _known.items():
         text = text.replace(secret, hidden)
     return text
+
+
+def hide_known_secrets_in(content: Any) -> Any:
+    """The same of each value in plain dicts and lists: what is dumped then is still YAML."""
+    if not _known:
+        return content
+    if isinstance(content, dict):
+        return {key: hide_known_secrets_in(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [hide_known_secrets_in(value) for value in content]
+    if isinstance(content, str):
+        return hide_known_secrets(content)
+    return _known.get(str(content), content)  # a number may be one
 
 
 def hide_secrets(text: str) -> str:

@@ -27,7 +27,7 @@ from omegaconf._utils import get_omega_conf_dumper
 from sweeper.fault import disk, of_disk
 from sweeper.record import write_whole
 from sweeper.search.fork import call_here
-from sweeper.secret import hide_known_secrets
+from sweeper.secret import hide_known_secrets_in
 
 
 def run_job(task: TaskFunction, config: DictConfig, folder: Path, context: HydraContext) -> JobReturn:
@@ -87,9 +87,9 @@ def _app_part(config: DictConfig) -> DictConfig:
 def save(hydra: DictConfig, app: DictConfig, folder: Path) -> None:
     """Write what Hydra writes of a job's config; read again, the files equal Hydra's own."""
     content = _plain(hydra)
-    write_whole(folder / "config.yaml", _to_yaml(_plain(app)))
+    write_whole(folder / "config.yaml", to_yaml(app))
     write_whole(folder / "hydra.yaml", _hydra_yaml(content))
-    write_whole(folder / "overrides.yaml", _to_yaml(content["overrides"]["task"]))
+    write_whole(folder / "overrides.yaml", _dump(content["overrides"]["task"]))
 
 
 def _plain(node: Any) -> Any:
@@ -110,17 +110,21 @@ def _hydra_yaml(content: dict[str, Any]) -> str:
     for key, value in content.items():
         shown = repr(value)  # which tells 1 from 1.0 and True
         if _sections.get(key, ("", ""))[0] != shown:
-            _sections[key] = shown, _to_yaml({"hydra": {key: value}}).removeprefix("hydra:\n")
+            _sections[key] = shown, _dump({"hydra": {key: value}}).removeprefix("hydra:\n")
     return "hydra:\n" + "".join(_sections[key][1] for key in content)
 
 
 _sections: dict[str, tuple[str, str]] = {}
 
 
-def _to_yaml(content: Any) -> str:
-    """What ``OmegaConf.to_yaml`` writes of this plain content, but for line breaks and the kind of quotes."""
+def to_yaml(config: DictConfig) -> str:
+    """What ``OmegaConf.to_yaml`` writes, but for line breaks, the kind of quotes, and known passwords."""
+    return _dump(_plain(config))
+
+
+def _dump(content: Any) -> str:
     style: Any = {"default_flow_style": False, "allow_unicode": True, "sort_keys": False}
-    return hide_known_secrets(str(yaml.dump(content, Dumper=dumper(), **style)))
+    return str(yaml.dump(hide_known_secrets_in(content), Dumper=dumper(), **style))
 
 
 @cache

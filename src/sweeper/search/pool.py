@@ -21,7 +21,7 @@ from typing import Any
 import optuna
 from hydra.core.singleton import Singleton
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
@@ -33,6 +33,7 @@ from sweeper.program import program
 from sweeper.search import keys
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
+from sweeper.search.job import to_yaml
 from sweeper.search.process import FOR_THE_POOL, Board, Crew, NotStarted, Process, ending, is_heard
 from sweeper.search.progress import Progress, summarize
 from sweeper.search.sampler import is_grid, try_out
@@ -116,8 +117,7 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
         except NameTaken:  # two searches began in one second
             search, arguments = rename(search, app.master, app.arguments, n)
             continue
-        sweep_config = hide_known_secrets(OmegaConf.to_yaml(app.master))
-        record.write_whole(study.files.sweep_config, sweep_config)
+        record.write_whole(study.files.sweep_config, to_yaml(app.master))
         break
     return replace(app, arguments=tuple(arguments)), study, storage, space
 
@@ -439,10 +439,10 @@ def _command(search: Search, master: DictConfig) -> str:
     """
     storage_keys = {"hydra.sweeper.storage", source_key(master, "storage")}
     arguments = [a for a in sys.argv[1:] if key_of(a) not in storage_keys]
-    named_by, keys = study_key(master), {key_of(a) for a in arguments}
-    if not {named_by, "hydra.sweeper.study_name"} & keys:
+    named_by, typed = study_key(master), {key_of(a) for a in arguments}
+    if not {named_by, "hydra.sweeper.study_name"} & typed:
         arguments = [*arguments, f"{named_by}={search.study_name}"]
-    if "hydra.sweep.dir" not in keys and is_named_by_time(master):
+    if "hydra.sweep.dir" not in typed and is_named_by_time(master):
         arguments = [*arguments, f"hydra.sweep.dir={search.folder}"]
     return " ".join([_started_by(), *map(shlex.quote, arguments)])
 

@@ -279,8 +279,8 @@ def _metrics(metric_names: Any, n_objectives: int, key: str) -> tuple[str, ...] 
 
 def _storage(url: str | None, master: DictConfig, folder: Path, is_unnamed: bool) -> str:
     """What was typed; else where the study in this folder is; else what the config says."""
-    keys = {"hydra.sweeper.storage", source_key(master, "storage")}
-    is_typed = any(key_of(o) in keys for o in [*_typed(master, "hydra"), *_typed(master, "task")])
+    storage_keys = {"hydra.sweeper.storage", source_key(master, "storage")}
+    is_typed = any(key_of(o) in storage_keys for o in [*_typed(master, "hydra"), *_typed(master, "task")])
     remembered = None if is_typed or is_unnamed else StudyFiles(folder).read_storage()
     return remembered if remembered not in (None, "memory") else _storage_url(url)
 
