@@ -6,15 +6,17 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from sweeper.errors import BadInput
-from sweeper.search.storage import JournalBackend, open_storage
+from sweeper.fault import Fault
+from sweeper.search.storage import JournalBackend, PatientStorage, open_storage
 from tests.journal import open_journal
 from tests.program import finish, go_on, start_holding
 
@@ -215,3 +217,45 @@ def test_what_cannot_be_opened_is_bad_input(tmp_path: Path, url: str) -> None:
     with pytest.raises(BadInput, match=expected) as error:
         open_storage(url.format(tmp_path))
     assert "\n" not in str(error.value)
+
+
+class LosesAnswers(InMemoryStorage):
+    """A server that does what it is told, and whose connection breaks before it says so, once each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lost = set[str]()
+
+    def _lose(self, name: str, answer: Any) -> Any:
+        if name in self._lost:
+            return answer
+        self._lost.add(name)
+        raise ConnectionResetError
+
+    def create_new_study(self, directions: Any, study_name: str | None = None) -> int:
+        return self._lose("create_new_study", super().create_new_study(directions, study_name))  # type: ignore[no-any-return]
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
+        return self._lose("set_trial_state_values", super().set_trial_state_values(trial_id, state, values))  # type: ignore[no-any-return]
+
+
+def patient(storage: BaseStorage) -> PatientStorage:
+    return PatientStorage(storage, "grpc://host", wait_s=0.05)  # type: ignore[abstract]
+
+
+def test_what_the_server_had_done_when_its_answer_was_lost_is_done_once() -> None:
+    """A study is not created twice, and the end of a trial is no error."""
+    storage = patient(LosesAnswers())
+    study = optuna.create_study(study_name="name", storage=storage)
+    study.tell(study.ask(), 1.0)
+    assert [trial.value for trial in study.trials] == [1.0]
+    assert len(storage.get_all_studies()) == 1
+
+
+def test_a_deleted_study_is_a_fault_and_a_key_error() -> None:
+    """The search says it in one line; optuna-dashboard answers 404, as for Optuna's own storages."""
+    storage = patient(InMemoryStorage())
+    with pytest.raises(Fault, match=r"grpc://host: the study was deleted meanwhile; start another study$"):
+        storage.get_study_name_from_id(7)
+    with pytest.raises(KeyError):
+        optuna.load_study(study_name="gone", storage=storage)

@@ -507,7 +507,7 @@ def test_a_study_that_another_host_runs_is_left_alone(
     study = ask_elsewhere(search, plain, tmp_path)
     with study.locked() as locked:
         assert locked.reap() == []
-    assert [t.state for t in seen(study.trials(), study.files)] == [TrialState.RUNNING]
+    assert [t.state for t in seen(study.trials(), study.files, study.trials)] == [TrialState.RUNNING]
     with pytest.raises(BadInput, match=r"the host elsewhere runs its trials 0.*take_over=true"):
         begin(search, plain, study.optuna._storage)
     assert states(study) == ["RUNNING"]
@@ -548,7 +548,18 @@ def test_whoever_looks_sees_the_dead_and_changes_nothing(
     trial = study.ask(plain, dead)
     assert trial is not None
     plain.draw(suggest(trial))
-    (shown,) = seen(study.trials(), study.files)
+    (shown,) = seen(study.trials(), study.files, study.trials)
     assert (shown.state, shown.user_attrs["lost"]) == (TrialState.FAIL, True)
     assert states(study) == ["RUNNING"]
     assert "lost" not in study.trials()[0].user_attrs
+
+
+def test_a_trial_that_is_being_asked_for_is_not_lost(make_search: MakeSearch, plain: Space) -> None:
+    """Who asks holds the study's lock until the trial has a worker's name; without the lock it is lost."""
+    study = begin(make_search(), plain)
+    study.optuna.ask()
+    with study.locked():
+        (shown,) = seen(study.trials(), study.files, study.trials)
+        assert shown.state == TrialState.RUNNING
+    (shown,) = seen(study.trials(), study.files, study.trials)
+    assert shown.state == TrialState.FAIL

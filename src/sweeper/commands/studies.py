@@ -11,11 +11,11 @@ import re
 import socket
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,17 +117,18 @@ def _of_storage(url: str) -> list[Listed]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = look_into_storage(url)
     return [
-        _listed(study, storage.get_all_trials(study._study_id, deepcopy=False), url)
+        _listed(study, partial(storage.get_all_trials, study._study_id, deepcopy=False), url)
         for study in storage.get_all_studies()
     ]
 
 
-def _listed(study: FrozenStudy, trials: Sequence[FrozenTrial], url: str) -> Listed:
+def _listed(study: FrozenStudy, read_trials: Callable[[], list[FrozenTrial]], url: str) -> Listed:
     from sweeper.search.study import seen
 
+    trials = read_trials()
     begun = study.user_attrs.get("sweeper", {})
     files = _its_folder(begun.get("folder"), study.study_name, url)
-    shown = seen(trials, files) if files else trials
+    shown = seen(trials, files, read_trials) if files else trials
     times = [time for t in trials for time in (t.datetime_complete, t.datetime_start) if time]
     if space := begun.get("space"):
         searched = _searched({name: json.loads(text) for name, text in space.items()})

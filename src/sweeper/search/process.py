@@ -72,7 +72,7 @@ class Board:
     def say(self, index: int, text: str) -> None:
         """Leave the last words of a worker."""
         place = 1 + index * _SAID
-        self._memory[place : place + _SAID] = text.encode()[:_SAID].ljust(_SAID, b"\0")
+        self._memory[place : place + _SAID] = text.encode(errors="replace")[:_SAID].ljust(_SAID, b"\0")
 
     def take(self, index: int) -> str:
         """The last words of the worker that had this place, once; mostly none."""

@@ -104,6 +104,13 @@ def _cut_torn_tail(file: FileIO) -> None:
 # ------------------------------------------------------------------------------------------------ patience
 
 
+class StudyDeleted(Fault, KeyError):
+    """What a search says in one line, and optuna-dashboard knows as Optuna's own error."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(_named(url), "the study was deleted meanwhile", "start another study")
+
+
 class PatientStorage(BaseStorage):
     """A storage whose faults are told in one line, and whose server is waited for while it is away.
 
@@ -130,11 +137,10 @@ class PatientStorage(BaseStorage):
                 raise
             except DuplicatedStudyError:
                 if waiting.has_begun:
-                    return self._storage.get_study_id_from_name(arguments[1])
+                    return self._call("get_study_id_from_name", arguments[1])
                 raise
             except KeyError as error:
-                remedy = "begin another study"
-                raise Fault(_named(self._url), "the study was deleted meanwhile", remedy) from error
+                raise StudyDeleted(self._url) from error
             except Exception as error:
                 if _is_away(error):
                     waiting.go_on(error)

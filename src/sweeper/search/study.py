@@ -9,11 +9,12 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, locked
+from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, is_locked, locked
 from sweeper.record import FORMAT, StudyFiles, check_format, sweep_up
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
@@ -360,12 +361,29 @@ def _host(worker: str) -> str:
     return worker.rsplit("-", 2)[0]
 
 
-def seen(trials: Sequence[FrozenTrial], files: StudyFiles) -> list[FrozenTrial]:
+def seen(
+    trials: list[FrozenTrial], files: StudyFiles, read_again: Callable[[], list[FrozenTrial]]
+) -> list[FrozenTrial]:
     """The trials as somebody sees them who only looks: those whose process is gone as lost.
 
-    The study stays as it is: the next search on it fails them, and tries their parameters again.
+    The study stays as it is: the next search on it fails them, and tries their parameters again. Whoever asks
+    for a trial holds the study's lock until the trial has its worker's name: one that has none, before and
+    after the lock was free, has lost its process too.
     """
-    return [_lost(t) if t.state == TrialState.RUNNING and life(t, files) == Life.DEAD else t for t in trials]
+    nameless = _without_worker(trials)
+    if nameless and not is_locked(files.lock):
+        trials = read_again()
+        nameless = _without_worker(trials) - nameless
+    return [
+        _lost(t)
+        if t.state == TrialState.RUNNING and t.number not in nameless and life(t, files) == Life.DEAD
+        else t
+        for t in trials
+    ]
+
+
+def _without_worker(trials: Sequence[FrozenTrial]) -> set[int]:
+    return {t.number for t in trials if t.state == TrialState.RUNNING and "worker" not in t.user_attrs}
 
 
 def look(files: StudyFiles) -> list[FrozenTrial]:
@@ -377,7 +395,8 @@ def look(files: StudyFiles) -> list[FrozenTrial]:
     """
     storage = look_into_storage(files.read_storage() or "memory")
     study_id = storage.get_study_id_from_name(files.read_name())
-    return seen(storage.get_all_trials(study_id, deepcopy=False), files)
+    read = partial(storage.get_all_trials, study_id, deepcopy=False)
+    return seen(read(), files, read)
 
 
 def _lost(trial: FrozenTrial) -> FrozenTrial:

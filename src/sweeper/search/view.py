@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from copy import deepcopy as copied
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper.lock import is_locked
 from sweeper.record import FORMAT, StudyFiles
 from sweeper.search.study import ATTRIBUTE, seen
 
@@ -43,17 +43,8 @@ class _View(BaseStorage):
         begun = self._storage.get_study_user_attrs(study_id).get(ATTRIBUTE, {})
         if begun.get("format") != FORMAT or not Path(begun["folder"]).is_dir():
             return trials
-        files, nameless = StudyFiles(Path(begun["folder"])), _without_worker(trials)
-        # Who asks for a trial holds the study's lock until the trial has its worker's name. A trial that has
-        # none, before and after the lock was free, has lost who asked.
-        if nameless and not is_locked(files.lock):
-            trials = self._storage.get_all_trials(study_id, deepcopy=False)
-            nameless = _without_worker(trials) - nameless
-        return [trial if trial.number in nameless else seen([trial], files)[0] for trial in trials]
-
-
-def _without_worker(trials: Sequence[FrozenTrial]) -> set[int]:
-    return {t.number for t in trials if t.state == TrialState.RUNNING and "worker" not in t.user_attrs}
+        read_again = partial(self._storage.get_all_trials, study_id, deepcopy=False)
+        return seen(trials, StudyFiles(Path(begun["folder"])), read_again)
 
 
 def _delegate(name: str) -> Callable[..., Any]:
