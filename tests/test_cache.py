@@ -278,7 +278,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(
 def test_a_limit_must_be_a_size(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """A limit that is none is refused in one line."""
     monkeypatch.setenv("SWEEPER_CACHE_GB", text)
-    with pytest.raises(BadInput, match=rf"SWEEPER_CACHE_GB={text}: is no size; write a number of GB"):
+    with pytest.raises(BadInput, match=rf"SWEEPER_CACHE_GB={text}: is not a size; write a number of GB"):
         get()
 
 
@@ -397,7 +397,7 @@ def test_unreadable_files_are_remembered(photos: Dataset, caplog: Any) -> None:
     """Files left out are left out of the kept images too, and named or refused each time."""
     torn = Path(photos.path or "", "cat", "2.png")
     torn.write_bytes(b"\x89PNG no more")
-    with pytest.raises(BadInput, match=r"1 file is no readable image: .*2\.png"):
+    with pytest.raises(BadInput, match=r"1 file is not a readable image: .*2\.png"):
         images.read(photos)
     assert cache.entries() == []
     photos.skip_unreadable = True
@@ -411,7 +411,7 @@ def test_unreadable_files_are_remembered(photos: Dataset, caplog: Any) -> None:
         assert len(found.pixels) == 11
         assert "2.png" in caplog.text
     photos.skip_unreadable = False
-    with pytest.raises(BadInput, match=r"1 file is no readable image: .*2\.png"):
+    with pytest.raises(BadInput, match=r"1 file is not a readable image: .*2\.png"):
         images.read(photos)
 
 

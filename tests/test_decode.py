@@ -213,7 +213,7 @@ def test_first_frame_of_an_animation(tmp_path: Path) -> None:
 def test_unknown_white_is_refused(tmp_path: Path, values: NDArray[np.generic], reason: str) -> None:
     """Values that do not say how bright they are mean an error that says so, never a black or white image."""
     Image.fromarray(values).save(tmp_path / "drawn.tiff")
-    with pytest.raises(BadInput, match=rf"1 file is no readable image: .*drawn\.tiff \({reason}"):
+    with pytest.raises(BadInput, match=rf"1 file is not a readable image: .*drawn\.tiff \({reason}"):
         read_one(tmp_path / "drawn.tiff")
 
 

@@ -203,7 +203,7 @@ def test_budget_sampler_pruner_and_objective(describe: Describe) -> None:
 
     rows = said.section("Search").rows
     assert rows["objective"] == ["val_loss (minimize), seconds (minimize)"]
-    assert rows["budget"] == ["1,234 trials, none begun after 60 s"]
+    assert rows["budget"] == ["1,234 trials, none started after 60 s"]
     assert (rows["sampler"], rows["pruner"]) == (["random"], ["none"])
 
 

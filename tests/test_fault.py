@@ -187,7 +187,7 @@ def test_a_folder_that_is_removed_meanwhile_is_one_line(app: App, what: str) -> 
     if what == "everything":
         shutil.rmtree(app.journal.parent)
     app.touch("go")
-    assert_one_line(finish(process), "somebody has removed")
+    assert_one_line(finish(process), "was removed")
     app.write(STEPS)
     assert app.run(limit_s=60).returncode == 0
     assert_exactly(app, 6)

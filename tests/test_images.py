@@ -166,7 +166,9 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     fill(tmp_path, n=8, suffix="jpg")
     for i in range(7):
         (tmp_path / "dog" / f"{i}.jpg").write_bytes(b"no image")
-    with pytest.raises(BadInput, match=r"7 files are no readable images: dog/0\.jpg.*; dog/3\.jpg") as caught:
+    with pytest.raises(
+        BadInput, match=r"7 files are not readable images: dog/0\.jpg.*; dog/3\.jpg"
+    ) as caught:
         images.read(folder(tmp_path))
     assert "5.jpg" not in str(caught.value)
     assert "dataset.skip_unreadable=true" in str(caught.value)
@@ -183,7 +185,7 @@ def test_unreadable_files_are_skipped_if_asked(tmp_path: Path, caplog: pytest.Lo
     assert found.labels.tolist() == [0, 0, 1, 1, 1, 2, 2]
     assert found.files is not None
     assert [Path(file).name for file in found.files[:2]] == ["0.jpg", "2.jpg"]
-    assert "2 files are no readable images, skipped" in caplog.text
+    assert "2 files are not readable images, skipped" in caplog.text
     assert str(truncated) in caplog.text
 
 

@@ -68,10 +68,10 @@ def test_a_study_may_have_the_name_of_a_folder(name: str) -> None:
         ("x" * 5000, "longer than 512 characters"),
         ("x" * 256, "a name of 256 bytes"),
         ("д" * 128, "a name of 256 bytes"),
-        ("a\0b", "cannot be seen"),
-        ("a\nb", "cannot be seen"),
-        ("a\x1b[2Jb", "cannot be seen"),
-        ("a\udc80", "is no text"),
+        ("a\0b", "invisible character"),
+        ("a\nb", "invisible character"),
+        ("a\x1b[2Jb", "invisible character"),
+        ("a\udc80", "is not text"),
     ],
 )
 def test_a_study_has_no_name_that_is_no_folder(name: str | None, reason: str) -> None:

@@ -205,7 +205,7 @@ BAD_INPUT = [
     ("describe model=vit_b_16 dataset.image_size=30", r"^dataset.image_size=30: vit_b_16 cannot take"),
     ("describe model=resnet18 model.weights=V9", r"^model.weights=V9: torchvision has no such weights"),
     ("describe model=resnet18 model.weights=a/b.pt", r"^model.weights=a/b.pt: there is no such file"),
-    ("best nowhere", r"^STUDY=nowhere: there is no such study in .*; begin one: sweeper -m "),
+    ("best nowhere", r"^STUDY=nowhere: there is no such study in .*; start one: sweeper -m "),
     ("reproduce nowhere", r"^STUDY=nowhere: there is no such study"),
     ("dashboard", r"^outputs=.*studies.journal: there are no studies yet; run sweeper -m "),
 ]

@@ -661,7 +661,7 @@ def test_a_custom_search_space_may_be_a_method(sweep: Sweep, custom: str) -> Non
 
 @pytest.mark.parametrize("path", ["missing", "nothing"])
 def test_a_custom_search_space_that_is_none_is_refused(refused: Refused, custom: str, path: str) -> None:
-    """What is not there, or is no function."""
+    """What is not there, or is not a function."""
     assert refused({"config": {"x": 0}}, f"{custom}.{path}").startswith("hydra.sweeper.custom_search_space=")
 
 

@@ -164,8 +164,8 @@ P = [f"pictures/{i}.png" for i in range(9)]
         (rows("path,label", f"{P[0]},a", "pictures,b"), r"1 image file is missing, first in line 3"),
         (rows("path,label", f"{P[0]},a", "\0.png,b"), r"1 image file is missing|line 3: line contains NUL"),
         (rows("path,label", f"{P[0]},a", f"./{P[0]},b"), r"line 3, column path: .*0\.png is in line 2 too"),
-        (rows("path,label,split", f"{P[0]},a,dev"), r"line 2, column split: 'dev' is no part of the data"),
-        (rows("path,label,split", f"{P[0]},a,"), r"line 2, column split: '' is no part"),
+        (rows("path,label,split", f"{P[0]},a,dev"), r"line 2, column split: 'dev' is not a part of the data"),
+        (rows("path,label,split", f"{P[0]},a,"), r"line 2, column split: '' is not a part"),
         (
             rows("path,label,split", f"{P[0]},a,val", f"{P[1]},b,test"),
             r"column split has val, test, but no train",
@@ -200,7 +200,7 @@ def test_file_must_be_there(tmp_path: Path) -> None:
 def test_unreadable_pictures_are_named(pictures: Path) -> None:
     """A damaged picture is an error that names it and the way around."""
     (pictures / P[4]).write_bytes(b"no image")
-    with pytest.raises(BadInput, match=r"1 file is no readable image: .*4\.png .*skip_unreadable=true"):
+    with pytest.raises(BadInput, match=r"1 file is not a readable image: .*4\.png .*skip_unreadable=true"):
         images.read(table(pictures, single()))
 
 
@@ -210,7 +210,7 @@ def test_unreadable_pictures_are_skipped_if_asked(pictures: Path, caplog: pytest
     with caplog.at_level(logging.WARNING):
         found = images.read(table(pictures, single(), skip_unreadable=True))
     assert found.labels.tolist() == [2, 0, 2, 1, 0, 2, 1, 0]
-    assert "1 file is no readable image, skipped" in caplog.text
+    assert "1 file is not a readable image, skipped" in caplog.text
     found = images.read(table(pictures, MULTI, skip_unreadable=True))
     assert found.labels.tolist() == [[1, 0, 1], [1, 1, 1]]
 

@@ -222,7 +222,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes) -> N
         files.read_name()
         record.read_yaml(files.results)
 
-    with pytest.raises(Fault, match=rf"{name}.*damaged; put a whole copy in its place") as fault:
+    with pytest.raises(Fault, match=rf"{name}.*damaged; restore an intact copy") as fault:
         read()
     assert "\n" not in str(fault.value)
 

@@ -334,8 +334,8 @@ def test_a_pruner_may_be_patient_with_another() -> None:
         ),
         ({"_target_": "optuna.pruners.PercentilePruner", "percentile": 300.0}, "between 0 and 100"),
         ({"_target_": "optuna.pruners.MeanPruner"}, r"^hydra\.sweeper\.pruner\._target_=.*cannot be found"),
-        ({"_target_": "optuna.samplers.RandomSampler"}, "is no BasePruner"),
-        ({"_target_": "optuna.create_study"}, "is no BasePruner"),
+        ({"_target_": "optuna.samplers.RandomSampler"}, "is not a BasePruner"),
+        ({"_target_": "optuna.create_study"}, "is not a BasePruner"),
     ],
     ids=str,
 )

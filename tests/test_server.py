@@ -1,4 +1,4 @@
-"""Studies on a real server: two that begin at once, a server that is away or restarted, passwords."""
+"""Studies on a real server: two that begin at once, a server that is down or restarted, passwords."""
 
 from __future__ import annotations
 
@@ -134,16 +134,16 @@ def test_two_searches_that_begin_on_an_empty_server_both_work(
 
 
 def test_a_restarted_server_costs_nothing(postgres: Postgres, app: App) -> None:
-    """While it is away everybody waits, with one line that says so; then all goes on."""
+    """While it is down everybody waits, with one line that says so; then all goes on."""
     process = app.start(env={"STORAGE": postgres.url})
     until(lambda: app.has_started(0, 1))
     postgres.stop()
     app.touch("go")
-    said = wait_for_line(process, "waiting for it")
+    said = wait_for_line(process, "trying again")
     postgres.start()
     done = finish(process, 60)
     assert done.returncode == 0, said + done.stdout + done.stderr
-    assert (said + done.stdout + done.stderr).count("waiting for it") == 1
+    assert (said + done.stdout + done.stderr).count("trying again") == 1
     assert_all_done(postgres.url)
     assert not [t for t in trials(postgres.url) if t.state == TrialState.FAIL]
 
@@ -158,7 +158,7 @@ def test_a_server_that_stays_away_ends_the_search_in_one_line(postgres: Postgres
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "to go on" in line]
-    assert "is away" in line
+    assert "cannot be reached" in line
     assert "storage=" not in line.partition("to go on")[2]
     assert_no_password(app, done)
     postgres.start()
@@ -243,7 +243,7 @@ def test_a_restarted_grpc_server_costs_nothing(grpc: Grpc, app: App) -> None:
     until(lambda: app.has_started(0, 1))
     grpc.stop()
     app.touch("go")
-    wait_for_line(process, "waiting for it")
+    wait_for_line(process, "trying again")
     grpc.start()
     done = finish(process, 90)
     assert done.returncode == 0, done.stdout + done.stderr

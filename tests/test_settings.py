@@ -145,9 +145,9 @@ def test_settings_are_converted_as_hydra_would(
         ("hydra.sweeper.metric_names=''", r"^hydra\.sweeper\.metric_names=: is empty"),
         (
             "hydra.sweeper.sampler=null",
-            r"^hydra\.sweeper\.sampler=null: is no sampler; write hydra/",
+            r"^hydra\.sweeper\.sampler=null: is not a sampler; write hydra/",
         ),
-        ("hydra.sweeper.pruner=3", r"^hydra\.sweeper\.pruner=3: is no pruner"),
+        ("hydra.sweeper.pruner=3", r"^hydra\.sweeper\.pruner=3: is not a pruner"),
         ("+hydra.sweeper.foo=1", r"^hydra\.sweeper\.foo=1: there is no such key"),
         (
             "+hydra.sweeper.n_trial=1",

@@ -79,7 +79,7 @@ def test_a_script_without_guard_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     said = (
-        "hydra.sweeper.in_process=false: app.py would begin the search again in each worker; workers must be"
+        "hydra.sweeper.in_process=false: app.py would start the search again in each worker; workers must be"
     )
     assert line.startswith(f"{said} spawned, as it has 2 threads")
     assert "write if __name__ == '__main__': before" in line

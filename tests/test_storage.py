@@ -212,7 +212,7 @@ def test_memory_is_gone_with_its_process() -> None:
 def test_what_cannot_be_opened_is_bad_input(tmp_path: Path, url: str) -> None:
     """A storage that cannot be opened is one line with the URL, the reason and what to write instead."""
     (tmp_path / "file").touch()
-    (tmp_path / "broken").write_text("this is no study\n" * 100)
+    (tmp_path / "broken").write_text("this is not a study\n" * 100)
     expected = r"^hydra\.sweeper\.storage=.*cannot be opened \(.+\); write a path for a journal file"
     with pytest.raises(BadInput, match=expected) as error:
         open_storage(url.format(tmp_path))

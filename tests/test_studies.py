@@ -83,7 +83,7 @@ def test_no_study_yet_is_said_with_how_to_begin(said: Said) -> None:
     code, text = said("studies")
     assert code == 0
     assert "There are no studies in " in text
-    assert "begin one: sweeper -m " in text
+    assert "start one: sweeper -m " in text
 
 
 def test_looking_changes_nothing(said: Said, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_what_is_not_clear_is_not_deleted(said: Said, command: str) -> None:
         "--delete zzz": "there is no such study, and oracle://host/db cannot be read; sweeper studies lists",
         "--delete there": "--delete=there: oracle://host/db cannot be read (",
         "--delete twice": "2 studies have that name; write its folder: outputs/twice or outputs/o/twice",
-        "--delete first": "there is nobody to ask whether it may go; write --yes too",
+        "--delete first": "cannot be confirmed without a terminal; write --yes too",
     }
     code, text = said("studies", *command.split(), *["--yes"] * (command != "--delete first"))
     assert code == 2

@@ -193,12 +193,12 @@ def resumed(
         (
             ["c=a,b"],
             ["c=a,b,d"],
-            r"^c=choice\(a, b, d\): the study was begun with choice\(a, b\); write it as before",
+            r"^c=choice\(a, b, d\): the study was started with choice\(a, b\); write it as before",
         ),
         (
             ["x=interval(0,1)"],
             ["x=0.1,0.2"],
-            r"^x=choice\(0\.1, 0\.2\): the study was begun with interval\(0\.0, 1\.0\)",
+            r"^x=choice\(0\.1, 0\.2\): the study was started with interval\(0\.0, 1\.0\)",
         ),
         (
             ["x=interval(1,2)"],
@@ -208,13 +208,17 @@ def resumed(
         (
             ["n=range(3)"],
             ["n=interval(0,3)"],
-            r"^n=interval\(0\.0, 3\.0\): the study was begun with range\(0",
+            r"^n=interval\(0\.0, 3\.0\): the study was started with range\(0",
         ),
-        (["c=a,b"], ["c=a,b", "y=interval(0,1)"], r"^y=interval\(0\.0, 1\.0\): the study was begun without"),
+        (
+            ["c=a,b"],
+            ["c=a,b", "y=interval(0,1)"],
+            r"^y=interval\(0\.0, 1\.0\): the study was started without",
+        ),
         (
             ["c=a,b", "y=interval(0,1)"],
             ["c=a,b", "y=0.5"],
-            r"^y=not searched: the study was begun with interval",
+            r"^y=not searched: the study was started with interval",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -230,7 +234,7 @@ def test_a_resume_with_another_search_is_bad_input(
 def test_a_resume_in_another_direction_is_bad_input(make_search: MakeSearch, make_space: MakeSpace) -> None:
     """The direction of a study cannot change."""
     message = (
-        r"^hydra\.sweeper\.direction=maximize: the study was begun with minimize; .*another study than name"
+        r"^hydra\.sweeper\.direction=maximize: the study was started with minimize; .*another study than name"
     )
     with pytest.raises(BadInput, match=message):
         resumed(make_search(), make_space, ["c=a,b"], ["c=a,b"], directions=("maximize",))
@@ -239,7 +243,7 @@ def test_a_resume_in_another_direction_is_bad_input(make_search: MakeSearch, mak
 def test_a_resume_with_another_metric_is_bad_input(make_search: MakeSearch, make_space: MakeSpace) -> None:
     """What the values are called cannot change, where it was said."""
     with pytest.raises(
-        BadInput, match=r"^hydra\.sweeper\.metric_names=accuracy: the study was begun with loss"
+        BadInput, match=r"^hydra\.sweeper\.metric_names=accuracy: the study was started with loss"
     ):
         resumed(make_search(metrics=("loss",)), make_space, ["c=a,b"], ["c=a,b"], metrics=("accuracy",))
 

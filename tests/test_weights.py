@@ -298,7 +298,7 @@ def test_damaged_file_is_refused(name: str, tmp_path: Path, squeezenet: State) -
 )
 def test_file_without_weights_is_refused(content: object, tmp_path: Path) -> None:
     """A file that holds no tensors by name is none of weights."""
-    refuses(saved(content, tmp_path / "weights.pt"), "is no state dict")
+    refuses(saved(content, tmp_path / "weights.pt"), "is not a state dict")
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

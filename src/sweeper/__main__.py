@@ -127,7 +127,7 @@ for _option in _HYDRAS:
 
 
 @verbs.command()
-@click.option("-m", "--multirun", is_flag=True, help="May be there; changes nothing.")
+@click.option("-m", "--multirun", is_flag=True, help="Accepted, but changes nothing.")
 @_overrides
 def describe(overrides: tuple[str, ...], multirun: bool, **config: str | None) -> None:
     """Say what a command would do, before it is run.

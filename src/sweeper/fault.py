@@ -19,11 +19,11 @@ _REMEDIES = {
     errno.EMFILE: "raise the limit (ulimit -n), or take fewer workers",
     errno.ENFILE: "close other programs: the whole machine has too many files open",
     errno.ESTALE: "mount that disk again",
-    errno.ENOENT: "somebody has removed it: put it back, or begin another study",
+    errno.ENOENT: "it was removed: put it back, or start another study",
     errno.EACCES: "run it where you may write, or set hydra.run.dir or hydra.sweep.dir",
     errno.EPERM: "run it where you may write, or set hydra.run.dir or hydra.sweep.dir",
-    errno.ENOTDIR: "move the file away that stands where a folder should",
-    errno.EISDIR: "move the folder away that stands where a file should",
+    errno.ENOTDIR: "move the file that is in the place of a folder",
+    errno.EISDIR: "move the folder that is in the place of a file",
 }
 _OF_A_DISK = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE),

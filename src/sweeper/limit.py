@@ -181,11 +181,11 @@ def path_fault(path: str) -> str | None:
     if not path.strip():
         return "is empty"
     if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in path):
-        return "has a character in it that cannot be seen"
+        return "contains an invisible character"
     try:
         n_bytes = max(len(os.fsencode(part)) for part in path.split("/"))
     except UnicodeError:
-        return "has a character in it that cannot be written to a file"
+        return "contains a character that cannot be in a file name"
     if n_bytes > MAX_PART_BYTES:
         return f"has a name of {n_bytes:,} bytes in it, and {MAX_PART_BYTES} is the most for a file"
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
@@ -200,7 +200,7 @@ def study_name_fault(name: str) -> str | None:
     if any(part.strip() in ("", ".", "..") for part in name.split("/")):
         return "the name of a study is a folder below outputs/"
     if any(unicodedata.category(c) == "Cs" for c in name):
-        return "has a character in it that is no text"
+        return "contains a character that is not text"
     if len(name) > MAX_NAME_CHARACTERS:
         return f"is longer than {MAX_NAME_CHARACTERS} characters"
     return path_fault(name)

@@ -447,7 +447,7 @@ def check_format(key: str, value: object, mark: Mapping[str, Any]) -> None:
     """Raises BadInput unless the mark of a study says that we can read it."""
     if mark.get("format") != FORMAT:
         reason = f"was written by another version of sweeper (format {mark.get('format', 0)}, not {FORMAT})"
-        raise BadInput(key, value, reason, "use that version, or begin another study")
+        raise BadInput(key, value, reason, "use that version, or start another study")
 
 
 def word(trial: FrozenTrial) -> str:
@@ -484,7 +484,7 @@ def find_study(name: str | None) -> StudyFiles:
     if name is None and known:
         known[-1].read_name()
         return known[-1]
-    begin = f"begin one: {program()} -m optimizer=adam,sgd"
+    begin = f"start one: {program()} -m optimizer=adam,sgd"
     names = ", ".join(str(files.folder.relative_to(OUTPUTS)) for files in known[-5:])
     remedy = f"write one of {names}" if known else begin
     raise BadInput("STUDY", name, f"there is no such study in {Path(OUTPUTS).absolute()}", remedy)
@@ -601,12 +601,12 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     except (ValueError, yaml.YAMLError) as error:  # half a file, or another program's
         raise _damaged(path, "cannot be parsed") from error
     if not isinstance(parsed, dict):
-        raise _damaged(path, "is no mapping")
+        raise _damaged(path, "is not a mapping")
     return parsed
 
 
 def _damaged(path: Path, what: str) -> Fault:
-    return Fault(path, f"{what}: the file is damaged", "put a whole copy in its place, or remove it")
+    return Fault(path, f"{what}: the file is damaged", "restore an intact copy, or remove it")
 
 
 def remove_refused_run(folder: Path, job_name: str) -> None:

@@ -55,7 +55,7 @@ class Settings:
     take_over: Any = False
     """Go on with a study whose trials another host was running: that host is gone, or had another name."""
     storage_wait_s: Any = 60.0
-    """How long the storage's server is waited for while it is away."""
+    """How long the storage's server is tried again while it cannot be reached."""
     max_failure_rate: Any = 0.25
     """The sweep ends when more than this part of n_trials has failed."""
     seed: Any = None

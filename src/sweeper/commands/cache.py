@@ -16,7 +16,7 @@ def show() -> None:
     """Print a line for each entry, and how much there may be.
 
     Raises:
-        BadInput: where ``$SWEEPER_CACHE_GB`` is no size.
+        BadInput: where ``$SWEEPER_CACHE_GB`` is not a size.
     """
     most, entries = cache.limit(), cache.entries()
     used = sum(entry.n_bytes for entry in entries)

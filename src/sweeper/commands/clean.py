@@ -42,7 +42,7 @@ def _load(name: str, url: str) -> optuna.Study:
     from sweeper.search.storage import look_into_storage
 
     if is_gone(url):
-        reason = f"its storage {told_storage(url)} is gone, and nobody knows which trials are best"
+        reason = f"its storage {told_storage(url)} is gone, so the best trials are unknown"
         raise BadInput("STUDY", name, reason, f"{program()} studies --delete {name} removes all of it")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.load_study(study_name=name, storage=look_into_storage(url))

@@ -346,7 +346,7 @@ def _search_table(search: Search, master: DictConfig) -> Table:
     table, choices, sweeper = _table(show_header=False), master.hydra.runtime.choices, master.hydra.sweeper
     names = search.metrics or ("value",) * len(search.directions)
     aims = [f"{name} ({direction})" for name, direction in zip(names, search.directions, strict=True)]
-    seconds = "" if sweeper.timeout_s is None else f", none begun after {_number(sweeper.timeout_s)} s"
+    seconds = "" if sweeper.timeout_s is None else f", none started after {_number(sweeper.timeout_s)} s"
     table.add_row("objective", ", ".join(aims))
     table.add_row(
         "budget", ("no limit" if search.n_trials is None else counted(search.n_trials, "trial")) + seconds

@@ -218,7 +218,7 @@ def show(storage: str | None) -> None:
         console.print(f"Remove one: {program()} studies --delete STUDY", soft_wrap=True)
     elif not problems:
         where = told_storage(storage) if storage else Path(record.OUTPUTS).absolute()
-        begin = f"begin one: {program()} -m optimizer=adam,sgd"
+        begin = f"start one: {program()} -m optimizer=adam,sgd"
         console.print(f"There are no studies in {where}; {begin}", soft_wrap=True)
     for url, reason in problems.items():
         console.print(f"{told_storage(url)} cannot be read: {reason}", style="yellow", soft_wrap=True)
@@ -315,7 +315,7 @@ def delete(name: str, storage: str | None, is_sure: bool) -> None:
     _check_ended(study)
     if not is_sure:
         if not sys.stdin.isatty():
-            raise BadInput("--delete", name, "there is nobody to ask whether it may go", "write --yes too")
+            raise BadInput("--delete", name, "cannot be confirmed without a terminal", "write --yes too")
         if not click.confirm(f"Delete {about}?"):
             return
     n_left = _remove(study)

@@ -51,7 +51,7 @@ def _node(kind: str) -> Limit:
         lambda v: (
             None
             if isinstance(v, Mapping) and isinstance(v.get("_target_"), str) and v["_target_"] != "???"
-            else f"is no {kind}"
+            else f"is not a {kind}"
         ),
         remedy,
     )

@@ -416,7 +416,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         print(
             f"hydra.sweeper.max_failure_rate={search.max_failure_rate}: "
             f"{counted(len(failures), 'trial')} failed, the last is number {last.number}; "
-            "mend the cause and begin another study, or allow more failures",
+            "fix the cause and start another study, or allow more failures",
             file=sys.stderr,
         )
         sys.exit(1)

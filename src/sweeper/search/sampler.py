@@ -328,7 +328,7 @@ def build(key: str, target: str, arguments: Mapping[str, Any], kind: type) -> An
 def _class(key: str, target: str, kind: type) -> Any:
     cls = resolve(f"{key}._target_", target)
     if not (isinstance(cls, type) and issubclass(cls, kind)):
-        raise BadInput(f"{key}._target_", target, f"is no {kind.__name__}", "name a class that is one")
+        raise BadInput(f"{key}._target_", target, f"is not a {kind.__name__}", "name a class that is one")
     return cls
 
 

@@ -154,7 +154,7 @@ def find_function(key: str, path: str) -> Callable[..., Any]:
     found = find(key, path)
     if not callable(found):
         remedy = "write the full path, module.name, of a function (config, trial)"
-        raise BadInput(key, path, "is no function", remedy)
+        raise BadInput(key, path, "is not a function", remedy)
     return found  # type: ignore[no-any-return]
 
 

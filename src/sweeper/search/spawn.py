@@ -74,7 +74,7 @@ def _check_guard(reason: str) -> None:
     script = _script()
     if script is not None and "__name__" not in script.read_text(errors="replace"):
         remedy = "write if __name__ == '__main__': before the call that begins it"
-        raise _cannot_be_sent(reason, f"{script.name} would begin the search again in each worker", remedy)
+        raise _cannot_be_sent(reason, f"{script.name} would start the search again in each worker", remedy)
 
 
 def _script() -> Path | None:

@@ -31,7 +31,7 @@ from sweeper.secret import hide_secrets, remember_secrets
 log = logging.getLogger(__name__)
 
 WAIT_S = 60.0
-"""How long a search waits for a server that is away."""
+"""How long a search tries again to reach a server."""
 LOOK_WAIT_S = 5.0
 """The same for somebody who only looks."""
 
@@ -71,8 +71,8 @@ class JournalBackend(BaseJournalBackend):
         except ValueError as error:
             n_line = len(self._reader._log_number_offset)
             if n_line == 1:
-                raise ValueError("it is no journal of Optuna's") from error
-            remedy = "take that line out of it, or a copy that is whole"
+                raise ValueError("it is not an Optuna journal") from error
+            remedy = "remove that line, or restore an intact copy"
             raise Fault(self._path, f"line {n_line} cannot be read", remedy) from error
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
@@ -112,7 +112,7 @@ class StudyDeleted(Fault, KeyError):
 
 
 class PatientStorage(BaseStorage):
-    """A storage whose faults are told in one line, and whose server is waited for while it is away.
+    """A storage whose faults are one line each, and whose server is tried again while it cannot be reached.
 
     What Optuna itself raises (a parameter of another kind, a trial that has ended) passes.
 
@@ -124,7 +124,7 @@ class PatientStorage(BaseStorage):
         self._storage = storage
         self._url = url
         self.wait_s = wait_s
-        """How long a server that is away is waited for; may be changed at any time."""
+        """How long a server is tried again; may be changed at any time."""
 
     def _call(self, name: str, *arguments: Any, **named: Any) -> Any:
         waiting = _Waiting(self._url, self)
@@ -164,7 +164,7 @@ abc.update_abstractmethods(PatientStorage)  # type: ignore[type-abstract]
 
 
 class _Waiting:
-    """Waits for a server that is away, says so once, and gives up in time."""
+    """Waits for a server that cannot be reached, says so once, and gives up in time."""
 
     def __init__(self, url: str, patience: Any) -> None:
         self._url, self._patience = url, patience
@@ -184,13 +184,13 @@ class _Waiting:
         if self._began_s is None:
             self._began_s = now
             if wait_s:
-                what = f"{_named(self._url)} is away ({_reason(error)})"
-                log.warning("%s: waiting for it for up to %.0f s", hide_secrets(what), wait_s)
+                what = f"{_named(self._url)} cannot be reached ({_reason(error)})"
+                log.warning("%s: trying again for up to %.0f s", hide_secrets(what), wait_s)
         if now - self._began_s >= wait_s:
             waited = f", for {wait_s:.0f} s" if wait_s else ""
             raise Fault(
                 _named(self._url),
-                f"is away{waited} ({_reason(error)})",
+                f"cannot be reached{waited} ({_reason(error)})",
                 "start it, or check its address and the network",
             ) from error
         time.sleep(min(_RETRY_S, wait_s))
@@ -286,7 +286,7 @@ def open_storage(url: str, wait_s: float = WAIT_S) -> BaseStorage:
     ``grpc://host:port`` (``optuna.storages.run_grpc_proxy_server``).
 
     Args:
-        wait_s: how long a server that is away is waited for, now and later.
+        wait_s: how long a server that cannot be reached is tried again, now and later.
 
     Raises:
         BadInput: if it cannot be opened.

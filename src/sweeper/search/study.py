@@ -78,7 +78,7 @@ class Search:
     take_over: bool = False
     """Whether trials that another host may still run are taken for lost when the study is opened."""
     storage_wait_s: float = WAIT_S
-    """How long the storage's server is waited for while it is away."""
+    """How long the storage's server is tried again while it cannot be reached."""
 
     def in_its_folder(self, storage: BaseStorage) -> Search:
         """In the folder where the study was begun, also if the app's folders are named by the time."""
@@ -174,7 +174,7 @@ class Study:
         """
         if not self.files.is_ours:
             remedy = "leave it there while a search runs: the trials are still in the storage"
-            raise Fault(self.files.folder, "somebody has removed the folder of the study", remedy)
+            raise Fault(self.files.folder, "the folder of the study was removed", remedy)
         with locked(self.files.lock):
             yield LockedStudy(self.optuna, self.files, self.search.max_retries)
 
@@ -439,12 +439,12 @@ def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> Non
     directions = [direction.name.lower() for direction in study.directions]
     before = study.user_attrs.get(ATTRIBUTE, now)  # plain Optuna, or the official sweeper, may have begun it
     check_format("study", search.study_name, before)
-    remedy = f"write it as before, or begin another study than {search.study_name}"
+    remedy = f"write it as before, or start another study than {search.study_name}"
     if directions != now["directions"]:
-        was = f"the study was begun with {', '.join(directions)}"
+        was = f"the study was started with {', '.join(directions)}"
         raise BadInput("hydra.sweeper.direction", ", ".join(now["directions"]), was, remedy)
     if before["metrics"] and before["metrics"] != now["metrics"]:
-        was = f"the study was begun with {', '.join(before['metrics'])}"
+        was = f"the study was started with {', '.join(before['metrics'])}"
         raise BadInput(search.metrics_key, ", ".join(now["metrics"]), was, remedy)
     space = before["space"]
     for name in {**space, **now["space"]}:
@@ -457,9 +457,9 @@ def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> Non
 
 def _check_same_range(name: str, before: str | None, now: str | None, remedy: str) -> None:
     if before is None:
-        raise BadInput(name, _show(now), "the study was begun without searching it", remedy)
+        raise BadInput(name, _show(now), "the study was started without searching it", remedy)
     if now is None:
-        raise BadInput(name, "not searched", f"the study was begun with {_show(before)}", remedy)
+        raise BadInput(name, "not searched", f"the study was started with {_show(before)}", remedy)
     if before == now:
         return
     a, b = json_to_distribution(before), json_to_distribution(now)
@@ -468,7 +468,7 @@ def _check_same_range(name: str, before: str | None, now: str | None, remedy: st
         or isinstance(a, CategoricalDistribution)
         or getattr(a, "log", 0) != getattr(b, "log", 0)
     ):
-        raise BadInput(name, _show(now), f"the study was begun with {_show(before)}", remedy)
+        raise BadInput(name, _show(now), f"the study was started with {_show(before)}", remedy)
     log.warning("%s: the bounds are now %s, before: %s", name, _show(now), _show(before))
 
 

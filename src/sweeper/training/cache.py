@@ -248,7 +248,9 @@ def _chosen_limit() -> int:
     except ValueError:
         chosen = -1
     if not 0 <= chosen < float("inf"):
-        raise BadInput("SWEEPER_CACHE_GB", text, "is no size", f"write a number of GB, such as {DEFAULT_GB}")
+        raise BadInput(
+            "SWEEPER_CACHE_GB", text, "is not a size", f"write a number of GB, such as {DEFAULT_GB}"
+        )
     return int(chosen * GB)
 
 

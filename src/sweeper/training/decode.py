@@ -157,8 +157,8 @@ def _unreadable(dataset: schema.Dataset, errors: Mapping[Any, str]) -> BadInput:
 def _told(errors: Mapping[Any, str]) -> tuple[str, str]:
     names = "; ".join(list(errors.values())[:5]) + ("; ..." if len(errors) > 5 else "")
     if len(errors) == 1:
-        return "1 file is no readable image", names
-    return f"{len(errors)} files are no readable images", names
+        return "1 file is not a readable image", names
+    return f"{len(errors)} files are not readable images", names
 
 
 def _decode(files: Sequence[Path], pixels: NDArray[np.uint8]) -> dict[int, str]:

@@ -116,7 +116,7 @@ def _state_dict(path: str, loaded: object, remedy: str) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in loaded.items()
     )
     if not is_one or not loaded:
-        raise BadInput("model.weights", path, "is no state dict (tensors by name)", remedy)
+        raise BadInput("model.weights", path, "is not a state dict (tensors by name)", remedy)
     state = cast(Mapping[str, Tensor], loaded)
     if all(name.startswith("module.") for name in state):  # as DataParallel saves them
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}

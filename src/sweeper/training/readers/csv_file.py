@@ -161,7 +161,7 @@ def _row(
         raise _bad(dataset, f"line {line}, column path: is empty", "write the path of an image")
     split = value_of.get(SPLIT, "train")
     if split not in PARTS:
-        reason = f"line {line}, column split: '{split}' is no part of the data"
+        reason = f"line {line}, column split: '{split}' is not a part of the data"
         raise _bad(dataset, reason, "write train, val or test")
     file = folder / Path(value_of[PATH]).expanduser()
     return Row(line, file, PARTS[split], _names(dataset, columns, line, value_of))
