@@ -64,7 +64,5 @@ def test_without_its_storage_nothing_is_removed(said: Said) -> None:
     Path("gone.db").unlink()
     code, text = said("clean", "a", "--keep-top", "0")
     assert code == 2
-    assert text.startswith(
-        "STUDY=a: its storage sqlite:///gone.db is gone, and nobody knows which trials are"
-    )
+    assert text.startswith("STUDY=a: its storage sqlite:///gone.db is gone, so the best trials are unknown")
     assert with_weights(folder) == {"0", "best"}

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
 from sweeper import limit, memory, schema
 from sweeper.errors import NO_SUCH_KEY, BadInput, bad_override, no_such_key
+from sweeper.search import keys
 
 T = TypeVar("T")
 
@@ -25,12 +26,12 @@ def to_run(config: DictConfig | dict[str, Any]) -> schema.Run:
     Raises:
         BadInput: for a key that does not exist, a wrong type, or a value out of its range.
     """
-    keys = schema.Run.__dataclass_fields__
+    known = schema.Run.__dataclass_fields__
     refuse_unread(config)
     try:
         whole = config if isinstance(config, DictConfig) else OmegaConf.create(config)
-        known = {key: _resolved(whole, key) for key in whole if key in keys}
-        run = OmegaConf.to_object(OmegaConf.merge(_structured(), known))
+        ours = {key: _resolved(whole, key) for key in whole if key in known}
+        run = OmegaConf.to_object(OmegaConf.merge(_structured(), ours))
     except Exception as error:
         raise bad_override(error, []) from error
     assert isinstance(run, schema.Run)
@@ -43,7 +44,7 @@ def _resolved(config: DictConfig, key: Any) -> Any:
     """A part of a config, with what its interpolations elsewhere give."""
     if OmegaConf.is_missing(config, key):
         return "???"
-    return _plain(config[key])
+    return keys.plain(config[key])
 
 
 @cache
@@ -58,8 +59,6 @@ def before_run(config: DictConfig) -> None:
     Raises:
         BadInput: for the first thing that cannot work.
     """
-    from sweeper.search import keys
-
     to_run(config)
     keys.read(config.hydra.sweeper)  # a run does not use them, but the person meant something
     if (reason := limit.path_fault(str(config.hydra.run.dir))) is not None:
@@ -77,11 +76,11 @@ def refuse_unread(config: DictConfig | dict[str, Any]) -> None:
         return
     of_hydra: Any = config if "hydra" in config else HydraConfig.instance().cfg
     used = _used({**app, "hydra": None if of_hydra is None else _raw(of_hydra, "hydra")})
-    keys = [*schema.Run.__dataclass_fields__, *(key for key, _ in schema.flatten(schema.Run()))]
+    known = [*schema.Run.__dataclass_fields__, *(key for key, _ in schema.flatten(schema.Run()))]
     for key, value in unknown:
         if not any(f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.") for name in used):
             otherwise = "leave it out; --cfg job shows the keys there are"
-            error = no_such_key(key, value, keys, otherwise)
+            error = no_such_key(key, value, known, otherwise)
             raise BadInput(key, value, f"{NO_SUCH_KEY}, nothing reads it", error.remedy)
 
 
@@ -165,7 +164,7 @@ def inspect(run: schema.Run) -> Found:
 
 def check_direction(run: schema.Run, config: DictConfig) -> None:
     """Raises BadInput where ``hydra.sweeper.direction`` is not the objective's."""
-    wanted, given = schema.direction(run.objective), _plain(config.hydra.sweeper.direction)
+    wanted, given = schema.direction(run.objective), keys.plain(config.hydra.sweeper.direction)
     if wanted != given:
         reason = f"objective={run.objective} means {wanted}"
         remedy = "leave it out: it follows from the objective"
@@ -276,7 +275,3 @@ def _splits_batches(run: schema.Run) -> bool:
     from sweeper.search.settings import visible_gpus
 
     return run.device != "cpu" and bool(visible_gpus())
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -11,6 +11,11 @@ def counted(n: int, noun: str, plural: str | None = None) -> str:
     return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
 
 
+def disk_space(n_bytes: float) -> str:
+    """``1.5 MB``, ``2.0 GB``."""
+    return f"{n_bytes / 10**9:,.1f} GB" if n_bytes >= 10**9 else f"{n_bytes / 10**6:,.1f} MB"
+
+
 def number(value: float) -> str:
     """Five digits behind the point, so that values can stand below each other, and few of very small ones."""
     return f"{value:.5f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.4e}"

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from sweeper.program import program
 from sweeper.training import cache
-from sweeper.words import counted
+from sweeper.words import counted, disk_space
 
 
 def show() -> None:
@@ -22,16 +22,16 @@ def show() -> None:
     used = sum(entry.n_bytes for entry in entries)
     console = Console(highlight=False, soft_wrap=True, markup=False)
     if not entries:
-        console.print(f"Nothing is kept in {cache.folder()} (at most {_size(most)}).")
+        console.print(f"Nothing is kept in {cache.folder()} (at most {disk_space(most)}).")
         return
     table = Table(box=None, pad_edge=False)
     for name in ("kind", "what", "size", "last used"):
         table.add_column(name, justify="right" if name == "size" else "left", no_wrap=name != "what")
     for entry in entries:
         day = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
-        table.add_row(entry.kind, entry.about, _size(entry.n_bytes), day)
+        table.add_row(entry.kind, entry.about, disk_space(entry.n_bytes), day)
     console.print(table)
-    console.print(f"{_size(used)} of at most {_size(most)} in {cache.folder()}")
+    console.print(f"{disk_space(used)} of at most {disk_space(most)} in {cache.folder()}")
     console.print(f"Remove it: {program()} cache --clear")
 
 
@@ -39,10 +39,6 @@ def clear() -> None:
     """Remove everything, and print how much room that made."""
     n, freed = len(cache.entries()), cache.clear()
     if n:
-        print(f"{_size(freed)} freed: {counted(n, 'entry', 'entries')} in {cache.folder()}")
+        print(f"{disk_space(freed)} freed: {counted(n, 'entry', 'entries')} in {cache.folder()}")
     else:
         print(f"Nothing is kept in {cache.folder()}.")
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / cache.GB:,.1f} GB" if n_bytes >= cache.GB else f"{n_bytes / 10**6:,.1f} MB"

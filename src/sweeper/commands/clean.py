@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sweeper import record
-from sweeper.commands.studies import counted, is_gone, told_bytes, told_storage
+from sweeper.commands.studies import is_gone, told_storage
 from sweeper.errors import BadInput
 from sweeper.lock import locked
 from sweeper.program import program
+from sweeper.words import counted, disk_space
 
 if TYPE_CHECKING:
     import optuna
@@ -31,7 +32,7 @@ def clean(name: str | None, keep_top: int) -> None:
         keep = {trial.number for trial in _top(study, trials, keep_top)}
         n, n_bytes = files.clean([trial for trial in trials if trial.number not in keep])
     if n:
-        print(f"{told_bytes(n_bytes)} freed, of {counted(n, 'trial')} in {where}")
+        print(f"{disk_space(n_bytes)} freed, of {counted(n, 'trial')} in {where}")
     else:
         print(f"Nothing to free in {where} beside the best {counted(len(keep), 'trial')} and best/")
 

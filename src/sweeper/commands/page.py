@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +13,7 @@ from click.shell_completion import CompletionItem
 
 from sweeper import __version__, schema
 from sweeper.conf import conf_folder
-from sweeper.errors import BadInput
+from sweeper.errors import BadInput, nearest
 from sweeper.program import program
 
 RUN = "train"
@@ -126,8 +125,8 @@ def _no_override(word: str, verbs: Sequence[str]) -> BadInput:
         return BadInput(word, "", "has no value", f"write one of {', '.join(options)}")
     if key.startswith("hydra") or key in dict(schema.flatten(schema.Run())):
         return BadInput(word, "", "has no value", f"write {word}=VALUE")
-    if near := get_close_matches(word, verbs, n=1):
-        return BadInput("VERB", word, "there is no such verb", f"did you mean {near[0]}?")
+    if near := nearest(word, verbs):
+        return BadInput("VERB", word, "there is no such verb", f"did you mean {near}?")
     reason = "is neither a verb nor an override"
     return BadInput("VERB", word, reason, f"write KEY=VALUE, or see {program()} --help")
 

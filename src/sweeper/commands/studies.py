@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from difflib import get_close_matches
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +25,13 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper import record
-from sweeper.errors import BadInput
+from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault
 from sweeper.lock import living, locked
 from sweeper.program import program
 from sweeper.record import WORDS, StudyFiles
 from sweeper.secret import hide_secrets
+from sweeper.words import counted, disk_space, one_line
 
 if TYPE_CHECKING:
     from optuna.study._frozen import FrozenStudy
@@ -105,8 +105,10 @@ def find(storage: str | None = None) -> tuple[list[Listed], dict[str, str]]:
 
 def is_gone(url: str) -> bool:
     """Whether the storage was a file, or the memory of a process, and is no more."""
-    path = url.removeprefix("sqlite:///").partition("?")[0] if url.startswith("sqlite:///") else url
-    return "://" not in path and not Path(path).is_file()
+    from sweeper.search.storage import file_of
+
+    path = file_of(url)
+    return url == "memory" or (path is not None and not path.is_file())
 
 
 def _of_storage(url: str) -> list[Listed]:
@@ -198,10 +200,6 @@ def _reason(error: Exception) -> str:
     return hide_secrets(" ".join(said.split()))
 
 
-def counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
 # ------------------------------------------------------------------------------------------------ listing
 
 
@@ -213,8 +211,8 @@ def show(storage: str | None) -> None:
     console = Console(highlight=False, markup=False, emoji=False, width=None if is_told else PIPED_WIDTH)
     if found:
         console.print(_fitting(found, console))
-        n, n_bytes = len(found), sum(study.n_bytes for study in found)
-        console.print(f"{n} {'study' if n == 1 else 'studies'}, {told_bytes(n_bytes)}")
+        n_bytes = sum(study.n_bytes for study in found)
+        console.print(f"{counted(len(found), 'study', 'studies')}, {disk_space(n_bytes)}")
         console.print(f"Remove one: {program()} studies --delete STUDY", soft_wrap=True)
     elif not problems:
         where = told_storage(storage) if storage else Path(record.OUTPUTS).absolute()
@@ -242,7 +240,8 @@ def _fitting(found: Sequence[Listed], console: Console) -> Table:
         side: Any = "right" if name in (*COUNTED, "best", "size") else "left"
         table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", width=widths[name])
     for row in zip(*columns.values(), strict=True):
-        table.add_row(*(Text(_printable(cell)) for cell in row))
+        # Other programs name studies, too, and a terminal would obey some characters.
+        table.add_row(*(Text(one_line(cell)) for cell in row))
     return table
 
 
@@ -260,15 +259,10 @@ def _columns(found: Sequence[Listed]) -> dict[str, list[str]]:
         "best": [study.best for study in found],
         **({"objective": [study.objective for study in found]} if any(s.objective for s in found) else {}),
         "when": [_ago(study.when) for study in found],
-        "size": [told_bytes(study.n_bytes) for study in found],
+        "size": [disk_space(study.n_bytes) for study in found],
         **({"storage": [told_storage(study.storage) for study in found]} if len(storages) > 1 else {}),
         "searched": [study.searched if study.is_in_storage else _lost(study) for study in found],
     }
-
-
-def _printable(text: str) -> str:
-    """One line, and nothing that a terminal would obey: other programs name studies, too."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _lost(study: Listed) -> str:
@@ -284,10 +278,6 @@ def _ago(when: datetime | None) -> str:
             n = int(seconds // length)
             return f"{n} {unit} ago" if n <= 30 or unit != "d" else when.strftime("%Y-%m-%d")
     return "now"
-
-
-def told_bytes(n_bytes: float) -> str:
-    return f"{n_bytes / 10**9:,.1f} GB" if n_bytes >= 10**9 else f"{n_bytes / 10**6:,.1f} MB"
 
 
 def told_storage(url: str) -> str:
@@ -311,7 +301,7 @@ def delete(name: str, storage: str | None, is_sure: bool) -> None:
     study = _chosen(name, storage)
     where = os.path.relpath(study.files.folder) if study.files else told_storage(study.storage)
     n_trials = sum(study.counts.values())
-    about = f"{study.name}: {counted(n_trials, 'trial')}, {told_bytes(study.n_bytes)}, in {where}"
+    about = f"{study.name}: {counted(n_trials, 'trial')}, {disk_space(study.n_bytes)}, in {where}"
     _check_ended(study)
     if not is_sure:
         if not sys.stdin.isatty():
@@ -330,8 +320,8 @@ def _chosen(name: str, storage: str | None) -> Listed:
     there = [s for s in found if s.files and s.files.folder == Path(name).absolute()]
     there = there or [s for s in found if s.name == name or (s.files and _is_at(s.files, name))]
     if not there:
-        near = get_close_matches(name, [study.name for study in found], n=1)
-        remedy = f"did you mean {near[0]}?" if near else f"{program()} studies lists them"
+        near = nearest(name, [study.name for study in found])
+        remedy = f"did you mean {near}?" if near else f"{program()} studies lists them"
         unread = "".join(f", and {told_storage(url)} cannot be read" for url in problems)
         raise BadInput("--delete", name, f"there is no such study{unread}", remedy)
     if len(there) > 1:

@@ -33,12 +33,17 @@ class Key:
 
     def read(self, key: str, value: Any) -> Any:
         """The value, converted. Raises BadInput for one that it may not be."""
-        plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        read = plain(value)
         if self.node is not None:
             with suppress(OmegaConfBaseException):  # it is of another type, which the limit tells
-                plain = self.node(plain)._value()
-        self.limit.check(key, plain)
-        return plain
+                read = self.node(read)._value()
+        self.limit.check(key, read)
+        return read
+
+
+def plain(value: Any) -> Any:
+    """A part of a config as plain dicts and lists, with its interpolations filled in."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 _ANY = Limit(lambda value: None, "")

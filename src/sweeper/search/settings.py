@@ -165,10 +165,6 @@ def _folder(study_name: str, master: DictConfig) -> str:
     return f"{record.OUTPUTS}/{study_name}" if is_hydras else str(master.hydra.sweep.dir)
 
 
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
 def _without_missing(node: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if value != "???"}
 
@@ -252,8 +248,8 @@ def _directions(direction: Any) -> tuple[str, ...]:
 def check_objective(search: Search, config: DictConfig) -> None:
     """Raises BadInput where an option or a range of a study would give its trials another objective."""
     key, reason = source_key(config, "metric_names"), "all trials of a search have the same"
-    directions = _directions(_plain(config.hydra.sweeper.direction))
-    metrics = _metrics(_plain(config.hydra.sweeper.metric_names), len(directions), key)
+    directions = _directions(keys.plain(config.hydra.sweeper.direction))
+    metrics = _metrics(keys.plain(config.hydra.sweeper.metric_names), len(directions), key)
     if metrics != search.metrics:
         names = dict.fromkeys([*(search.metrics or ()), *(metrics or ())])
         raise BadInput(key, "several", reason, f"write {key}=[{','.join(names)}] for several at once")

@@ -273,6 +273,13 @@ def _reason(error: BaseException) -> str:
 # ------------------------------------------------------------------------------------------------- opening
 
 
+def file_of(url: str) -> Path | None:
+    """The file that a storage is; None for a server, or the memory of a process."""
+    if url.startswith("sqlite:///"):
+        return Path(url.removeprefix("sqlite:///").partition("?")[0])
+    return None if url == "memory" or "://" in url else Path(url)
+
+
 def opening_lock(url: str) -> AbstractContextManager[None]:
     """Lets one process of this machine at a time create tables or a study in the storage."""
     name = hashlib.sha256(url.encode()).hexdigest()[:16]
@@ -308,8 +315,7 @@ def look_into_storage(url: str, wait_s: float = LOOK_WAIT_S) -> BaseStorage:
     remember_secrets(url)
     if url == "memory":
         raise _cannot_be_opened(url, "it is gone with the process whose memory it was")
-    path = url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else url
-    if ("://" not in url or path != url) and not Path(path.partition("?")[0]).is_file():
+    if (path := file_of(url)) is not None and not path.is_file():
         raise _cannot_be_opened(url, "there is no such file")
     return _patient(_patiently(partial(_find, url), url, wait_s), url, wait_s)
 
@@ -350,11 +356,10 @@ def _create(url: str) -> BaseStorage:
     if url.startswith("grpc://"):
         return _grpc(url)
     with opening_lock(url):
-        if url.startswith("sqlite:///"):
-            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if (path := file_of(url)) is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
         if "://" in url:
             return _cached(RDBStorage(url, engine_kwargs=_engine(url)))
-        Path(url).parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalBackend(Path(url)))
 
 
