@@ -7,42 +7,41 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO
 
 from sweeper.fault import Fault, disk
 
 
-def _open_and_lock(path: Path, lock: Callable[[IO[bytes]], object], mode: int = 0o666) -> IO[bytes]:
-    """Open a file, create it where there is none, and lock it.
+def _open_and_lock(path: Path, lock: Callable[[int], object], mode: int = 0o666) -> int:
+    """Open a file, create it where there is none, and lock it; its descriptor is the caller's to close.
 
     Whoever waits for a lock may get that of a file which was removed meanwhile, and which no one else would
     ever find locked: then the one that is there now is locked instead.
     """
     while True:
-        file = os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND, mode), "ab")
+        file = os.open(path, os.O_CREAT | os.O_RDWR, mode)
         try:
             lock(file)
             if _is_there(file, path):
                 return file
         except BaseException:
-            file.close()
+            os.close(file)
             raise
-        file.close()
+        os.close(file)
 
 
-def _is_there(file: IO[bytes], path: Path) -> bool:
+def _is_there(file: int, path: Path) -> bool:
     """Whether an open file still has its path."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(file), os.stat(path))  # noqa: PTH116  # for each file of each trial
     except FileNotFoundError:
         return False
 
 
-def _wait(file: IO[bytes]) -> None:
+def _wait(file: int) -> None:
     fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def _do_not_wait(file: IO[bytes]) -> None:
+def _do_not_wait(file: int) -> None:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -69,7 +68,7 @@ def held(path: Path) -> Iterator[bool]:
     """
     with disk(path):
         try:
-            file: IO[bytes] | None = _open_and_lock(path, _do_not_wait)
+            file: int | None = _open_and_lock(path, _do_not_wait)
         except BlockingIOError:
             file = None
     with nullcontext() if file is None else _unlocked_at_end(file):
@@ -77,13 +76,13 @@ def held(path: Path) -> Iterator[bool]:
 
 
 @contextmanager
-def _unlocked_at_end(file: IO[bytes]) -> Iterator[None]:
+def _unlocked_at_end(file: int) -> Iterator[None]:
     """Closing alone would not do where a child was forked meanwhile: it has the file too."""
-    with file:
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+        os.close(file)
 
 
 @contextmanager
@@ -96,8 +95,8 @@ def open_locked(path: Path, mode: int) -> Iterator[None]:
 def remove_unlocked(path: Path) -> None:
     """Remove a file whose lock nobody holds; only a process that is gone can have left it."""
     with suppress(OSError), path.open("r+b") as file:
-        _do_not_wait(file)
-        if _is_there(file, path):
+        _do_not_wait(file.fileno())
+        if _is_there(file.fileno(), path):
             path.unlink()
 
 
@@ -130,7 +129,7 @@ class Heartbeat:
     def end(self) -> None:
         with disk(self._path):
             self._path.unlink(missing_ok=True)
-        self._file.close()
+        os.close(self._file)
 
 
 def is_alive(folder: Path, worker: str) -> bool:
