@@ -54,6 +54,12 @@ class Progress:
         self._told_s: dict[int, float] = {}
         """When a running trial was first seen, or last told of."""
         self._error: str | None = None
+        self._score_widths = [7] * len(self._search.directions)
+        self._front: list[list[float]] = []
+        """The values of the trials that no other one has beaten, each to be minimized."""
+        self._widen(self._trials)
+        for trial in self._trials:
+            self._take_in(trial)
 
     def __enter__(self) -> Progress:
         n_trials = self._search.n_trials
@@ -81,9 +87,11 @@ class Progress:
         """Show how the study stands."""
         self._trials, self._best = trials, best_trials(self._study.optuna)
         new = [t for t in trials if t.state.is_finished() and t.number not in self._seen]
+        self._widen(new)
         for trial in sorted(new, key=_ended):
             self._seen.add(trial.number)
-            self._screen.say(self._ended_line(trial))
+            is_best = self._take_in(trial)
+            self._screen.say(self._ended_line(trial, is_best))
         if self._live is not None:
             self._live.refresh()
         else:
@@ -98,8 +106,8 @@ class Progress:
 
     # ------------------------------------------------------------------------------------- a line for a trial
 
-    def _ended_line(self, trial: FrozenTrial) -> Text:
-        if self._was_best(trial):
+    def _ended_line(self, trial: FrozenTrial, is_best: bool) -> Text:
+        if is_best:
             note = Text("best so far", style="bold green")
         elif trial.user_attrs.get("diverged"):
             note = Text("diverged")
@@ -126,20 +134,26 @@ class Progress:
         told = list(map(number, values))
         told += [""] * (len(self._search.directions) - len(told))
         scores = []
-        for i, (name, value) in enumerate(zip(metric_names(self._study), told, strict=True)):
-            width = max(7, *(len(number(t.values[i])) for t in self._trials if t.values), 0, 0)
+        for name, value, width in zip(metric_names(self._study), told, self._score_widths, strict=True):
             scores.append(f"{name} {value:>{width}}" if value else " " * (len(name) + 1 + width))
         return "  ".join(scores)
 
-    def _was_best(self, trial: FrozenTrial) -> bool:
-        """Whether none that ended before it was as good in all: those that ended since may be better."""
+    def _widen(self, trials: Sequence[FrozenTrial]) -> None:
+        """Make room for the longest of their values."""
+        for values in (trial.values for trial in trials if trial.values):
+            told = map(len, map(number, values))
+            self._score_widths = list(map(max, self._score_widths, told))
+
+    def _take_in(self, trial: FrozenTrial) -> bool:
+        """Compare an ended trial with those before it; whether none of them was as good in all."""
         if trial.state != TrialState.COMPLETE:
             return False
         signs = [-1 if direction == "maximize" else 1 for direction in self._search.directions]
-        before = [t for t in self._trials if t.state == TrialState.COMPLETE and _ended(t) < _ended(trial)]
-        return not any(
-            all(s * v <= s * w for s, v, w in zip(signs, t.values, trial.values, strict=True)) for t in before
-        )
+        values = [sign * value for sign, value in zip(signs, trial.values, strict=True)]
+        if any(_is_as_good(one, values) for one in self._front):
+            return False
+        self._front = [one for one in self._front if not _is_as_good(values, one)] + [values]
+        return True
 
     # ------------------------------------------------------------------------------------- the live picture
 
@@ -194,6 +208,10 @@ class Progress:
         if resource is None:
             return f"step {trial.last_step}"
         return f"step {trial.last_step:>{len(str(resource))}} of {resource}"
+
+
+def _is_as_good(values: Sequence[float], others: Sequence[float]) -> bool:
+    return all(a <= b for a, b in zip(values, others, strict=True))
 
 
 def _ended(trial: FrozenTrial) -> tuple[Any, int]:
