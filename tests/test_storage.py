@@ -12,7 +12,8 @@ import optuna
 import pytest
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import PendingRollbackError
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
@@ -250,6 +251,24 @@ def test_what_the_server_had_done_when_its_answer_was_lost_is_done_once() -> Non
     study.tell(study.ask(), 1.0)
     assert [trial.value for trial in study.trials] == [1.0]
     assert len(storage.get_all_studies()) == 1
+
+
+class BreaksOff(InMemoryStorage):
+    """A server that is restarted while Optuna reads trials in two steps: the second finds no transaction."""
+
+    is_back = False
+
+    def get_all_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
+        if self.is_back:
+            return super().get_all_trials(*args, **kwargs)
+        self.is_back = True
+        raise PendingRollbackError("Can't reconnect until invalid transaction is rolled back.")
+
+
+def test_a_transaction_that_was_broken_off_is_begun_again() -> None:
+    """A restarted server costs nothing, at whatever step of Optuna's it went down."""
+    study = optuna.create_study(storage=patient(BreaksOff()))
+    assert study.trials == []
 
 
 def test_a_deleted_study_is_a_fault_and_a_key_error() -> None:

@@ -222,6 +222,8 @@ def _is_away(error: BaseException) -> bool:
         return True
     if (code := _grpc_code(error)) is not None:
         return code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN")
+    if _is_sqlalchemys(error, "PendingRollbackError"):
+        return True  # Optuna asked again in the transaction that the server had broken off
     if _is_sqlalchemys(error, "DBAPIError"):
         if "sqlite3" in str(error):
             return "locked" in str(error)
