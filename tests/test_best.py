@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sweeper.words import number
 from tests.foreign_app import App
 from tests.journal import load_study
 from tests.program import IN_PROCESS, sweeper
@@ -13,7 +14,7 @@ def test_best_prints_the_best_trial(searched: Path) -> None:
     """``best`` without a name takes the newest study, and shows score, parameters and test accuracy."""
     study = load_study(searched, "digits")
     shown = sweeper(searched, "best")
-    assert f"best trial: {study.best_trial.number}" in shown
+    assert f"Best trial: number {study.best_trial.number}, val_accuracy {number(study.best_value)}\n" in shown
     assert "optimizer.lr" in shown
     assert "test_accuracy" in shown
     assert shown == sweeper(searched, "best", "outputs/digits")
@@ -26,8 +27,8 @@ def test_a_study_of_another_app_is_shown_too(tmp_path: Path) -> None:
     shown = sweeper(tmp_path, "best", "out")
     trial = app.study().best_trial
     assert shown.startswith("Study s: ")
-    assert "1 pruned" in shown
-    assert f"best trial: {trial.number}, {trial.value:.5g}" in shown
+    assert "2 done, 1 pruned, 0 failed" in shown
+    assert f"Best trial: number {trial.number}, value {number(trial.value)}" in shown
     assert f"{trial.params['x']:.5g}" in shown
     assert "reproduce" not in shown  # it has no run of ours
 
@@ -39,7 +40,8 @@ def test_several_objectives_show_the_front(tmp_path: Path) -> None:
     assert app.run(*IN_PROCESS, *directions, "hydra.sweeper.n_trials=3").returncode == 0
     shown = sweeper(tmp_path, "best", "out")
     for trial in app.trials():
-        assert f"trial {trial.number}: {trial.values[0]:.5g}, {trial.values[1]:.5g}" in shown
+        first, second = map(number, trial.values)
+        assert f"Best trial: number {trial.number}, value {first}, value {second}" in shown
 
 
 def test_a_study_without_a_completed_trial_says_so(tmp_path: Path) -> None:
@@ -47,5 +49,12 @@ def test_a_study_without_a_completed_trial_says_so(tmp_path: Path) -> None:
     app = App(tmp_path, "raise optuna.TrialPruned")
     assert app.run(*IN_PROCESS, "hydra.sweeper.n_trials=2").returncode == 0
     shown = sweeper(tmp_path, "best", "out")
-    assert "Study s: 2 pruned" in shown
-    assert "No trial has completed yet." in shown
+    assert "Study s: 0 done, 2 pruned, 0 failed" in shown
+    assert "No trial is done yet." in shown
+
+
+def test_the_dashboard_of_a_study_is_told_by_its_name(tmp_path: Path) -> None:
+    """Its folder remembers the storage, whose URL may hold a password."""
+    app = App(tmp_path, "return cfg.x")
+    assert app.run(*IN_PROCESS, "hydra.sweeper.storage=sqlite:///s.db").returncode == 0
+    assert sweeper(tmp_path, "best", "out").endswith("Browse:    sweeper dashboard out\n")

@@ -96,6 +96,9 @@ def test_it_survives_the_way_between_processes() -> None:
         (["+db=sqlite"], "db=sqlite: has an option already; write db=sqlite"),
         (["nothing=1"], "nothing=1: there is no such key; --cfg job shows the keys there are"),
         (["x=1,2"], "x=1,2: several values need a search; write -m x=1,2"),
+        (["x=range(1, 2)"], "x=range(1, 2): several values need a search; write -m 'x=range(1, 2)'"),
+        (["x=log(1,2)"], "x=log(1,2): Unknown function 'log'; write tag(log, interval(LOW, HIGH))"),
+        (["~x"], "~x=: cannot be deleted; leave it out, or write KEY=VALUE"),
         (["hydra.nothing=1"], "hydra.nothing=1: there is no such key; --cfg hydra shows the keys there are"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -109,8 +112,10 @@ def test_grammar_is_told_with_the_override(app: Path) -> None:
     """What cannot be read as an override at all."""
     said = str(refusal(app, "x=[1"))
     assert said.startswith("x=[1: ")
-    assert said.endswith("write it in Hydra's override grammar (quotes protect strings)")
+    assert said.endswith("""write it in Hydra's override grammar, other text as 'x="…"'""")
     assert "\n" not in said
+    assert "interval" in str(refusal(app, "x=intervall(1,2)")).partition("did you mean")[2]
+    assert "Exception" not in str(refusal(app, "x=für"))
 
 
 def test_bad_input_inside_of_another_error_is_told_as_it_is() -> None:

@@ -85,6 +85,19 @@ BAD_INPUT = [
     ),
     ("bests", r"^VERB=bests: there is no such verb; did you mean best\?$"),
     ("-m optimizer=adam decribe", r"^VERB=decribe: there is no such verb; did you mean describe\?$"),
+    ("dashbord --port 1", r"^VERB=dashbord: there is no such verb; did you mean dashboard\?$"),
+    ("optimizer=adam best", r"^VERB=best: stands behind an override; write sweeper best … instead$"),
+    ("-m optimizer=adam, sgd", r"^override=optimizer=adam, sgd: has spaces; write optimizer=adam,sgd$"),
+    ("optimizer = adam", r"^override=optimizer =: has spaces; write optimizer=adam$"),
+    ("optimizer= adam", r"^override=optimizer= adam: has spaces; write optimizer=adam$"),
+    ("model.filters=[8, 9]", r"^override=.*: has spaces; write 'model.filters=\[8,9\]'$"),
+    ("--verson", r"^--verson: there is no such option; did you mean --version\?$"),
+    ("--config-name trial", r"^--config-name=trial: there is no trial.yaml; write --config-dir FOLDER"),
+    ("--config-dir nowhere --config-name trial", r"^--config-dir=nowhere: there is no such folder; "),
+    ("--config-dir conf/experiment --config-name mne", r"^--config-name=mne: .*did you mean mine\?"),
+    ("-m optimizer=interval(0,1)", r"^optimizer=interval\(0,1\): is a group of options; write OPTION,OPTION"),
+    ("-m objective=[val_acc,seconds]", r"^objective=val_acc: .*did you mean val_accuracy\?"),
+    ("-m study=-x", r"^study=-x: begins as an option does"),
     ("optimizer", r"^optimizer=: has no value; write one of adam, adamw, rmsprop, sgd$"),
     ("describe optimizer.lr", r"^optimizer.lr=: has no value; write optimizer.lr=VALUE$"),
     ("--mutlirun", r"^--mutlirun: there is no such option; did you mean --multirun\?$"),
@@ -351,6 +364,15 @@ def test_the_help_shows_what_there_is(said: Said, arguments: list[str]) -> None:
     places = [shown.index(text) for text in order]
     assert places == sorted(places)
     assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("columns", ["40", "60", "80"])
+def test_the_help_breaks_no_word(said: Said, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    """On a narrow terminal, too, all is told, in lines that fit."""
+    monkeypatch.setenv("COLUMNS", columns)
+    _, shown = said("--help")
+    assert max(map(len, shown.splitlines())) <= int(columns)
+    assert "kept on disk." in " ".join(shown.split())
 
 
 def test_the_version_names_what_matters_too(said: Said) -> None:

@@ -189,8 +189,10 @@ def test_the_newest_study_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert record.find_study(None).folder.name == "new"
     assert record.find_study("old").folder.name == "old"
     assert record.find_study(str(tmp_path / "outputs" / "middle")).folder.name == "middle"
-    with pytest.raises(BadInput, match=r"STUDY=other: .*write one of old, middle, new"):
+    with pytest.raises(BadInput, match=r"STUDY=other: .*; write one of new, middle, old$"):
         record.find_study("other")
+    with pytest.raises(BadInput, match=r"STUDY=midle: .*; did you mean middle\? write one of new, "):
+        record.find_study("midle")
 
 
 def test_the_dashboard_finds_every_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +206,28 @@ def test_the_dashboard_finds_every_storage(tmp_path: Path, monkeypatch: pytest.M
     assert record.find_storages() == ["sqlite:////x.db"]
     (tmp_path / "outputs" / "studies.journal").touch()
     assert record.find_storages() == [str(tmp_path / "outputs" / "studies.journal"), "sqlite:////x.db"]
+    assert record.studies_in(record.find_storages()) == ["c"]
+
+
+def test_a_folder_belongs_to_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run never writes into a study, nor a search into a run, nor either below a file; each may go on."""
+    monkeypatch.chdir(tmp_path)
+    study, run = StudyFiles(Path("outputs", "study")), RunFiles(Path("outputs", "run"))
+    study.mark("study", "memory")
+    run.mark()
+    Path("outputs", "file").touch()
+    for name, is_search, whose in [
+        ("study", False, "study: belongs to a study"),
+        ("study/best", False, "study: belongs to a study"),
+        ("run", True, "run: belongs to a run"),
+        ("file/a", True, "file: is a file"),
+        ("file", False, "file: is a file"),
+    ]:
+        with pytest.raises(BadInput, match=rf"^folder=outputs/{whose}; write another name, as study=NAME$"):
+            record.refuse_folder_of_others(Path("outputs", name), is_search)
+    record.refuse_folder_of_others(study.folder, is_search=True)
+    record.refuse_folder_of_others(run.folder, is_search=False)
+    record.refuse_folder_of_others(Path("outputs", "new"), is_search=True)
 
 
 DAMAGE = {"half": b'{"format": 1, "stu', "no mapping": b"[1, 2]\n", "empty": b"", "binary": b"\xfd\x00\xff\n"}

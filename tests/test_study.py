@@ -261,7 +261,7 @@ def test_a_resume_with_another_metric_is_bad_input(make_search: MakeSearch, make
             "n=range(8)",
             "n: the bounds are now range(0 … 7, step=1), before: range(0 … 2, step=1)",
         ),
-        ("y=0.5", "y=0.75", "name goes on with other values: ['y=0.75'], before: ['y=0.5']"),
+        ("y=0.5", "y=0.75", "name goes on with other values: y=0.75; before: y=0.5"),
     ],
 )
 def test_a_resume_with_other_numbers_is_logged(

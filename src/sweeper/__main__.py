@@ -182,12 +182,16 @@ def reproduce(study: str | None, trial: int | None) -> int:
 
 @verbs.command()
 @click.option("--port", type=int, default=8080, show_default=True, help="At 127.0.0.1.")
-@click.option("--storage", metavar="URL", help="Default: the journal under outputs/.")
-def dashboard(port: int, storage: str | None) -> None:
-    """Browse all studies in optuna-dashboard."""
+@click.option("--storage", metavar="URL", help="Another storage; default: the journal under outputs/.")
+@_study
+def dashboard(port: int, study: str | None, storage: str | None) -> None:
+    """Browse all studies in optuna-dashboard.
+
+    With STUDY, a name or a folder, those of its storage, which the folder remembers.
+    """
     from sweeper.commands import dashboard
 
-    dashboard.serve(port, storage)
+    dashboard.serve(port, study, storage)
 
 
 @verbs.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
 from itertools import takewhile
@@ -21,6 +22,10 @@ _ALIKE = 0.6
 """From here on, of 0 … 1, a word is taken for a slip of another."""
 _SAME, _MOVED = 0.75, 0.8
 """A key of another section is less alike than one of the same, and its last part must be nearly right."""
+
+
+_NO_CLASS = re.compile(r"^\w+Exception: ")
+"""Python's name of an error, which says nothing to who wrote the override."""
 
 
 class BadInput(Exception):
@@ -145,14 +150,28 @@ def bad_override(error: BaseException, overrides: Sequence[str], keys: Sequence[
     if names := _available(str(error)):
         return BadInput(key, value, "there is no such option", one_of(value, names))
     if "Ambiguous value" in text or "requires --multirun" in text:
-        return BadInput(key, value, "several values need a search", f"write -m {override}")
+        return BadInput(key, value, "several values need a search", f"write -m {shlex.quote(override)}")
+    if override.startswith("~"):
+        return BadInput(key, value, "cannot be deleted", "leave it out, or write KEY=VALUE")
+    if function := re.match(r"Unknown function '(.+?)'", reason):
+        return BadInput(key, value, reason, _function_like(function[1]))
     if "grammar" in text:
-        return BadInput(key, value, reason, "write it in Hydra's override grammar (quotes protect strings)")
+        quoted = shlex.quote(f'{key}="…"')
+        remedy = f"write it in Hydra's override grammar, other text as {quoted}"
+        what = _NO_CLASS.sub("", reason)
+        return BadInput(key, value, "cannot be read" if what == override else what, remedy)
     if "is not in struct" in reason or "not in '" in reason:
         return no_such_key(key or full_key, value, keys, shown)
     if full_key:
         return BadInput(key, value, reason, "write a value of the type that is there; " + shown)
     return BadInput(key or "config", value, reason or type(error).__name__, shown)
+
+
+def _function_like(name: str) -> str:
+    """The remedy for a sweep that Hydra does not know."""
+    if "log" in name:
+        return "write tag(log, interval(LOW, HIGH))"
+    return one_of(name, ("choice", "interval", "range", "int", "tag", "glob", "shuffle", "sort"))
 
 
 def _bad_file(file: str, cause: BaseException, keys: Sequence[str]) -> BadInput:

@@ -199,6 +199,8 @@ def study_name_fault(name: str) -> str | None:
         return "the name of a study is a folder below outputs/, and this one is empty"
     if any(part.strip() in ("", ".", "..") for part in name.split("/")):
         return "the name of a study is a folder below outputs/"
+    if name.startswith("-"):
+        return "begins as an option does, so that no command could name it"
     if any(unicodedata.category(c) == "Cs" for c in name):
         return "contains a character that is not text"
     if len(name) > MAX_NAME_CHARACTERS:

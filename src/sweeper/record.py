@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sweeper.errors import BadInput
+from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault, disk, of_disk
 from sweeper.lock import held, open_locked, remove_unlocked
 from sweeper.program import program
+from sweeper.words import near
 
 if TYPE_CHECKING:
     import optuna
@@ -457,6 +458,13 @@ def word(trial: FrozenTrial) -> str:
     return "lost" if trial.user_attrs.get("lost") else WORDS[trial.state.name]
 
 
+def told_counts(words: Iterable[str]) -> str:
+    """How many trials there are of each word; done, pruned and failed are always told."""
+    found = Counter(words)
+    always = [WORDS[state] for state in ("COMPLETE", "PRUNED", "FAIL")]
+    return ", ".join(f"{found[told]} {told}" for told in [*always, *sorted(found.keys() - set(always))])
+
+
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The best completed trial, or all on the Pareto front; empty while none has completed."""
     if len(study.directions) > 1:
@@ -485,9 +493,31 @@ def find_study(name: str | None) -> StudyFiles:
         known[-1].read_name()
         return known[-1]
     begin = f"start one: {program()} -m optimizer=adam,sgd"
-    names = ", ".join(str(files.folder.relative_to(OUTPUTS)) for files in known[-5:])
-    remedy = f"write one of {names}" if known else begin
+    names = [str(files.folder.relative_to(OUTPUTS)) for files in reversed(known)]
+    like = nearest(name or "", names)
+    newest = f"{f'did you mean {like}? ' if like else ''}write one of {', '.join(names[:5])}"
+    remedy = newest if known else begin
     raise BadInput("STUDY", name, f"there is no such study in {Path(OUTPUTS).absolute()}", remedy)
+
+
+def refuse_folder_of_others(folder: Path, is_search: bool) -> None:
+    """What one command wrote is never mixed with what another writes.
+
+    Args:
+        is_search: whether it is a search that wants it, which goes on with a study of its own; a single run
+            takes the place of an earlier one.
+
+    Raises:
+        BadInput: if it is a file, or belongs to a run, or to a study.
+    """
+    remedy = "write another name, as study=NAME"
+    for place in (folder.absolute(), *folder.absolute().parents):
+        if os.path.exists(place) and not os.path.isdir(place):  # noqa: PTH110, PTH112 - no error where it is closed
+            raise BadInput("folder", near(place), "is a file", remedy)
+        if not is_search and StudyFiles(place).is_ours:
+            raise BadInput("folder", near(place), "belongs to a study", remedy)
+    if is_search and RunFiles(folder).is_ours:
+        raise BadInput("folder", near(folder.absolute()), "belongs to a run", remedy)
 
 
 def study_names() -> list[str]:
@@ -502,6 +532,12 @@ def find_storages() -> list[str | None]:
     urls += [files.read_storage() or "memory" for files in _studies()]
     found = [url for url in dict.fromkeys(urls) if "://" in url or Path(url).exists()]
     return [*found] or [None]
+
+
+def studies_in(storages: Container[str | None]) -> list[str]:
+    """A study of each of these storages, by which a command can name it: a URL may hold a password."""
+    found = {files.read_storage() or "memory": str(files.folder.relative_to(OUTPUTS)) for files in _studies()}
+    return [name for url, name in found.items() if url in storages]
 
 
 def _time_of_results(files: StudyFiles) -> float:

@@ -32,7 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sweeper import schema
 from sweeper.conf import conf_folder
-from sweeper.errors import BadInput, bad_override
+from sweeper.errors import BadInput, bad_override, one_of
 
 OPTION = "saved"
 """The option of each group that has what was saved of it."""
@@ -76,6 +76,8 @@ def saved_run(arguments: Sequence[str]) -> Iterator[Line]:
     path = Path(options.config_dir or "", f"{name}.yaml").absolute()
     is_given = options.config_dir is not None and options.config_path is None
     is_ours = (conf_folder() / f"{name}.yaml").exists()  # which Hydra takes first
+    if options.config_path is None:
+        _check_place(options.config_dir, path, is_ours)
     if is_given and path.is_file() and not is_ours and "defaults" not in (saved := _load(path)):
         _check(saved)
         plugins = Plugins.instance()
@@ -181,6 +183,18 @@ def _default(default: str | dict[str, Any], groups: Container[str]) -> str | dic
         re.sub(r"([\w/]+)$", r"/\1", key): OPTION if key in groups else option
         for key, option in default.items()
     }
+
+
+def _check_place(folder: str | None, path: Path, is_ours: bool) -> None:
+    """Raises BadInput where there is no such folder, or no such config in it."""
+    if folder is not None and not Path(folder).is_dir():
+        raise BadInput("--config-dir", folder, "there is no such folder", "write the folder of a trial.yaml")
+    if is_ours or path.is_file():
+        return
+    reason = f"there is no {path.name}{f' in {folder}' if folder else ''}"
+    there = sorted(found.stem for found in Path(folder).glob("*.yaml")) if folder else []
+    remedy = one_of(path.stem, there) if there else "write --config-dir FOLDER, where it lies"
+    raise BadInput("--config-name", path.stem, reason, remedy)
 
 
 def _load(path: Path) -> dict[str, Any]:

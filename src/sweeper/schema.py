@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from sweeper import limit
-from sweeper.errors import BadInput
+from sweeper.errors import BadInput, one_of
 from sweeper.limit import Limit
 from sweeper.words import counted
 
@@ -474,9 +474,9 @@ def objectives(objective: object) -> list[str]:
     names = [objective] if isinstance(objective, str) else objective
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not isinstance(names, list) or not is_list or not names or set(names) - set(DIRECTIONS):
-        raise BadInput(
-            "objective", objective, "there is no such objective", f"write one of {', '.join(DIRECTIONS)}"
-        )
+        wrong = [name for name in names if name not in list(DIRECTIONS)] if isinstance(names, list) else []
+        value = wrong[0] if wrong else objective
+        raise BadInput("objective", value, "there is no such objective", one_of(str(value), DIRECTIONS))
     if len(set(names)) < len(names):
         raise BadInput("objective", objective, "names one twice", "write each once")
     return names

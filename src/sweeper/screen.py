@@ -16,6 +16,9 @@ from rich.text import Text
 _BAR = 10, 40
 """The fewest and the most columns of a bar."""
 
+_ECHO = 2
+"""Columns that stay free behind it: a terminal writes ^C there, and must not begin another line."""
+
 
 class Screen(Console):
     """Standard output. A terminal is as wide as it is now, whatever ``COLUMNS`` or ``TERM=dumb`` say."""
@@ -59,8 +62,9 @@ class Bar:
         self._before, self._done, self._behind, self._width = before, done, behind, width
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        line = Text.assemble(self._before, "  ", *self._bar(options.max_width), self._behind)
-        line.truncate(options.max_width, overflow="ellipsis")
+        columns = max(1, options.max_width - _ECHO)
+        line = Text.assemble(self._before, "  ", *self._bar(columns), self._behind)
+        line.truncate(columns, overflow="ellipsis")
         line.no_wrap = True
         yield line
 

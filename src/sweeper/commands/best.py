@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.program import program
 from sweeper.record import WORDS, StudyFiles
+from sweeper.words import number as told
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +36,12 @@ def show(name: str | None) -> None:
     console.print(f"Study {results['study']}: {_counts(files, results['trials'])}")
     if "solutions" in results:
         for solution in results["solutions"]:
-            values = ", ".join(f"{value:.5g}" for value in solution["values"])
-            console.print(_table(f"trial {solution['trial']}: {values}", solution["params"]))
+            title = _title(files, solution["trial"], solution["values"])
+            console.print(_table(title, solution["params"]))
     elif results["best_trial"] is None:
-        console.print("No trial has completed yet.")
+        console.print("No trial is done yet.")
     else:
-        title = f"best trial: {results['best_trial']}, {results['best_value']:.5g}"
+        title = _title(files, results["best_trial"], [results["best_value"]])
         console.print(_table(title, results["best_params"] | _measured(files)))
     show_commands(files)
 
@@ -49,11 +51,18 @@ def _counts(files: StudyFiles, written: dict[str, int]) -> str:
     from sweeper.search.study import look
 
     try:
-        found = Counter(record.word(trial) for trial in look(files))
+        return record.told_counts(map(record.word, look(files)))
     except (BadInput, Fault) as error:
         log.debug("%s", error)
-        found = Counter({WORDS[state]: n for state, n in written.items()})
-    return ", ".join(f"{n} {word}" for word, n in found.items()) or "no trials"
+        return record.told_counts(Counter({WORDS[state]: n for state, n in written.items()}).elements())
+
+
+def _title(files: StudyFiles, number: int, values: Sequence[float]) -> str:
+    """As a search names its best trial; what another app calls its values is not in its files."""
+    objective = files.run(number).read_result().get("objective", ["value"] * len(values))
+    names = [objective] if isinstance(objective, str) else objective
+    scores = ", ".join(f"{name} {told(value)}" for name, value in zip(names, values, strict=False))
+    return f"Best trial: number {number}, {scores}"
 
 
 def _measured(files: StudyFiles) -> dict[str, Any]:
@@ -70,19 +79,13 @@ def _table(title: str, rows: dict[str, Any]) -> Table:
     return table
 
 
-def _storage_option(files: StudyFiles) -> str:
-    """What the dashboard must be told where the study is not in the default journal."""
-    storage = files.read_storage()
-    if storage in (None, "memory", str(Path(record.OUTPUTS, record.JOURNAL).absolute())):
-        return ""
-    return f" --storage {'URL' if '@' in storage else shlex.quote(storage)}"  # not a password
-
-
 def show_commands(files: StudyFiles) -> None:
     """The next commands a person may want."""
     near = Path(os.path.relpath(files.folder))
     study = shlex.quote(str(near.relative_to(record.OUTPUTS) if near.parts[0] == record.OUTPUTS else near))
-    print(f"Browse:    {program()} dashboard{_storage_option(files)}")
+    journal = str(Path(record.OUTPUTS, record.JOURNAL).absolute())
+    is_elsewhere = files.read_storage() not in (None, "memory", journal)  # its folder remembers where
+    print(f"Browse:    {program()} dashboard{f' {study}' if is_elsewhere else ''}")
     if files.best.is_complete:
         print(f"Reproduce: {program()} reproduce {study}")
         best = shlex.quote(os.path.relpath(files.best.folder))

@@ -34,7 +34,7 @@ def clean(name: str | None, keep_top: int) -> None:
     if n:
         print(f"{disk_space(n_bytes)} freed, of {counted(n, 'trial')} in {where}")
     else:
-        print(f"Nothing to free in {where} beside the best {counted(len(keep), 'trial')} and best/")
+        print(f"Nothing to free in {where}")
 
 
 def _load(name: str, url: str) -> optuna.Study:

@@ -22,8 +22,11 @@ HOST = "127.0.0.1"
 """optuna-dashboard has no authentication, and routes that delete."""
 
 
-def serve(port: int, storage_url: str | None) -> None:
+def serve(port: int, study: str | None, storage_url: str | None) -> None:
     """Serve until Ctrl-C. Nothing is written but what the person clicks.
+
+    Args:
+        study: whose storage is shown, where no URL is given.
 
     Raises:
         BadInput: if there are no studies, or the port is taken.
@@ -32,6 +35,8 @@ def serve(port: int, storage_url: str | None) -> None:
     from sweeper.search.storage import look_into_storage
     from sweeper.search.view import view
 
+    if study and not storage_url:
+        storage_url = record.find_study(study).read_storage()
     storage_url, *others = [storage_url] if storage_url else record.find_storages()
     if storage_url is None:
         journal = Path(record.OUTPUTS, record.JOURNAL)
@@ -39,9 +44,8 @@ def serve(port: int, storage_url: str | None) -> None:
         raise BadInput("outputs", journal, "there are no studies yet", remedy)
     with _listen(port) as server:
         storage = view(look_into_storage(storage_url))
-        for other in others:
-            shown = shlex.quote(str(other)) if hide_secrets(str(other)) == other else "URL"
-            print(f"More studies: {program()} dashboard --storage {shown}")
+        for name in record.studies_in(others):
+            print(f"More studies: {program()} dashboard {shlex.quote(name)}")
         server.set_app(guarded(_app(storage)))
         print(f"Dashboard: http://{HOST}:{server.server_port}  (Ctrl-C ends it)", flush=True)
         try:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import platform
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from itertools import takewhile, zip_longest
 from typing import Any
 
 import click
 import yaml
+from click.formatting import wrap_text
 from click.shell_completion import CompletionItem
 
 from sweeper import __version__, schema
@@ -24,7 +28,8 @@ class _Formatter(click.HelpFormatter):
     """Headings and first columns stand out, on a terminal."""
 
     def write_heading(self, heading: str) -> None:
-        self.write(click.style(f"{heading}:", bold=True) + "\n")
+        for line in wrap_text(f"{heading}:", self.width).splitlines():
+            self.write(click.style(line, bold=True) + "\n")
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         super().write_dl([(click.style(name, fg="cyan"), said) for name, said in rows], col_max, col_spacing)
@@ -56,12 +61,12 @@ class Verbs(click.Group):
                 f"{name} VERB …": "one of these",
             },
             "Verbs (VERB --help says more)": {
-                verb: command.get_short_help_str(formatter.width) for verb, command in self.commands.items()
+                verb: command.get_short_help_str(limit=1000) for verb, command in self.commands.items()
             },
-            "Groups (write GROUP=OPTION, to search GROUP=OPTION,OPTION; default: the first)": {
+            "Groups (GROUP=OPTION, to search GROUP=OPTION,OPTION; default: the first)": {
                 group: ", ".join(options) for group, options in _groups_by_default().items()
             },
-            "Keys (write KEY=VALUE, to search KEY=VALUE,VALUE or 'KEY=interval(LOW, HIGH)')": {
+            "Keys (KEY=VALUE, to search KEY=VALUE,VALUE or 'KEY=interval(LOW, HIGH)')": {
                 "--cfg job": "shows all, with their values",
                 "--cfg hydra -p hydra.sweeper": "shows those of a search: sampler, n_trials, n_jobs, …",
             },
@@ -84,6 +89,8 @@ def with_verb(group: click.Group, arguments: Sequence[str]) -> list[str]:
     if not arguments:
         return ["--help"]
     is_said = arguments[0] in group.commands or arguments[0] in ("-h", "--help", "--version")
+    if not is_said and not arguments[0].startswith("-"):  # before an option of a misspelt verb is looked at
+        _check_words(list(takewhile(lambda word: not word.startswith("-"), arguments)), list(group.commands))
     return [*([] if is_said else [RUN]), *arguments]
 
 
@@ -113,14 +120,24 @@ def check_words(ctx: click.Context, argument: click.Parameter, words: tuple[str,
     Raises:
         BadInput: naming the nearest verb, or how to write an override.
     """
-    for word in words:
-        if "=" not in word and not word.startswith("~"):  # `~KEY` deletes
-            raise _no_override(word, list(ctx.find_root().command.commands))  # type: ignore[attr-defined]
+    _check_words(words, list(ctx.find_root().command.commands))  # type: ignore[attr-defined]
     return words
 
 
-def _no_override(word: str, verbs: Sequence[str]) -> BadInput:
+def _check_words(words: Sequence[str], verbs: Sequence[str]) -> None:
+    for i, (word, behind) in enumerate(zip_longest(words, words[1:], fillvalue="")):
+        is_value = word.endswith("=") and "=" not in behind and not behind.startswith("~")
+        if behind and (word.endswith(",") or behind[0] in "=," or is_value):
+            whole = re.sub(r"\s*([=,])\s*", r"\1", " ".join(words[i:])).split()[0]
+            raise BadInput("override", f"{word} {behind}", "has spaces", f"write {shlex.quote(whole)}")
+        if word == "" or ("=" not in word and not word.startswith("~")):  # `~KEY` deletes
+            raise _no_override(word, verbs, is_first=i == 0)
+
+
+def _no_override(word: str, verbs: Sequence[str], is_first: bool) -> BadInput:
     key = word.lstrip("+")
+    if word in verbs and not is_first:
+        return BadInput("VERB", word, "stands behind an override", f"write {program()} {word} … instead")
     if options := groups().get(key):
         return BadInput(word, "", "has no value", f"write one of {', '.join(options)}")
     if key.startswith("hydra") or key in dict(schema.flatten(schema.Run())):
@@ -136,9 +153,16 @@ def in_one_line(error: click.UsageError) -> str:
     path = error.ctx.command_path if error.ctx else program()
     see = f"{path} --help shows what there is"
     if isinstance(error, click.NoSuchOption):
-        near = f"did you mean {error.possibilities[0]}?" if error.possibilities else see
-        return f"{error.option_name}: there is no such option; {near}"
+        near = nearest(error.option_name, _visible_options(error.ctx))
+        return f"{error.option_name}: there is no such option; {f'did you mean {near}?' if near else see}"
     return f"{' '.join(error.format_message().split()).rstrip('.')}; {see}"
+
+
+def _visible_options(ctx: click.Context | None) -> list[str]:
+    """What may stand where an option was misspelt: those of the verb, and without one those of all."""
+    contexts = [ctx, ctx.parent if ctx.info_name == RUN else None] if ctx else []
+    parameters = [p for each in contexts if each for p in each.command.get_params(each)]
+    return [o for p in parameters if isinstance(p, click.Option) and not p.hidden for o in p.opts]
 
 
 def show_version(ctx: click.Context, option: click.Parameter, value: Any) -> None:

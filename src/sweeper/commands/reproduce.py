@@ -10,7 +10,7 @@ from sweeper import check, record
 from sweeper.environment import environment
 from sweeper.errors import BadInput
 from sweeper.record import RunFiles, StudyFiles
-from sweeper.words import counted
+from sweeper.words import counted, near
 
 IDENTICAL, DIFFERENT = 0, 3
 """Exit codes."""
@@ -67,8 +67,11 @@ def _find_run(name: str | None, number: int | None) -> RunFiles:
     if not files.is_complete:
         what = "the best trial" if number is None else f"trial {number}"
         there = study.complete_runs()
-        known = f"trials {', '.join(map(str, there))}" if there else "no trials"
-        raise BadInput("--trial", number, f"{study.folder} has no saved run of {what}", f"it has {known}")
+        if not there:
+            reason, remedy = "no trial of it is a run of sweeper's own", "write a study of sweeper -m"
+            raise BadInput("STUDY", near(study.folder), reason, remedy)
+        known = f"write --trial N, one of {', '.join(map(str, there))}"
+        raise BadInput("--trial", number, f"{near(study.folder)} has no saved run of {what}", known)
     return files
 
 

@@ -82,7 +82,7 @@ class SingleRun(Observer):
             for name, value in metrics(result, prefix).items():
                 print(f"{part} {name}: {value:.4f}")
         print(f"Folder: {near(folder)}")
-        print(f"To train it again: {program()} reproduce {shlex.quote(near(folder))}")
+        print(f"Reproduce: {program()} reproduce {shlex.quote(near(folder))}")
 
     # --------------------------------------------------------------------------------------- on a terminal
 

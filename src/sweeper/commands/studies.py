@@ -31,7 +31,7 @@ from sweeper.lock import living, locked
 from sweeper.program import program
 from sweeper.record import WORDS, StudyFiles
 from sweeper.secret import hide_secrets
-from sweeper.words import counted, disk_space, one_line
+from sweeper.words import counted, disk_space, number, one_line
 
 if TYPE_CHECKING:
     from optuna.study._frozen import FrozenStudy
@@ -132,6 +132,8 @@ def _listed(study: FrozenStudy, read_trials: Callable[[], list[FrozenTrial]], ur
     files = _its_folder(begun.get("folder"), study.study_name, url)
     shown = seen(trials, files, read_trials) if files else trials
     times = [time for t in trials for time in (t.datetime_complete, t.datetime_start) if time]
+    if files and not times:
+        times = [datetime.fromtimestamp(files.folder.stat().st_mtime)]
     if space := begun.get("space"):
         searched = _searched({name: json.loads(text) for name, text in space.items()})
     else:
@@ -166,7 +168,7 @@ def _best(study: FrozenStudy, trials: Sequence[FrozenTrial]) -> str:
     if len(study.directions) > 1:
         return "several"
     pick = max if study.directions[0].name == "MAXIMIZE" else min
-    return f"{pick(value for (value,) in values):.5g}"
+    return number(pick(value for (value,) in values))
 
 
 def _searched(space: Mapping[str, Mapping[str, Any]]) -> str:
@@ -189,7 +191,7 @@ def _of_folder(files: StudyFiles, problems: Mapping[str, str]) -> Listed:
         results = record.read_yaml(files.results) if files.results.exists() else {"trials": {}}
         when = datetime.fromtimestamp(files.folder.stat().st_mtime)
         counts = {WORDS[state]: n for state, n in results["trials"].items()}
-        best = "" if results.get("best_value") is None else f"{results['best_value']:.5g}"
+        best = "" if results.get("best_value") is None else number(results["best_value"])
     except Exception as error:  # whatever damaged files lead to
         problem = problem or hide_secrets(str(error))
     return Listed(name, url, files, counts, best, when, is_in_storage=False, problem=problem)

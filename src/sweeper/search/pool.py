@@ -30,6 +30,7 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault, FaultElsewhere, find_told
 from sweeper.note import write_note
 from sweeper.program import program
+from sweeper.record import StudyFiles
 from sweeper.search import keys
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
@@ -54,7 +55,7 @@ from sweeper.search.storage import PatientStorage, open_storage
 from sweeper.search.study import FINISHED, NameTaken, Search, Study, failed, was_composed
 from sweeper.search.trial import Interrupted, Interruption
 from sweeper.search.worker import App, main, work
-from sweeper.secret import hide_known_secrets
+from sweeper.secret import hide_known_secrets, hide_secrets
 from sweeper.words import counted
 
 log = logging.getLogger(__name__)
@@ -435,16 +436,26 @@ def _command(search: Search, master: DictConfig) -> str:
     """This command, as it was typed; with the name of the study, which may have been made of the time.
 
     The folder remembers the storage, whose URL may hold a password; so it is the folder that is named where
-    the app would take another one the next time.
+    the app would take another one the next time. Until it does, the storage is told, but for a password.
     """
+    arguments = sys.argv[1:]
     storage_keys = {"hydra.sweeper.storage", source_key(master, "storage")}
-    arguments = [a for a in sys.argv[1:] if key_of(a) not in storage_keys]
+    if _is_remembered(search):
+        arguments = [a for a in arguments if key_of(a) not in storage_keys]
+    is_open = {a: hide_known_secrets(a) == a == hide_secrets(a) for a in arguments}
+    arguments = [a if is_open[a] else f"{key_of(a)}=URL" for a in arguments]
     named_by, typed = study_key(master), {key_of(a) for a in arguments}
     if not {named_by, "hydra.sweeper.study_name"} & typed:
         arguments = [*arguments, f"{named_by}={search.study_name}"]
     if "hydra.sweep.dir" not in typed and is_named_by_time(master):
         arguments = [*arguments, f"hydra.sweep.dir={search.folder}"]
     return " ".join([_started_by(), *map(shlex.quote, arguments)])
+
+
+def _is_remembered(search: Search) -> bool:
+    with contextlib.suppress(Fault):
+        return StudyFiles(search.folder).read_storage() == search.storage
+    return True  # the disk fails: its folder is there
 
 
 def _started_by() -> str:

@@ -18,7 +18,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from sweeper.record import WORDS, best_trials, word
+from sweeper.record import best_trials, told_counts, word
 from sweeper.screen import Bar, Screen, live
 from sweeper.search.study import FINISHED, Study
 from sweeper.words import clock, counted, near, number, one_line
@@ -65,7 +65,7 @@ class Progress:
         n_trials = self._search.n_trials
         of = "without limit" if n_trials is None else f"of {counted(n_trials, 'trial')}"
         n_before = sum(t.state in FINISHED for t in self._trials)
-        went_on = f", {n_before} of them done before" if n_before else ""
+        went_on = f", {n_before} of them ended before" if n_before else ""
         told = f"Study {self._search.study_name}: a search {of}{went_on}, in {near(self._search.folder)}"
         self._screen.say(Text(told))
         if self._screen.is_live:
@@ -112,9 +112,8 @@ class Progress:
         elif trial.user_attrs.get("diverged"):
             note = Text("diverged")
         else:
-            note = Text(
-                one_line(trial.user_attrs.get("reason", "")) if trial.state == TrialState.FAIL else ""
-            )
+            is_told = trial.state == TrialState.FAIL and not trial.user_attrs.get("interrupted")
+            note = Text(one_line(trial.user_attrs.get("reason", "")) if is_told else "")
         return self._line(trial, trial.values or (), note)
 
     def _line(self, trial: FrozenTrial, values: Sequence[float], note: Text) -> Text:
@@ -183,7 +182,7 @@ class Progress:
         n_trials = self._search.n_trials
         n_finished = sum(t.state in FINISHED for t in self._trials)
         of = counted(n_finished, "trial") if n_trials is None else f"{n_finished}/{n_trials}"
-        rest = _counts(self._trials)
+        rest = _counts(self._trials).split(", ")
         if left := self._time_left(n_finished, n_running):
             rest.insert(0, f"{left} left")
         if self._best and len(self._search.directions) == 1:
@@ -231,10 +230,8 @@ def _reported(trial: FrozenTrial) -> list[float]:
     return [] if trial.last_step is None else [trial.intermediate_values[trial.last_step]]
 
 
-def _counts(trials: Sequence[FrozenTrial]) -> list[str]:
-    ended = Counter(word(trial) for trial in trials if trial.state in _ENDED)
-    always = [WORDS[state.name] for state in _ENDED]
-    return [f"{ended[told]} {told}" for told in [*always, *sorted(ended.keys() - set(always))]]
+def _counts(trials: Sequence[FrozenTrial]) -> str:
+    return told_counts(word(trial) for trial in trials if trial.state in _ENDED)
 
 
 def describe(params: dict[str, Any]) -> str:
@@ -255,7 +252,7 @@ def metric_names(study: Study) -> Sequence[str]:
 
 def summarize(study: Study) -> None:
     """The best trial and its parameters, or the Pareto front."""
-    print(f"\nStudy {study.search.study_name}: {', '.join(_counts(study.trials()))}.")
+    print(f"\nStudy {study.search.study_name}: {_counts(study.trials())}.")
     best = best_trials(study.optuna)
     told = [[number(value) for value in trial.values] for trial in best]
     widths = [max(map(len, column)) for column in zip(*told, strict=True)]

@@ -62,6 +62,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
     folder = Path(_folder(name, master)).absolute()
     if (reason := path_fault(str(folder))) is not None:
         raise BadInput("hydra.sweep.dir", folder, reason, "write the path of a folder")
+    record.refuse_folder_of_others(folder, is_search=True)
     directions = _directions(plain["direction"])
     metrics_key = source_key(master, "metric_names")
     pruner = _pruner(_without_missing(plain["pruner"]), plain["max_resource"], len(directions))

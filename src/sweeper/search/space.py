@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import (
     BaseDistribution,
     CategoricalChoiceType,
+    FloatDistribution,
 )
 
 from sweeper.errors import NO_SUCH_KEY, BadInput, bad_option, bad_override, first_line
@@ -343,6 +344,10 @@ class Space:
         common = self._declared_by(primary) if primary else {}
         chosen = self._chosen(common)
         drawn = {p.path: p for p in self._swept.values() if self._is_group(p.path)}
+        for p in drawn.values():
+            if isinstance(p.distribution, FloatDistribution) and p.distribution.step is None:
+                reason, remedy = "is a group of options", "write OPTION,OPTION, or glob(*) for all of them"
+                raise BadInput(p.path, p.expression, reason, remedy)
         while new := [p for p in self._groups_in(self._merge(common, chosen, drawn)) if p.path not in drawn]:
             drawn[new[0].path] = new[0]
         self._always_drawn = set(drawn)

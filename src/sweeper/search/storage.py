@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -384,7 +385,9 @@ def _cached(storage: RDBStorage) -> BaseStorage:
 
 def _grpc(url: str) -> BaseStorage:
     host, _, port = url.removeprefix("grpc://").partition(":")
-    storage = GrpcStorageProxy(host=host, port=int(port or 13000))
+    with warnings.catch_warnings():  # gRPC storages are still called experimental
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = GrpcStorageProxy(host=host, port=int(port or 13000))
     storage.wait_server_ready(timeout=_RETRY_S)
     return storage
 

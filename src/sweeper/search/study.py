@@ -440,19 +440,18 @@ def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> Non
     before = study.user_attrs.get(ATTRIBUTE, now)  # plain Optuna, or the official sweeper, may have begun it
     check_format("study", search.study_name, before)
     remedy = f"write it as before, or start another study than {search.study_name}"
-    if directions != now["directions"]:
-        was = f"the study was started with {', '.join(directions)}"
-        raise BadInput("hydra.sweeper.direction", ", ".join(now["directions"]), was, remedy)
     if before["metrics"] and before["metrics"] != now["metrics"]:
         was = f"the study was started with {', '.join(before['metrics'])}"
         raise BadInput(search.metrics_key, ", ".join(now["metrics"]), was, remedy)
+    if directions != now["directions"]:
+        was = f"the study was started with {', '.join(directions)}"
+        raise BadInput("hydra.sweeper.direction", ", ".join(now["directions"]), was, remedy)
     space = before["space"]
     for name in {**space, **now["space"]}:
         _check_same_range(name, space.get(name), now["space"].get(name), remedy)
     if before["fixed"] != now["fixed"]:
-        log.warning(
-            "%s goes on with other values: %s, before: %s", study.study_name, now["fixed"], before["fixed"]
-        )
+        values = (" ".join(fixed["fixed"]) or "none" for fixed in (now, before))
+        log.warning("%s goes on with other values: %s; before: %s", study.study_name, *values)
 
 
 def _check_same_range(name: str, before: str | None, now: str | None, remedy: str) -> None:
