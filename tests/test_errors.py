@@ -98,7 +98,6 @@ def test_it_survives_the_way_between_processes() -> None:
         (["x=1,2"], "x=1,2: several values need a search; write -m x=1,2"),
         (["x=range(1, 2)"], "x=range(1, 2): several values need a search; write -m 'x=range(1, 2)'"),
         (["x=log(1,2)"], "x=log(1,2): Unknown function 'log'; write tag(log, interval(LOW, HIGH))"),
-        (["~x"], "~x=: cannot be deleted; leave it out, or write KEY=VALUE"),
         (["hydra.nothing=1"], "hydra.nothing=1: there is no such key; --cfg hydra shows the keys there are"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import program
+from tests.conftest import Cli
 from tests.foreign_app import FINISHED, App, assert_exactly
 from tests.journal import load_study
 from tests.program import Done, finish, until
@@ -192,3 +193,13 @@ def test_a_folder_that_is_removed_meanwhile_is_one_line(app: App, what: str) -> 
     app.write(STEPS)
     assert app.run(limit_s=60).returncode == 0
     assert_exactly(app, 6)
+
+
+def test_the_command_to_go_on_has_the_storage_until_a_folder_remembers_it(cli: Cli, tmp_path: Path) -> None:
+    """A search that never reached its server has no folder: without the storage it would begin elsewhere."""
+    storage = "hydra.sweeper.storage=grpc://localhost:1"
+    code, error = cli("-m", storage, "hydra.sweeper.storage_wait_s=0", "study=s")
+    assert code == 1
+    assert error.count("\n") == 1
+    assert f"-m {storage} " in error.partition("; to go on: ")[2]
+    assert list(tmp_path.iterdir()) == []

@@ -62,8 +62,8 @@ def test_each_study_is_a_line(said: Said) -> None:
     assert code == 0
     head, first, nested, *_ = rows(text)
     assert head == ["study", "done", "pruned", "best", "when", "size", "storage", "searched"]
-    assert first == ["first", "2", "1", "0.75", "now", "0.0", "MB", JOURNAL, "optimizer=adam,sgd", "lr"]
-    assert nested[:4] == ["a/b", "1", "1", "0.5"]
+    assert first == ["first", "2", "1", "0.75000", "now", "0.0", "MB", JOURNAL, "optimizer=adam,sgd", "lr"]
+    assert nested[:4] == ["a/b", "1", "1", "0.50000"]
     assert "sqlite:///other.db" in nested
 
 
@@ -93,7 +93,7 @@ def test_looking_changes_nothing(said: Said, tmp_path: Path) -> None:
     Path("gone.db").unlink()
     before = seen(tmp_path)
     _, text = said("studies")
-    assert ["second", "1", "1", "0.5"] in [row[:4] for row in rows(text)]  # as its folder says
+    assert ["second", "1", "1", "0.50000"] in [row[:4] for row in rows(text)]  # as its folder says
     assert "(its storage is gone)" in text
     assert seen(tmp_path) == before
 
@@ -123,7 +123,7 @@ def test_a_study_is_one_line_at_any_width(said: Said, monkeypatch: pytest.Monkey
     assert ("searched" in head) == (columns >= 80)
     assert first.startswith("2026-11-28_14-58-03 ")
     assert second.startswith("a-name-that-is-")
-    assert second.split()[1:4] == ["1", "1", "0.5"]
+    assert second.split()[1:4] == ["1", "1", "0.50000"]
     assert count.startswith("2 studies, ")
 
 
