@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sweeper.errors import BadInput
 from sweeper.secret import hide_known_secrets, hide_secrets, remember_secrets
 
 
@@ -16,6 +17,11 @@ from sweeper.secret import hide_known_secrets, hide_secrets, remember_secrets
         ("mysql://host/db?user=ann&password=hunter2&ssl=1", "mysql://host/db?user=ann&password=***&ssl=1"),
         ("host=a password=hunter2 dbname=b", "host=a password=*** dbname=b"),
         ("'postgresql://ann:hunter2@host/db', x", "'postgresql://ann:***@host/db', x"),
+        ("postgresql://ann@site:hunter2@host/db", "postgresql://ann@site:***@host/db"),
+        ("postgresql://ann:hunter2", "postgresql://ann:***"),
+        ("postgresql://ann:$hunter/db", "postgresql://ann:***/db"),
+        ("postgresql://ann@host:5432/db http://[::1]:80", "postgresql://ann@host:5432/db http://[::1]:80"),
+        ("at postgresql://host:5432, is away", "at postgresql://host:5432, is away"),
         ("sqlite:////tmp/a@b:c.db", "sqlite:////tmp/a@b:c.db"),
         ("grpc://host:13000 user@host", "grpc://host:13000 user@host"),
         ("model.n_tokens=512 key=1", "model.n_tokens=512 key=1"),
@@ -34,3 +40,20 @@ def test_a_known_password_is_hidden_in_every_form() -> None:
         hide_known_secrets("url: postgresql://ann:s%40crets@host/db") == "url: postgresql://ann:***@host/db"
     )
     assert hide_known_secrets("url: postgresql://bob:other@host/db") == "url: postgresql://bob:other@host/db"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://ann:hunter two@host/db", "postgresql://ann:***@host/db"),
+        ("postgresql://ann:hun'ter@host/db", "postgresql://ann:***@host/db"),
+        ("postgresql:ann:hunter2@host/db", "postgresql:ann:***@host/db"),
+        ("postgresql:/ann:hunter2@host/db", "postgresql:/ann:***@host/db"),
+        ("postgresql://ann:hunter2", "postgresql://ann:***"),
+        ("sqlite:////tmp/a:b@c.db", "sqlite:////tmp/a:b@c.db"),
+        ("{a:b}", "{a:b}"),
+    ],
+)
+def test_a_password_in_a_value_is_hidden_however_it_is_written(url: str, shown: str) -> None:
+    """Where the whole value is the URL, also one with spaces, quotes, or without slashes or host."""
+    assert str(BadInput("storage", url, f"no {url}", "write")) == f"storage={shown}: no {shown}; write"

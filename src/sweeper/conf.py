@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,9 +11,11 @@ from typing import Any
 
 import hydra
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, flag_override
 
-from sweeper.errors import BadInput, bad_option, bad_override
+from sweeper.errors import BadInput, bad_option, bad_override, bad_setting, one_of
+from sweeper.fault import find_told
+from sweeper.secret import hide_secrets, remember_secrets
 
 
 def conf_folder() -> Path:
@@ -39,7 +42,6 @@ def composing(overrides: Sequence[str]) -> Iterator[None]:
     """
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from sweeper import schema
@@ -47,12 +49,30 @@ def composing(overrides: Sequence[str]) -> Iterator[None]:
     ConfigStore.instance().store(name="schema", node=schema.Run, **_REPLACING)
     register: Any = OmegaConf.register_new_resolver if IS_HYDRA_1_3 else OmegaConf.register_resolver
     register("direction", schema.direction, replace=True)
+    for override in overrides:
+        _refuse_mixture(override)
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise bad_override(error, overrides, _keys()) from error
-    except ValueError as error:
-        raise bad_option(error, overrides, _options) from error
+    except Exception as error:
+        if isinstance(error, OSError) or find_told(error) is not None:
+            raise
+        if (told := bad_option(error, overrides, _options) or bad_setting(error, overrides)) is None:
+            raise
+        raise told from error
+
+
+def _refuse_mixture(override: str) -> None:
+    """Raises BadInput for several options of a group at once, or one of another group: Hydra takes both."""
+    key, _, value = override.partition("=")
+    group, names = key.lstrip("+"), re.sub(r"[\[\]]", "", value)
+    if value.startswith("[") and (options := _options(group)):
+        is_ours = not group.startswith("hydra/")
+        remedy = f"write -m {group}={names} to compare them" if is_ours else one_of(names, options)
+        raise BadInput(group, value, "takes one option at a time", remedy)
+    if ".." in value.split("/") and (options := _options(group)):
+        raise BadInput(group, value, "there is no such option", one_of(value, options))
 
 
 def _options(group: str) -> list[str]:
@@ -92,3 +112,17 @@ class Check(Callback):
         except BadInput as error:
             print(error, file=sys.stderr)
             sys.exit(error.exit_code)  # not an Exception: Hydra would only warn
+        _forget_secrets(config)
+
+
+def _forget_secrets(config: DictConfig) -> None:
+    """Hydra keeps what was typed in files that everybody may read; a single run uses no storage."""
+    hydra_part = config.hydra
+    storage = hydra_part.sweeper._get_node("storage")._value()
+    remember_secrets(str(storage))
+    with flag_override(hydra_part, ["readonly", "struct"], [False, False]):
+        if isinstance(storage, str):
+            hydra_part.sweeper.storage = hide_secrets(storage)
+        for name in ("task", "hydra"):
+            typed: Any = OmegaConf.to_container(hydra_part.overrides[name], resolve=False)
+            hydra_part.overrides[name] = [hide_secrets(override) for override in typed]

@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -18,7 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import (
+    DuplicatedStudyError,
+    ExperimentalWarning,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
 from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.storages.journal._storage import JournalOperation
@@ -371,7 +377,11 @@ def _cached(storage: RDBStorage) -> BaseStorage:
 
 def _grpc(url: str) -> BaseStorage:
     host, _, port = url.removeprefix("grpc://").partition(":")
-    storage = GrpcStorageProxy(host=host, port=int(port or 13000))
+    if not host or not 0 < (number := int(port or 13000)) < 1 << 16:
+        raise ValueError("there is no such host or port")
+    with warnings.catch_warnings():  # the person chose it
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        storage = GrpcStorageProxy(host=host, port=number)
     storage.wait_server_ready(timeout=_RETRY_S)
     return storage
 
