@@ -25,6 +25,7 @@ from sweeper.search.keys import ARGUMENTS, KEYS
 from sweeper.search.sampler import try_out
 from sweeper.search.settings import find_function, read_settings
 from sweeper.search.space import Space
+from sweeper.search.storage import open_storage
 from sweeper.search.template import Template
 from tests.program import run
 
@@ -179,7 +180,7 @@ def composed() -> Iterator[Callable[..., Composed]]:
 
 def answer(base: Composed, override: str) -> str | None:
     """What is said to whoever types it, in a single run and in a search; None if it is accepted."""
-    is_of_search = override.startswith("hydra.sweeper.")
+    is_of_search = override.startswith(("hydra.sweeper.", "hydra.sweep.dir="))
     try:
         config = base.with_override(override, RunMode.MULTIRUN if is_of_search else RunMode.RUN)
         if is_of_search:
@@ -226,6 +227,46 @@ def test_every_key_has_limits() -> None:
     assert settings == KEYS.keys()
 
 
+OTHERS = [
+    "device=cpu:7",
+    "hydra.job.name=a/b",
+    "hydra.output_subdir=../x",
+    "hydra.output_subdir=/etc",
+    "hydra.sweep.subdir=x",
+    "hydra.sweeper.metric_names=[val_accuracy,val_accuracy]",
+    "hydra.sweeper.storage=sqlite://",
+    "hydra.sweeper.storage=sqlite:///:memory:",
+    "hydra.sweeper.storage='sqlite:///file:x?mode=memory'",
+    "hydra.sweeper.storage='postgresql:ann:hunter2@host/db'",
+    "hydra.sweep.dir=",
+    "hydra.sweep.dir=' '",
+]
+
+
+@pytest.mark.parametrize("override", OTHERS)
+def test_what_only_seems_right_is_refused(composed: Callable[..., Composed], override: str) -> None:
+    """Of the right type, and known to Hydra, torch or SQLAlchemy: it would not do what was meant."""
+    key = override.partition("=")[0]
+    options = ["objective=[val_accuracy,seconds]"] if "metric" in key else []
+    assert_answers(answer(composed(*options), override), key)
+
+
+@pytest.mark.parametrize("url", ["grpc://", "grpc://:1", "grpc://localhost:99999", "grpc://localhost:x"])
+def test_a_server_that_cannot_be_is_not_waited_for(url: str) -> None:
+    """Without a host, or with a port that no machine has."""
+    with pytest.raises(BadInput, match=r"^hydra\.sweeper\.storage=grpc://"):
+        open_storage(url)
+
+
+def test_a_rung_above_the_last_step_is_refused(composed: Callable[..., Composed]) -> None:
+    """Optuna would never prune, and say nothing."""
+    options = ("hydra.sweeper.max_resource=5",)
+    assert_answers(
+        answer(composed(*options), "hydra.sweeper.pruner.min_resource=10"),
+        "hydra.sweeper.pruner.min_resource",
+    )
+
+
 COMMANDS = [
     "training.n_threads=100000",
     "-m model.filters=[1000000000]",
@@ -249,6 +290,11 @@ COMMANDS = [
     f"hydra.run.dir={LONG}",
     "describe ++training.epoch=1",
     "optimiser=adam",
+    "hydra.verbose=5",
+    "-m hydra/job_logging=null",
+    "-m optimizer=[adam,sgd]",
+    "optimizer=../model/cnn",
+    "-m hydra/sweeper/sampler=[tpe,random]",
 ]
 
 

@@ -9,7 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sweeper.errors import BadInput, bad_option, bad_override, nearest
+from sweeper.errors import BadInput, bad_option, bad_override, bad_setting, nearest
+from sweeper.search.worker import to_values
 
 
 @pytest.fixture
@@ -136,5 +137,15 @@ def test_an_option_that_reads_as_a_number_is_named() -> None:
     options = {"db": ["mysql", "sqlite"]}
     said = bad_option(error, ["x=3", "db=18"], lambda group: options.get(group, []))
     assert str(said) == "db=18: there is no such option; write one of mysql, sqlite"
-    with pytest.raises(ValueError, match="something else"):
-        bad_option(ValueError("something else"), ["db=18"], lambda group: options.get(group, []))
+    others = ValueError("something else")
+    assert bad_option(others, ["db=18"], lambda group: options.get(group, [])) is None
+
+
+def test_what_hydra_does_not_check_of_its_own_is_bad_input() -> None:
+    """An exception from within Hydra is told of what was typed for it; one of the training's is not."""
+    said = bad_setting(AssertionError(), ["x=3", "hydra.verbose=5"])
+    assert str(said) == "hydra.verbose=5: AssertionError; --cfg hydra shows what it is otherwise"
+    assert bad_setting(AssertionError(), ["x=3"]) is None
+    with pytest.raises(TypeError, match="return the score") as raised:
+        to_values(None, n_objectives=1)
+    assert bad_setting(raised.value, ["hydra.verbose=5"]) is None

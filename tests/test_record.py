@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -53,6 +54,21 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
         write_half()
     assert record.read_json(path) == {"n": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_library_hides_no_fault_of_the_disk(tmp_path: Path) -> None:
+    """What is raised on top of a full disk, as torch.save does, is a full disk, and names the file."""
+
+    def save() -> None:
+        with record.whole(tmp_path / "weights.pt"):
+            try:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                raise RuntimeError("unexpected pos 1728 vs 1632")
+
+    with pytest.raises(Fault, match=r"weights\.pt: no space left on device; make room"):
+        save()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_floats_survive_the_history_to_the_last_bit(tmp_path: Path) -> None:

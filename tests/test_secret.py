@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from sweeper.errors import BadInput
 from sweeper.secret import hide_known_secrets, hide_known_secrets_in, hide_secrets, remember_secrets
 
 
@@ -17,6 +18,11 @@ from sweeper.secret import hide_known_secrets, hide_known_secrets_in, hide_secre
         ("mysql://host/db?user=ann&password=hunter2&ssl=1", "mysql://host/db?user=ann&password=***&ssl=1"),
         ("host=a password=hunter2 dbname=b", "host=a password=*** dbname=b"),
         ("'postgresql://ann:hunter2@host/db', x", "'postgresql://ann:***@host/db', x"),
+        ("postgresql://ann@site:hunter2@host/db", "postgresql://ann@site:***@host/db"),
+        ("postgresql://ann:hunter2", "postgresql://ann:***"),
+        ("postgresql://ann:$hunter/db", "postgresql://ann:***/db"),
+        ("postgresql://ann@host:5432/db http://[::1]:80", "postgresql://ann@host:5432/db http://[::1]:80"),
+        ("at postgresql://host:5432, is away", "at postgresql://host:5432, is away"),
         ("sqlite:////tmp/a@b:c.db", "sqlite:////tmp/a@b:c.db"),
         ("grpc://host:13000 user@host", "grpc://host:13000 user@host"),
         ("model.n_tokens=512 key=1", "model.n_tokens=512 key=1"),
@@ -50,3 +56,20 @@ def test_a_password_that_is_a_common_word_hides_no_other_text() -> None:
     remember_secrets("postgresql://optuna:optuna@host/db")
     said = "optuna.samplers: postgresql://optuna:optuna@host/db"
     assert hide_secrets(said) == "optuna.samplers: postgresql://optuna:***@host/db"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://ann:hunter two@host/db", "postgresql://ann:***@host/db"),
+        ("postgresql://ann:hun'ter@host/db", "postgresql://ann:***@host/db"),
+        ("postgresql:ann:hunter2@host/db", "postgresql:ann:***@host/db"),
+        ("postgresql:/ann:hunter2@host/db", "postgresql:/ann:***@host/db"),
+        ("postgresql://ann:hunter2", "postgresql://ann:***"),
+        ("sqlite:////tmp/a:b@c.db", "sqlite:////tmp/a:b@c.db"),
+        ("{a:b}", "{a:b}"),
+    ],
+)
+def test_a_password_in_a_value_is_hidden_however_it_is_written(url: str, shown: str) -> None:
+    """Where the whole value is the URL, also one with spaces, quotes, or without slashes or host."""
+    assert str(BadInput("storage", url, f"no {url}", "write")) == f"storage={shown}: no {shown}; write"

@@ -117,6 +117,19 @@ def test_a_search_on_a_server_shows_no_password(postgres: Postgres, app: App) ->
         assert_no_password(app, done)
 
 
+def test_a_task_that_prints_its_config_and_fails_shows_no_password(postgres: Postgres, app: App) -> None:
+    """Neither its output, nor its traceback, nor what the study keeps of it has the password."""
+    app.configure("storage: ${oc.env:STORAGE}", "storage: ${database}")
+    app.configure("x: 0.0", "x: 0.0\ndatabase: null")
+    app.write("print(cfg)\nraise ValueError(str(cfg))")
+    done = app.run(f"database='{postgres.url}'", "hydra.sweeper.max_failure_rate=0", limit_s=60)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "ValueError: {'x'" in done.stderr
+    assert_no_password(app, done)
+    assert "***" in (app.out / "0" / "sweeper_output.log").read_text()
+    assert PASSWORD not in repr([trial.user_attrs for trial in trials(postgres.url)])
+
+
 @pytest.mark.parametrize("names", [("s", "s"), ("a", "b")], ids=["one study", "two studies"])
 def test_two_searches_that_begin_on_an_empty_server_both_work(
     postgres: Postgres, app: App, names: tuple[str, str]

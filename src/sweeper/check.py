@@ -60,10 +60,26 @@ def before_run(config: DictConfig) -> None:
         BadInput: for the first thing that cannot work.
     """
     to_run(config)
+    check_hydras(config)
     keys.read(config.hydra.sweeper)  # a run does not use them, but the person meant something
     if (reason := limit.path_fault(str(config.hydra.run.dir))) is not None:
         raise BadInput("hydra.run.dir", config.hydra.run.dir, reason, "write the path of a folder")
     record.refuse_folder_of_others(Path(config.hydra.run.dir), is_search=False)
+
+
+_HYDRAS = {
+    "hydra.job.name": limit.part("leave it out: it names the log"),
+    "hydra.output_subdir": limit.or_null(limit.part("write the name of a folder, as .hydra, or null")),
+}
+
+
+def check_hydras(config: DictConfig) -> None:
+    """Raises BadInput for names of Hydra's that would put our files into folders of others."""
+    for key, may_be in _HYDRAS.items():
+        may_be.check(key, OmegaConf.select(config, key))
+    if (subdir := _raw(config.hydra.sweep, "subdir")) != "${hydra.job.num}":
+        reason = "the folder of a trial is called by its number"
+        raise BadInput("hydra.sweep.subdir", subdir, reason, "leave it out, or set hydra.sweep.dir")
 
 
 def refuse_unread(config: DictConfig | dict[str, Any]) -> None:
@@ -142,6 +158,7 @@ def check(config: DictConfig) -> None:
         BadInput: for the first thing that cannot work.
     """
     run = to_run(config)
+    check_hydras(config)
     check_direction(run, config)
     inspect(run)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.errors import bad_option, bad_override
+from sweeper.errors import BadInput, bad_option, bad_override, bad_setting, one_of
+from sweeper.fault import find_told
+from sweeper.secret import hide_secrets, remember_secrets
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -46,13 +49,31 @@ def composing(overrides: Sequence[str]) -> Iterator[None]:
     ConfigStore.instance().store(name="schema", node=schema.Run, **_REPLACING)
     register: Any = OmegaConf.register_new_resolver if IS_HYDRA_1_3 else OmegaConf.register_resolver
     register("direction", schema.direction, replace=True)
+    for override in overrides:
+        _refuse_mixture(override)
     try:
         with _checked_before_they_start():
             yield
     except (HydraException, OmegaConfBaseException) as error:
         raise bad_override(error, overrides, _keys()) from error
-    except ValueError as error:
-        raise bad_option(error, overrides, _options) from error
+    except Exception as error:
+        if isinstance(error, OSError) or find_told(error) is not None:
+            raise
+        if (told := bad_option(error, overrides, _options) or bad_setting(error, overrides)) is None:
+            raise
+        raise told from error
+
+
+def _refuse_mixture(override: str) -> None:
+    """Raises BadInput for several options of a group at once, or one of another group: Hydra takes both."""
+    key, _, value = override.partition("=")
+    group, names = key.lstrip("+"), re.sub(r"[\[\]]", "", value)
+    if value.startswith("[") and (options := _options(group)):
+        is_ours = not group.startswith("hydra/")
+        remedy = f"write -m {group}={names} to compare them" if is_ours else one_of(names, options)
+        raise BadInput(group, value, "takes one option at a time", remedy)
+    if ".." in value.split("/") and (options := _options(group)):
+        raise BadInput(group, value, "there is no such option", one_of(value, options))
 
 
 def _options(group: str) -> list[str]:
@@ -93,6 +114,7 @@ def _checked_before_they_start() -> Iterator[None]:
         from sweeper import check
 
         check.before_run(config)
+        _forget_secrets(config)
         hydras(self, config, **kwargs)
 
     hydras = Callbacks.on_run_start
@@ -101,3 +123,18 @@ def _checked_before_they_start() -> Iterator[None]:
         yield
     finally:
         Callbacks.on_run_start = hydras  # type: ignore[method-assign]
+
+
+def _forget_secrets(config: DictConfig) -> None:
+    """Hydra keeps what was typed in files that everybody may read; a single run uses no storage."""
+    from omegaconf import OmegaConf, flag_override
+
+    hydra_part = config.hydra
+    storage = hydra_part.sweeper._get_node("storage")._value()
+    remember_secrets(str(storage))
+    with flag_override(hydra_part, ["readonly", "struct"], [False, False]):
+        if isinstance(storage, str):
+            hydra_part.sweeper.storage = hide_secrets(storage)
+        for name in ("task", "hydra"):
+            typed: Any = OmegaConf.to_container(hydra_part.overrides[name], resolve=False)
+            hydra_part.overrides[name] = [hide_secrets(override) for override in typed]

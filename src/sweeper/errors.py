@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
 from itertools import takewhile
 
-from sweeper.secret import hide_secrets
+from sweeper.secret import hide_secrets, remember_secrets
 
 NO_SUCH_KEY = "there is no such key"
 
@@ -51,6 +53,7 @@ class BadInput(Exception):
 
 def one_line(key: str, value: str, reason: str, remedy: str) -> str:
     """``key=value: reason; remedy``: what is too long is cut in its middle, a reason at its end."""
+    remember_secrets(value)
     # While all is whole: what is left of a password that was cut would not be known for one.
     key, _, value = hide_secrets(f"{key}={value}").partition("=")
     told = {"key": key, "value": value, "reason": hide_secrets(reason), "remedy": hide_secrets(remedy)}
@@ -143,6 +146,8 @@ def bad_override(error: BaseException, overrides: Sequence[str], keys: Sequence[
     full_key = str(getattr(cause, "full_key", None) or "")
     text, reason = " ".join(f"{error} {cause}".split()), first_line(error)
     override = getattr(error, "override", None) or _guilty(text, full_key, overrides)
+    if not override and (name := re.search("Interpolation key '(.+?)' not found", reason)):
+        override = next((o for o in overrides if f"${{{name[1]}" in o), "")
     key, _, value = override.partition("=")
     shown = "--cfg job shows the keys there are"
     if key.startswith("hydra"):
@@ -161,7 +166,8 @@ def bad_override(error: BaseException, overrides: Sequence[str], keys: Sequence[
         what = _NO_CLASS.sub("", reason)
         return BadInput(key, value, "cannot be read" if what == override else what, remedy)
     if "is not in struct" in reason or "not in '" in reason:
-        return no_such_key(key or full_key, value, keys, shown)
+        inside = full_key if full_key.startswith(f"{key}.") else key  # of a whole node that was written
+        return no_such_key(inside or full_key, value, keys, shown)
     if full_key:
         return BadInput(key, value, reason, "write a value of the type that is there; " + shown)
     return BadInput(key or "config", value, reason or type(error).__name__, shown)
@@ -192,24 +198,48 @@ def _cause_with_key(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def bad_option(error: ValueError, overrides: Sequence[str], options: Callable[[str], list[str]]) -> BadInput:
+def bad_option(
+    error: Exception, overrides: Sequence[str], options: Callable[[str], list[str]]
+) -> BadInput | None:
     """What Hydra refuses without saying where: an option that reads as a number, true, false or null.
 
     Args:
         options: gives the names of a group's options, none where there is no such group.
 
-    Raises:
-        ValueError: the error itself, where it is about something else.
+    Returns:
+        None where it is about something else.
     """
+    if not isinstance(error, ValueError):
+        return None
     for override in overrides:
         if override.startswith("="):
-            raise BadInput("override", override, "has no key", "write KEY=VALUE") from error
+            return BadInput("override", override, "has no key", "write KEY=VALUE")
     for override in overrides if "Config group override must be" in str(error) else ():
         key, _, value = override.partition("=")
         names = options(key.lstrip("+~").partition("@")[0])
         if names and value not in names:
             return BadInput(key, value, "there is no such option", one_of(value, names))
-    raise error
+    return None
+
+
+_SEARCHES_OR_RUNS = ("hydra_plugins.sweeper_optuna.", "sweeper.search.", "sweeper.run")
+
+
+def bad_setting(error: Exception, overrides: Sequence[str]) -> BadInput | None:
+    """What Hydra met before anything of ours ran, in a setting of its own that it does not check.
+
+    Returns:
+        None where nothing of Hydra's was typed, or where the search or the training raised it.
+    """
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if any(f"{name}.".startswith(_SEARCHES_OR_RUNS) for name in modules) or isinstance(error, BadInput):
+        return None
+    reason = first_line(error) or type(error).__name__
+    if isinstance(error, ValueError) and modules[-1] in ("hydra.main", "hydra._internal.utils"):
+        return BadInput("command", " ".join(sys.argv[1:]), reason, "--help shows what there is")
+    typed = [override for override in overrides if override.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    key, _, value = " ".join(typed).partition("=")
+    return BadInput(key, value, reason, "--cfg hydra shows what it is otherwise") if typed else None
 
 
 def first_line(error: BaseException) -> str:

@@ -161,6 +161,18 @@ def text(remedy: str) -> Limit:
     return Limit(lambda v: path_fault(v) if isinstance(v, str) else "must be a text", remedy)
 
 
+def part(remedy: str) -> Limit:
+    """The name of one file or folder, without a path."""
+
+    def fault(value: Any) -> str | None:
+        if not isinstance(value, str):
+            return "must be a text"
+        is_path = "/" in value or value in (".", "..")
+        return "names a folder elsewhere" if is_path else path_fault(value)
+
+    return Limit(fault, remedy)
+
+
 def or_null(limit: Limit) -> Limit:
     """The same, or nothing at all."""
     return Limit(lambda v: None if v is None else limit.fault(v), limit.remedy, limit.names)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sweeper.errors import BadInput, nearest
-from sweeper.fault import Fault, disk, of_disk
+from sweeper.fault import Fault, disk, find_fault, of_disk
 from sweeper.lock import held, open_locked, remove_unlocked
 from sweeper.program import program
 from sweeper.words import near
@@ -592,6 +592,8 @@ def whole(path: Path, mode: int = 0o666) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
             if isinstance(error, OSError):
                 raise of_disk(error, path) from error  # nobody knows the other name
+            if (fault := find_fault(error)) is not None:  # libraries raise others on top of it
+                raise Fault(path, fault.reason, fault.remedy) from error
             raise
 
 

@@ -33,6 +33,7 @@ from sweeper.search.parameter import Parameter, written
 from sweeper.search.settings import check_objective, n_cores, read_settings, study_key
 from sweeper.search.space import Draw, Space
 from sweeper.search.study import Search
+from sweeper.secret import hide_secrets
 from sweeper.training import freeze, weights
 from sweeper.training.backbone import is_path
 from sweeper.training.machine import resolve_device
@@ -124,7 +125,7 @@ def show(arguments: Sequence[str]) -> None:
         ]
     for title, table in sections:
         console.print(title, table, "", sep="\n")
-    print(" ".join([f"Search:    {program()} -m", *map(shlex.quote, arguments)]))
+    print(hide_secrets(" ".join([f"Search:    {program()} -m", *map(shlex.quote, arguments)])))
 
 
 def _compose(line: Line) -> tuple[DictConfig, Space]:

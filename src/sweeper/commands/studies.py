@@ -286,7 +286,7 @@ def told_storage(url: str) -> str:
     """A path from here, or a URL without what may be secret in it."""
     scheme, separator, rest = url.rpartition("://")
     rest = rest.partition("?")[0].rpartition("@")[2] if separator else rest
-    near = os.path.relpath(rest.removeprefix("/")) if scheme == "sqlite" else os.path.relpath(rest)
+    near = os.path.relpath(rest.removeprefix("/") if scheme == "sqlite" else rest) if rest else ""
     is_path = scheme in ("", "sqlite") and url != "memory" and not near.startswith("..")
     return f"{scheme}{separator}{'/' * bool(scheme)}{near}" if is_path else f"{scheme}{separator}{rest}"
 

@@ -214,6 +214,10 @@ def build_pruner(settings: Mapping[str, Any]) -> BasePruner:
     """Raises BadInput for a pruner or an argument that does not exist."""
     arguments = {name: value for name, value in settings.items() if not name.startswith("_")}
     pruner: BasePruner = build(PRUNER, settings["_target_"], arguments, BasePruner)
+    low, high = arguments.get("min_resource"), arguments.get("max_resource")
+    if isinstance(low, int) and isinstance(high, int) and low > high:
+        remedy = f"write {high} or less: a trial that reports no such step is never pruned"
+        raise BadInput(f"{PRUNER}.min_resource", low, f"is above max_resource={high}", remedy)
     return pruner
 
 

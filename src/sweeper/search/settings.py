@@ -38,6 +38,10 @@ _HERE |= {"multiprocess", "sequential", "serial"}
 _ELSEWHERE = {"submitit", "slurm", "ray", "rq", "dask", "kubernetes", "pbs", "lsf", "sge", "aws", "ssh"}
 """Words in the name or the class of a launcher whose jobs run here, or elsewhere; others may do either."""
 
+_SQLITE_IN_MEMORY = re.compile(r"sqlite(\+\w+)?:///?(\?|$|.*:memory:|.*[?&]mode=memory)", re.IGNORECASE)
+
+_WITHOUT_SLASHES = re.compile(r"[A-Za-z][\w+.-]*:/?[^/]*@")
+
 _HYPERBAND = "optuna.pruners.HyperbandPruner"
 
 
@@ -59,9 +63,10 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
     )
     check_study_name(name, study_key(master))
     is_unnamed = plain["study_name"] is None or "${now:" in _raw(master, study_key(master))
-    folder = Path(_folder(name, master)).absolute()
-    if (reason := path_fault(str(folder))) is not None:
-        raise BadInput("hydra.sweep.dir", folder, reason, "write the path of a folder")
+    written_folder = _folder(name, master)
+    folder = Path(written_folder).absolute()
+    if (reason := path_fault(written_folder) or path_fault(str(folder))) is not None:
+        raise BadInput("hydra.sweep.dir", written_folder, reason, "write the path of a folder")
     record.refuse_folder_of_others(folder, is_search=True)
     directions = _directions(plain["direction"])
     metrics_key = source_key(master, "metric_names")
@@ -90,7 +95,11 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
 
 
 def _check_sweeper(plain: Mapping[str, Any], master: DictConfig) -> None:
-    """A ``_target_`` alone does not bring the settings."""
+    """A ``_target_`` alone does not bring the settings, and a list would mix those of several options."""
+    for override in _typed(master, "hydra"):
+        group, _, options = override.lstrip("+").partition("=")
+        if group.startswith("hydra/sweeper") and options.startswith("["):
+            raise BadInput(group, options, "takes one option at a time", "write one of them")
     if missing := {"sampler", "pruner", "study_name", "search_space"} - plain.keys():
         raise BadInput(
             "hydra/sweeper",
@@ -271,6 +280,8 @@ def _metrics(metric_names: Any, n_objectives: int, key: str) -> tuple[str, ...] 
     if len(names) != n_objectives:
         reason = f"hydra.sweeper.direction has {n_objectives}, so that they cannot be told apart"
         raise BadInput(key, ", ".join(names), reason, "write a name for each direction")
+    if len(set(names)) < len(names):
+        raise BadInput(key, ", ".join(names), "names one twice", "write each once")
     return tuple(names)
 
 
@@ -297,10 +308,16 @@ def _storage_url(storage: str | None) -> str:
     """Paths become absolute: a worker may run elsewhere."""
     if storage is None:
         return str(Path(record.OUTPUTS, record.JOURNAL).absolute())
+    if _SQLITE_IN_MEMORY.match(storage):
+        reason = "is a database that no other process sees"
+        raise BadInput("hydra.sweeper.storage", storage, reason, "write sqlite:///FILE, or memory")
     if storage.startswith("sqlite:///") and not storage.startswith("sqlite:////"):
         return f"sqlite:///{Path(storage.removeprefix('sqlite:///')).absolute()}"
     if storage == "memory" or "://" in storage:
         return storage
+    if _WITHOUT_SLASHES.match(storage):
+        reason = "is neither a path nor a URL"
+        raise BadInput("hydra.sweeper.storage", storage, reason, "write a URL with :// in it")
     return str(Path(storage).absolute())
 
 

@@ -284,7 +284,9 @@ class Space:
         except (HydraException, OmegaConfBaseException) as error:
             raise bad_override(error, overrides, self._keys()) from error
         except ValueError as error:
-            raise bad_option(error, overrides, self._loader.get_group_options) from error
+            if (told := bad_option(error, overrides, self._loader.get_group_options)) is None:
+                raise
+            raise told from error
         OmegaConf.copy_cache(from_config=self._master, to_config=config)  # the same ${now:…} in every trial
         return config
 

@@ -19,7 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import (
+    DuplicatedStudyError,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
 from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.storages.journal._storage import JournalOperation
@@ -385,9 +389,11 @@ def _cached(storage: RDBStorage) -> BaseStorage:
 
 def _grpc(url: str) -> BaseStorage:
     host, _, port = url.removeprefix("grpc://").partition(":")
+    if not host or not 0 < (number := int(port or 13000)) < 1 << 16:
+        raise ValueError("there is no such host or port")
     with warnings.catch_warnings():  # gRPC storages are still called experimental
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = GrpcStorageProxy(host=host, port=int(port or 13000))
+        storage = GrpcStorageProxy(host=host, port=number)
     storage.wait_server_ready(timeout=_RETRY_S)
     return storage
 

@@ -38,7 +38,7 @@ from sweeper.search.space import Draw, Space
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search, Study, Worker
 from sweeper.search.trial import Interrupted, Interruption, StudyTrial, running
-from sweeper.secret import hide_known_secrets
+from sweeper.secret import hide_known_secrets, knows_secrets
 
 _MAX_CHARACTERS = 20_000
 """Of a traceback that goes into the storage; the file has all of it."""
@@ -298,8 +298,8 @@ def _message(error: BaseException) -> str:
 
 
 def _storable(text: str) -> str:
-    """Without what files or databases refuse: lone surrogates and zeros."""
-    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
+    """Without what files or databases refuse, lone surrogates and zeros, and without passwords."""
+    return hide_known_secrets(text).replace("\0", "\\0").encode(errors="backslashreplace").decode()
 
 
 @contextlib.contextmanager
@@ -331,6 +331,16 @@ def _output_to(path: Path) -> Iterator[None]:
         for stream, saved in before:
             os.dup2(saved, stream)
             os.close(saved)
+        _hide_secrets_in(path)
+
+
+def _hide_secrets_in(path: Path) -> None:
+    """An app may print its config, or a driver's words, where a password is."""
+    with contextlib.suppress(OSError, Fault):
+        printed = path.read_bytes() if knows_secrets() else b""
+        if (hidden := hide_known_secrets(text := os.fsdecode(printed))) != text:
+            with record.whole(path) as temporary:
+                temporary.write_bytes(os.fsencode(hidden))
 
 
 def _flush() -> None:

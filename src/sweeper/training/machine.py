@@ -32,12 +32,12 @@ def resolve_device(name: str) -> torch.device:
             "device", name, "there is no such device", "write auto, cpu, cuda or cuda:0"
         ) from error
     n_gpus = torch.cuda.device_count()
-    if device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < n_gpus):
+    if name == "cpu" or (device.type == "cuda" and (device.index or 0) < n_gpus):
         return device
     has = (
         f"this machine has {n_gpus} GPUs that torch can use"
         if device.type == "cuda"
-        else "it is not supported"
+        else "it is not supported"  # nor is a number of a CPU
     )
     raise BadInput("device", name, has, "write device=auto or device=cpu")
 
