@@ -260,6 +260,16 @@ def test_a_foreign_page_in_a_browser(
     page.close()
 
 
+@pytest.mark.parametrize(("length", "status"), [("99999999999999", 413), ("9" * 5000, 413), ("-1", 403)])
+def test_a_length_that_no_body_has(port: int, length: str, status: int) -> None:
+    """No room is made for what a header only promises, and nothing else is answered than a line."""
+    headers = {"Host": "localhost", "Content-Type": "application/json", "Content-Length": length}
+    if status == 403:
+        headers["Content-Type"] = "text/plain"
+    answer, text = ask(port, "POST", "/api/studies", headers)
+    assert (answer, text.count("\n")) == (status, 1)
+
+
 # -------------------------------------------------------------------------------------------- its texts
 
 

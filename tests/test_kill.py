@@ -198,6 +198,44 @@ os.register_at_fork(after_in_child=die)
     assert_exactly(app, 6)
 
 
+def test_a_server_killed_before_all_first_trials_is_replaced(tmp_path: Path) -> None:
+    """One kill of the process that forks the workers is one death, however many it takes along."""
+    (tmp_path / "deadly.py").write_text("""
+import os, signal
+from __main__ import HERE
+
+def die():
+    if not (HERE / "death").exists():
+        (HERE / "death").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.register_at_fork(after_in_parent=die)
+""")
+    app = App(tmp_path, "return cfg.x", top="preload = sweeper.hooks(preload=['deadly'])")
+    app.decorate("preload")
+    done = app.run("hydra.sweeper.n_jobs=4")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "death").exists()
+    assert_exactly(app, 6)
+
+
+def test_ctrl_c_while_the_search_is_imported_shows_no_traceback(tmp_path: Path) -> None:
+    """Also in an app of somebody else: nothing has begun, so it just ends."""
+    app = App(
+        tmp_path,
+        top="""
+class Impatient:
+    def find_spec(self, name, path=None, target=None):
+        if name == "sweeper.search.pool":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Impatient())
+""",
+    )
+    done = app.run()
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 # --- random moments -----------------------------------------------------------------------------------------
 
 

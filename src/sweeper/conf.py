@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.errors import BadInput, bad_option, bad_override, bad_setting, one_of
+from sweeper.errors import BadInput, bad_folder, bad_option, bad_override, bad_setting, one_of
 from sweeper.fault import find_told
 from sweeper.secret import hide_secrets, remember_secrets
 
@@ -57,7 +57,11 @@ def composing(overrides: Sequence[str]) -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         raise bad_override(error, overrides, _keys()) from error
     except Exception as error:
-        if isinstance(error, OSError) or find_told(error) is not None:
+        if find_told(error) is not None:
+            raise
+        if (denied := bad_folder(error)) is not None:
+            raise denied from error
+        if isinstance(error, OSError):
             raise
         if (told := bad_option(error, overrides, _options) or bad_setting(error, overrides)) is None:
             raise

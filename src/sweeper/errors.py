@@ -222,6 +222,26 @@ def bad_option(
     return None
 
 
+def bad_folder(error: Exception) -> BadInput | None:
+    """A folder that Hydra cannot make, or write its log and its configs into, as logging tells it or not."""
+    cause = _cause_of_type(error, OSError)
+    if not isinstance(cause, PermissionError | NotADirectoryError | FileExistsError | FileNotFoundError):
+        return None
+    if _is_ours(_modules(error)):
+        return None
+    remedy = "run it in a folder that can be written to, or set hydra.run.dir"
+    return BadInput("folder", cause.filename, f"cannot be written ({cause.strerror})", remedy)
+
+
+def _modules(error: BaseException) -> list[str]:
+    """Those through which an exception came, the innermost last."""
+    return [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def _is_ours(modules: Sequence[str]) -> bool:
+    return any(f"{name}.".startswith(_SEARCHES_OR_RUNS) for name in modules)
+
+
 _SEARCHES_OR_RUNS = ("hydra_plugins.sweeper_optuna.", "sweeper.search.", "sweeper.run")
 
 
@@ -231,8 +251,8 @@ def bad_setting(error: Exception, overrides: Sequence[str]) -> BadInput | None:
     Returns:
         None where nothing of Hydra's was typed, or where the search or the training raised it.
     """
-    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if any(f"{name}.".startswith(_SEARCHES_OR_RUNS) for name in modules) or isinstance(error, BadInput):
+    modules = _modules(error)
+    if _is_ours(modules) or isinstance(error, BadInput):
         return None
     reason = first_line(error) or type(error).__name__
     if isinstance(error, ValueError) and modules[-1] in ("hydra.main", "hydra._internal.utils"):

@@ -78,7 +78,10 @@ class OptunaSweeper(Sweeper):
         self._task = task_function
 
     def sweep(self, arguments: list[str]) -> Any:
-        from sweeper.search.pool import sweep
+        try:
+            from sweeper.search.pool import sweep
+        except KeyboardInterrupt:  # nothing has begun
+            sys.exit(130)
 
         assert self.hydra_context is not None
         assert self.config is not None

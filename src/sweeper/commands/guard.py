@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Answer: TypeAlias = "tuple[str, list[tuple[str, str]], Iterable[bytes]]"
 """Status, headers and body."""
 
+_MAX_BYTES = 64 << 20
+"""Of a request: a note or an artifact is smaller, and Python would make room for what a header promises."""
+
 _OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 """Our names, at any port, because a tunnel (``ssh -L 9000:localhost:8080``) has another one. A page that lets
 its own name lead to 127.0.0.1 (DNS rebinding) cannot have one of them."""
@@ -77,6 +80,8 @@ def _answer(app: WSGIApplication, environ: WSGIEnvironment) -> Answer:
         _read(environ, at_most=1 << 16)  # left unread, it could take the answer with it
         return _say("403 Forbidden", refusal)
     if environ["REQUEST_METHOD"] not in _SAFE:
+        if _length(environ) > _MAX_BYTES:
+            return _say("413 Content Too Large", f"No request may have more than {_MAX_BYTES:,} bytes.")
         sent = _NO_TAG.sub(b"<", _read(environ))
         environ |= {"wsgi.input": BytesIO(sent), "CONTENT_LENGTH": str(len(sent))}
     try:
@@ -114,9 +119,14 @@ def _is_from_our_page(environ: WSGIEnvironment, origin: str) -> bool:
     )
 
 
-def _read(environ: WSGIEnvironment, at_most: int | None = None) -> bytes:
+def _length(environ: WSGIEnvironment) -> int:
+    """Bytes of the body, or at least that it is far too long: Python reads no number of any length."""
     length = environ.get("CONTENT_LENGTH") or "0"
-    n = int(length) if length.isdecimal() else 0
+    return int(length[:20]) if length.isdecimal() else 0
+
+
+def _read(environ: WSGIEnvironment, at_most: int | None = None) -> bytes:
+    n = _length(environ)
     body: bytes = environ["wsgi.input"].read(n if at_most is None else min(n, at_most))
     return body
 

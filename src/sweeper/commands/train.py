@@ -33,7 +33,7 @@ def run_app(arguments: Sequence[str]) -> None:
     try:
         with saved_run(arguments) as line, composing(line.overrides):
             app()
-    except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
         remedy = "run it in a folder that can be written to, or set hydra.run.dir"
         raise BadInput("folder", error.filename, f"cannot be written ({error.strerror})", remedy) from error
 

@@ -35,7 +35,7 @@ from sweeper.search import keys
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import to_yaml
-from sweeper.search.process import FOR_THE_POOL, Board, Crew, NotStarted, Process, ending, is_heard
+from sweeper.search.process import FOR_THE_POOL, LOST, Board, Crew, NotStarted, Process, ending, is_heard
 from sweeper.search.progress import Progress, summarize
 from sweeper.search.sampler import is_grid, try_out
 from sweeper.search.settings import (
@@ -312,7 +312,8 @@ class Pool:
         self._n_begun = n_begun
         workers = {t.user_attrs.get("worker", "") for t in trials if was_composed(t)}
         stillborn = [p for p in died if not any(p.is_named(worker) for worker in workers)]
-        self._n_stillborn += len(stillborn)
+        at_once = [p for p in stillborn if p.exitcode == LOST]  # with the process that forks them
+        self._n_stillborn += len(stillborn) - len(at_once) + bool(at_once)
         if stillborn and self._n_stillborn >= _MAX_STILLBORN:
             output = self._study.files.worker_log(stillborn[0].index)
             reason = ending(stillborn[0].exitcode)
