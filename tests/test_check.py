@@ -181,7 +181,9 @@ def test_a_direction_that_is_not_the_objectives_is_refused(objective: Any, direc
 def test_a_whole_config_is_checked(tmp_path: Path) -> None:
     """Keys, direction and data of one composed config, as a search hands it in."""
     run = OmegaConf.structured(pets(tmp_path))
-    config = OmegaConf.merge({"hydra": {"sweeper": {"direction": "maximize"}}}, OmegaConf.to_container(run))
+    names = {"job": {"name": "app"}, "output_subdir": None, "sweep": {"subdir": "${hydra.job.num}"}}
+    hydra = {"sweeper": {"direction": "maximize"}, **names}
+    config = OmegaConf.merge({"hydra": hydra}, OmegaConf.to_container(run))
     assert isinstance(config, DictConfig)
     check(config)
     config.dataset.path = str(tmp_path / "nowhere")

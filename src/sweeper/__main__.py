@@ -78,7 +78,7 @@ def _overrides(function: Callable[..., Any]) -> Callable[..., Any]:
     return argument(function)
 
 
-_FOLDER = click.Path(file_okay=False, exists=True)
+_FOLDER = click.Path(file_okay=False)
 _CONFIG = [
     click.option("-cd", "--config-dir", type=_FOLDER, help="More config files, from this folder."),
     click.option("-cn", "--config-name", metavar="NAME", help="Another main config, as a saved trial."),
