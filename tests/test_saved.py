@@ -180,9 +180,19 @@ def test_other_configs_are_hydras(tmp_path: Path) -> None:
     """One with a defaults list of its own, and one of the name of ours, are left to Hydra."""
     (tmp_path / "own.yaml").write_text("defaults: [config, _self_]\noptimizer: {lr: 0.5}\n")
     (tmp_path / "config.yaml").write_text("optimizer: {lr: 0.5}\n")
-    for name in ("own", "config", "nothing"):
+    for name in ("own", "config"):
         with saved.saved_run(["--config-dir", str(tmp_path), "--config-name", name]):
             assert saved.SavedFirst.file is None
+
+
+def test_a_config_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """The line names the folder and what is in it."""
+    (tmp_path / "own.yaml").write_text("defaults: [config, _self_]\n")
+    with (
+        pytest.raises(BadInput, match=r"^--config-name=nothing: there is no nothing\.yaml in .*write .*own"),
+        saved.saved_run(["--config-dir", str(tmp_path), "--config-name", "nothing"]),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(
