@@ -111,7 +111,7 @@ def test_several_objectives_are_searched_without_a_pruner(tmp_path: Path) -> Non
     summary = yaml.safe_load((tmp_path / "outputs" / "front" / "optimization_results.yaml").read_text())
     assert summary["solutions"]
     assert all(len(solution["values"]) == 2 for solution in summary["solutions"])
-    assert "trial " in sweeper(tmp_path, "best", "front")
+    assert "Best trial: number" in sweeper(tmp_path, "best", "front")
 
 
 def test_a_diverging_trial_is_pruned_and_marked(tmp_path: Path) -> None:
