@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from sweeper import schema
+from sweeper import schema, secret
 from sweeper.__main__ import main
 from sweeper.check import to_run
 from sweeper.conf import VERSION_BASE, composing, conf_folder
@@ -48,6 +48,12 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("SWEEPER_CACHE", str(folder))
         patch.delenv("SWEEPER_CACHE_GB", raising=False)
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process knows the passwords that it has met; a test none of the test before."""
+    monkeypatch.setattr(secret, "_known", {})
 
 
 @pytest.fixture(scope="session")

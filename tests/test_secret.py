@@ -25,6 +25,7 @@ from sweeper.secret import hide_known_secrets, hide_known_secrets_in, hide_secre
         ("at postgresql://host:5432, is away", "at postgresql://host:5432, is away"),
         ("sqlite:////tmp/a@b:c.db", "sqlite:////tmp/a@b:c.db"),
         ("grpc://host:13000 user@host", "grpc://host:13000 user@host"),
+        ("grpc://host:port", "grpc://host:port"),
         ("model.n_tokens=512 key=1", "model.n_tokens=512 key=1"),
     ],
 )

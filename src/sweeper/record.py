@@ -510,9 +510,10 @@ def refuse_folder_of_others(folder: Path, is_search: bool) -> None:
     Raises:
         BadInput: if it is a file, or belongs to a run, or to a study.
     """
-    remedy = "write another name, as study=NAME"
+    remedy, outputs = "write another name, as study=NAME", Path(OUTPUTS).absolute()
     for place in (folder.absolute(), *folder.absolute().parents):
-        if os.path.exists(place) and not os.path.isdir(place):  # noqa: PTH110, PTH112 - no error where it is closed
+        is_file = os.path.exists(place) and not os.path.isdir(place)  # noqa: PTH110, PTH112 - no error where it is closed
+        if is_file and outputs in place.parents:  # else another name is no remedy
             raise BadInput("folder", near(place), "is a file", remedy)
         if not is_search and StudyFiles(place).is_ours:
             raise BadInput("folder", near(place), "belongs to a study", remedy)

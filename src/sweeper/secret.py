@@ -10,8 +10,10 @@ HIDDEN = "***"
 
 _IN_URL = re.compile(r"(?<=://)([^/\s:'\"]*):[^\s'\"]*@")
 """``user:password@``, up to the last @: people forget to quote one in a password."""
-_NO_PORT = re.compile(r"(?<=://)([^/\s:@'\"\[]*):(?!\*\*\*)(?!\d*(?:[/?\s'\",;)\]}]|$))[^\s/?'\"]+")
-"""``user:password`` of which somebody forgot the host."""
+_NO_PORT = re.compile(
+    r"(?<=://)(?<!grpc://)([^/\s:@'\"\[]*):(?!\*\*\*)(?!\d*(?:[/?\s'\",;)\]}]|$))[^\s/?'\"]+"
+)
+"""``user:password`` of which somebody forgot the host; gRPC knows no users."""
 _BEGIN = re.compile(r"[A-Za-z][\w+.-]*:/{0,2}(?=[^/])")
 """Of a URL, also of one whose slashes somebody forgot."""
 _IN_QUERY = re.compile(r"(?i)([?&]\w*(?:password|passwd|pwd|secret|token|key)\w*|\bpassword)=[^&\s'\",;)]+")
