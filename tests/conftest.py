@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if on_gpu and not torch.cuda.is_available():
         for item in on_gpu:
             item.add_marker(pytest.mark.skip(reason="needs a GPU that torch can use"))
+
+
+torch.set_num_threads(1)
+"""Two processes run the tests: each using both cores of a machine would wait for the other."""
+
+
+def mostly_slow(cases: Iterable[Any], every: int) -> list[Any]:
+    """Cases to try, of which the default run takes one in so many; CI takes all."""
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)), marks=[pytest.mark.slow] if n % every else []
+        )
+        for n, case in enumerate(cases)
+    ]
 
 
 @pytest.fixture(scope="session", autouse=True)

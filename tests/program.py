@@ -146,7 +146,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             cwd=folder,
-            env={**inherited, "TERM": "xterm", **(environment or {})},
+            env={**inherited, "OMP_NUM_THREADS": "1", "TERM": "xterm", **(environment or {})},
             stdin=keyboard,
             stdout=keyboard,
             stderr=keyboard,

@@ -15,6 +15,7 @@ from sweeper.schema import Model
 from sweeper.training.backbone import Backbone, expand
 from sweeper.training.model import build, outline
 from sweeper.training.weights import check
+from tests.conftest import mostly_slow
 
 NAMES = models.list_models(module=models)
 TIMM_NAMES = [
@@ -63,7 +64,7 @@ def test_there_are_eighty_networks() -> None:
     assert len(NAMES) >= 80
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", mostly_slow(NAMES, 8))
 def test_every_network_of_torchvision_gets_a_head(name: str) -> None:
     """Any torchvision network has the dropout and the classes that were asked for, and no others."""
     network = outlined(name)

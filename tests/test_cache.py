@@ -23,6 +23,7 @@ from sweeper.errors import BadInput
 from sweeper.schema import Dataset
 from sweeper.training import cache, data, images
 from sweeper.training.data import Rows, load
+from tests.conftest import mostly_slow
 from tests.device import CPU
 from tests.pictures import write_classes, write_picture
 from tests.program import Terminal, run
@@ -422,9 +423,7 @@ def read_in_a_process(dataset: Dataset, tmp_path: Path) -> dict[str, Any]:
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(
-    ("name", "n"), [("image_folder", 100), pytest.param("digits", 1797, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("name", "n"), mostly_slow([("image_folder", 100), ("digits", 1797)], 2))
 def test_a_second_process_decodes_nothing_and_copies_nothing(tmp_path: Path, name: str, n: int) -> None:
     """100 MB of images, decoded or scaled: made once, and a worker's own memory stays free of them."""
     large = Dataset(image_size=256)  # 118 MB

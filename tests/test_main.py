@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.__main__ import verbs
-from tests.conftest import Cli, Said
+from tests.conftest import Cli, Said, mostly_slow
 from tests.pictures import write_classes
 from tests.program import Done, finish, kill_group, run, start, until
 
@@ -225,7 +225,9 @@ BAD_INPUT = [
 ]
 
 
-@pytest.mark.parametrize(("command", "answer"), BAD_INPUT, ids=[command for command, _ in BAD_INPUT])
+@pytest.mark.parametrize(
+    ("command", "answer"), mostly_slow(BAD_INPUT, 6), ids=[command for command, _ in BAD_INPUT]
+)
 def test_bad_input_is_answered_in_one_line(cli: Cli, tmp_path: Path, command: str, answer: str) -> None:
     """Exit code 2, one line with key, value, reason and remedy, no traceback, and nothing written."""
     mine = tmp_path / "conf" / "experiment" / "mine.yaml"

@@ -70,6 +70,7 @@ def test_a_search_over_several_labels(pictures: Path) -> None:
     assert "identical: 2 epochs" in sweeper(pictures, "reproduce", "labels")
 
 
+@pytest.mark.slow
 def test_the_loss_must_suit_the_labels(pictures: Path) -> None:
     """Cross entropy, or accuracy, for several labels is refused in one line that says what to write."""
     printed = sweeper(pictures, *COMMON[:3], "study=no", code=2)

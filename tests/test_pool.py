@@ -13,6 +13,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from tests.conftest import mostly_slow
 from tests.foreign_app import FINISHED, App, assert_exactly, worker_pid
 from tests.journal import open_journal
 from tests.program import IN_PROCESS, Terminal, finish, is_running, kill_group, run, start, until
@@ -466,7 +467,9 @@ def test_one_of_two_studies_that_begin_in_one_folder_is_refused(tmp_path: Path) 
     assert {p.name for p in app.out.iterdir() if p.is_dir()} == {".sweeper", *map(str, range(6))}
 
 
-@pytest.mark.parametrize("names", [("s", "s"), ("a", "b")], ids=["one study", "two studies"])
+@pytest.mark.parametrize(
+    "names", mostly_slow([(("s", "s"),), (("a", "b"),)], 2), ids=["one study", "two studies"]
+)
 def test_two_searches_that_begin_on_an_empty_database_both_work(
     tmp_path: Path, names: tuple[str, str]
 ) -> None:

@@ -99,6 +99,7 @@ def test_the_overrides_of_a_trial_give_its_config(searched: Path, study: optuna.
     assert composed == ran
 
 
+@pytest.mark.slow
 def test_several_objectives_are_searched_without_a_pruner(tmp_path: Path) -> None:
     """Accuracy and seconds together: a front of solutions, and each direction follows from its objective."""
     shown = sweeper(

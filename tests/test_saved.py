@@ -23,6 +23,7 @@ from sweeper.check import to_run
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
 from sweeper.search.space import Draw, Space
+from tests.conftest import mostly_slow
 from tests.program import sweeper
 
 GROUPS = ("dataset", "model", "optimizer", "scheduler", "augmentation", "freezing", "loss")
@@ -104,7 +105,7 @@ def test_a_key_changes_one_value(best: list[str]) -> None:
         compose(*best, "optimizer=sgdd")
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", mostly_slow(GROUPS, 3))
 def test_an_option_replaces_all_that_was_saved_of_its_group(best: list[str], group: str) -> None:
     """With any option of any group, the group is as if the command had named it beside the saved ones."""
     options = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))

@@ -118,6 +118,7 @@ def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_each_way_of_freezing_draws_from_its_own_range(frozen: Path) -> None:
     """One study, three ways: each trial's learning rate is in its own option's range, under its own name."""
     trials = load_study(frozen, "frozen").trials
@@ -139,6 +140,7 @@ def test_the_best_trial_is_told_with_the_names_of_its_parameters(frozen: Path) -
     assert re.search(r"optimizer\.lr\[freezing=\w+\]", sweeper(frozen, "best", "frozen"))
 
 
+@pytest.mark.slow
 def test_the_dashboard_shows_the_rates_as_separate_parameters(frozen: Path, browser: Browser) -> None:
     """Whoever looks at a trial sees the learning rate under its option's name."""
     with dashboard(frozen) as address:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
+from tests.conftest import mostly_slow
 from tests.foreign_app import App, assert_exactly, worker_pid
 from tests.program import IN_PROCESS, run
 
@@ -247,7 +248,7 @@ def test_several_objectives(tmp_path: Path) -> None:
     assert sorted(s["trial"] for s in results["solutions"]) == sorted(t.number for t in best)
 
 
-@pytest.mark.parametrize("sampler", ["random", "qmc"])
+@pytest.mark.parametrize("sampler", mostly_slow(["random", "qmc"], 2))
 def test_number_of_workers_does_not_change_the_points(tmp_path: Path, sampler: str) -> None:
     """Seed and trial number decide the point, whichever worker asks: one worker and three draw the same."""
     points = []
