@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from sweeper.words import number
 from tests.foreign_app import App
 from tests.journal import load_study
@@ -54,6 +56,7 @@ def test_a_study_without_a_completed_trial_says_so(tmp_path: Path) -> None:
     assert "No trial is done yet." in shown
 
 
+@pytest.mark.slow
 def test_the_dashboard_of_a_study_is_told_by_its_name(tmp_path: Path) -> None:
     """Its folder remembers the storage, whose URL may hold a password."""
     app = App(tmp_path, "return cfg.x")

@@ -253,7 +253,7 @@ def test_no_room_is_said_with_a_way_out(monkeypatch: pytest.MonkeyPatch, caplog:
     assert get("other", shape=(200, 1000), fill=never) is None
     assert "four fives: not kept on disk: it takes 0.0008 GB" in caplog.text
     assert "holds 0.0008 of at most 0.001 GB ($SWEEPER_CACHE_GB)" in caplog.text
-    assert " -m sweeper cache --clear makes room, a higher $SWEEPER_CACHE_GB allows more" in caplog.text
+    assert "sweeper cache --clear makes room, a higher $SWEEPER_CACHE_GB allows more" in caplog.text
     cache.clear()
     assert get("other", shape=(200, 1000)) is not None
 

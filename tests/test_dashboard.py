@@ -51,12 +51,14 @@ def test_the_study_opens_with_its_history(page: Page) -> None:
     page.get_by_text("val_accuracy").locator("visible=true").first.wait_for()
 
 
+@pytest.mark.slow
 def test_learning_curves_are_drawn_from_the_reported_values(page: Page) -> None:
     """The intermediate values of the trials stand in a plot of their own."""
     title = re.compile("Intermediate values", re.IGNORECASE)
     page.get_by_text(title).locator("visible=true").first.wait_for()
 
 
+@pytest.mark.slow
 def test_a_trial_shows_accuracy_seconds_memory_and_folder(page: Page, searched: Path) -> None:
     """A person sees with each trial what it reached, what it cost and where its files are."""
     page.locator("a[href$='/trials']").first.click()

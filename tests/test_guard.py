@@ -306,6 +306,7 @@ def test_html_is_text(page: Page, port: int, tab: str) -> None:
     assert page.evaluate("window.obeyed") is None
 
 
+@pytest.mark.slow
 def test_texts_come_back_as_they_were(page: Page, port: int, folder: Path) -> None:
     """A note that is edited in the page, and a study that is renamed there, keep every character."""
     page.goto(f"http://127.0.0.1:{port}/dashboard/studies/1/note")

@@ -44,6 +44,7 @@ print(json.dumps(seen))
 
 
 @pytest.mark.skipif(machine._glibc() is None, reason="malloc is not glibc's")
+@pytest.mark.slow
 def test_memory_is_kept_from_step_to_step_and_released(tmp_path: Path) -> None:
     """Within ``memory`` a tensor of 64 MiB finds the pages of the one before; outside each has new ones.
 

@@ -40,6 +40,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_learns_several_labels(pictures: Path) -> None:
     """One run says loss, mean average precision and F1 for each part, no accuracy, and finds the colours."""
     printed = sweeper(pictures, *COMMON, *QUICK, "loss.pos_weight=balanced", "study=one")

@@ -35,7 +35,7 @@ return cfg.x
 # --- budget -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_jobs", ["1", "4", "auto"])
+@pytest.mark.parametrize("n_jobs", mostly_slow(["auto", "1", "4"], 3))
 def test_exactly_n_trials_finish(tmp_path: Path, n_jobs: str) -> None:
     """With any number of workers, COMPLETE and PRUNED together are n_trials; failures come on top."""
     app = App(
@@ -274,7 +274,7 @@ def test_resume_with_other_bounds_goes_on(tmp_path: Path) -> None:
 # --- signals ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", mostly_slow([signal.SIGINT, signal.SIGTERM], 2))
 @pytest.mark.parametrize("settings", [(), IN_PROCESS], ids=["pool", "in_process"])
 def test_stopped_sweep_goes_on_with_the_printed_command(
     tmp_path: Path, signum: signal.Signals, settings: tuple[str, ...]
@@ -548,7 +548,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, list[
     return cast(list[tuple[int, str, list[str]]], json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("number", range(len(BAD)), ids=[" ".join(arguments) for arguments, _ in BAD])
+@pytest.mark.parametrize(
+    "number", mostly_slow(range(len(BAD)), 4), ids=[" ".join(arguments) for arguments, _ in BAD]
+)
 def test_bad_setting_is_one_line_and_writes_nothing(
     told: list[tuple[int, str, list[str]]], number: int
 ) -> None:

@@ -24,6 +24,7 @@ def test_the_best_trial_is_reproduced_to_the_last_bit(searched: Path) -> None:
     assert "identical: " in sweeper(searched, "reproduce", "digits")
 
 
+@pytest.mark.slow
 def test_a_pruned_trial_is_reproduced_as_far_as_it_went(searched: Path) -> None:
     """Any trial can be named, and is compared over the epochs that it has."""
     result = json.loads((searched / "outputs" / "digits" / "5" / "result.json").read_text())

@@ -115,6 +115,7 @@ def test_several_objectives_are_searched_without_a_pruner(tmp_path: Path) -> Non
     assert "Best trial: number" in sweeper(tmp_path, "best", "front")
 
 
+@pytest.mark.slow
 def test_a_diverging_trial_is_pruned_and_marked(tmp_path: Path) -> None:
     """An infinite loss ends the trial as PRUNED and diverged, and the search goes on."""
     sweeper(

@@ -230,6 +230,7 @@ def test_it_trains_under_its_own_name(searched: Path, tmp_path: Path) -> None:
     assert (result["study"], result["trial"]) == (again.name, None)
 
 
+@pytest.mark.slow
 def test_it_is_searched_around(searched: Path, tmp_path: Path) -> None:
     """A study of its own, in which only the swept key varies, and whose best model alone is tested."""
     best = str(searched / "outputs" / "digits" / "best")

@@ -43,6 +43,7 @@ def test_an_app_without_folders_has_its_studies_under_outputs(tmp_path: Path) ->
     assert app.journal.exists()
 
 
+@pytest.mark.slow
 def test_a_relative_storage_is_a_file_beside_the_app(tmp_path: Path) -> None:
     """A path and a sqlite URL are made absolute: a worker may run in another folder."""
     app = App(tmp_path)

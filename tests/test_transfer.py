@@ -135,6 +135,7 @@ def test_each_way_of_freezing_draws_from_its_own_range(frozen: Path) -> None:
         assert f"weights: {frozen}/weights.pt" in config
 
 
+@pytest.mark.slow
 def test_the_best_trial_is_told_with_the_names_of_its_parameters(frozen: Path) -> None:
     """The option in a parameter's name is printed with it."""
     assert re.search(r"optimizer\.lr\[freezing=\w+\]", sweeper(frozen, "best", "frozen"))

@@ -349,7 +349,9 @@ def extend(config, trial):
         assert f"model={params['model']}" in trial.user_attrs["overrides"]
 
 
-@pytest.mark.parametrize("path", ["nowhere.extend", "extra.nothing", "extra.number", "extra", ""])
+@pytest.mark.parametrize(
+    "path", mostly_slow(["nowhere.extend", "extra.nothing", "extra.number", "extra", ""], 3)
+)
 def test_a_custom_search_space_that_is_not_there_is_told(tmp_path: Path, path: str) -> None:
     """One line and exit code 2, before anything is written."""
     (tmp_path / "extra.py").write_text("number = 3\n")
