@@ -35,6 +35,32 @@ class Dataset:
     allow_hflip: bool = False
     """Whether a mirrored image still shows its class; otherwise augmentation never flips."""
     allow_vflip: bool = False
+    layout: str = "auto"
+    """How a folder is read: ``auto`` recognises classes and parts, and refuses what may mean two things;
+    ``classes`` takes each folder below ``path`` for a class, whatever is in it."""
+    duplicates: str = "error"
+    """What is done where own parts share a picture: ``error``, ``drop`` (out of train), ``keep``."""
+    group: str | None = None
+    """What belongs together in one part: a column of the table, or a pattern with one group for the path of
+    each image below ``path``, such as ``(patient\\d+)``."""
+    n_folds: int | None = None
+    """Parts of equal size into which all images but those of test are divided, each of them val once."""
+    fold: int = 0
+    """Which of them is val."""
+    max_megapixels: float = 179.0
+    """Larger image files are not decoded."""
+    background: Any = "white"
+    """What is seen through transparent pixels: a colour's name, ``#rrggbb``, or ``[red, green, blue]``."""
+    path_column: str | None = None
+    """Of a table: the column of the image files; null finds it by its name, as the next two."""
+    label_column: str | None = None
+    split_column: str | None = None
+    folder: str | None = None
+    """Of a table: what its paths are relative to; null means the folder of the table."""
+    suffix: str | None = None
+    """Of a table: what follows its paths in the files' names, such as ``.jpg``."""
+    label_separator: str | None = None
+    """Of a table: what stands between several labels in one column."""
 
 
 @dataclass
@@ -53,6 +79,14 @@ class Model:
     weights: str | None = None
     """Initial weights: null (random), a name that the library knows (``DEFAULT``), or the path of a state
     dict (``.pt``, ``.pth``, ``.safetensors``). The head is always new."""
+    target: str | None = None
+    """Of ``custom``: the function or class that makes the network, as ``package.module.name``; it is found
+    from the working folder."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Of ``custom``: what it is called with, besides those of ``n_classes``, ``in_channels`` and
+    ``image_size`` that it takes."""
+    head: str | None = None
+    """Of ``custom``: the name of its head; null means its last linear layer."""
 
 
 @dataclass
@@ -156,6 +190,8 @@ class Training:
     n_threads: int | None = None
     """CPU threads; null means the worker's share of the cores. The last bit of sums depends on it."""
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
+    metrics: list[str] = field(default_factory=list)
+    """Measured after each epoch besides the loss and those of the kind of labels."""
 
 
 @dataclass
@@ -247,12 +283,30 @@ LIMITS: dict[str, Limit] = {
     "dataset.margin": _within(1, 2, "dataset.margin", 1.143),
     "dataset.val_fraction": limit.between(0, 1, "write for example dataset.val_fraction=0.2"),
     "dataset.test_fraction": _fraction("dataset.test_fraction", 0.2),
+    "dataset.layout": limit.option("auto", "classes"),
+    "dataset.duplicates": limit.option("error", "drop", "keep"),
+    "dataset.group": limit.string("write a column, or a pattern with one group, such as (patient\\d+)"),
+    "dataset.n_folds": limit.whole(
+        2, 1000, "write for example dataset.n_folds=5", "each fold is a training of its own"
+    ),
+    "dataset.fold": limit.whole(0, 999, "write 0 … dataset.n_folds - 1"),
+    "dataset.max_megapixels": limit.number(
+        0.000001, 1e6, "write for example dataset.max_megapixels=200", "no memory has room for a larger one"
+    ),
+    "dataset.path_column": limit.text("write the name of a column"),
+    "dataset.label_column": limit.text("write the name of a column"),
+    "dataset.split_column": limit.text("write the name of a column"),
+    "dataset.folder": limit.text("write the path of a folder"),
+    "dataset.suffix": limit.text("write for example dataset.suffix=.jpg"),
+    "dataset.label_separator": limit.string("write for example dataset.label_separator='|'"),
     "dataset.split_seed": limit.within(0, limit.MAX_SEED, "write for example dataset.split_seed=0"),
     "dataset.on_device": Limit(
         lambda v: None if v.lower() in ("auto", "true", "false") else "there is no such option",
         "write auto, true or false",
     ),
-    "model.source": limit.option("sweeper", "torchvision", "timm"),
+    "model.source": limit.option("sweeper", "torchvision", "timm", "custom"),
+    "model.target": limit.text("write package.module.function, as Python imports it"),
+    "model.head": limit.text("write the name of a layer, as named_modules() tells it"),
     "model.name": limit.text("write the name of a network, for example model.name=resnet18"),
     "model.weights": limit.text("write null, DEFAULT, or the path of a file"),
     "model.filters": limit.numbers(1, _NUMBER_OF_LAYERS, _WIDTH, "write for example [16,32]"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,13 @@ class Images:
     (n, n_labels), with 1 for each label of ``classes`` that an image has.
     ``image_size`` is the side of the centre that a network sees; None means the whole image.
     ``part`` is int8 (n,): 0 train, 1 val, 2 test, -1 for images that are still to be split.
+    ``names`` are those of the images within the data, which decide on their parts: paths below
+    ``dataset.path``, or as the table writes them; None for arrays.
+    ``digests`` is uint64 (n,): of each file's bytes, or of an array's pixels, to know a picture again in
+    other runs and datasets.
+    ``pictures`` is int64 (n,): equal numbers for images with the same pixels at full size.
+    ``groups`` says what belongs together, where ``dataset.group`` is a column of a table.
+    ``left_out`` counts the files that are no images of this dataset, by reason.
     """
 
     pixels: NDArray[np.uint8]
@@ -35,6 +44,11 @@ class Images:
     part: Parts | None = None
     files: tuple[str, ...] | None = None
     image_size: int | None = None
+    names: tuple[str, ...] | None = None
+    digests: NDArray[np.uint64] | None = None
+    pictures: NDArray[np.int64] | None = None
+    groups: tuple[str, ...] | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def multi_label(self) -> bool:
@@ -53,3 +67,20 @@ def left_to_split(part: Parts) -> Parts | None:
         return part
     left = np.where(part == TRAIN, TO_SPLIT, part).astype(np.int8)
     return None if np.all(left == TO_SPLIT) else left
+
+
+def digests_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The digest (n,) of each image of an array (n, …)."""
+    rows = np.ascontiguousarray(pixels)
+    return np.array([digest(row.data) for row in rows], dtype=np.uint64)
+
+
+def digest(content: bytes | memoryview) -> int:
+    """64 bits of a picture's digest."""
+    return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
+
+
+def same(digests: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """For each image (n,) the position of the first with the same digest."""
+    _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
+    return first[inverse].astype(np.int64)

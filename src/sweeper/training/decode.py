@@ -22,7 +22,7 @@ from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.memory import check_fits
 from sweeper.training import cache
-from sweeper.training.dataset import COPIED_BYTES, Indices
+from sweeper.training.dataset import COPIED_BYTES, Indices, digest, same
 from sweeper.words import counted
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,14 @@ def read_files(files: Sequence[Path], dataset: schema.Dataset) -> tuple[NDArray[
         log.warning("%s, skipped: %s", *_told(errors))
     readable = np.delete(np.arange(len(files)), [int(position) for position in errors])
     return pixels[: len(readable)].transpose(0, 2, 3, 1), readable
+
+
+def identify(
+    files: Sequence[Path], pixels: NDArray[np.uint8], dataset: schema.Dataset
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """``digests`` and ``pictures`` (see ``Images``) of files that ``read_files`` has read to ``pixels``."""
+    digests = np.array([digest(file.read_bytes()) for file in files], dtype=np.uint64)
+    return digests, same(digests)
 
 
 def seen_size(dataset: schema.Dataset) -> int:

@@ -49,6 +49,13 @@ def split(images: Images, dataset: schema.Dataset) -> tuple[Indices, Indices, In
     return np.flatnonzero(part == TRAIN), np.flatnonzero(part == VAL), np.flatnonzero(part == TEST)
 
 
+def remarks(
+    images: Images, dataset: schema.Dataset, parts: tuple[Indices, Indices, Indices]
+) -> tuple[str, ...]:
+    """What a person should know of the split, a line each: shown once, before anything trains."""
+    return ()
+
+
 def _shares(part: Parts, dataset: schema.Dataset) -> Shares:
     val = 0.0 if VAL in part else dataset.val_fraction
     test = 0.0 if TEST in part else dataset.test_fraction

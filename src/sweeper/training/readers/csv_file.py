@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training.dataset import PARTS, TRAIN, Images, left_to_split
-from sweeper.training.decode import check_every_class_is_left, read_files, seen_size
+from sweeper.training.decode import check_every_class_is_left, identify, read_files, seen_size
 from sweeper.words import counted
 
 PATH, SPLIT = "path", "split"
@@ -25,12 +25,16 @@ PATH, SPLIT = "path", "split"
 
 @dataclass(frozen=True)
 class Row:
-    """One image file with the part and the ``names`` of its class or labels, from its row of the table."""
+    """One image file with its part and its class or ``labels``, from its row of the table.
+
+    ``name`` is the path as the table writes it.
+    """
 
     line: int
     file: Path
     part: int
-    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    name: str
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,19 @@ def read(dataset: schema.Dataset) -> Images:
     rows = [table.rows[i] for i in readable]
     check_every_class_is_left(dataset, _classes_of_parts(table.rows), _classes_of_parts(rows))
     part = np.array([row.part for row in rows], dtype=np.int8)
-    paths = tuple(str(row.file) for row in rows)
-    labels, size = _labels(table, rows), seen_size(dataset)
-    return Images(pixels, labels, table.classes, left_to_split(part), paths, image_size=size)
+    files = [row.file for row in rows]
+    digests, pictures = identify(files, pixels, dataset)
+    return Images(
+        pixels,
+        _labels(table, rows),
+        table.classes,
+        left_to_split(part),
+        files=tuple(map(str, files)),
+        image_size=seen_size(dataset),
+        names=tuple(row.name for row in rows),
+        digests=digests,
+        pictures=pictures,
+    )
 
 
 def files(dataset: schema.Dataset) -> list[Path]:
@@ -80,7 +94,7 @@ def parse(dataset: schema.Dataset) -> Table:
         raise _bad(dataset, "has no rows below the header", "write a row for each image")
     _check_each_is_there_once(dataset, rows)
     _check_parts(dataset, rows, columns)
-    found = sorted({name for row in rows for name in row.names})
+    found = sorted({name for row in rows for name in row.labels})
     if len(columns) == 1 and len(found) < 2:
         raise _bad(
             dataset, f"column {columns[0]} has one class only ({found[0]})", "there must be at least 2"
@@ -164,7 +178,7 @@ def _row(
         reason = f"line {line}, column split: '{split}' is not a part of the data"
         raise _bad(dataset, reason, "write train, val or test")
     file = folder / Path(value_of[PATH]).expanduser()
-    return Row(line, file, PARTS[split], _names(dataset, columns, line, value_of))
+    return Row(line, file, PARTS[split], _names(dataset, columns, line, value_of), value_of[PATH])
 
 
 def _names(
@@ -199,7 +213,7 @@ def _check_each_is_there_once(dataset: schema.Dataset, rows: Sequence[Row]) -> N
 def _check_parts(dataset: schema.Dataset, rows: Sequence[Row], columns: Sequence[str]) -> None:
     classes: dict[int, set[str]] = {row.part: set() for row in rows}
     for row in rows:
-        classes[row.part].update(row.names)
+        classes[row.part].update(row.labels)
     names = {part: name for name, part in reversed(PARTS.items())}  # the first one of each part
     if TRAIN not in classes:
         there = ", ".join(names[part] for part in sorted(classes))
@@ -219,16 +233,16 @@ def _check_files_exist(dataset: schema.Dataset, rows: Sequence[Row]) -> None:
 
 
 def _classes_of_parts(rows: Sequence[Row]) -> list[tuple[int, str]]:
-    return [(row.part, name) for row in rows for name in row.names]
+    return [(row.part, name) for row in rows for name in row.labels]
 
 
 def _labels(table: Table, rows: Sequence[Row]) -> NDArray[np.int64] | NDArray[np.uint8]:
     number = {name: i for i, name in enumerate(table.classes)}
     if not table.multi_label:
-        return np.array([number[row.names[0]] for row in rows], dtype=np.int64)
+        return np.array([number[row.labels[0]] for row in rows], dtype=np.int64)
     labels = np.zeros((len(rows), len(table.classes)), dtype=np.uint8)
     for i, row in enumerate(rows):
-        labels[i, [number[name] for name in row.names]] = 1
+        labels[i, [number[name] for name in row.labels]] = 1
     return labels
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper import schema
-from sweeper.training.dataset import Images
+from sweeper.training.dataset import Images, digests_of, same
 from sweeper.training.decode import scale
 
 
@@ -19,7 +19,15 @@ def read(dataset: schema.Dataset) -> Images:
     pixels = np.rint(table[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     classes = tuple(str(digit) for digit in range(10))
     labels = table[:, -1].astype(np.int64)
-    return Images(scale(pixels, dataset), labels, classes, image_size=dataset.image_size)
+    digests = digests_of(pixels)
+    return Images(
+        scale(pixels, dataset),
+        labels,
+        classes,
+        image_size=dataset.image_size,
+        digests=digests,
+        pictures=same(digests),
+    )
 
 
 def _table() -> NDArray[np.float64]:

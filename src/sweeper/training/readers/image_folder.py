@@ -12,7 +12,7 @@ import numpy as np
 from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training.dataset import PARTS, TRAIN, Images, left_to_split
-from sweeper.training.decode import check_every_class_is_left, read_files, seen_size
+from sweeper.training.decode import check_every_class_is_left, identify, read_files, seen_size
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
@@ -40,8 +40,19 @@ def read(dataset: schema.Dataset) -> Images:
     number = {name: i for i, name in enumerate(classes)}
     labels = np.array([number[entry.class_name] for entry in entries], dtype=np.int64)
     part = np.array([entry.part for entry in entries], dtype=np.int8)
-    paths = tuple(str(entry.file) for entry in entries)
-    return Images(pixels, labels, classes, left_to_split(part), paths, image_size=seen_size(dataset))
+    files = [entry.file for entry in entries]
+    digests, pictures = identify(files, pixels, dataset)
+    return Images(
+        pixels,
+        labels,
+        classes,
+        left_to_split(part),
+        files=tuple(map(str, files)),
+        image_size=seen_size(dataset),
+        names=tuple(file.relative_to(Path(str(dataset.path)).expanduser()).as_posix() for file in files),
+        digests=digests,
+        pictures=pictures,
+    )
 
 
 def files(dataset: schema.Dataset) -> list[Path]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training.dataset import TEST, TRAIN, Images, left_to_split
+from sweeper.training.dataset import TEST, TRAIN, Images, digests_of, left_to_split, same
 from sweeper.training.decode import scale
 
 DOWNLOAD_TIMEOUT_S = 60
@@ -56,7 +56,14 @@ def read(dataset: schema.Dataset) -> Images:
             reason = f"{dataset.name} is damaged or incomplete there"
             raise _bad_root(dataset, reason, "write dataset.download=true to get it anew") from error
         images = _download(dataset)
-    return replace(images, pixels=scale(images.pixels, dataset), image_size=dataset.image_size)
+    digests = digests_of(images.pixels)
+    return replace(
+        images,
+        pixels=scale(images.pixels, dataset),
+        image_size=dataset.image_size,
+        digests=digests,
+        pictures=same(digests),
+    )
 
 
 def files(dataset: schema.Dataset) -> list[Path]:
