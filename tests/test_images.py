@@ -21,9 +21,11 @@ COLOURS = {"cat": (200, 30, 30), "dog": (30, 200, 30), "owl": (30, 30, 200)}
 def fill(
     root: Path, n: int = 5, suffix: str = "png", classes: tuple[str, ...] = ("cat", "dog", "owl")
 ) -> Path:
+    """Pictures of the colours of their classes; no two are the same, as no two have the same size."""
+    height = 12 + sum(map(ord, root.name)) % 50
     for name in classes:
         for i in range(n):
-            write_picture(root / name / f"{i}.{suffix}", COLOURS[name])
+            write_picture(root / name / f"{i}.{suffix}", COLOURS[name], size=(20 + i, height))
     return root
 
 
