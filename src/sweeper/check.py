@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
-from sweeper import limit, memory, record, schema
+from sweeper import limit, memory, provenance, record, schema
 from sweeper.errors import NO_SUCH_KEY, BadInput, bad_override, no_such_key
 from sweeper.search import keys
 
@@ -177,7 +178,8 @@ def inspect(run: schema.Run) -> Found:
     check_memory(run, found)
     schema.check_task(run, found.n_classes, found.multi_label)
     check_model(run.model, (found.channels, found.side, found.n_classes), Path.cwd())
-    return found
+    told = provenance.remark(run, np.frombuffer(found.held_out, dtype=np.uint64))
+    return found if told is None else replace(found, remarks=(*found.remarks, told))
 
 
 def check_direction(run: schema.Run, config: DictConfig) -> None:
@@ -201,6 +203,10 @@ class Found:
     multi_label: bool
     channels: int
     side: int
+    remarks: tuple[str, ...] = ()
+    """What a person should know, a line each."""
+    held_out: bytes = field(default=b"", repr=False, compare=False)
+    """The digests of the pictures in val and test, 8 bytes each."""
 
 
 def _once(function: Callable[..., T]) -> Callable[..., T]:
@@ -233,6 +239,8 @@ def find(dataset: schema.Dataset, cwd: Path) -> Found:
         multi_label=everything.multi_label,
         channels=len(mean),
         side=everything.side,
+        remarks=images.remarks(everything, dataset, (train, val, test)),
+        held_out=images.held_out(everything, (train, val, test)).tobytes(),
     )
 
 

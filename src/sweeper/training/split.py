@@ -144,7 +144,7 @@ def _rarest(labels: NDArray[np.integer]) -> Indices:
     """The rarest label of each row of labels (n, n_labels); ``n_labels`` for rows without any."""
     has = labels.astype(bool)
     counts = has.sum(0)
-    rarest = np.where(has, counts, len(has) + 1).argmin(1).astype(np.int64)
+    rarest: Indices = np.where(has, counts, len(has) + 1).argmin(1).astype(np.int64)
     rarest[~has.any(1)] = labels.shape[1]
     return rarest
 
