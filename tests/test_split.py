@@ -455,7 +455,8 @@ def test_dropped_before_the_rest_is_split() -> None:
     kept = [i for i in range(20) if i not in (0, 1, 11)]
     assert sorted([*train, *val]) == kept
     assert len(test) == 10
-    without = named(*(f"{i}.png" for i in kept))
+    pictures = np.array([2 if i == 10 else i for i in kept])  # within train, copies stay
+    without = named(*(f"{i}.png" for i in kept), pictures=pictures)
     _, alone, _ = split(replace(without, labels=found.labels[kept]), table(test_fraction=0.0))
     assert [kept[i] for i in alone] == val.tolist()
 

@@ -84,16 +84,10 @@ def train(
     if current.number is None:  # a search has asked before it started
         shape = (loaded.channels, loaded.side, len(loaded.classes))
         check.check_model(run.model, shape, Path.cwd())
-        for remark in _remarks(run, loaded):
-            log.warning(remark)
+        if loaded.held_out is not None and (told := provenance.remark(run, loaded.held_out)):
+            log.warning(told)
     with files.held_alone() if current.number is None else nullcontext():
         return _train_into(files, run, loaded, current, observer or Observer())
-
-
-def _remarks(run: schema.Run, loaded: Data) -> list[str]:
-    """What a person should know of data and weights."""
-    told = None if loaded.held_out is None else provenance.remark(run, loaded.held_out)
-    return [*loaded.remarks, *([] if told is None else [told])]
 
 
 def _train_into(

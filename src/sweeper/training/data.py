@@ -81,8 +81,6 @@ class Data:
     """Those of the training pictures (see ``Images``), to know them again."""
     held_out: NDArray[np.uint64] | None = None
     """Those of the pictures in val and test."""
-    remarks: tuple[str, ...] = ()
-    """What a person should know of the split."""
 
     @property
     def device(self) -> torch.device:
@@ -164,7 +162,6 @@ def _load(dataset: schema.Dataset, device: torch.device) -> Data:
         image_size=everything.image_size,
         train_digests=None if everything.digests is None else everything.digests[train],
         held_out=images.held_out(everything, (train, val, test)),
-        remarks=images.remarks(everything, dataset, (train, val, test)),
     )
 
 
