@@ -139,7 +139,7 @@ class RunFiles:
         import numpy as np
 
         with whole(self.trained_on) as path, path.open("wb") as file:
-            np.save(file, np.unique(digests), allow_pickle=False)
+            np.save(file, digests, allow_pickle=False)
 
     def read_trained_on(self) -> NDArray[np.uint64] | None:
         """The digests of the pictures that the weights have seen; None where nothing of ours says so.

@@ -66,11 +66,10 @@ def split(images: Images, dataset: schema.Dataset) -> tuple[Indices, Indices, In
     _check_own_groups(images, dataset, part)
     units = find_units(images, dataset, np.flatnonzero(part == TO_SPLIT))
     _check_several_groups(dataset, units)
-    for of_stratum in _strata(images, units, _n_wanted(shares)):
-        in_stratum = np.isin(units.of, of_stratum)
-        of_unit = np.full(len(units.sizes), TRAIN, dtype=np.int8)
-        of_unit[of_stratum] = _divide(units.sizes[of_stratum], shares)
-        part[units.images[in_stratum]] = of_unit[units.of[in_stratum]]
+    of_unit = np.full(len(units.sizes), TRAIN, dtype=np.int8)
+    for stratum in _strata(images, units, _n_wanted(shares)):
+        of_unit[stratum] = _divide(units.sizes[stratum], shares)
+    part[units.images] = of_unit[units.of]
     _check_train(images, dataset, part)
     _check_val(images, dataset, part)
     return np.flatnonzero(part == TRAIN), np.flatnonzero(part == VAL), np.flatnonzero(part == TEST)
@@ -136,7 +135,8 @@ def _strata(images: Images, units: Units, least: int) -> Iterator[Indices]:
     else:
         label = images.labels[units.images].astype(np.int64)
     of_unit = _most_frequent(label, units.of)
-    found = [np.flatnonzero(of_unit == one) for one in np.unique(of_unit)]
+    by_label = np.argsort(of_unit, kind="stable")
+    found = np.split(by_label, np.flatnonzero(np.diff(of_unit[by_label])) + 1) if len(by_label) else []
     return iter(_pool(found, least) if images.multi_label else found)
 
 
@@ -208,9 +208,12 @@ def _folds(sizes: Indices, n_folds: int) -> Indices:
 # -------------------------------------------------------------------------------------------- what is left
 
 
-def _has(images: Images, label: int) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = images.labels[:, label] == 1 if images.multi_label else images.labels == label
-    return found
+def _counts(images: Images, chosen: Indices | slice = slice(None)) -> Indices:
+    """How many of the chosen images each class has."""
+    labels = images.labels[chosen]
+    if images.multi_label:
+        return labels.sum(0, dtype=np.int64)
+    return np.bincount(labels, minlength=len(images.classes))
 
 
 def _check_own_groups(images: Images, dataset: schema.Dataset, part: Parts) -> None:
@@ -229,17 +232,17 @@ def _check_several_groups(dataset: schema.Dataset, units: Units) -> None:
 
 def _check_train(images: Images, dataset: schema.Dataset, part: Parts) -> None:
     """Raises BadInput for a class without images in train, which would not be learnt."""
-    kind = "label" if images.multi_label else "class"
-    for label, name in enumerate(images.classes):
-        has = _has(images, label)
-        if np.any(has & (part == TRAIN)):
-            continue
-        n, n_dropped = int(has.sum()), int((has & (part == DROPPED)).sum())
-        dropped = f" ({n_dropped:,} left out by dataset.duplicates=drop)" if n_dropped else ""
-        reason = f"{kind} {name} has {counted(n, 'image')}{dropped}, and none is in train"
-        was_split = images.part is None or np.any(has & (images.part == TO_SPLIT))
-        again = ", or write another dataset.split_seed" if was_split and not n_dropped else ""
-        raise _bad_data(dataset, reason, f"add images of it to train, leave the {kind} out{again}")
+    lacking = np.flatnonzero(_counts(images, np.flatnonzero(part == TRAIN)) == 0)
+    if not len(lacking):
+        return
+    label, kind = int(lacking[0]), "label" if images.multi_label else "class"
+    n = _counts(images)[label]
+    n_dropped = _counts(images, np.flatnonzero(part == DROPPED))[label]
+    dropped = f" ({n_dropped:,} left out by dataset.duplicates=drop)" if n_dropped else ""
+    reason = f"{kind} {images.classes[label]} has {counted(n, 'image')}{dropped}, and none is in train"
+    to_split = np.flatnonzero(_own_parts(images) == TO_SPLIT)
+    again = ", or write another dataset.split_seed" if _counts(images, to_split)[label] > n_dropped else ""
+    raise _bad_data(dataset, reason, f"add images of it to train, leave the {kind} out{again}")
 
 
 def _check_val(images: Images, dataset: schema.Dataset, part: Parts) -> None:
@@ -256,7 +259,7 @@ def _remarks_of_classes(images: Images, parts: tuple[Indices, Indices, Indices])
     """The classes that are not measured, as val or test has no image of them."""
     kind = ("label", "labels") if images.multi_label else ("class", "classes")
     for name, chosen in (("val", parts[1]), ("test", parts[2])):
-        lacking = [c for label, c in enumerate(images.classes) if not np.any(_has(images, label)[chosen])]
+        lacking = [images.classes[label] for label in np.flatnonzero(_counts(images, chosen) == 0)]
         if lacking and len(chosen):
             more = f" and {len(lacking) - N_NAMED:,} more" if len(lacking) > N_NAMED else ""
             named = f"{kind[len(lacking) > 1]} {', '.join(lacking[:N_NAMED])}{more}"
@@ -293,8 +296,7 @@ def _remarks_of_folds(
         return
     if dataset.val_fraction != schema.Dataset.val_fraction:
         yield f"dataset.val_fraction={dataset.val_fraction} has no effect with dataset.n_folds"
-    rest = np.concatenate(parts[:2])
-    counts = [int(_has(images, label)[rest].sum()) for label in range(len(images.classes))]
+    counts = _counts(images, np.concatenate(parts[:2]))
     least = int(np.argmin(counts))
     if counts[least] < dataset.n_folds:
         has = counted(counts[least], "image")
