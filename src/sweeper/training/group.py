@@ -70,9 +70,8 @@ def plain(name: str) -> str:
 
 
 def _pattern(dataset: schema.Dataset) -> re.Pattern[str]:
-    remedy = r"write a pattern with one group, such as (patient\d+)"
-    if dataset.name == "csv":
-        remedy = rf"write a column of the table, or {remedy.removeprefix('write ')}"
+    of_table = "a column of the table, or " if dataset.name == "csv" else ""
+    remedy = rf"""write {of_table}a pattern with one group: 'dataset.group="(patient\d+)"'"""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

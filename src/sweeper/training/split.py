@@ -212,7 +212,8 @@ def _counts(images: Images, chosen: Indices | slice = slice(None)) -> Indices:
     """How many of the chosen images each class has."""
     labels = images.labels[chosen]
     if images.multi_label:
-        return labels.sum(0, dtype=np.int64)
+        counts: Indices = labels.sum(0, dtype=np.int64)
+        return counts
     return np.bincount(labels, minlength=len(images.classes))
 
 
