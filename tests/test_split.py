@@ -201,6 +201,12 @@ def named(*names: str, classes: int = 2, **more: Any) -> Images:
     return Images(pixels, labels, tuple("abcdef"[:classes]), names=names, **more)
 
 
+def of_folders(*names: str) -> Images:
+    """Images whose class is the first letter of their name."""
+    labels = np.array(["abcd".index(name[0]) for name in names], dtype=np.int64)
+    return replace(named(*names, classes=4), labels=labels)
+
+
 def where(images: Images, dataset: Dataset) -> dict[str, str]:
     """The part of each image by its name."""
     assert images.names is not None
@@ -233,6 +239,26 @@ def test_one_picture_moves_at_most_one_across_each_border(n: int) -> None:
         steps = [(everything[name], without[name]) for name in moved(everything, without)]
         assert len([step for step in steps if "test" in step]) <= 1
         assert len([step for step in steps if "train" in step]) <= 1
+
+
+@pytest.mark.parametrize("kind", ["added", "removed", "reordered"])
+def test_random_changes_move_next_to_nothing(kind: str) -> None:
+    """Of many pictures in four classes, a change of one moves at most one of its class over each border, and
+    none of another class."""
+    rng = np.random.default_rng(7)
+    for _ in range(70):
+        names = [f"{c}/{i:06}.png" for c in "abcd" for i in rng.choice(10**6, rng.integers(3, 90), False)]
+        i = int(rng.integers(len(names)))
+        less = names[:i] + names[i + 1 :]
+        fewer, all_ = (where(of_folders(*some), Dataset()) for some in (less, names))
+        if kind == "reordered":
+            assert where(of_folders(*rng.permutation(names).tolist()), Dataset()) == all_
+            continue
+        before, after = (fewer, all_) if kind == "added" else (all_, fewer)
+        went = [(name, before[name], after[name]) for name in moved(before, after)]
+        assert all(name[0] == names[i][0] for name, *_ in went)
+        assert len([1 for _, *step in went if "test" in step]) <= 1
+        assert len([1 for _, *step in went if "train" in step]) <= 1
 
 
 def test_order_moves_nothing() -> None:
@@ -289,6 +315,15 @@ def test_equal_pictures_are_in_one_part() -> None:
         of[part] = number
     assert all(len(set(of[pictures == picture])) == 1 for picture in range(200))
     np.testing.assert_allclose([len(part) / 600 for part in parts], (0.6, 0.2, 0.2), atol=0.02)
+
+
+def test_copies_of_one_picture_cannot_be_split() -> None:
+    """Where all images of all classes are the same ones, the error says that they stay together."""
+    found = named(*map(str, range(20)), pictures=np.zeros(20, dtype=np.int64), classes=1)
+    with pytest.raises(
+        BadInput, match=r"of 20 images \(1 apart: equal ones stay together.*none is left for val"
+    ):
+        split(found, Dataset())
 
 
 def test_copies_are_counted() -> None:

@@ -71,7 +71,7 @@ def split(images: Images, dataset: schema.Dataset) -> tuple[Indices, Indices, In
         of_unit[stratum] = _divide(units.sizes[stratum], shares)
     part[units.images] = of_unit[units.of]
     _check_train(images, dataset, part)
-    _check_val(images, dataset, part)
+    _check_val(dataset, part, units)
     return np.flatnonzero(part == TRAIN), np.flatnonzero(part == VAL), np.flatnonzero(part == TEST)
 
 
@@ -246,14 +246,19 @@ def _check_train(images: Images, dataset: schema.Dataset, part: Parts) -> None:
     raise _bad_data(dataset, reason, f"add images of it to train, leave the {kind} out{again}")
 
 
-def _check_val(images: Images, dataset: schema.Dataset, part: Parts) -> None:
+def _check_val(dataset: schema.Dataset, part: Parts, units: Units) -> None:
+    """Raises BadInput where nothing is left to validate with."""
     if VAL in part:
         return
-    reason = f"of {counted(len(part), 'image')} none is left for val"
+    what = counted(len(part), "image")
+    if n_dropped := int(np.count_nonzero(part == DROPPED)):
+        what = f"{what} ({n_dropped:,} left out by dataset.duplicates=drop)"
+    if len(units.sizes) < len(units.images):
+        what = f"{what} ({len(units.sizes):,} apart: equal ones stay together, as groups do)"
     if dataset.n_folds is not None:
-        reason = f"of {counted(len(part), 'image')} none is in this fold"
+        reason = f"of {what} none is in this fold"
         raise BadInput("dataset.fold", dataset.fold, reason, "write a smaller dataset.n_folds")
-    raise _bad_data(dataset, reason, "add images")
+    raise _bad_data(dataset, f"of {what} none is left for val", "add images")
 
 
 def _remarks_of_classes(images: Images, parts: tuple[Indices, Indices, Indices]) -> Iterator[str]:
