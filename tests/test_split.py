@@ -153,15 +153,22 @@ def test_split_of_several_labels_depends_on_its_seed_alone() -> None:
     assert not np.array_equal(first[1], split(everything, table(split_seed=1))[1])
 
 
-def test_rare_combinations_are_split_together() -> None:
-    """Groups too small for every part are pooled, so that single images do not end the split."""
-    labels = np.ones((61, 7), dtype=np.uint8)
-    labels[:, 1:] = 0
-    for label in range(1, 7):  # each of six labels on one image only, which all the others have beside them
-        labels[label * 2 : label * 2 + 2, label] = 1
-    parts = split(several_labels(labels), table(split_seed=2, test_fraction=0.0, val_fraction=0.5))
-    assert sorted(np.concatenate(parts)) == list(range(61))
-    assert all(labels[part].any(0).all() for part in parts[:2])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_rare_label_is_in_train_first(seed: int) -> None:
+    """A label on one image is trained on, one on two is validated with too; what is not measured is told."""
+    labels = np.zeros((60, 4), dtype=np.uint8)
+    labels[:, 0] = 1
+    labels[[5], 1], labels[[7, 8], 2], labels[[20, 30, 40], 3] = 1, 1, 1
+    found, dataset = several_labels(labels), table(split_seed=seed)
+    assert [labels[part].sum(0)[1:].tolist() for part in split(found, dataset)] == [
+        [1, 1, 1],
+        [0, 1, 1],
+        [0, 0, 1],
+    ]
+    assert told(found, dataset) == (
+        "no image of label b is in val: it is measured on the others",
+        "no image of labels b, c is in test: it is measured on the others",
+    )
 
 
 def test_label_that_train_lacks_is_named() -> None:

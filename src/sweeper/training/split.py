@@ -67,7 +67,7 @@ def split(images: Images, dataset: schema.Dataset) -> tuple[Indices, Indices, In
     units = find_units(images, dataset, np.flatnonzero(part == TO_SPLIT))
     _check_several_groups(dataset, units)
     of_unit = np.full(len(units.sizes), TRAIN, dtype=np.int8)
-    for stratum in _strata(images, units, _n_wanted(shares)):
+    for stratum in _strata(images, units):
         of_unit[stratum] = _divide(units.sizes[stratum], shares)
     part[units.images] = of_unit[units.of]
     _check_train(images, dataset, part)
@@ -116,10 +116,6 @@ def _shares(part: Parts, dataset: schema.Dataset) -> Shares:
     return Shares(val, test)
 
 
-def _n_wanted(shares: Shares) -> int:
-    return 1 + (shares.val > 0) + (shares.test > 0)
-
-
 def _bad_data(dataset: schema.Dataset, reason: str, remedy: str) -> BadInput:
     key = "path" if dataset.path is not None else "name"
     return BadInput(f"dataset.{key}", getattr(dataset, key), reason, remedy)
@@ -128,16 +124,12 @@ def _bad_data(dataset: schema.Dataset, reason: str, remedy: str) -> BadInput:
 # ---------------------------------------------------------------------------------------------- dividing
 
 
-def _strata(images: Images, units: Units, least: int) -> Iterator[Indices]:
+def _strata(images: Images, units: Units) -> list[Indices]:
     """The units (by rank) of each class: those of which most images are of it."""
-    if images.multi_label:
-        label = _rarest(images.labels[units.images])
-    else:
-        label = images.labels[units.images].astype(np.int64)
-    of_unit = _most_frequent(label, units.of)
+    labels = images.labels[units.images]
+    of_unit = _most_frequent(_rarest(labels) if images.multi_label else labels.astype(np.int64), units.of)
     by_label = np.argsort(of_unit, kind="stable")
-    found = np.split(by_label, np.flatnonzero(np.diff(of_unit[by_label])) + 1) if len(by_label) else []
-    return iter(_pool(found, least) if images.multi_label else found)
+    return np.split(by_label, np.flatnonzero(np.diff(of_unit[by_label])) + 1) if len(by_label) else []
 
 
 def _rarest(labels: NDArray[np.integer]) -> Indices:
@@ -158,15 +150,6 @@ def _most_frequent(label: Indices, unit: Indices) -> Indices:
     _, first = np.unique(units[order], return_index=True)
     found: Indices = labels[order[first]]
     return found
-
-
-def _pool(strata: list[Indices], least: int) -> list[Indices]:
-    """The strata, with those of fewer than ``least`` units merged, and with the next smallest if needed."""
-    ordered = sorted(strata, key=len)
-    pooled: list[Indices] = []
-    while ordered and (len(ordered[0]) < least or 0 < sum(map(len, pooled)) < least):
-        pooled.append(ordered.pop(0))
-    return [*([np.sort(np.concatenate(pooled))] if pooled else []), *ordered]
 
 
 def _divide(sizes: Indices, shares: Shares) -> Parts:
