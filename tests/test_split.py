@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sweeper import check
 from sweeper.errors import BadInput
+from sweeper.record import RunFiles, read_yaml
 from sweeper.schema import Dataset
 from sweeper.training import images
 from sweeper.training.dataset import Images
 from sweeper.training.split import remarks, split
+from tests.program import IN_PROCESS, sweeper
 
 
 @pytest.fixture(scope="module")
@@ -602,3 +606,21 @@ def test_folds_that_cannot_be_are_refused() -> None:
     assert "dataset.fold=2 has no effect: dataset.n_folds is null" in told(
         of_classes(9, 9, 9), Dataset(fold=2)
     )
+
+
+@pytest.mark.slow
+def test_folds_can_be_searched(tmp_path: Path) -> None:
+    """A list of folds is a choice like any other: a grid trains each once, and each has its own val."""
+    sweeper(
+        tmp_path,
+        *("-m", "study=folds", "dataset.n_folds=3", "dataset.fold=0,1,2", "hydra/sweeper/sampler=grid"),
+        *("hydra.sweeper.params=null", "hydra/sweeper/pruner=none", "training.epochs=1", "device=cpu"),
+        *IN_PROCESS,
+    )
+    runs = [RunFiles(tmp_path / "outputs" / "folds" / str(number)) for number in range(3)]
+    settings = [check.to_run(read_yaml(run.config)).dataset for run in runs]
+    assert sorted(dataset.fold for dataset in settings) == [0, 1, 2]
+    found = images.read(settings[0])
+    _, vals, tests = zip(*(split(found, dataset) for dataset in settings), strict=True)
+    assert len(np.unique(np.concatenate(vals))) == sum(map(len, vals)) == 1797 - len(tests[0])
+    assert all(np.array_equal(test, tests[0]) for test in tests)
