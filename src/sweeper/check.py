@@ -176,6 +176,7 @@ def inspect(run: schema.Run) -> Found:
     found = find(run.dataset, Path.cwd())
     check_memory(run, found)
     schema.check_task(run, found.n_classes, found.multi_label)
+    schema.check_defined(run, found.val_counts, found.n_val, found.multi_label)
     check_model(run.model, (found.channels, found.side, found.n_classes), Path.cwd())
     return found
 
@@ -201,6 +202,8 @@ class Found:
     multi_label: bool
     channels: int
     side: int
+    val_counts: tuple[int, ...] = ()
+    """The validation images of each class."""
 
 
 def _once(function: Callable[..., T]) -> Callable[..., T]:
@@ -219,20 +222,25 @@ def _once(function: Callable[..., T]) -> Callable[..., T]:
 @_once
 def find(dataset: schema.Dataset, cwd: Path) -> Found:
     """Read and split it as a trial will, and keep the counts."""
+    from numpy import bincount
+
     from sweeper.training import images
 
     everything = images.read(dataset)
     train, val, test = images.split(everything, dataset)
     mean, _ = images.statistics(dataset.normalization, everything.pixels, train)
+    labels, n_classes = everything.labels[val], len(everything.classes)
+    counts = labels.sum(0, dtype=int) if everything.multi_label else bincount(labels, minlength=n_classes)
     return Found(
         name=dataset.name,
         n_train=len(train),
         n_val=len(val),
         n_test=len(test),
-        n_classes=len(everything.classes),
+        n_classes=n_classes,
         multi_label=everything.multi_label,
         channels=len(mean),
         side=everything.side,
+        val_counts=tuple(counts.tolist()),
     )
 
 
