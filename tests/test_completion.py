@@ -106,6 +106,8 @@ LINES = [
     ("sweeper -m optimizer=adam,rm", "sprop "),
     ("sweeper optimizer=sgd training.batch", "_size="),
     ("sweeper hydra/sweeper/sampler=nsgaiii seed=1 hydra.sweeper.n_j", "obs="),
+    ("sweeper objective=val_ma", "cro_f1 "),
+    ("sweeper training.metrics=[auroc,co", "hen_kappa] "),
     ("sweeper dashboard --po", "rt "),
     ("sweeper best pe", "ts/first "),
 ]
