@@ -28,6 +28,9 @@ SILENCE_S = 60.0
 
 _MARK = "  best  "
 
+_BESIDE = 42
+"""Columns beside an epoch's number and its values: a short bar, the time so far and the time left."""
+
 
 class SingleRun(Observer):
     """Shows a run on standard output.
@@ -121,16 +124,16 @@ class SingleRun(Observer):
 
     def _picture(self) -> Bar:
         seconds = monotonic() - self._began_s
-        names = [name for name in _ordered(self._row, self._asked) if name.startswith("val_")]
-        said = [f"{name} {self._row[name]:.4f}" for name in names if name != "val_loss"]
-        while len(said) > 1 and len(" ".join(said)) > self._screen.width // 2:
-            said.pop()
-        values = " ".join(said)
         left = (
             f"{clock(seconds / self._n_done * (self._n_epochs - self._n_done))} left" if self._n_done else ""
         )
-        told = [part for part in (values, clock(seconds), left) if part]
         before = f"epoch {self._n_done:>{len(str(self._n_epochs))}}/{self._n_epochs}"
+        names = [name for name in _ordered(self._row, self._asked) if name.startswith("val_")]
+        values = [f"{name} {self._row[name]:.4f}" for name in names if name != "val_loss"]
+        room = self._screen.width - len(before) - _BESIDE
+        while len(values) > 1 and len(" ".join(values)) > room:
+            values.pop()
+        told = [part for part in (" ".join(values), clock(seconds), left) if part]
         return Bar(Text(before, style="bold"), self._n_done / self._n_epochs, Text(" · ".join(told)))
 
     # ------------------------------------------------------------------------------------ without a terminal
