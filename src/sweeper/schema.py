@@ -253,7 +253,7 @@ METRICS = {
 
 BY_LIBRARY = tuple(name for name in METRICS if name != "accuracy")
 METRIC_LIBRARY = "torchmetrics.functional.classification"
-"""What measures these, and takes two seconds to import."""
+"""What measures these, and takes a second to import."""
 
 USUAL = {False: ("accuracy",), True: ("mean_average_precision", "f1")}
 """The metrics that are measured without being asked for, where images have several labels and where not."""
