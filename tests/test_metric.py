@@ -230,6 +230,6 @@ assert "torchmetrics" in sys.modules
 
 
 def test_nobody_waits_for_a_library_that_is_not_needed(tmp_path: Path) -> None:
-    """Importing torchmetrics takes seconds: loss, accuracy and the scores of classes do without."""
+    """Importing torchmetrics takes a second: loss, accuracy and the scores of classes do without."""
     done = run(tmp_path, "-c", WITHOUT_LIBRARY)
     assert done.returncode == 0, done.stderr
