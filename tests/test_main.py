@@ -154,7 +154,32 @@ BAD_INPUT = [
         "loss.pos_weight=balanced",
         r"^loss.pos_weight=balanced: loss=cross_entropy has no .*loss=bce_with_logits$",
     ),
-    ("-m objective=val_f1", r"^objective=val_f1: is not measured .*; write one of val_loss, val_accuracy$"),
+    (
+        "-m objective=val_f1",
+        r"^objective=val_f1: is not measured where images have one label; write one of .*_error$",
+    ),
+    (
+        "-m training.metrics=[auroc,f1]",
+        r"^training.metrics=f1: is not measured .*; write one of accuracy, mean",
+    ),
+    (
+        "training.metrics=[macrof1]",
+        r"^training.metrics=macrof1: there is no .*did you mean macro_f1\? write one",
+    ),
+    (
+        "training.metrics=[auroc,val_cohen_kapa]",
+        r"^training.metrics=val_cohen_kapa: .*did you mean cohen_kappa\?",
+    ),
+    (
+        "training.metrics=auroc",
+        r"^training.metrics=auroc: must be a list; write 'training.metrics=\[auroc\]'$",
+    ),
+    (
+        "-m training.metrics=auroc,macro_f1",
+        r"^training.metrics=auroc: must be a list; write 'train.*\[auroc\]'$",
+    ),
+    ("-m objective=val_macrof1", r"^objective=val_macrof1: .*did you mean val_macro_f1\?"),
+    ("training.early_stopping.monitor=auroc", r"^training.early_stopping.monitor=auroc: .*mean val_auroc\?"),
     ("training.early_stopping.monitor=val_f1", r"^training.early_stopping.monitor=val_f1: is not measured"),
     ("freezing=gradual freezing.every=null", r"^freezing.every=null: gradual needs it; .*freezing.every=2$"),
     ("-m freezing=gradual freezing.every=0,1", r"^freezing.every=0: must be at least 1"),

@@ -182,6 +182,7 @@ def inspect(run: schema.Run) -> Found:
     found = find(run.dataset, Path.cwd())
     check_memory(run, found)
     schema.check_task(run, found.n_classes, found.multi_label)
+    schema.check_defined(run, found.val_counts, found.n_val, found.multi_label)
     check_model(run.model, (found.channels, found.side, found.n_classes), Path.cwd())
     told = provenance.remark(run, np.frombuffer(found.held_out, dtype=np.uint64))
     return replace(found, seen=told)
@@ -212,6 +213,8 @@ class Found:
     """What is told where ``model.weights`` have seen pictures of val or test."""
     held_out: bytes = field(default=b"", repr=False, compare=False)
     """The digests of the pictures in val and test, 8 bytes each."""
+    val_counts: tuple[int, ...] = ()
+    """The validation images of each class."""
 
 
 def _once(function: Callable[..., T]) -> Callable[..., T]:
@@ -236,21 +239,26 @@ def _warn(told: str) -> None:
 @_once
 def find(dataset: schema.Dataset, cwd: Path) -> Found:
     """Read and split it as a trial will, and keep the counts."""
+    from numpy import bincount
+
     from sweeper.training import images
 
     everything = images.read(dataset)
     train, val, test = images.split(everything, dataset)
     mean, _ = images.statistics(dataset.normalization, everything.pixels, train)
+    labels, n_classes = everything.labels[val], len(everything.classes)
+    counts = labels.sum(0, dtype=int) if everything.multi_label else bincount(labels, minlength=n_classes)
     return Found(
         name=dataset.name,
         n_train=len(train),
         n_val=len(val),
         n_test=len(test),
-        n_classes=len(everything.classes),
+        n_classes=n_classes,
         multi_label=everything.multi_label,
         channels=len(mean),
         side=everything.side,
         held_out=images.held_out(everything, (train, val, test)).tobytes(),
+        val_counts=tuple(counts.tolist()),
     )
 
 

@@ -53,7 +53,7 @@ def finish(folder: Path) -> None:
     best.show_commands(files)
 
 
-@hooks(check=check.check, preload=run.PRELOAD, on_last_worker=run.test_best, on_finish=finish)
+@hooks(check=check.check, preload=run.preload, on_last_worker=run.test_best, on_finish=finish)
 def task(config: DictConfig) -> float | list[float]:
     """What Hydra runs: a single run is shown; in a search the pool speaks for its trials."""
     return run.main(config, SingleRun) if trial().number is None else run.main(config)

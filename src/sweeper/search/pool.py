@@ -147,7 +147,7 @@ def _open_crew(app: App, n_workers: int) -> Iterator[tuple[Crew, Board]]:
         body = partial(main, app, board)
         crew: Crew
         if reason is None:
-            crew = ForkingCrew(body, Hooks.of(app.task).preload, _shared_cores(n_workers))
+            crew = ForkingCrew(body, Hooks.of(app.task).modules(app.master), _shared_cores(n_workers))
         else:
             log.info("Workers are spawned, not forked from this process: %s. They start later.", reason)
             crew = SpawningCrew(body, reason)
