@@ -478,6 +478,17 @@ USED_BY = {
         f"model.{name}": ("model", "cnn")
         for name in ("filters", "kernel_size", "activation", "batch_norm", "hidden_units")
     },
+    **{
+        f"dataset.{name}": ("dataset", "csv")
+        for name in (
+            "path_column",
+            "label_column",
+            "split_column",
+            "folder",
+            "suffix",
+            "label_separator",
+        )
+    },
 }
 """Keys that only some options of a group read."""
 

@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 TRAIN, VAL, TEST, TO_SPLIT = 0, 1, 2, -1
-PARTS = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
-"""The parts by the names that folders, and values in a table, may have."""
+PARTS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), VAL),
+    **dict.fromkeys(("test", "testing", "eval"), TEST),
+}
+"""The parts by the names, casefolded, that folders, and values in a table, may have."""
 
 COPIED_BYTES = 64 * 10**6
 """Smaller datasets are copied into each process; larger ones stay memory-mapped."""
@@ -36,6 +40,7 @@ class Images:
     ``pictures`` is int64 (n,): equal numbers for images with the same pixels at full size.
     ``groups`` says what belongs together, where ``dataset.group`` is a column of a table.
     ``left_out`` counts the files that are no images of this dataset, by reason.
+    ``remarks`` are what a person should know of how the data were read, a line each.
     """
 
     pixels: NDArray[np.uint8]
@@ -49,6 +54,7 @@ class Images:
     pictures: NDArray[np.int64] | None = None
     groups: tuple[str, ...] | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def multi_label(self) -> bool:

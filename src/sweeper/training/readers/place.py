@@ -1,0 +1,170 @@
+"""Where the files of a table are: on whichever system, and in whichever form of Unicode, it was written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from unicodedata import normalize
+
+MOST_FOLDERS = 2000
+"""That are looked through for files which are not where they were looked for."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder, and what follows the names that a table has for the files in it."""
+
+    folder: Path
+    suffix: str = ""
+    _listed: dict[str, list[str]] = field(default_factory=dict, repr=False, compare=False)
+
+    def find(self, value: str) -> tuple[Path, bool]:
+        """The file that a value of the table names, and whether there is one.
+
+        A name that is there as it is written comes before all other readings of it.
+        """
+        paths = self._readings(value)
+        for path in paths:
+            if is_file(path):
+                return Path(path), True
+        for path in paths:
+            if (alike := self._alike(path, _nfc)) and is_file(alike):
+                return Path(alike), True
+        return Path(paths[0]), False
+
+    def name(self, value: str, file: Path) -> str:
+        """What the file is called within the data, the same on every system."""
+        path, folder = os.path.normpath(file), os.path.normpath(self.folder)
+        inside = PurePosixPath(path).is_relative_to(folder)
+        return _nfc(os.path.relpath(path, folder) if inside else os.path.normpath(_slashes(value)))
+
+    def near(self, value: str) -> str | None:
+        """The file whose name differs from the value in upper and lower case only."""
+        for path in self._readings(value):
+            if (alike := self._alike(path, _casefolded)) and is_file(alike):
+                return alike
+        return None
+
+    def why_not(self, value: str) -> str:
+        """What the system says of the file that is not there."""
+        try:
+            Path(self._readings(value)[0]).stat()
+        except OSError as error:
+            return "" if isinstance(error, FileNotFoundError) else f" ({error.strerror})"
+        except ValueError:
+            return ""
+        return " (no file)"
+
+    def suggestions(self, values: Sequence[str]) -> list[Place]:
+        """Other folders and suffixes with which every value names a file: at most two, which are not sure."""
+        found = (
+            place
+            for folder in self._folders()
+            for suffix in self._suffixes(folder, values[0])
+            if all((place := Place(folder, suffix, self._listed)).find(value)[1] for value in values)
+        )
+        return list(islice(found, 2))
+
+    def _readings(self, value: str) -> list[str]:
+        """The paths that a value may mean, the likeliest first."""
+        names = dict.fromkeys(
+            name
+            for written in (value, _slashes(value))
+            for name in (
+                written + self.suffix,
+                written if self.suffix and written.casefold().endswith(self.suffix.casefold()) else None,
+            )
+            if name is not None
+        )
+        # A slash in front may be the root of the disk, or the folder of the data.
+        inside = [name.lstrip("/") for name in names if name.startswith("/")]
+        return [str(self.folder / from_home(name)) for name in (*names, *inside)]
+
+    def _alike(self, path: str, form: Callable[[str], str]) -> str | None:
+        """The only path there is whose parts are the same in a form."""
+        parent, name = os.path.split(path)
+        if not name or parent == path:
+            return None
+        if not _is_folder(parent):
+            found = self._alike(parent, form)
+            if found is None:
+                return None
+            parent = found
+        there = [entry for entry in self._entries(parent) if form(entry) == form(name)]
+        exact = [entry for entry in there if entry == name]
+        return str(Path(parent, (exact or there)[0])) if len(exact or there) == 1 else None
+
+    def _entries(self, folder: str) -> list[str]:
+        if folder not in self._listed:
+            try:
+                self._listed[folder] = [entry.name for entry in Path(folder).iterdir()]
+            except (OSError, ValueError):
+                self._listed[folder] = []
+        return self._listed[folder]
+
+    def _suffixes(self, folder: Path, value: str) -> Iterator[str]:
+        """With which a value names a file in the folder: none, then those that its name lacks."""
+        yield self.suffix
+        path = os.path.normpath(folder / _slashes(value).lstrip("/"))
+        parent, name = os.path.split(path)
+        for entry in self._entries(parent):
+            suffix = entry[len(name) :]
+            if entry.startswith(name) and suffix.startswith(".") and suffix != self.suffix:
+                yield suffix
+
+    def _folders(self) -> Iterable[Path]:
+        """This one, those below it, and those beside it."""
+        below = islice(_walk(self.folder), MOST_FOLDERS)
+        beside = (f for f in _subfolders(self.folder.absolute().parent) if f != self.folder.absolute())
+        return dict.fromkeys([self.folder, *below, *islice(beside, MOST_FOLDERS)])
+
+
+def from_home(name: str) -> Path:
+    """A path in which ``~`` is somebody's home, if there is such a person; it may begin a file's name, too."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
+def is_file(path: str) -> bool:
+    """As ``Path.is_file``, which raises for a name that is too long or a folder that may not be searched."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for here, folders, _ in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(here, name) for name in folders)
+
+
+def _subfolders(folder: Path) -> Iterator[Path]:
+    try:
+        yield from sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    except OSError:
+        return
+
+
+def _slashes(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def _nfc(text: str) -> str:
+    return normalize("NFC", text)
+
+
+def _casefolded(text: str) -> str:
+    return normalize("NFC", text).casefold()
