@@ -11,7 +11,7 @@ from unicodedata import normalize
 from sweeper import schema
 from sweeper.errors import BadInput, nearest
 from sweeper.training.dataset import PARTS, TEST, VAL
-from sweeper.training.readers.table import Table, bad, listed
+from sweeper.training.readers.table import Table, bad, listed, typed
 from sweeper.words import counted
 
 
@@ -48,7 +48,8 @@ NO_LABELS = _words("fold folds kfold foldid cvfold width height index")
 YES, NO = _words("1 1.0 true"), _words("0 0.0 false")
 MISSING = frozenset({"", "nan", "NaN", "NAN", "<NA>", "NA", "N/A", "#N/A", "null", "NULL"})
 """What pandas, R and spreadsheets write where there is nothing."""
-SEPARATORS = "|;, "
+SEPARATORS, SURE_SEPARATORS = "|;, ", "|;"
+PLURALS = _words("tags labels classes categories targets genres findings findinglabels")
 N_PARTS = 3
 
 
@@ -87,13 +88,12 @@ def find(table: Table, dataset: schema.Dataset) -> Columns:
     one_hot = len(labels) > 1 and _one_hot(table, labels)
     remarks = []
     if unused := [name for name in beside if name not in labels]:
-        is_, them = ("is", "it") if len(unused) == 1 else ("are", "them")
-        what = "column" if len(unused) == 1 else "columns"
-        read = f"label is {labels[0]}" if len(labels) == 1 else f"labels are {listed(labels)}"
-        remarks.append(f"{what} {listed(unused)} {is_} not used: the {read}, none of {them}")
+        what = "column is" if len(unused) == 1 else "columns are"
+        read = f"the label is {labels[0]}" if len(labels) == 1 else f"the labels are {listed(labels)}"
+        remarks.append(f"{len(unused):,} {what} not used, as {read}: {listed(unused)}")
     if one_hot:
-        what = f"the columns {listed(labels)} have exactly one 1 in each row"
-        remarks.append(f"{what}: read as {len(labels)} classes, one label for each image")
+        what = f"each row has exactly one 1 in the columns {listed(labels)}"
+        remarks.append(f"{what}: read as one label for each image, of {len(labels)} classes")
     return Columns(path, labels, split, group, one_hot, tuple(remarks))
 
 
@@ -123,7 +123,7 @@ def _path(table: Table, dataset: schema.Dataset) -> str:
     found = _named([name for name in table.columns if name not in given], PATHS)
     if len(found) != 1:
         what = f"is it {_either(found)}?" if found else "none is called path, image, file or the like"
-        remedy = f"write dataset.path_column={found[0] if found else 'COLUMN'}"
+        remedy = f"write {typed('dataset.path_column', found[0] if found else 'COLUMN')}"
         if table.row == "line" and not found:
             remedy += ", or a header with path and label"
         raise bad(dataset.path, f"which column is the files'? {_there(table)}: {what}", remedy)
@@ -140,7 +140,7 @@ def _split(table: Table, dataset: schema.Dataset, taken: Sequence[str | None]) -
         found += [name for name in left if _plain(name) in FLAGS and _is_flag(table.values(name))]
     if len(found) > 1:
         reason = f"which column is the split? {_there(table)}: is it {_either(found)}?"
-        raise bad(dataset.path, reason, f"write dataset.split_column={found[0]}")
+        raise bad(dataset.path, reason, f"write {typed('dataset.split_column', found[0])}")
     return found[0] if found else None
 
 
@@ -230,14 +230,21 @@ def _labels(table: Table, dataset: schema.Dataset, path: str, beside: Sequence[s
         reason = "has no column for labels" if table.row == "row" else "line 1 has no column for labels"
         remedy = "write a header with path and label"
         if others := [name for name in table.columns if name != path]:
-            remedy += f", or dataset.label_column={others[0]}"
+            remedy += f", or {typed('dataset.label_column', others[0])}"
         raise bad(dataset.path, reason, remedy)
     for name in beside:
         if any(yes_or_no[name]) and name not in flags and _mostly_flags(table, beside, yes_or_no):
             i = yes_or_no[name].index(False)
             reason = f"{table.place(i, name)}: '{table.values(name)[i]}' is neither 0 nor 1"
-            remedy = "several columns of labels hold 0 and 1: write one, remove it, or dataset.label_column="
-            raise bad(dataset.path, reason, f"{remedy}COLUMN")
+            remedy = (
+                "where several columns are labels, write 0 or 1 or remove the column; where one is, write "
+            )
+            raise bad(dataset.path, reason, f"{remedy}dataset.label_column=COLUMN")
+    signs = [name for name in beside if set(table.values(name)) <= {"-1", "1"}]
+    if negative := [name for name in signs if "-1" in table.values(name)] if len(signs) > 1 else []:
+        i = table.values(negative[0]).index("-1")
+        reason = f"{table.place(i, negative[0])}: '-1' is neither 0 nor 1"
+        raise bad(dataset.path, reason, "write 0 for -1 in the columns of labels")
     if len(flags) < 2:
         raise _which(table, dataset, "none is called label", "COLUMN")
     return tuple(flags)
@@ -265,25 +272,29 @@ def _is_measure(values: Sequence[str]) -> bool:
 
 def _which(table: Table, dataset: schema.Dataset, why: str, column: str) -> BadInput:
     reason = f"which column is the label? {_there(table)}: {why}"
-    return bad(dataset.path, reason, f"write dataset.label_column={column}")
+    return bad(dataset.path, reason, f"write {typed('dataset.label_column', column)}")
 
 
-def joined(values: Sequence[str]) -> tuple[str, int, int] | None:
-    """What seems to stand between several labels in the values of one column.
+def joined(column: str, values: Sequence[str]) -> tuple[str, list[str]] | None:
+    """What seems to stand between several labels in the values of one column, and the values that hold it.
 
-    That is sure of no name of a class, such as ``red car``; so a person is told of it.
-
-    Returns:
-        The separator, the number of classes that hold it, and the fewest images that one of them has; None
-        if each part of such a class is in no other.
+    No class is called ``a|b``. Words and commas stand in names, too: there the column is called by a plural,
+    the labels are numbers, or they occur elsewhere, one of them alone or all of them with others.
     """
-    n_images = Counter(values)
+    is_plural = _plain(column) in PLURALS
     for separator in SEPARATORS:
-        parts = {value: several(value, separator) for value in n_images}
-        n_classes = Counter(part for found in parts.values() for part in found)
-        with_it = [value for value, found in parts.items() if len(found) > 1]
-        if len(with_it) > 1 and all(n_classes[part] > 1 for value in with_it for part in parts[value]):
-            return separator, len(with_it), min(n_images[value] for value in with_it)
+        parts = {value: several(value, separator) for value in values}
+        n_values = Counter(part for found in parts.values() for part in found)
+        held = [value for value, found in parts.items() if len(found) > 1]
+        of_held = [part for value in held for part in parts[value]]
+        if held and (
+            is_plural
+            or separator in SURE_SEPARATORS
+            or all(part.isdigit() for part in of_held)
+            or any(part in parts for part in of_held)
+            or (len(held) > 1 and all(n_values[part] > 1 for part in of_held))
+        ):
+            return separator, held
     return None
 
 
@@ -291,19 +302,15 @@ def remark_joined(dataset: schema.Dataset, column: str, values: Sequence[str]) -
     """A line where one column seems to hold several labels, which are read as one.
 
     Raises:
-        BadInput: if a class is made of several and has too few images for all parts.
+        BadInput: if none but separate labels have images enough for all parts.
     """
-    if (found := joined(values)) is None:
+    n_images = Counter(values)
+    if (found := joined(column, list(n_images))) is None:
         return None
-    separator, n, fewest = found
-    example = next(value for value in values if len(several(value, separator)) > 1)
-    write = f"write dataset.label_separator={typed(separator)}"
-    what = f"column {column}: {counted(n, 'class', 'classes')} hold '{separator}', such as '{example}'"
-    if fewest < N_PARTS:
-        raise bad(dataset.path, f"{what}: are these several labels each?", f"{write}, or rename them")
+    separator, held = found
+    write = f"write {typed('dataset.label_separator', separator)}"
+    what = f"column {column}: {counted(len(held), 'value')} {'hold' if len(held) > 1 else 'holds'}"
+    what = f"{what} '{separator}', such as '{held[0]}'"
+    if min(n_images[value] for value in held) < N_PARTS:
+        raise bad(dataset.path, f"{what}: are these several labels?", f"{write}; or rename them, if not")
     return f"{what}: each is read as one label; for several {write}"
-
-
-def typed(separator: str) -> str:
-    """As a shell and Hydra both have to be told."""
-    return f"\"'{separator}'\""

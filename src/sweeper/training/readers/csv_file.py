@@ -19,7 +19,7 @@ from sweeper.training.decode import check_every_class_is_left, identify, read_fi
 from sweeper.training.readers import column, table
 from sweeper.training.readers.column import MISSING, Columns
 from sweeper.training.readers.place import Place, from_home
-from sweeper.training.readers.table import Table, bad
+from sweeper.training.readers.table import Table, bad, typed
 from sweeper.words import counted
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".csv.gz")
@@ -143,7 +143,7 @@ def _path(dataset: schema.Dataset) -> Path:
         raise _bad(dataset, f"cannot be read: {error.strerror}", "make it readable") from error
     if file.is_dir():
         tables = _tables(file)
-        remedy = f"write dataset.path={tables[0]}" if len(tables) == 1 else remedy
+        remedy = f"write {typed('dataset.path', tables[0])}" if len(tables) == 1 else remedy
         raise _bad(dataset, "is a folder, not a file", remedy + ", or dataset=image_folder")
     return file
 
@@ -198,12 +198,12 @@ def _missing(dataset: schema.Dataset, rows: Sequence[Row]) -> BadInput:
     reason = f"{count}, first in {first.place}: {first.file}{place.why_not(first.value)}"
     remedy = "write paths relative to the csv file, or absolute ones"
     if near := place.near(first.value):
-        remedy = f"upper and lower case differ, there is {near}"
+        remedy = f"write it as on disk: {near}"
     else:
         found = place.suggestions([row.value for row in rows])
         if len(found) == 1:
             remedy = "write " + " ".join(
-                f"dataset.{key}={value}"
+                typed(f"dataset.{key}", value)
                 for key, value, now in (
                     ("folder", found[0].folder, place.folder),
                     ("suffix", found[0].suffix, place.suffix),
@@ -213,10 +213,7 @@ def _missing(dataset: schema.Dataset, rows: Sequence[Row]) -> BadInput:
         elif n < len(rows):
             remedy += "; dataset.skip_unreadable=true goes on without"
         elif found:
-            folders = " or ".join(
-                f"dataset.folder={f.folder} dataset.suffix={f.suffix or 'null'}" for f in found
-            )
-            remedy = f"write {folders}"
+            remedy = "write " + " or ".join(typed("dataset.folder", other.folder) for other in found)
     return _bad(dataset, reason, remedy)
 
 
@@ -245,14 +242,14 @@ def _labels_of_rows(dataset: schema.Dataset, found: Table, columns: Columns) -> 
             told = f" ('{value}')" if value else ""
             remedy = "write the image's class, or dataset.skip_unreadable=true to go on without"
             raise _bad(dataset, f"{found.place(i, name)}: is empty{told}{more}", remedy)
-    _check_labels(dataset, found, name, labels)
+    _check_labels(dataset, found, columns, labels)
     return labels
 
 
 def _check_labels(
-    dataset: schema.Dataset, found: Table, name: str, labels: Sequence[tuple[str, ...] | None]
+    dataset: schema.Dataset, found: Table, columns: Columns, labels: Sequence[tuple[str, ...] | None]
 ) -> None:
-    separator = dataset.label_separator
+    separator, name = dataset.label_separator, columns.labels[0]
     of_images = [of_row for of_row in labels if of_row is not None]
     if separator is not None and all(len(of_row) < 2 for of_row in of_images):
         reason = f"no value in column {name} has it" if of_images else f"column {name} has no values"
@@ -260,8 +257,9 @@ def _check_labels(
         raise BadInput("dataset.label_separator", shown, reason, "leave it out, for one label each")
     if separator is None and len(of_images) >= MANY and len(set(of_images)) == len(of_images):
         reason = f"column {name} has another value in each row, so it names no classes"
-        others = [other for other in found.columns if other != name]
-        raise _bad(dataset, reason, f"write dataset.label_column={' or '.join(others[:5])}")
+        others = [other for other in found.columns if other not in (name, columns.path)]
+        remedy = f"write dataset.label_column=COLUMN, one of {table.listed(others)}"
+        raise _bad(dataset, reason, remedy if others else "write each image's class in it")
 
 
 def _row(

@@ -59,10 +59,17 @@ class Place:
         return " (no file)"
 
     def suggestions(self, values: Sequence[str]) -> list[Place]:
-        """Other folders and suffixes with which every value names a file: at most two, which are not sure."""
+        """Other folders and suffixes with which every value names a file: at most two, which are not sure.
+
+        Looked for in this folder and all below it, and if there is none in those beside it.
+        """
+        below = [self.folder, *islice(_walk(self.folder), MOST_FOLDERS)]
+        return self._fitting(below, values) or self._fitting(_beside(self.folder), values)
+
+    def _fitting(self, folders: Iterable[Path], values: Sequence[str]) -> list[Place]:
         found = (
             place
-            for folder in self._folders()
+            for folder in folders
             for suffix in self._suffixes(folder, values[0])
             if all((place := Place(folder, suffix, self._listed)).find(value)[1] for value in values)
         )
@@ -115,15 +122,9 @@ class Place:
             if entry.startswith(name) and suffix.startswith(".") and suffix != self.suffix:
                 yield suffix
 
-    def _folders(self) -> Iterable[Path]:
-        """This one, those below it, and those beside it."""
-        below = islice(_walk(self.folder), MOST_FOLDERS)
-        beside = (f for f in _subfolders(self.folder.absolute().parent) if f != self.folder.absolute())
-        return dict.fromkeys([self.folder, *below, *islice(beside, MOST_FOLDERS)])
-
 
 def from_home(name: str) -> Path:
-    """A path in which ``~`` is somebody's home, if there is such a person; it may begin a file's name, too."""
+    """A path in which ``~`` is somebody's home, if there is such a person: files may be called so, too."""
     try:
         return Path(name).expanduser()
     except RuntimeError:
@@ -151,11 +152,13 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(here, name) for name in folders)
 
 
-def _subfolders(folder: Path) -> Iterator[Path]:
+def _beside(folder: Path) -> Iterator[Path]:
+    folder = folder.absolute()
     try:
-        yield from sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+        found = sorted(f for f in folder.parent.iterdir() if f.is_dir() and not f.name.startswith("."))
     except OSError:
         return
+    yield from (f for f in found[:MOST_FOLDERS] if f != folder)
 
 
 def _slashes(name: str) -> str:

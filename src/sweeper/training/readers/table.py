@@ -11,6 +11,7 @@ import gzip
 import io
 import math
 import re
+import shlex
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,6 +94,14 @@ def bad(shown: str | None, reason: str, remedy: str) -> BadInput:
     return BadInput("dataset.path", shown, " ".join(reason.split()), remedy)
 
 
+def typed(key: str, value: object) -> str:
+    """An override as it must be typed, past the shell and Hydra's grammar."""
+    if re.fullmatch(r"[\w./+~@%?|*-]+", str(value), re.ASCII):
+        return shlex.quote(f"{key}={value}")
+    within = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{within}"')
+
+
 def listed(names: Sequence[str]) -> str:
     """``a, b, c``; of many the first, and their number."""
     if len(names) <= N_NAMED:
@@ -157,11 +166,8 @@ def _sure(readings: list[_Reading], shown: str, is_path: Callable[[str], bool]) 
     """
     left = [reading for reading in readings if len(reading.header) > 1]
     left = [reading for reading in left if reading.delimiter != " "] or left
-    for fits in (
-        lambda reading: any(map(is_path, reading.header)),
-        lambda reading: reading.fault is None,
-    ):
-        left = [reading for reading in left if fits(reading)] or left
+    left = [reading for reading in left if any(map(is_path, reading.header))] or left
+    left = [reading for reading in left if reading.fault is None] or left
     if len(left) > 1:
         reason = " or ".join(f"{DELIMITERS[r.delimiter]} ({' | '.join(r.header)})" for r in left)
         remedy = "write it with one of them, values that hold it in quotes"
@@ -241,7 +247,7 @@ def _columns(content: bytes, shown: str) -> dict[str, list[Any]]:
     except ImportError:
         return _columns_of_pandas(content, shown)
     try:
-        table: Any = parquet.read_table(io.BytesIO(content))  # type: ignore[no-untyped-call]
+        table: Any = parquet.read_table(io.BytesIO(content))
     except (ArrowException, OSError, ValueError) as error:
         raise _damaged(shown, error) from error
     # `__index_level_0__` is what pandas calls a nameless index.
