@@ -34,7 +34,7 @@ LABELS = (
     _words(
         """labels class classes classname classlabel classid target targets category categories categoryid
         categoryname labelname labelid species breed diagnosis dx tag tags findinglabels
-        disease variety genre genres groundtruth y"""
+        disease variety genre genres groundtruth"""
     ),
 )
 SPLITS = (
@@ -275,11 +275,20 @@ def _which(table: Table, dataset: schema.Dataset, why: str, column: str) -> BadI
     return bad(dataset.path, reason, f"write {typed('dataset.label_column', column)}")
 
 
-def joined(column: str, values: Sequence[str]) -> tuple[str, list[str]] | None:
-    """What seems to stand between several labels in the values of one column, and the values that hold it.
+@dataclass(frozen=True)
+class Joined:
+    """What seems to stand between several labels in one column, and the values that hold it."""
 
-    No class is called ``a|b``. Words and commas stand in names, too: there the column is called by a plural,
-    the labels are numbers, or they occur elsewhere, one of them alone or all of them with others.
+    separator: str
+    values: list[str]
+    is_sure: bool
+
+
+def joined(column: str, values: Sequence[str]) -> Joined | None:
+    """What the values of a column seem to be joined by.
+
+    No class is called ``a|b``, or ``16 0``. Words and commas stand in names, too: sure is what a column says
+    that is called by a plural; likely are labels that occur elsewhere, one of them alone, or all with others.
     """
     is_plural = _plain(column) in PLURALS
     for separator in SEPARATORS:
@@ -287,14 +296,12 @@ def joined(column: str, values: Sequence[str]) -> tuple[str, list[str]] | None:
         n_values = Counter(part for found in parts.values() for part in found)
         held = [value for value, found in parts.items() if len(found) > 1]
         of_held = [part for value in held for part in parts[value]]
-        if held and (
-            is_plural
-            or separator in SURE_SEPARATORS
-            or all(part.isdigit() for part in of_held)
-            or any(part in parts for part in of_held)
-            or (len(held) > 1 and all(n_values[part] > 1 for part in of_held))
-        ):
-            return separator, held
+        is_sure = is_plural or separator in SURE_SEPARATORS or all(part.isdigit() for part in of_held)
+        is_likely = any(part in parts for part in of_held) or (
+            len(held) > 1 and all(n_values[part] > 1 for part in of_held)
+        )
+        if held and (is_sure or is_likely):
+            return Joined(separator, held, is_sure)
     return None
 
 
@@ -302,15 +309,15 @@ def remark_joined(dataset: schema.Dataset, column: str, values: Sequence[str]) -
     """A line where one column seems to hold several labels, which are read as one.
 
     Raises:
-        BadInput: if none but separate labels have images enough for all parts.
+        BadInput: if it surely does, and one of the values has too few images for all parts.
     """
     n_images = Counter(values)
     if (found := joined(column, list(n_images))) is None:
         return None
-    separator, held = found
-    write = f"write {typed('dataset.label_separator', separator)}"
+    held = found.values
+    write = f"write {typed('dataset.label_separator', found.separator)}"
     what = f"column {column}: {counted(len(held), 'value')} {'hold' if len(held) > 1 else 'holds'}"
-    what = f"{what} '{separator}', such as '{held[0]}'"
-    if min(n_images[value] for value in held) < N_PARTS:
+    what = f"{what} '{found.separator}', such as '{held[0]}'"
+    if found.is_sure and min(n_images[value] for value in held) < N_PARTS:
         raise bad(dataset.path, f"{what}: are these several labels?", f"{write}; or rename them, if not")
     return f"{what}: each is read as one label; for several {write}"

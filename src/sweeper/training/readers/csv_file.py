@@ -195,7 +195,7 @@ def _missing(dataset: schema.Dataset, rows: Sequence[Row]) -> BadInput:
     first, n = missing[0], len(missing)
     place = Place(_folder(dataset, _path(dataset)), dataset.suffix or "")
     count = "1 image file is missing" if n == 1 else f"{n:,} image files are missing"
-    reason = f"{count}, first in {first.place}: {first.file}{place.why_not(first.value)}"
+    reason = f"{count}{place.why_not(first.value)}, first in {first.place}: {first.file}"
     remedy = "write paths relative to the csv file, or absolute ones"
     if near := place.near(first.value):
         remedy = f"write it as on disk: {near}"

@@ -49,14 +49,14 @@ class Place:
         return None
 
     def why_not(self, value: str) -> str:
-        """What the system says of the file that is not there."""
+        """What the system says of the file, where it says more than that there is none."""
         try:
             Path(self._readings(value)[0]).stat()
         except OSError as error:
             return "" if isinstance(error, FileNotFoundError) else f" ({error.strerror})"
         except ValueError:
             return ""
-        return " (no file)"
+        return ""
 
     def suggestions(self, values: Sequence[str]) -> list[Place]:
         """Other folders and suffixes with which every value names a file: at most two, which are not sure.
