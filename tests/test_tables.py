@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -28,6 +28,10 @@ N = 6
 def colour_of(i: int) -> Colour:
     """Another one for each picture, so that pixels tell which file was read."""
     return (10 * i % 256, 50 + i, 200 - i)
+
+
+Form = Literal["NFC", "NFD"]
+FORMS: tuple[Form, Form] = ("NFC", "NFD")
 
 
 def lines(header: str, row: str, n: int = N, **values: Sequence[Any]) -> str:
@@ -316,9 +320,9 @@ def test_name_in_other_case_is_told(six: Path) -> None:
     assert said.endswith(f"write it as on disk: {six}/img/0.png")
 
 
-@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
-@pytest.mark.parametrize("written", ["NFC", "NFD"])
-def test_unicode_is_one_in_all_its_forms(tmp_path: Path, on_disk: str, written: str) -> None:
+@pytest.mark.parametrize("on_disk", FORMS)
+@pytest.mark.parametrize("written", FORMS)
+def test_unicode_is_one_in_all_its_forms(tmp_path: Path, on_disk: Form, written: Form) -> None:
     """A letter in one piece or in two is the same in files, folders, classes and columns."""
     for i in range(N):
         name = unicodedata.normalize(on_disk, f"bücher/é{i}.png")
@@ -331,15 +335,17 @@ def test_unicode_is_one_in_all_its_forms(tmp_path: Path, on_disk: str, written: 
 
 def test_exact_form_of_unicode_comes_first(tmp_path: Path) -> None:
     """Where both forms are there as files of their own, each row means its own."""
-    for i, form in enumerate(("NFC", "NFD")):
+    for i, form in enumerate(FORMS):
         write_picture(tmp_path / unicodedata.normalize(form, "é.png"), colour_of(20 * i))
-    forms = [unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD")]
+    forms = [unicodedata.normalize(form, "é.png") for form in FORMS]
     found = read(tmp_path, f"path,label\n{forms[1]},a\n{forms[0]},b\n")
     assert found.pixels[:, 4, 4].tolist() == [list(colour_of(20)), list(colour_of(0))]
 
 
-def test_names_are_the_same_however_they_are_written(six: Path) -> None:
+def test_names_are_the_same_however_they_are_written(six: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What decides on the split is the file's place below the folder, whole path or not."""
+    monkeypatch.chdir(six)
+    whole = lines("path,label", f"{six}/img/{{i}}.png,{{x}}", x=AB)
     wanted = tuple(f"img/{i}.png" for i in range(N))
     for path in (
         "img/{i}.png",
@@ -350,6 +356,7 @@ def test_names_are_the_same_however_they_are_written(six: Path) -> None:
     ):
         assert read(six, lines("path,label", f"{path},{{x}}", x=AB)).names == wanted
     assert read(six, lines("id,label", "img/{i},{x}", x=AB), suffix=".png").names == wanted
+    assert read(Path(), whole).names == wanted
 
 
 def test_folder_is_looked_for_here_and_beside_the_table(
@@ -534,7 +541,7 @@ def make(folder: Path, seed: int) -> Case:
         name, kind = f"{stem}.png", ""
         if i >= 9 and (open_ := sorted(faults - set(kinds))):
             kind = open_[0]
-        on_disk = unicodedata.normalize(draw.choice(["NFC", "NFD"]), name)
+        on_disk = unicodedata.normalize(draw.choice(FORMS), name)
         file = folder / below / on_disk
         if kind != "missing":
             write_picture(file, colour_of(i))

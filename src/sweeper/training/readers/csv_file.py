@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
+from sweeper.literal import expanded
 from sweeper.training.dataset import PARTS, TRAIN, Images, left_to_split
 from sweeper.training.decode import check_every_class_is_left, identify, read_files, seen_size
 from sweeper.training.readers import column, table
 from sweeper.training.readers.column import MISSING, Columns
-from sweeper.training.readers.place import Place, from_home
+from sweeper.training.readers.place import Place
 from sweeper.training.readers.table import Table, bad, typed
 from sweeper.words import counted
 
@@ -134,7 +135,7 @@ def _path(dataset: schema.Dataset) -> Path:
     remedy = "write dataset.path=FILE with columns path and label"
     if dataset.path is None:
         raise _bad(dataset, "csv needs it", remedy)
-    file = from_home(dataset.path)
+    file = expanded(dataset.path)
     try:
         file.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -163,7 +164,7 @@ def _folder(dataset: schema.Dataset, file: Path) -> Path:
     """
     if dataset.folder is None:
         return file.parent
-    here = from_home(dataset.folder)
+    here = expanded(dataset.folder)
     beside = file.parent / here
     found = [folder for folder in (here, beside) if folder.is_dir()]
     if not found:

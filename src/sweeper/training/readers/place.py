@@ -6,9 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from unicodedata import normalize
 
+from sweeper.literal import expanded
+
+Form = Callable[[str], str]
 MOST_FOLDERS = 2000
 """That are looked through for files which are not where they were looked for."""
 
@@ -19,27 +22,31 @@ class Place:
 
     folder: Path
     suffix: str = ""
-    _listed: dict[str, list[str]] = field(default_factory=dict, repr=False, compare=False)
+    _listed: dict[tuple[str, Form], dict[str, list[str]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def find(self, value: str) -> tuple[Path, bool]:
         """The file that a value of the table names, and whether there is one.
 
         A name that is there as it is written comes before all other readings of it.
         """
-        paths = self._readings(value)
-        for path in paths:
+        for path in self._readings(value):
             if is_file(path):
                 return Path(path), True
-        for path in paths:
+        for path in self._readings(value):
             if (alike := self._alike(path, _nfc)) and is_file(alike):
                 return Path(alike), True
-        return Path(paths[0]), False
+        return Path(next(self._readings(value))), False
 
     def name(self, value: str, file: Path) -> str:
         """What the file is called within the data, the same on every system."""
-        path, folder = os.path.normpath(file), os.path.normpath(self.folder)
-        inside = PurePosixPath(path).is_relative_to(folder)
-        return _nfc(os.path.relpath(path, folder) if inside else os.path.normpath(_slashes(value)))
+        here = self.folder.absolute() if file.is_absolute() else self.folder
+        path, folder = os.path.normpath(file), os.path.normpath(here)
+        inside = "" if folder == "." else f"{folder}/"
+        return _nfc(
+            path.removeprefix(inside) if path.startswith(inside) else os.path.normpath(_slashes(value))
+        )
 
     def near(self, value: str) -> str | None:
         """The file whose name differs from the value in upper and lower case only."""
@@ -51,7 +58,7 @@ class Place:
     def why_not(self, value: str) -> str:
         """What the system says of the file, where it says more than that there is none."""
         try:
-            Path(self._readings(value)[0]).stat()
+            Path(next(self._readings(value))).stat()
         except OSError as error:
             return "" if isinstance(error, FileNotFoundError) else f" ({error.strerror})"
         except ValueError:
@@ -75,22 +82,19 @@ class Place:
         )
         return list(islice(found, 2))
 
-    def _readings(self, value: str) -> list[str]:
+    def _readings(self, value: str) -> Iterator[str]:
         """The paths that a value may mean, the likeliest first."""
-        names = dict.fromkeys(
-            name
-            for written in (value, _slashes(value))
-            for name in (
-                written + self.suffix,
-                written if self.suffix and written.casefold().endswith(self.suffix.casefold()) else None,
-            )
-            if name is not None
-        )
-        # A slash in front may be the root of the disk, or the folder of the data.
-        inside = [name.lstrip("/") for name in names if name.startswith("/")]
-        return [str(self.folder / from_home(name)) for name in (*names, *inside)]
+        written = (value, _slashes(value)) if "\\" in value else (value,)
+        names = [name + self.suffix for name in written]
+        if self.suffix and value.casefold().endswith(self.suffix.casefold()):
+            names += written
+        for name in names:
+            yield str(self.folder / expanded(name))
+        for name in names:
+            if name.startswith("/"):  # from the root of the disk, or of the data
+                yield str(self.folder / name.lstrip("/"))
 
-    def _alike(self, path: str, form: Callable[[str], str]) -> str | None:
+    def _alike(self, path: str, form: Form) -> str | None:
         """The only path there is whose parts are the same in a form."""
         parent, name = os.path.split(path)
         if not name or parent == path:
@@ -100,35 +104,30 @@ class Place:
             if found is None:
                 return None
             parent = found
-        there = [entry for entry in self._entries(parent) if form(entry) == form(name)]
+        there = self._entries(parent, form).get(form(name), [])
         exact = [entry for entry in there if entry == name]
         return str(Path(parent, (exact or there)[0])) if len(exact or there) == 1 else None
 
-    def _entries(self, folder: str) -> list[str]:
-        if folder not in self._listed:
+    def _entries(self, folder: str, form: Form) -> dict[str, list[str]]:
+        """The names in a folder by what they are in a form; listed once."""
+        if (folder, form) not in self._listed:
+            found = self._listed[folder, form] = {}
             try:
-                self._listed[folder] = [entry.name for entry in Path(folder).iterdir()]
+                for entry in Path(folder).iterdir():
+                    found.setdefault(form(entry.name), []).append(entry.name)
             except (OSError, ValueError):
-                self._listed[folder] = []
-        return self._listed[folder]
+                pass
+        return self._listed[folder, form]
 
     def _suffixes(self, folder: Path, value: str) -> Iterator[str]:
         """With which a value names a file in the folder: none, then those that its name lacks."""
         yield self.suffix
         path = os.path.normpath(folder / _slashes(value).lstrip("/"))
         parent, name = os.path.split(path)
-        for entry in self._entries(parent):
+        for entry in self._entries(parent, str):
             suffix = entry[len(name) :]
             if entry.startswith(name) and suffix.startswith(".") and suffix != self.suffix:
                 yield suffix
-
-
-def from_home(name: str) -> Path:
-    """A path in which ``~`` is somebody's home, if there is such a person: files may be called so, too."""
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:
-        return Path(name)
 
 
 def is_file(path: str) -> bool:
