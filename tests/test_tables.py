@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import yaml
 
 from sweeper.errors import BadInput
 from sweeper.schema import Dataset, Run, without_effect
 from sweeper.training import images
-from tests.conftest import mostly_slow
+from tests.conftest import Said, mostly_slow
 from tests.pictures import Colour, write_picture
 
 N = 6
@@ -242,10 +243,9 @@ def test_label_of_ten_values_in_ten_rows_is_none(tmp_path: Path) -> None:
 
 
 def test_what_is_read_in_one_of_two_ways_is_told(six: Path) -> None:
-    """Columns that are not used, row numbers and one-hot labels are told in a line each, with the split."""
+    """Columns that are not used, row numbers and one-hot labels are told in a line each."""
     found = read(six, lines(",path,label,fold,age", "{i},{i}.jpg,{x},{i},7", x=AB))
-    dataset = Dataset(name="csv", val_fraction=0.3, test_fraction=0.3)
-    told = images_split_remarks(found, dataset)
+    told = found.remarks
     assert any("column without a name holds row numbers" in line for line in told)
     assert any("2 columns are not used, as the label is label: fold, age" in line for line in told)
     told = read(six, lines("path,a,b", "{i}.jpg,{x}", x=("1,0", "0,1"))).remarks
@@ -253,19 +253,28 @@ def test_what_is_read_in_one_of_two_ways_is_told(six: Path) -> None:
         "each row has exactly one 1 in the columns a, b: read as one label for each image, of 2 classes",
     )
     told = read(six, lines("path,label", "{i}.jpg,{x}", x=("dog house", "dog"))).remarks
-    assert "each is read as one label; for several write 'dataset.label_separator=\" \"'" in told[0]
-
-
-def images_split_remarks(found: images.Images, dataset: Dataset) -> tuple[str, ...]:
-    from sweeper.training.split import remarks, split
-
-    return remarks(found, dataset, split(found, dataset))
+    assert "each is read as one label; for several write 'dataset.label_separator= '" in told[0]
+    told = read(six, lines("path,label", "{i}.jpg,{x}", x=("Cat", "cat"))).remarks
+    assert told == ("classes that differ in upper and lower case only: Cat and cat",)
 
 
 def test_separator_that_separates_nothing_is_refused(six: Path) -> None:
     """``dataset.label_separator`` that no value holds is a slip, not a set of single labels."""
     said = refused(six, lines("path,label", "{i}.jpg,{x}", x=("a|b", "b")), label_separator=";")
     assert said.startswith("dataset.label_separator=';': no value in column label has it")
+    said = refused(six, lines("path,a,b", "{i}.jpg,1,{x}", x=(0, 1)), label_separator=";")
+    assert said.startswith("dataset.label_separator=';': is it for one of a, b?")
+
+
+def test_relative_folder_is_kept_for_good(six: Path, said: Said) -> None:
+    """What a trial remembers of ``dataset.folder`` leads there from anywhere."""
+    (six / "t.csv").write_text(lines("id,label", "{i},{x}", x=AB))
+    keys = ("dataset.folder=img", "dataset.suffix=.png", "dataset.image_size=8")
+    parts = ("dataset.val_fraction=0.3", "dataset.test_fraction=0", "training.epochs=1", "study=s")
+    code, printed = said("dataset=csv", "dataset.path=t.csv", *keys, *parts)
+    assert code == 0, printed
+    saved = yaml.safe_load((six / "outputs" / "s" / "trial.yaml").read_text())
+    assert saved["dataset"]["folder"] == str(six / "img")
 
 
 @pytest.mark.parametrize("key", ["path_column", "label_column", "split_column"])
@@ -310,7 +319,7 @@ def test_remedy_for_files_elsewhere_works(tmp_path: Path, folder: str, name: str
     said = refused(data, text)
     assert "6 image files are missing, first in line 2, column path: " in said
     settings = dict(word.partition("=")[::2] for word in shlex.split(said.partition("; write ")[2]))
-    settings = {key.removeprefix("dataset."): value.strip('"') for key, value in settings.items()}
+    settings = {key.removeprefix("dataset."): value for key, value in settings.items()}
     assert labels_of(read(data, text, **settings)) == ["a", "b"] * 3
 
 
@@ -406,7 +415,7 @@ def test_what_is_skipped_is_counted_by_reason(six: Path) -> None:
     (six / "1.jpg").write_bytes(b"no picture")
     text = lines("path,label", "{i}.jpg,{x}", n=9, x=AB).replace("3.jpg,b", "3.jpg,nan")
     found = read(six, text, skip_unreadable=True)
-    assert found.left_out == {"rows without a label": 1, "missing files": 3, "unreadable files": 1}
+    assert found.left_out == {"without a label": 1, "missing": 3, "that cannot be read": 1}
     assert found.names == ("0.jpg", "2.jpg", "4.jpg", "5.jpg")
     text = text.replace("nan", "b")
     assert "3 image files are missing, first in line 8, column path" in refused(six, text)
@@ -461,9 +470,7 @@ def parquet(columns: dict[str, list[Any]]) -> bytes:
 def test_parquet_is_read_as_text_is(six: Path) -> None:
     """Rows, columns and rules are the same; whole numbers have no point, gaps or not; nothing is nothing."""
     paths = [f"{i}.jpg" for i in range(N)]
-    content = parquet(
-        {"__index_level_0__": list(range(N)), "path": paths, "label": [0, 1, 2] * 2, "fold": paths}
-    )
+    content = parquet({"path": paths, "label": [0, 1, 2] * 2, "__index_level_0__": list(range(N))})
     found = read(six, content, "t.parquet")
     assert labels_of(found) == ["0", "1", "2"] * 2
     assert any("row numbers" in line for line in found.remarks)
@@ -589,7 +596,7 @@ def make(folder: Path, seed: int) -> Case:
     return case
 
 
-SKIPPED = {"missing": "missing files", "unlabelled": "rows without a label", "unreadable": "unreadable files"}
+SKIPPED = {"missing": "missing", "unlabelled": "without a label", "unreadable": "that cannot be read"}
 
 
 @pytest.mark.parametrize("seed", mostly_slow(range(120), every=10))

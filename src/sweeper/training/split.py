@@ -53,7 +53,7 @@ def remarks(
     images: Images, dataset: schema.Dataset, parts: tuple[Indices, Indices, Indices]
 ) -> tuple[str, ...]:
     """What a person should know of the split, a line each: shown once, before anything trains."""
-    return images.remarks
+    return ()
 
 
 def _shares(part: Parts, dataset: schema.Dataset) -> Shares:

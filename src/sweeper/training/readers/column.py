@@ -11,8 +11,8 @@ from unicodedata import normalize
 from sweeper import schema
 from sweeper.errors import BadInput, nearest
 from sweeper.training.dataset import PARTS, TEST, VAL
-from sweeper.training.readers.table import Table, bad, listed, typed
-from sweeper.words import counted
+from sweeper.training.readers.table import Table, bad, listed
+from sweeper.words import argument, counted
 
 
 def _words(text: str) -> frozenset[str]:
@@ -123,7 +123,7 @@ def _path(table: Table, dataset: schema.Dataset) -> str:
     found = _named([name for name in table.columns if name not in given], PATHS)
     if len(found) != 1:
         what = f"is it {_either(found)}?" if found else "none is called path, image, file or the like"
-        remedy = f"write {typed('dataset.path_column', found[0] if found else 'COLUMN')}"
+        remedy = f"write {argument('dataset.path_column', found[0] if found else 'COLUMN')}"
         if table.row == "line" and not found:
             remedy += ", or a header with path and label"
         raise bad(dataset.path, f"which column is the files'? {_there(table)}: {what}", remedy)
@@ -140,7 +140,7 @@ def _split(table: Table, dataset: schema.Dataset, taken: Sequence[str | None]) -
         found += [name for name in left if _plain(name) in FLAGS and _is_flag(table.values(name))]
     if len(found) > 1:
         reason = f"which column is the split? {_there(table)}: is it {_either(found)}?"
-        raise bad(dataset.path, reason, f"write {typed('dataset.split_column', found[0])}")
+        raise bad(dataset.path, reason, f"write {argument('dataset.split_column', found[0])}")
     return found[0] if found else None
 
 
@@ -230,7 +230,7 @@ def _labels(table: Table, dataset: schema.Dataset, path: str, beside: Sequence[s
         reason = "has no column for labels" if table.row == "row" else "line 1 has no column for labels"
         remedy = "write a header with path and label"
         if others := [name for name in table.columns if name != path]:
-            remedy += f", or {typed('dataset.label_column', others[0])}"
+            remedy += f", or {argument('dataset.label_column', others[0])}"
         raise bad(dataset.path, reason, remedy)
     for name in beside:
         if any(yes_or_no[name]) and name not in flags and _mostly_flags(table, beside, yes_or_no):
@@ -272,7 +272,7 @@ def _is_measure(values: Sequence[str]) -> bool:
 
 def _which(table: Table, dataset: schema.Dataset, why: str, column: str) -> BadInput:
     reason = f"which column is the label? {_there(table)}: {why}"
-    return bad(dataset.path, reason, f"write {typed('dataset.label_column', column)}")
+    return bad(dataset.path, reason, f"write {argument('dataset.label_column', column)}")
 
 
 @dataclass(frozen=True)
@@ -315,7 +315,7 @@ def remark_joined(dataset: schema.Dataset, column: str, values: Sequence[str]) -
     if (found := joined(column, list(n_images))) is None:
         return None
     held = found.values
-    write = f"write {typed('dataset.label_separator', found.separator)}"
+    write = f"write {argument('dataset.label_separator', found.separator)}"
     what = f"column {column}: {counted(len(held), 'value')} {'hold' if len(held) > 1 else 'holds'}"
     what = f"{what} '{found.separator}', such as '{held[0]}'"
     if found.is_sure and min(n_images[value] for value in held) < N_PARTS:

@@ -20,11 +20,11 @@ from sweeper.training.decode import check_every_class_is_left, identify, read_fi
 from sweeper.training.readers import column, table
 from sweeper.training.readers.column import MISSING, Columns
 from sweeper.training.readers.place import Place
-from sweeper.training.readers.table import Table, bad, typed
-from sweeper.words import counted
+from sweeper.training.readers.table import Table, bad
+from sweeper.words import argument, counted, near
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".csv.gz")
-UNLABELLED, ABSENT, UNREADABLE = "rows without a label", "missing files", "unreadable files"
+UNLABELLED, ABSENT, UNREADABLE = "without a label", "missing", "that cannot be read"
 """What is left out with ``dataset.skip_unreadable``."""
 MANY = 10
 """Rows from which on a column of another value in each is no label."""
@@ -105,9 +105,9 @@ def parse(dataset: schema.Dataset) -> Listing:
     """
     file = _path(dataset)
     found = table.read(file, str(dataset.path), lambda name: column.may_be_path(name, dataset))
-    columns = column.find(found, dataset)
     if not found.rows:
         raise _bad(dataset, "has no rows below the header", "write a row for each image")
+    columns = column.find(found, dataset)
     place = Place(_folder(dataset, file), dataset.suffix or "")
     labels = _labels_of_rows(dataset, found, columns)
     rows = [
@@ -123,6 +123,7 @@ def parse(dataset: schema.Dataset) -> Listing:
     if len(columns.labels) == 1 and dataset.label_separator is None:
         values = [row.labels[0] for row in rows]
         remarks += filter(None, [column.remark_joined(dataset, columns.labels[0], values)])
+    remarks += _alike(classes)
     several = dataset.label_separator is not None or (len(columns.labels) > 1 and not columns.one_hot)
     left_out = {UNLABELLED: n_without} if n_without else {}
     return Listing(rows, classes, several, left_out, tuple(remarks))
@@ -144,7 +145,7 @@ def _path(dataset: schema.Dataset) -> Path:
         raise _bad(dataset, f"cannot be read: {error.strerror}", "make it readable") from error
     if file.is_dir():
         tables = _tables(file)
-        remedy = f"write {typed('dataset.path', tables[0])}" if len(tables) == 1 else remedy
+        remedy = f"write {argument('dataset.path', near(tables[0]))}" if len(tables) == 1 else remedy
         raise _bad(dataset, "is a folder, not a file", remedy + ", or dataset=image_folder")
     return file
 
@@ -198,15 +199,15 @@ def _missing(dataset: schema.Dataset, rows: Sequence[Row]) -> BadInput:
     count = "1 image file is missing" if n == 1 else f"{n:,} image files are missing"
     reason = f"{count}{place.why_not(first.value)}, first in {first.place}: {first.file}"
     remedy = "write paths relative to the csv file, or absolute ones"
-    if near := place.near(first.value):
-        remedy = f"write it as on disk: {near}"
+    if alike := place.near(first.value):
+        remedy = f"write it as on disk: {alike}"
     else:
         found = place.suggestions([row.value for row in rows])
         if len(found) == 1:
             remedy = "write " + " ".join(
-                typed(f"dataset.{key}", value)
+                argument(f"dataset.{key}", value)
                 for key, value, now in (
-                    ("folder", found[0].folder, place.folder),
+                    ("folder", near(found[0].folder), near(place.folder)),
                     ("suffix", found[0].suffix, place.suffix),
                 )
                 if value != now
@@ -214,7 +215,7 @@ def _missing(dataset: schema.Dataset, rows: Sequence[Row]) -> BadInput:
         elif n < len(rows):
             remedy += "; dataset.skip_unreadable=true goes on without"
         elif found:
-            remedy = "write " + " or ".join(typed("dataset.folder", other.folder) for other in found)
+            remedy = "write " + " or ".join(argument("dataset.folder", near(other.folder)) for other in found)
     return _bad(dataset, reason, remedy)
 
 
@@ -224,6 +225,13 @@ def _missing(dataset: schema.Dataset, rows: Sequence[Row]) -> BadInput:
 def _labels_of_rows(dataset: schema.Dataset, found: Table, columns: Columns) -> list[tuple[str, ...] | None]:
     """Of each row; None for one that has none and is left out."""
     if len(columns.labels) > 1:
+        if dataset.label_separator is not None:
+            shown, reason = (
+                f"'{dataset.label_separator}'",
+                f"is it for one of {table.listed(columns.labels)}?",
+            )
+            remedy = "write dataset.label_column=COLUMN, or leave it out"
+            raise BadInput("dataset.label_separator", shown, reason, remedy)
         values = [found.values(name) for name in columns.labels]
         names = [_nfc(name) for name in columns.labels]
         return [
@@ -280,7 +288,8 @@ def _row(
         named = column.part_of(columns.split, value_of[columns.split])
         if named is None:
             reason = f"{found.place(i, columns.split)}: '{value_of[columns.split]}' is not a part of the data"
-            remedy = "write train, val or test; rename the column if it is no split"
+            other = "dataset.split_column=COLUMN" if dataset.split_column else "rename that column"
+            remedy = f"write train, val or test; {other}, if it is no split"
             raise _bad(dataset, reason, remedy)
         part = named
     file, is_there = place.find(value)
@@ -346,6 +355,15 @@ def _check_parts(dataset: schema.Dataset, rows: Sequence[Row], columns: Columns)
             what = f"class {odd[0]} is" if len(odd) == 1 else f"classes {table.listed(odd)} are"
             reason = f"{what} in {names[part]} ({counted(n, 'image')}), but not in train"
             raise _bad(dataset, reason, "write train for some of its images, or leave them out")
+
+
+def _alike(classes: Sequence[str]) -> list[str]:
+    """A line where classes differ in upper and lower case only: they are read as they are written."""
+    of_form: dict[str, list[str]] = {}
+    for name in classes:
+        of_form.setdefault(name.casefold(), []).append(name)
+    alike = [" and ".join(names) for names in of_form.values() if len(names) > 1]
+    return [f"classes that differ in upper and lower case only: {table.listed(alike)}"] if alike else []
 
 
 def _classes_to_learn(rows: Sequence[Row]) -> list[tuple[int, str]]:

@@ -11,7 +11,6 @@ import gzip
 import io
 import math
 import re
-import shlex
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +31,7 @@ BOMS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 GZIP, PARQUET, ZIP, OLE = b"\x1f\x8b", b"PAR1", b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
-INDEX = re.compile(r"Unnamed: \d+(\.\d+)*")
+INDEX = re.compile(r"Unnamed: \d+(\.\d+)*|__index_level_\d+__")
 """How pandas calls a column of row numbers that it has read; when it wrote them, the first has no name."""
 N_NAMED = 8
 PICTURE = re.compile(r".*\.(jpe?g|png|bmp|gif|webp|tiff?|ppm|pgm|dcm)", re.IGNORECASE)
@@ -92,14 +91,6 @@ def read(file: Path, shown: str, is_path: Callable[[str], bool]) -> Table:
 def bad(shown: str | None, reason: str, remedy: str) -> BadInput:
     # A quoted value may hold line breaks; an error is one line.
     return BadInput("dataset.path", shown, " ".join(reason.split()), remedy)
-
-
-def typed(key: str, value: object) -> str:
-    """An override as it must be typed, past the shell and Hydra's grammar."""
-    if re.fullmatch(r"[\w./+~@%?|*-]+", str(value), re.ASCII):
-        return shlex.quote(f"{key}={value}")
-    within = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return shlex.quote(f'{key}="{within}"')
 
 
 def listed(names: Sequence[str]) -> str:
@@ -250,8 +241,7 @@ def _columns(content: bytes, shown: str) -> dict[str, list[Any]]:
         table: Any = parquet.read_table(io.BytesIO(content))
     except (ArrowException, OSError, ValueError) as error:
         raise _damaged(shown, error) from error
-    # `__index_level_0__` is what pandas calls a nameless index.
-    names = ["" if re.fullmatch(r"__index_level_\d+__", name) else name for name in table.column_names]
+    names = list(table.column_names)
     if len(set(names)) < len(names):
         raise bad(shown, f"has a column twice: {listed(names)}", "give each column its own name")
     return {name: table.column(i).to_pylist() for i, name in enumerate(names)}
