@@ -24,7 +24,8 @@ PATHS = (
     _words(
         """filepath imagepath imgpath picturepath relativepath relpath fullpath abspath
         file filename fname imagefile imagefilename imgfile imgfilename imagefilepath
-        image images img imgs imagename imgname picture pictures photo"""
+        image images img imgs imagename imgname picture pictures photo
+        paths filepaths filenames imagepaths imagenames"""
     ),
     _words("imageid imgid imageindex idcode id name pictureid photoid"),
 )
@@ -39,7 +40,7 @@ LABELS = (
 )
 SPLITS = (
     _words("split"),
-    _words("set part subset partition datasplit datasetsplit splitname usage phase datasettype"),
+    _words("set part subset partition dataset datasplit datasetsplit splitname usage phase datasettype"),
 )
 FLAGS = {"isvalid": VAL, "isval": VAL, "isvalidation": VAL, "istest": TEST}
 """Columns of yes and no, and the part that yes means; no is train."""

@@ -257,7 +257,7 @@ def _columns_of_pandas(content: bytes, shown: str) -> dict[str, list[Any]]:
         frame = pandas.read_parquet(io.BytesIO(content))
     except ImportError as error:
         raise bad(shown, "is Parquet, which pandas cannot read alone", remedy) from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # each of its engines raises its own
         raise _damaged(shown, error) from error
     return {str(name): frame[name].tolist() for name in frame.columns}
 
