@@ -307,6 +307,7 @@ def test_keys_of_tables_have_no_effect_elsewhere(dataset: str, told: list[str]) 
         ("it's", "x{i}.png", "x{i}"),
         (".", "{i}.png", "{i}"),
         ("../beside", "{i}.png", "{i}.png"),
+        (".", "{i}.png", "data/{i}.png"),
     ],
 )
 def test_remedy_for_files_elsewhere_works(tmp_path: Path, folder: str, name: str, written: str) -> None:
@@ -321,6 +322,25 @@ def test_remedy_for_files_elsewhere_works(tmp_path: Path, folder: str, name: str
     settings = dict(word.partition("=")[::2] for word in shlex.split(said.partition("; write ")[2]))
     settings = {key.removeprefix("dataset."): value for key, value in settings.items()}
     assert labels_of(read(data, text, **settings)) == ["a", "b"] * 3
+
+
+def test_two_remedies_for_files_elsewhere_are_both_told(six: Path) -> None:
+    """Where two suffixes or folders fit, the line names both, and chooses none."""
+    text = lines("id,label", "{i},{x}", x=AB)
+    for i in range(N):
+        write_picture(six / f"{i}.png", colour_of(i))
+    said = refused(six, text)
+    assert "write dataset.suffix=." in said
+    assert {".jpg", ".png"} <= set(said.replace("dataset.suffix=", "").split())
+    assert "dataset.folder" not in said
+
+
+def test_files_in_several_folders_are_told(tmp_path: Path) -> None:
+    """Where no one folder has all files, the line says where the first is."""
+    for i in range(N):
+        write_picture(tmp_path / f"part_{i % 2}" / f"{i}.png", colour_of(i))
+    said = refused(tmp_path, lines("id,label", "{i},{x}", x=AB))
+    assert f"put all files into one folder: that one is {tmp_path}/part_0/0.png" in said
 
 
 def test_name_in_other_case_is_told(six: Path) -> None:

@@ -15,7 +15,9 @@ PARTS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), VAL),
     **dict.fromkeys(("test", "testing", "eval"), TEST),
 }
-"""The parts by the names, casefolded, that folders, and values in a table, may have."""
+"""The parts by the names that folders, and values in a table, may have: in any case (``part_named``)."""
+PART_NAMES = ("train", "val", "test")
+"""What we call the parts, by their numbers."""
 
 COPIED_BYTES = 64 * 10**6
 """Smaller datasets are copied into each process; larger ones stay memory-mapped."""
@@ -40,7 +42,7 @@ class Images:
     ``pictures`` is int64 (n,): equal numbers for images with the same pixels at full size.
     ``groups`` says what belongs together, where ``dataset.group`` is a column of a table.
     ``left_out`` counts the files that are no images of this dataset, by reason.
-    ``remarks`` are what a person should know of how the data were read, a line each.
+    ``remarks`` are what a person should know of how the data were found, a line each.
     """
 
     pixels: NDArray[np.uint8]
@@ -65,6 +67,11 @@ class Images:
     def side(self) -> int:
         """Side, in pixels, of the images that a network sees."""
         return self.image_size or self.pixels.shape[1]
+
+
+def part_named(name: str) -> int | None:
+    """The part that a folder, or a value in a table, names; None for other names."""
+    return PARTS.get(name.strip().casefold())
 
 
 def left_to_split(part: Parts) -> Parts | None:

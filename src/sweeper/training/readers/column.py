@@ -10,7 +10,7 @@ from unicodedata import normalize
 
 from sweeper import schema
 from sweeper.errors import BadInput, nearest
-from sweeper.training.dataset import PARTS, TEST, VAL
+from sweeper.training.dataset import TEST, TRAIN, VAL, part_named
 from sweeper.training.readers.table import Table, bad, listed
 from sweeper.words import argument, counted
 
@@ -149,14 +149,16 @@ def part_of(column: str, value: str) -> int | None:
     """The part that a value of the split's column names; None if it is none."""
     flag = FLAGS.get(_plain(column))
     if flag is not None and value.casefold() in YES | NO:
-        return flag if is_yes(value) else PARTS["train"]
-    return PARTS.get(value.casefold())
+        return flag if is_yes(value) else TRAIN
+    return part_named(value)
 
 
 def _is_split(values: Sequence[str]) -> bool:
     """Whether a column that may be the split is meant so: it names a part, or numbers them."""
-    found = {value.casefold() for value in values}
-    return bool(found & set(PARTS)) or all(re.fullmatch(r"\d+(\.0)?|", value) for value in found)
+    found = set(values)
+    return any(part_named(value) is not None for value in found) or all(
+        re.fullmatch(r"\d+(\.0)?|", value) for value in found
+    )
 
 
 def _is_flag(values: Sequence[str]) -> bool:

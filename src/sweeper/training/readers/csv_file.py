@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.literal import expanded
-from sweeper.training.dataset import PARTS, TRAIN, Images, left_to_split
+from sweeper.training.dataset import PART_NAMES, TRAIN, Images, left_to_split
 from sweeper.training.decode import check_every_class_is_left, identify, read_files, seen_size
 from sweeper.training.readers import column, table
 from sweeper.training.readers.column import MISSING, Columns
@@ -203,20 +203,22 @@ def _missing(dataset: schema.Dataset, rows: Sequence[Row]) -> BadInput:
         remedy = f"write it as on disk: {alike}"
     else:
         found = place.suggestions([row.value for row in rows])
-        if len(found) == 1:
-            remedy = "write " + " ".join(
-                argument(f"dataset.{key}", value)
-                for key, value, now in (
-                    ("folder", near(found[0].folder), near(place.folder)),
-                    ("suffix", found[0].suffix, place.suffix),
-                )
-                if value != now
-            )
+        if found:
+            remedy = f"write {' or '.join(_keys(place, other) for other in found)}"
+        elif (one := place.elsewhere(first.value)) is not None:
+            remedy = f"put all files into one folder: that one is {near(one)}, but not all others are with it"
         elif n < len(rows):
             remedy += "; dataset.skip_unreadable=true goes on without"
-        elif found:
-            remedy = "write " + " or ".join(argument("dataset.folder", near(other.folder)) for other in found)
     return _bad(dataset, reason, remedy)
+
+
+def _keys(place: Place, other: Place) -> str:
+    """What to write to look elsewhere."""
+    keys = (
+        ("dataset.folder", near(place.folder), near(other.folder)),
+        ("dataset.suffix", place.suffix, other.suffix),
+    )
+    return " ".join(argument(key, value) for key, now, value in keys if value != now)
 
 
 # ------------------------------------------------------------------------------------------------ the rows
@@ -344,16 +346,15 @@ def _check_parts(dataset: schema.Dataset, rows: Sequence[Row], columns: Columns)
     classes: dict[int, Counter[str]] = {row.part: Counter() for row in rows}
     for row in rows:
         classes[row.part].update(row.labels)
-    names = {part: name for name, part in reversed(PARTS.items())}  # the first one of each part
     if TRAIN not in classes:
-        there = ", ".join(names[part] for part in sorted(classes))
+        there = ", ".join(PART_NAMES[part] for part in sorted(classes))
         reason = f"column {columns.split} has {there}, but no train"
         raise _bad(dataset, reason, "write train where it is to train on")
     for part in sorted(classes):
         if odd := sorted(set(classes[part]) - set(classes[TRAIN])):
             n = sum(classes[part][name] for name in odd)
             what = f"class {odd[0]} is" if len(odd) == 1 else f"classes {table.listed(odd)} are"
-            reason = f"{what} in {names[part]} ({counted(n, 'image')}), but not in train"
+            reason = f"{what} in {PART_NAMES[part]} ({counted(n, 'image')}), but not in train"
             raise _bad(dataset, reason, "write train for some of its images, or leave them out")
 
 

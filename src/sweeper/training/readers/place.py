@@ -68,10 +68,19 @@ class Place:
     def suggestions(self, values: Sequence[str]) -> list[Place]:
         """Other folders and suffixes with which every value names a file: at most two, which are not sure.
 
-        Looked for in this folder and all below it, and if there is none in those beside it.
+        Looked for in this folder and all below it, then in those above, then in those beside: there are other
+        people's data, with names that may be the same, so only one that is alone is told.
         """
-        below = [self.folder, *islice(_walk(self.folder), MOST_FOLDERS)]
-        return self._fitting(below, values) or self._fitting(_beside(self.folder), values)
+        here = self.folder.absolute()
+        below = self._fitting([self.folder, *islice(_walk(self.folder), MOST_FOLDERS)], values)
+        above = below or self._fitting(here.parents, values)
+        beside = above or self._fitting(_beside(here), values)
+        return above or (beside if len(beside) == 1 else [])
+
+    def elsewhere(self, value: str) -> Path | None:
+        """A file below this folder that the value names, where no folder has those of all values."""
+        found = self._fitting(islice(_walk(self.folder), MOST_FOLDERS), [value])
+        return found[0].find(value)[0] if found else None
 
     def _fitting(self, folders: Iterable[Path], values: Sequence[str]) -> list[Place]:
         found = (
@@ -152,7 +161,6 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _beside(folder: Path) -> Iterator[Path]:
-    folder = folder.absolute()
     try:
         found = sorted(f for f in folder.parent.iterdir() if f.is_dir() and not f.name.startswith("."))
     except OSError:

@@ -188,7 +188,12 @@ def _read_by(delimiter: str, text: str) -> _Reading:
         if fault is None and len(values) != len(header):
             wanted = counted(len(header), "value")
             reason = f"line {number} must have {wanted}, as the header has, but has {len(values)}"
-            fault = (reason, f"put values with {DELIMITERS.get(delimiter, delimiter)} in quotes")
+            by = DELIMITERS.get(delimiter, delimiter)
+            is_short = len(values) < len(header)
+            fault = (
+                reason,
+                f"separate its values by {by}" if is_short else f"put values with {by} in quotes",
+            )
     return _Reading(delimiter, header, numbers, rows, fault)
 
 
