@@ -100,7 +100,8 @@ def find(table: Table, dataset: schema.Dataset) -> Columns:
 
 def may_be_path(name: str, dataset: schema.Dataset) -> bool:
     """Whether a column called so may be that of the files."""
-    return name == dataset.path_column or any(_plain(name) in names for names in PATHS)
+    given = (dataset.path_column or "").casefold()
+    return name.casefold() == given or any(_plain(name) in names for names in PATHS)
 
 
 def is_yes(value: str) -> bool:
@@ -212,50 +213,54 @@ def _there(table: Table) -> str:
 def _labels(table: Table, dataset: schema.Dataset, path: str, beside: Sequence[str]) -> tuple[str, ...]:
     if dataset.label_column is not None:
         return (_given(table, "label_column", dataset.label_column),)
-    beside = [name for name in beside if _plain(name) not in (*NO_LABELS, *FLAGS)]
-    found = _named(beside, LABELS)
-    if len(found) == 1 and _plain(found[0]) == "label":
-        return (found[0],)
-    if len(found) > 1:
-        raise _which(table, dataset, f"is it {_either(found)}?", found[0])
-    yes_or_no = {name: [value.casefold() in YES | NO for value in table.values(name)] for name in beside}
-    flags = [name for name in beside if table.rows and all(yes_or_no[name])]
-    if len(found) == 1:
-        if found[0] in flags and len(flags) > 1:
-            other = next(name for name in flags if name != found[0])
-            raise _which(table, dataset, f"{found[0]}, {other} hold 0 and 1", found[0])
-        return (found[0],)
-    if len(beside) == 1:
-        if _is_measure(table.values(beside[0])):
-            raise _which(table, dataset, f"{beside[0]} holds numbers or times", beside[0])
-        return (beside[0],)
-    if not beside:
+    left = [name for name in beside if _plain(name) not in (*NO_LABELS, *FLAGS)]
+    named = _named(left, LABELS)
+    if len(named) > 1:
+        raise _which(table, dataset, f"is it {_either(named)}?", named[0])
+    if named:
+        flags = [name for name in left if _is_flag(table.values(name))]
+        others = [name for name in flags if name != named[0]]
+        if others and named[0] in flags and _plain(named[0]) != "label":
+            raise _which(table, dataset, f"{named[0]}, {others[0]} hold 0 and 1", named[0])
+        return (named[0],)
+    if len(left) == 1:
+        if _is_measure(table.values(left[0])):
+            raise _which(table, dataset, f"{left[0]} holds numbers or times", left[0])
+        return (left[0],)
+    if not left:
         reason = "has no column for labels" if table.row == "row" else "line 1 has no column for labels"
         remedy = "write a header with path and label"
         if others := [name for name in table.columns if name != path]:
             remedy += f", or {argument('dataset.label_column', others[0])}"
         raise bad(dataset.path, reason, remedy)
-    for name in beside:
-        if any(yes_or_no[name]) and name not in flags and _mostly_flags(table, beside, yes_or_no):
-            i = yes_or_no[name].index(False)
-            reason = f"{table.place(i, name)}: '{table.values(name)[i]}' is neither 0 nor 1"
-            remedy = (
-                "where several columns are labels, write 0 or 1 or remove the column; where one is, write "
-            )
-            raise bad(dataset.path, reason, f"{remedy}dataset.label_column=COLUMN")
-    signs = [name for name in beside if set(table.values(name)) <= {"-1", "1"}]
-    if negative := [name for name in signs if "-1" in table.values(name)] if len(signs) > 1 else []:
+    return _flags(table, dataset, left)
+
+
+def _flags(table: Table, dataset: schema.Dataset, left: Sequence[str]) -> tuple[str, ...]:
+    """Of the columns whose names say nothing, those of 0 and 1.
+
+    A column without any 0 or 1 is none of them. One with some is refused if there are others like it: it may
+    be one with a fault.
+    """
+    says = {name: [value.casefold() in YES | NO for value in table.values(name)] for name in left}
+    partly = [name for name in left if any(says[name])]
+    if len(partly) > 1:
+        for name in partly:
+            if not all(says[name]):
+                i = says[name].index(False)
+                reason = f"{table.place(i, name)}: '{table.values(name)[i]}' is neither 0 nor 1"
+                remedy = (
+                    "where several columns are labels, write 0 or 1 or remove this one; where one is, write"
+                )
+                raise bad(dataset.path, reason, f"{remedy} dataset.label_column=COLUMN")
+        return tuple(partly)
+    signs = [name for name in left if set(table.values(name)) <= {"-1", "1"}]
+    negative = [name for name in signs if "-1" in table.values(name)]
+    if len(signs) > 1 and negative:
         i = table.values(negative[0]).index("-1")
         reason = f"{table.place(i, negative[0])}: '-1' is neither 0 nor 1"
         raise bad(dataset.path, reason, "write 0 for -1 in the columns of labels")
-    if len(flags) < 2:
-        raise _which(table, dataset, "none is called label", "COLUMN")
-    return tuple(flags)
-
-
-def _mostly_flags(table: Table, beside: Sequence[str], yes_or_no: dict[str, list[bool]]) -> bool:
-    """Whether the table is one of several labels: more than one column holds 0 or 1 somewhere."""
-    return sum(any(values) for values in yes_or_no.values()) > 1
+    raise _which(table, dataset, "none is called label", "COLUMN")
 
 
 def _one_hot(table: Table, labels: Sequence[str]) -> bool:
