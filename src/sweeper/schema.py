@@ -277,6 +277,7 @@ MULTI_LABEL_LOSSES = frozenset({"bce_with_logits"})
 
 _NUMBER_OF_LAYERS = 64
 _WIDTH = 65_536
+_LONGEST_SEPARATOR = 16
 _MAX_LR = 1e30
 _UNLIKELY = "float32 has no numbers for the steps of a larger one"
 _EPOCHS = "nobody waits for more epochs"
@@ -333,7 +334,14 @@ LIMITS: dict[str, Limit] = {
     "dataset.folder": limit.text("write the path of a folder"),
     "dataset.suffix": limit.text("write for example dataset.suffix=.jpg"),
     "dataset.label_separator": Limit(
-        lambda v: None if v else "is empty", "write for example dataset.label_separator='|'"
+        lambda v: (
+            "is empty"
+            if not v
+            else "is longer than what stands between two labels"
+            if len(v) > _LONGEST_SEPARATOR
+            else limit.path_fault(f"a{v}b")  # a space is none
+        ),
+        "write for example dataset.label_separator='|'",
     ),
     "dataset.split_seed": limit.within(0, limit.MAX_SEED, "write for example dataset.split_seed=0"),
     "dataset.on_device": Limit(
@@ -562,6 +570,17 @@ USED_BY = {
     **{
         f"model.{name}": ("model", "cnn")
         for name in ("filters", "kernel_size", "activation", "batch_norm", "hidden_units")
+    },
+    **{
+        f"dataset.{name}": ("dataset", "csv")
+        for name in (
+            "path_column",
+            "label_column",
+            "split_column",
+            "folder",
+            "suffix",
+            "label_separator",
+        )
     },
 }
 """Keys that only some options of a group read."""
