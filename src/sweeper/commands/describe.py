@@ -238,7 +238,8 @@ def _title(network: Network, networks: Sequence[Network]) -> str:
     """Its name, and where there are several of that name what differs among them."""
     same = [_told(other) for other in networks if other.settings.name == network.settings.name]
     differing = {key: value for key, value in _told(network).items() if any(o[key] != value for o in same)}
-    return ", ".join([f"Network {network.settings.name}", *(f"{k}={v}" for k, v in differing.items())])
+    name = network.settings.target or network.settings.name
+    return ", ".join([f"Network {name}", *(f"{k}={v}" for k, v in differing.items())])
 
 
 def _told(network: Network) -> dict[str, Any]:
