@@ -65,7 +65,7 @@ def check(model: schema.Model, network: nn.Module, in_channels: int, image_size:
 
 
 def fingerprint(model: schema.Model) -> str | None:
-    """16 hex digits of the code of a network of one's own, and of what that imports from the working folder."""
+    """16 hex digits of the code of a network of one's own, with what that has from the working folder."""
     if model.source != "custom":
         return None
     target, code = find(str(model.target)), blake2b(digest_size=8)
@@ -118,12 +118,16 @@ def _import(target: str, parts: Sequence[str], folder: Path) -> tuple[ModuleType
     finally:
         new = set(sys.modules) - before
         _found.update((name, str(folder)) for name in new if _is_below(sys.modules[name], folder))
-    there = sorted({path.stem for path in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/*.py")})
+    there = sorted(
+        {path.stem for path in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/*.py")}
+    )
     reason = f"there is no module {parts[0]} in {folder}, and none is installed"
     if (folder / parts[0]).is_dir() or (folder / f"{parts[0]}.py").exists():
         reason = f"there is no module {'.'.join(parts[:-1])} in {folder}"
     near = nearest(parts[0], there)
-    raise BadInput(KEY, target, reason, f"did you mean {near}?" if near else "run it in the folder of the module")
+    raise BadInput(
+        KEY, target, reason, f"did you mean {near}?" if near else "run it in the folder of the module"
+    )
 
 
 def _is_below(module: ModuleType, folder: Path) -> bool:
@@ -159,7 +163,9 @@ def _no_attribute(target: str, where: str, name: str, found: Any, folder: Path) 
         return BadInput(KEY, target, reason, "rename the module of your own")
     names = [n for n, value in vars(found).items() if callable(value) and not n.startswith("_")]
     near = nearest(name, names)
-    remedy = f"did you mean {where}.{near}?" if near else one_of(name, names[:8]) if names else "write another"
+    remedy = (
+        f"did you mean {where}.{near}?" if near else one_of(name, names[:8]) if names else "write another"
+    )
     return BadInput(KEY, target, f"{where} has no {name}", remedy)
 
 
@@ -269,7 +275,11 @@ def _try(
 
         return hook
 
-    layers = [(name, m) for name, m in network.named_modules() if next(m.parameters(recurse=False), None) is not None]
+    layers = [
+        (name, m)
+        for name, m in network.named_modules()
+        if next(m.parameters(recurse=False), None) is not None
+    ]
     hooks = [module.register_forward_hook(keep(name)) for name, module in layers]
     first = next(network.parameters(), None)
     n_threads = torch.get_num_threads()
@@ -308,7 +318,9 @@ def _head(
     names = [name for name, module in network.named_modules() if name]
     if model.head is not None:
         if model.head not in names:
-            raise BadInput("model.head", model.head, f"{model.target} has no such layer", one_of(model.head, names))
+            raise BadInput(
+                "model.head", model.head, f"{model.target} has no such layer", one_of(model.head, names)
+            )
         return model.head
     found = None
     if called and (isinstance(called[-1][1], nn.Linear) or _classifies(called[-1][1], n_classes)):

@@ -28,6 +28,12 @@ def mark(model: nn.Module, head: str, probe: tuple[int, int]) -> None:
     model.__dict__[_PARTS] = head, probe
 
 
+def _probe(model: nn.Module) -> tuple[int, int]:
+    """Channels and side of an image on which the stages of a network show."""
+    channels, side = model.__dict__.get(_PARTS, (None, None))[1] or model.probe  # type: ignore[misc]
+    return channels, side
+
+
 def head_name(model: nn.Module) -> str:
     """What a network calls its head."""
     name: str = model.__dict__.get(_PARTS, ("head",))[0]
@@ -162,7 +168,7 @@ def _trace(model: nn.Module, units: dict[str, nn.Module]) -> list[tuple[str, Any
         return lambda module, inputs, output: seen.setdefault(name, output)
 
     hooks = [unit.register_forward_hook(keep(name)) for name, unit in units.items()]
-    channels, side = model.__dict__[_PARTS][1] if _PARTS in model.__dict__ else model.probe
+    channels, side = _probe(model)
     first = next(model.parameters())
     modes = {module: module.training for module in model.modules()}
     try:
