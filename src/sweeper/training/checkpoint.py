@@ -105,6 +105,8 @@ def _missing(path: str, file: Path) -> BadInput:
     """For a path where nothing is, with the file that was probably meant."""
     if file.is_symlink():
         return BadInput(KEY, path, f"there is no such file: the link points to {file.readlink()}", _A_PATH)
+    if file.with_name(f"{file.name}.index").exists():
+        return BadInput(KEY, path, "is a checkpoint of TensorFlow, and none of PyTorch", _CONVERT)
     folder, names = file.parent, list[str]()
     with contextlib.suppress(OSError):  # it may be forbidden, or none
         names = [path.name for path in folder.iterdir()]
@@ -306,7 +308,8 @@ def _load(path: str, file: Path, head: bytes) -> Any:
     others = [name for name in names if _PLAIN.fullmatch(name) or not _OF_TORCH.fullmatch(name)]
     if strange := [name for name in others if not _PLAIN.fullmatch(name)]:
         reason = f"holds more than tensors, not loaded, as it could run code: {', '.join(strange[:3])}"
-        raise BadInput(KEY, path, reason, _SAVE)
+        remedy = "save its state dict alone in the program it is of, and write the path of that"
+        raise BadInput(KEY, path, reason, remedy)
     stand_ins: Any = [(_stand_in(name), name) for name in others]
     with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
         warnings.simplefilter("ignore")

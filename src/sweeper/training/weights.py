@@ -164,8 +164,8 @@ def _body_state(model: nn.Module, settings: schema.Model, image_size: int) -> di
         unused = {name: tensor for name, tensor in offered.items() if name not in wanted}
         raise _bad_fit(settings, lacking, strange, unused)
     if is_path(settings.weights):
-        n_used = sum(name in wanted for name in offered)
-        _tell(settings.weights, match, others, [n for n in whole if n not in wanted], len(there) - n_used)
+        used = {f"{match.prefix}{name.removeprefix(match.own)}" for name in wanted}
+        _tell(settings.weights, match, others, [name for name in there if name not in used])
     return {name: offered[name] for name in wanted if name in offered}
 
 
@@ -295,10 +295,10 @@ def _bad_fit(
     keys = "model.name" if settings.source in LIBRARIES else "model.filters, model.hidden_units, …"
     keys = "model.target, model.arguments" if settings.source == "custom" else keys
     name = settings.target if settings.source == "custom" else settings.name
-    remedy = f"write the {keys} and dataset.image_size that the weights are of"
+    remedy = f"write the {keys} and dataset.image_size that they are of"
     for n_lacking, n_there in N_NAMED:
         if lacking:
-            parts = lacking[:n_lacking] + [f"the file has {', '.join(there[:n_there])}"] * bool(there)
+            parts = lacking[:n_lacking] + [f"it has {', '.join(there[:n_there])}"] * bool(there)
         else:
             parts = [f"{one} has no place" for one in there[:n_there]]
         n_more = len(lacking) - n_lacking if lacking else len(there) - n_there
@@ -306,7 +306,7 @@ def _bad_fit(
         error = BadInput(
             "model.weights", settings.weights, f"does not fit {name}: {'; '.join(parts)}", remedy
         )
-        if len(": ; ".join(map(str, error.args))) <= MAX_CHARACTERS:
+        if sum(len(str(part)) for part in error.args) + len("=: ; ") <= MAX_CHARACTERS:
             break
     return error
 
@@ -314,16 +314,17 @@ def _bad_fit(
 _told = set[str]()
 
 
-def _tell(path: str, match: _Match, others: list[_Match], heads: list[str], n_unused: int) -> None:
+def _tell(path: str, match: _Match, others: list[_Match], unused: list[str]) -> None:
     """Say once, what was taken of a file that holds more than the body, and what was not."""
     lines = list[str]()
     if others:
         beside = ", ".join(other.shown for other in others[:3])
         lines.append(f"model.weights={path}: {match.shown} is taken, not {beside}")
-    if n_unused:
-        named = ", ".join(heads[:3]) + (", …" if 0 < len(heads) < n_unused or len(heads) > 3 else "")
-        what = f" ({named})" if named else ""
-        lines.append(f"model.weights={path}: {counted(n_unused, 'tensor')} of other parts not taken{what}")
+    if unused:
+        named = ", ".join(unused[:3]) + (", …" if len(unused) > 3 else "")
+        lines.append(
+            f"model.weights={path}: {counted(len(unused), 'tensor')} of other parts not taken: {named}"
+        )
     for line in lines:
         if line not in _told:  # it is read for the check, and for the training
             _told.add(line)
