@@ -313,7 +313,8 @@ def _load(path: str, file: Path, head: bytes) -> Any:
     stand_ins: Any = [(_stand_in(name), name) for name in others]
     with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
         warnings.simplefilter("ignore")
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with file.open("rb") as opened:  # of a path, torch would look at the extension
+            return torch.load(opened, map_location="cpu", weights_only=True)
 
 
 _PROTOCOL = 2

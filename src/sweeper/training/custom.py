@@ -97,7 +97,7 @@ def find(target: str) -> Callable[..., Any]:
                 raise _no_attribute(target, ".".join(parts[:i]), part, found, folder)
             found = getattr(found, part)
     if not callable(found):
-        reason = f"is a {type(found).__name__}, which cannot be called"
+        reason = f"is a value of type {type(found).__name__}, which cannot be called"
         raise BadInput(KEY, target, reason, "write the name of a function or a class")
     return found  # type: ignore[no-any-return]
 
@@ -164,7 +164,11 @@ def _no_attribute(target: str, where: str, name: str, found: Any, folder: Path) 
     names = [n for n, value in vars(found).items() if callable(value) and not n.startswith("_")]
     near = nearest(name, names)
     remedy = (
-        f"did you mean {where}.{near}?" if near else one_of(name, names[:8]) if names else "write another"
+        f"did you mean {where}.{near}?"
+        if near
+        else one_of(name, names[:8])
+        if names
+        else "write a function or class of it"
     )
     return BadInput(KEY, target, f"{where} has no {name}", remedy)
 
@@ -174,7 +178,7 @@ def _like(target: str) -> str:
     path, _, name = target.replace("::", ":").partition(":")
     words = [word for word in path.removesuffix(".py").replace("\\", "/").split("/") if word not in ("", ".")]
     dotted = ".".join([*words, name] if name else words)
-    is_whole = all(part.isidentifier() for part in dotted.split(".")) and dotted != target
+    is_whole = bool(dotted) and all(part.isidentifier() for part in dotted.split("."))
     if is_whole:
         return f"write {dotted if name else f'{dotted}.FUNCTION'}"
     return "write package.module.function, as Python imports it"
