@@ -217,19 +217,20 @@ def _stages(model: nn.Module, units: dict[str, nn.Module], drafts: Sequence[_Dra
         weighty = [unit for unit in draft.units if _has_parameters(units[unit])]
         own = [unit for unit in weighty if not isinstance(units[unit], NORMS)] or weighty
         others = [head_name(model), *(unit for unit in place if unit not in draft.units)]
-        stages.append(Stage(_name(own, others), tuple(units[u] for u in draft.units), tuple(of_draft)))
+        ours = "" if _PARTS in model.__dict__ else "body."  # which says nothing to a person
+        names = ([unit.removeprefix(ours) for unit in units_of] for units_of in (own, others))
+        stages.append(Stage(_name(*names), tuple(units[u] for u in draft.units), tuple(of_draft)))
     return stages
 
 
 def _name(own: Sequence[str], others: Sequence[str]) -> str:
     """The name that only this stage's units share (``layer1``), or their range (``features.4 … 5``)."""
-    paths = [unit.removeprefix("body.").split(".") for unit in own]
-    elsewhere = [unit.removeprefix("body.") for unit in others]
+    paths = [unit.split(".") for unit in own]
 
     def shortest(path: Sequence[str]) -> str | None:
         """The shortest prefix of the path that no other stage shares."""
         names = [".".join(path[: n + 1]) for n in range(len(path))]
-        return next((n for n in names if not any(unit.startswith(f"{n}.") for unit in elsewhere)), None)
+        return next((n for n in names if not any(unit.startswith(f"{n}.") for unit in others)), None)
 
     common = commonprefix(paths)  # noqa: RUF071  # of lists of names, not of strings
     if name := shortest(common):

@@ -158,11 +158,13 @@ def _body_state(model: nn.Module, settings: schema.Model, image_size: int) -> di
         offered = _without(offered, head)
     if isinstance(model, Backbone):
         offered = LIBRARIES[settings.source].resize(offered, model.body, image_size)
-    lacking = list(_lacking(wanted, offered))
+    ours = "body." if isinstance(model, Backbone) else ""
+    lacking = list(_lacking(wanted, offered, ours))
     strange = _strange(wanted, whole, offered)
     if lacking or strange:
         unused = {name: tensor for name, tensor in offered.items() if name not in wanted}
-        raise _bad_fit(settings, lacking, strange, unused)
+        there = [f"{name.removeprefix(ours)} {list(unused[name].shape)}" for name in strange or unused]
+        raise _bad_fit(settings, lacking, there)
     if is_path(settings.weights):
         used = {f"{match.prefix}{name.removeprefix(match.own)}" for name in wanted}
         _tell(settings.weights, match, others, [name for name in there if name not in used])
@@ -237,10 +239,14 @@ def _own_prefixes(wanted: Mapping[str, Tensor]) -> list[str]:
     return prefixes
 
 
-def _lacking(wanted: Mapping[str, Tensor], offered: Mapping[str, Tensor]) -> Iterator[str]:
-    """What the network wants and the file has not, or has otherwise."""
+def _lacking(wanted: Mapping[str, Tensor], offered: Mapping[str, Tensor], ours: str) -> Iterator[str]:
+    """What the network wants and the file has not, or has otherwise.
+
+    Args:
+        ours: a prefix of ours, which says nothing to a person.
+    """
     for name, tensor in wanted.items():
-        shown, shape = name.removeprefix("body."), list(tensor.shape)
+        shown, shape = name.removeprefix(ours), list(tensor.shape)
         if name not in offered:
             # Missing in weights saved before PyTorch 0.4.1, and nothing depends on it.
             if not name.endswith(".num_batches_tracked"):
@@ -287,11 +293,8 @@ def _kind(name: str) -> str:
     return re.sub(r"[0-9]+$", "#", first) + dot
 
 
-def _bad_fit(
-    settings: schema.Model, lacking: list[str], strange: list[str], unused: Mapping[str, Tensor]
-) -> BadInput:
+def _bad_fit(settings: schema.Model, lacking: list[str], there: list[str]) -> BadInput:
     """For weights of another network: what this one wants, and what the file has."""
-    there = [f"{name.removeprefix('body.')} {list(unused[name].shape)}" for name in strange or unused]
     keys = "model.name" if settings.source in LIBRARIES else "model.filters, model.hidden_units, …"
     keys = "model.target, model.arguments" if settings.source == "custom" else keys
     name = settings.target if settings.source == "custom" else settings.name
