@@ -334,8 +334,9 @@ def test_what_may_be_imported_without_trust() -> None:
     """The layers of torch.nn and the networks of torchvision.models, by their own names; nothing else."""
     for name in ("torch.nn.Flatten", "torch.nn.Linear", "torchvision.models.resnet18"):
         assert saved.may_import(name)
+    assert not saved.may_import(None)
     for name in (
-        *(None, "", "nets.Net", "torch.load", "torch.hub.load", "os.system", "torch.nn.Module.apply"),
+        *("", "nets.Net", "torch.load", "torch.hub.load", "os.system", "torch.nn.Module.apply"),
         *(
             "torch.nn.functional.linear",
             "torch.nn.init",

@@ -163,8 +163,8 @@ def _body_state(model: nn.Module, settings: schema.Model, image_size: int) -> di
     strange = _strange(wanted, whole, offered)
     if lacking or strange:
         unused = {name: tensor for name, tensor in offered.items() if name not in wanted}
-        there = [f"{name.removeprefix(ours)} {list(unused[name].shape)}" for name in strange or unused]
-        raise _bad_fit(settings, lacking, there)
+        besides = [f"{name.removeprefix(ours)} {list(unused[name].shape)}" for name in strange or unused]
+        raise _bad_fit(settings, lacking, besides)
     if is_path(settings.weights):
         used = {f"{match.prefix}{name.removeprefix(match.own)}" for name in wanted}
         _tell(settings.weights, match, others, [name for name in there if name not in used])
