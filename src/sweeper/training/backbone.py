@@ -9,6 +9,7 @@ from typing import TypeGuard
 from torch import Tensor, fx, nn
 
 from sweeper import schema
+from sweeper.literal import expanded
 from sweeper.training.network_library import LIBRARIES, USUAL_SIDE
 
 AUXILIARY = ("aux1", "aux2", "AuxLogits")
@@ -65,7 +66,7 @@ def is_path(weights: str | None) -> TypeGuard[str]:
     """
     if weights is None or weights == "DEFAULT":
         return False
-    if "/" in weights or os.path.exists(Path(weights).expanduser()):  # noqa: PTH110  # which never raises
+    if "/" in weights or os.path.exists(expanded(weights)):  # noqa: PTH110  # which never raises
         return True
     suffix = Path(weights).suffix
     return suffix.islower() or suffix.lower() in (".pt", ".pth", ".bin", ".ckpt", ".safetensors")

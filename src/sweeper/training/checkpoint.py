@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sweeper.errors import BadInput, nearest
+from sweeper.literal import expanded
 from sweeper.words import counted
 
 KEY = "model.weights"
@@ -42,7 +43,7 @@ def read(path: str) -> dict[str, Tensor]:
     Raises:
         BadInput: for a file that is not there, cannot be read, holds code, or is no weights.
     """
-    file = Path(path).expanduser()
+    file = expanded(path)
     try:
         head = _first_bytes(path, file)
         _refuse_others(path, file, head)

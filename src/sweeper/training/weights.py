@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from sweeper import schema
 from sweeper.errors import MAX_CHARACTERS, BadInput
+from sweeper.literal import expanded
 from sweeper.training import checkpoint, custom
 from sweeper.training.backbone import Backbone, is_path
 from sweeper.training.freeze import head_name
@@ -106,7 +106,7 @@ def _library(settings: schema.Model) -> Library:
 def _digest(path: str) -> str:
     digest = blake2b(digest_size=8)
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with expanded(path).open("rb") as file:
             while chunk := file.read(2**20):
                 digest.update(chunk)
     except OSError as error:
