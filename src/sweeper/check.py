@@ -15,7 +15,7 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
-from sweeper import limit, memory, provenance, record, schema
+from sweeper import limit, memory, provenance, record, saved, schema
 from sweeper.errors import NO_SUCH_KEY, BadInput, bad_override, no_such_key
 from sweeper.search import keys
 
@@ -262,9 +262,18 @@ def find(dataset: schema.Dataset, cwd: Path) -> Found:
     )
 
 
-@_once
 def check_model(model: schema.Model, shape: tuple[int, int, int], cwd: Path) -> None:
-    """Outline the network, and compare its weights: so they are downloaded once, before the workers start."""
+    """Outline the network, and compare its weights: so they are downloaded once, before the workers start.
+
+    Raises:
+        BadInput: if they do not fit, or a saved run may not import its network.
+    """
+    saved.check_import(model)  # each time: what is known to work may not be asked for by everybody
+    _check_model(model, shape, cwd)
+
+
+@_once
+def _check_model(model: schema.Model, shape: tuple[int, int, int], cwd: Path) -> None:
     if model.source == "sweeper" and model.weights is None:
         return  # fits any image; and the parent of a search need not import torch
     from sweeper.training import weights

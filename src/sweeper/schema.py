@@ -461,6 +461,9 @@ def _check_needs(run: Run) -> None:
         group = key.partition(".")[0]
         if getattr(run, group).name == option and value is None:
             raise BadInput(key, value, f"{option} needs it", remedy)
+    if run.model.source == "custom" and run.model.target is None:
+        remedy = "write model.target=package.module.function, found from the working folder"
+        raise BadInput("model.target", None, "custom needs it", remedy)
     if run.model.source == "sweeper" and run.model.name != "cnn":
         remedy = f"write model=cnn, or model=torchvision model.name={run.model.name}"
         raise BadInput("model.name", run.model.name, "there is no such network of ours", remedy)
@@ -582,6 +585,7 @@ USED_BY = {
             "label_separator",
         )
     },
+    **{f"model.{name}": ("model", "custom") for name in ("target", "arguments", "head")},
 }
 """Keys that only some options of a group read."""
 
