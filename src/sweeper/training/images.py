@@ -18,7 +18,7 @@ from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training import cache
 from sweeper.training.dataset import Images, Indices
-from sweeper.training.decode import size_and_time
+from sweeper.training.picture import stamp_of
 from sweeper.training.readers import READERS
 from sweeper.training.split import split
 from sweeper.words import counted
@@ -68,11 +68,11 @@ def fingerprint(images: Images) -> str:
 
 
 def stamp(dataset: schema.Dataset) -> str:
-    """A text that changes when a file of the dataset does, by its name, size or time."""
+    """A text that changes when a file of the dataset does, or another takes its place."""
     digest = blake2b(digest_size=8)
     files = READERS[dataset.name].files(dataset)
     for file in files:
-        digest.update(f"{file}\0{size_and_time(file)}\0".encode(errors="surrogateescape"))
+        digest.update(f"{file}\0{stamp_of(file)}\0".encode(errors="surrogateescape"))
     return digest.hexdigest() if files else ""
 
 
