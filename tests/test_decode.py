@@ -181,13 +181,14 @@ def half_clear(mode: str, file: Path) -> NDArray[np.uint8]:
     if mode == "P":
         image = image.quantize(8)
         clear = image.getpixel((0, 0))
-        image.save(file, transparency=bytes(0 if i == clear else 255 for i in range(8)))
+        clears = bytes(0 if i == clear else 255 for i in range(8))
+        image.save(file, transparency=clear if file.suffix == ".gif" else clears)
     elif mode in ("RGB", "L", "1"):  # one colour is called transparent
         image.convert(mode).save(file, transparency={"RGB": (0, 0, 0), "L": 7, "1": 0}[mode])
     else:
         image = image.convert(mode)
         image.putalpha(Image.fromarray(alpha))
-        image.save(file, **({"lossless": True} if file.suffix == ".webp" else {}))
+        image.save(file, lossless=True)  # of which a PNG takes no notice
     return drawn
 
 
@@ -202,7 +203,7 @@ def half_clear(mode: str, file: Path) -> NDArray[np.uint8]:
     ("background", "colour"), [("white", 255), ("#102030", (16, 32, 48)), ([1, 2, 3], (1, 2, 3))]
 )
 def test_transparency_is_laid_over_the_background(
-    tmp_path: Path, mode: str, suffix: str, background: object, colour: object
+    tmp_path: Path, mode: str, suffix: str, background: object, colour: int | tuple[int, int, int]
 ) -> None:
     """Through transparent pixels the background is seen, whichever way the file says transparent."""
     file = tmp_path / f"drawn.{suffix}"

@@ -183,17 +183,22 @@ _TOLD = {
 }
 
 
+def said(error: OSError, path: Path) -> tuple[str, str]:
+    """Why the system could not read a file or folder, and what to do."""
+    if error.errno in _ABSENT and path.is_symlink():
+        return "a link to nothing", "mend the link"
+    return _TOLD.get(error.errno or 0, ((error.strerror or str(error)).lower(), ""))
+
+
 def _told(error: Exception, path: Path, stamp: str, n_bytes: int | None = None) -> Exception:
     """What went wrong with a file, in the words of its owner."""
     if isinstance(error, UnreadableError | ReplacedError):
         return error
     if isinstance(error, OSError) and error.errno is not None:
         kind = TooManyError if error.errno in _OF_THE_PROCESS else UnreadableError
-        why, remedy = _TOLD.get(error.errno, ((error.strerror or str(error)).lower(), ""))
-        if error.errno in _ABSENT and path.is_symlink():
-            why, remedy = "a link to nothing", "mend the link"
         # The stamp is part of what a decoded file is kept under, and changes with the permission.
-        return kind(why, remedy, is_lasting=stamp == MISSING or error.errno in _OF_THE_FILE)
+        is_lasting = stamp == MISSING or error.errno in _OF_THE_FILE
+        return kind(*said(error, path), is_lasting)
     if n_bytes == 0:
         return UnreadableError("it is empty: 0 bytes")
     if isinstance(error, UnidentifiedImageError):
