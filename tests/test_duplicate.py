@@ -29,7 +29,8 @@ def photo(seed: int, size: tuple[int, int] = SIDES) -> Image.Image:
 def numbers(files: list[Path], **settings: Any) -> list[int]:
     dataset = Dataset(name="image_folder", path="here", image_size=16, **settings)
     pixels, _ = read_files(files, dataset)
-    return identify(files, pixels, dataset)[1].tolist()
+    found: list[int] = identify(files, pixels, dataset)[1].tolist()
+    return found
 
 
 def same_as_png(tmp_path: Path, write: Callable[[Path], Path]) -> bool:

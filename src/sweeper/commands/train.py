@@ -42,7 +42,7 @@ def run_app(arguments: Sequence[str]) -> None:
 
 
 def _is_there_unreadable(path: object) -> bool:
-    """Whether reading failed, and not writing: an output folder that is not ours can be read or is not there."""
+    """Whether reading failed: an output folder that cannot be written to can be read, or is not there."""
     return isinstance(path, str) and os.access(path, os.F_OK) and not os.access(path, os.R_OK)
 
 

@@ -228,17 +228,20 @@ def see(file: BinaryIO, size: int, look: Look, bits: int) -> Seen:
         shown = _show(file, image, look, bits)
     # Pillow's bilinear filter is antialiased: its support grows with the scale.
     small = ImageOps.fit(shown.image, (size, size), Image.Resampling.BILINEAR)
-    thumb = small.resize((THUMB, THUMB), Image.Resampling.BOX)
     upright = (whole[::-1] if shown.turned else whole) if scaled else shown.image.size
     return Seen(
         np.asarray(small),
-        np.asarray(thumb),
+        thumb_of(small),
         upright,
         scaled,
         shown.transparent,
         shown.bits,
         shown.shown_bits,
     )
+
+
+def thumb_of(small: Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(small.resize((THUMB, THUMB), Image.Resampling.BOX))
 
 
 def whole_digest(file: BinaryIO, look: Look, bits: int) -> bytes:
