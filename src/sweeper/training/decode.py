@@ -14,6 +14,7 @@ from hashlib import blake2b
 from math import inf, prod
 from pathlib import Path
 from typing import TypeVar
+from zlib import crc32
 
 import numpy as np
 import PIL
@@ -25,11 +26,10 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.memory import check_fits
 from sweeper.training import cache, duplicate, picture
-from sweeper.training.dataset import COPIED_BYTES, Indices
+from sweeper.training.dataset import COPIED_BYTES, Indices, digest
 from sweeper.training.duplicate import Traits
 from sweeper.training.picture import (
     DEPTHS,
-    THUMB,
     Look,
     ReplacedError,
     TooLargeError,
@@ -272,7 +272,7 @@ def _decode(files: Sequence[Path], pixels: NDArray[np.uint8], stamps: Sequence[s
     n, size, bits = len(files), pixels.shape[-1], DEPTHS[0]
     errors: dict[int, UnreadableError] = {}
     digests, sizes = np.zeros(n, dtype=np.uint64), np.zeros((n, 2), dtype=np.int64)
-    thumbs, scaled = np.zeros((n, THUMB, THUMB, 3), dtype=np.uint8), np.zeros(n, dtype=bool)
+    sums, scaled = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
     own_bits, shown_bits, transparent = np.zeros(n, np.int8), np.zeros(n, np.int8), np.zeros(n, dtype=bool)
 
     def decode(i: int) -> None:
@@ -280,14 +280,15 @@ def _decode(files: Sequence[Path], pixels: NDArray[np.uint8], stamps: Sequence[s
         try:
             with reading(files[i], stamps[i]) as file:
                 seen = picture.see(file, size, look, bits)
-                digests[i] = picture.digest(file)
+                file.seek(0)
+                digests[i] = digest(file.read())
         except TooManyError as error:
             raise Fault(files[i], f"cannot be read: {error.why}", error.remedy) from error
         except UnreadableError as error:
             errors[i] = error
             return
         pixels[i] = seen.pixels.transpose(2, 0, 1)
-        sizes[i], thumbs[i], scaled[i] = seen.size, seen.thumb, seen.scaled
+        sizes[i], sums[i], scaled[i] = seen.size, crc32(seen.pixels.data), seen.scaled
         own_bits[i], shown_bits[i], transparent[i] = seen.bits, seen.shown_bits, seen.transparent
         bits = max(bits, seen.bits)
 
@@ -314,7 +315,7 @@ def _decode(files: Sequence[Path], pixels: NDArray[np.uint8], stamps: Sequence[s
             chosen = left[positions].tolist()
             return list(_shown(threads.map(whole, chosen), len(chosen), "comparing"))
 
-        traits = Traits(digests[left], sizes[left], thumbs[left], scaled[left])
+        traits = Traits(digests[left], sizes[left], pixels[: len(left)], sums[left], scaled[left])
         first = duplicate.pictures(traits, some)
     repeated = np.flatnonzero(first != np.arange(len(first))).tolist()
     refused = [error.megapixels for error in errors.values() if isinstance(error, TooLargeError)]

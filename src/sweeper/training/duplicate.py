@@ -10,23 +10,25 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sweeper.training.dataset import Indices, same
-from sweeper.training.picture import THUMB
 
 DIFFERENCE = 8
-"""The same picture as a JPEG, which was decoded smaller, and in a lossless format: means over the cells of
-its thumbnail differ by at most 1 in photographs, and by at most 5 in stripes and checkerboards."""
+"""The same picture as a JPEG, which was decoded smaller, and in a lossless format: means over its cells
+differ by at most 1 in photographs, and by at most 5 in stripes and checkerboards."""
 CELLS = 4
-"""Of such a thumbnail in a row: finer ones differ more."""
+"""Of such a picture in a row: finer ones differ more."""
+_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What is known of all pictures: digests (n,) of their files, ``sizes`` (n, 2), ``thumbs`` (n, THUMB,
-    THUMB, 3), and whether their decoder made them ``scaled`` (n,)."""
+    """What is known of all pictures: digests (n,) of their files, ``sizes`` (n, 2) in full, small ``pixels``
+    (n, 3, side, side) with their ``sums`` (n,), and whether their decoder made them smaller: ``scaled`` (n,).
+    """
 
     digests: NDArray[np.uint64]
     sizes: NDArray[np.int64]
-    thumbs: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
+    sums: NDArray[np.int64]
     scaled: NDArray[np.bool_]
 
 
@@ -46,24 +48,16 @@ def pictures(traits: Traits, whole: Callable[[list[int]], list[bytes]]) -> Indic
 
 def candidates(traits: Traits, positions: Indices) -> Indices:
     """The pictures among ``positions``, of files that differ, that may be the same as another of them."""
-    sizes, thumbs = traits.sizes[positions], traits.thumbs[positions].reshape(len(positions), THUMB**2 * 3)
-    scaled = traits.scaled[positions]
-    is_one = _is_repeated(np.concatenate([sizes.astype("<i8").view(np.uint8), thumbs], axis=1))
+    sizes, scaled = traits.sizes[positions], traits.scaled[positions]
+    rows = np.column_stack([sizes, traits.sums[positions]])
+    _, inverse, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
+    is_one = counts[inverse.reshape(-1)] > 1
     for size in _sizes_of_both(sizes, scaled):
         beside = np.flatnonzero((sizes == size).all(1))
-        points = _coarse(thumbs[beside])
-        mine = scaled[beside]
-        is_one[beside[mine]] |= _has_near(points[mine], points[~mine])
-        is_one[beside[~mine]] |= _has_near(points[~mine], points[mine])
+        cells, is_scaled = _cells(traits.pixels, positions[beside]), scaled[beside]
+        is_one[beside[is_scaled]] |= _has_near(cells[is_scaled], cells[~is_scaled])
+        is_one[beside[~is_scaled]] |= _has_near(cells[~is_scaled], cells[is_scaled])
     return positions[is_one]
-
-
-def _is_repeated(rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whether a row is there twice."""
-    whole = np.ascontiguousarray(rows).view(f"V{rows.shape[1]}").ravel()
-    _, inverse, counts = np.unique(whole, return_inverse=True, return_counts=True)
-    repeated: NDArray[np.bool_] = counts[inverse.reshape(-1)] > 1
-    return repeated
 
 
 def _sizes_of_both(sizes: NDArray[np.int64], scaled: NDArray[np.bool_]) -> list[tuple[int, ...]]:
@@ -72,13 +66,20 @@ def _sizes_of_both(sizes: NDArray[np.int64], scaled: NDArray[np.bool_]) -> list[
     return sorted(kinds[0] & kinds[1])
 
 
-def _coarse(thumbs: NDArray[np.uint8]) -> NDArray[np.float64]:
-    cell = THUMB // CELLS
-    means: NDArray[np.float64] = thumbs.reshape(-1, CELLS, cell, CELLS, cell, 3).mean((2, 4))
-    return means.reshape(len(thumbs), CELLS**2 * 3)
+def _cells(pixels: NDArray[np.uint8], chosen: Indices) -> NDArray[np.float32]:
+    """Means (n, 3 · CELLS²) over the cells of the chosen pictures."""
+    side = pixels.shape[-1]
+    cell = np.arange(side) * CELLS // side
+    mean = (cell[:, None] == np.arange(CELLS)).astype(np.float32)
+    mean /= mean.sum(0)
+    means = np.empty((len(chosen), 3 * CELLS**2), dtype=np.float32)
+    for start in range(0, len(chosen), _AT_ONCE):
+        some = pixels[chosen[start : start + _AT_ONCE]].astype(np.float32)
+        means[start : start + _AT_ONCE] = (mean.T @ (some @ mean)).reshape(len(some), -1)
+    return means
 
 
-def _has_near(points: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _has_near(points: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Whether there is one of the others near a point; no pairs are listed, however many there are."""
     distances, _ = cKDTree(others).query(points, p=np.inf, distance_upper_bound=DIFFERENCE, workers=-1)
     found: NDArray[np.bool_] = np.isfinite(distances)

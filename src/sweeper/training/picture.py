@@ -27,11 +27,8 @@ from sweeper import schema
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits that cameras and scanners give a value, and that files of 16 bits hold."""
 MISSING = "missing"
-THUMB = 8
-"""Side of the thumbnails by which pictures are told apart."""
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
-_AT_ONCE = 2**20
 _CLOCK_TICK_NS = 20 * 10**6
 """The clock of file systems moves in steps of at most 10 ms."""
 
@@ -86,7 +83,6 @@ class Seen:
     """
 
     pixels: NDArray[np.uint8]
-    thumb: NDArray[np.uint8]
     size: tuple[int, int]
     scaled: bool
     transparent: bool
@@ -151,15 +147,6 @@ def _open(path: str, flags: int) -> int:
 def _check_same(file: BinaryIO, stamp: str) -> None:
     if _stamp(os.fstat(file.fileno())) != stamp:
         raise ReplacedError(file.name)
-
-
-def digest(file: BinaryIO) -> int:
-    """64 bits of the digest of all bytes of a file."""
-    file.seek(0)
-    digest = sha256()
-    while part := file.read(_AT_ONCE):
-        digest.update(part)
-    return int.from_bytes(digest.digest()[:8], "little")
 
 
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE)
@@ -231,17 +218,12 @@ def see(file: BinaryIO, size: int, look: Look, bits: int) -> Seen:
     upright = (whole[::-1] if shown.turned else whole) if scaled else shown.image.size
     return Seen(
         np.asarray(small),
-        thumb_of(small),
         upright,
         scaled,
         shown.transparent,
         shown.bits,
         shown.shown_bits,
     )
-
-
-def thumb_of(small: Image.Image) -> NDArray[np.uint8]:
-    return np.asarray(small.resize((THUMB, THUMB), Image.Resampling.BOX))
 
 
 def whole_digest(file: BinaryIO, look: Look, bits: int) -> bytes:
