@@ -109,22 +109,23 @@ def test_only_what_may_be_equal_is_decoded_at_full_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of many pictures in two formats, those with a copy; and the next time none at all."""
-    whole: list[str] = []
+    whole: list[tuple[int, int]] = []
     digest = picture.whole_digest
 
     def count(file: Any, *rest: Any) -> bytes:
-        whole.append(Path(file.name).name)
+        whole.append(Image.open(file).size)
+        file.seek(0)
         return digest(file, *rest)
 
     monkeypatch.setattr(picture, "whole_digest", count)
     files = [tmp_path / f"{i}.{'jpg' if i % 2 else 'png'}" for i in range(40)]
     for i, file in enumerate(files):
-        photo(i).save(file)
+        photo(i, (300, 200 if i == 1 else 201)).save(file)
     with Image.open(files[1]) as image:
         image.save(tmp_path / "copy.png")
     files.append(tmp_path / "copy.png")
     assert [i for i, number in enumerate(numbers(files)) if i != number] == [40]
-    assert sorted(whole) == ["1.jpg", "copy.png"]
+    assert whole == [(300, 200), (300, 200)]
     assert numbers(files)[40] == 1
     assert len(whole) == 2
 

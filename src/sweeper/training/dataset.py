@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256, shake_128
 
@@ -80,19 +80,26 @@ _STEP = int(_FACTORS[-1])
 
 
 def digest(content: bytes | memoryview) -> int:
-    """64 bits of a picture's digest.
+    """64 bits of a picture's digest."""
+    return digest_of_parts([content])
+
+
+def digest_of_parts(parts: Iterable[bytes | memoryview]) -> int:
+    """The digest of what follows one another; all parts but the last are whole MiB.
 
     Each 64 KiB are summed, each word times a factor of its own: at four times the speed of SHA-256, which
     would take as long as a twentieth of decoding a JPEG. Two that differ by accident have the same digest in
     one of 2⁶⁴ cases; nobody is kept from making such a pair.
     """
-    n = len(content) // 8
-    words, total = np.frombuffer(content, dtype="<u8", count=n), 0
-    for start in range(0, n, len(_FACTORS)):
-        some = words[start : start + len(_FACTORS)]
-        total = (total * _STEP + int(np.dot(some, _FACTORS[: len(some)]))) % 2**64
-    ends = b"%d %d " % (len(content), total) + bytes(content[8 * n :])
-    return int.from_bytes(sha256(ends).digest()[:8], "little")
+    total, n_bytes, rest = 0, 0, b""
+    for part in parts:
+        n = len(part) // 8
+        words = np.frombuffer(part, dtype="<u8", count=n)
+        for start in range(0, n, len(_FACTORS)):
+            some = words[start : start + len(_FACTORS)]
+            total = (total * _STEP + int(np.dot(some, _FACTORS[: len(some)]))) % 2**64
+        n_bytes, rest = n_bytes + len(part), bytes(part[8 * n :])
+    return int.from_bytes(sha256(b"%d %d " % (n_bytes, total) + rest).digest()[:8], "little")
 
 
 def same(digests: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -26,7 +26,7 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.memory import check_fits
 from sweeper.training import cache, duplicate, picture
-from sweeper.training.dataset import COPIED_BYTES, Indices, digest
+from sweeper.training.dataset import COPIED_BYTES, Indices
 from sweeper.training.duplicate import Traits
 from sweeper.training.picture import (
     DEPTHS,
@@ -280,8 +280,7 @@ def _decode(files: Sequence[Path], pixels: NDArray[np.uint8], stamps: Sequence[s
         try:
             with reading(files[i], stamps[i]) as file:
                 seen = picture.see(file, size, look, bits)
-                file.seek(0)
-                digests[i] = digest(file.read())
+                digests[i] = picture.digest_of(file)
         except TooManyError as error:
             raise Fault(files[i], f"cannot be read: {error.why}", error.remedy) from error
         except UnreadableError as error:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from math import ceil
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,10 +24,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sweeper import schema
+from sweeper.training.dataset import digest_of_parts
 
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits that cameras and scanners give a value, and that files of 16 bits hold."""
 MISSING = "missing"
+_SMALL = 2**26
+_MIB = 2**20
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
 _CLOCK_TICK_NS = 20 * 10**6
@@ -131,7 +135,8 @@ def reading(path: Path, stamp: str) -> Iterator[BinaryIO]:
             try:
                 if not stat.S_ISREG(found.st_mode):
                     raise UnreadableError("no file of pixels, but a pipe or a device", "move it away")
-                yield file
+                # A small file is read at once, for its pixels and its digest.
+                yield BytesIO(file.read()) if found.st_size <= _SMALL else file
             except Exception as error:
                 _check_same(file, stamp)
                 raise _told(error, path, stamp, found.st_size) from error
@@ -147,6 +152,12 @@ def _open(path: str, flags: int) -> int:
 def _check_same(file: BinaryIO, stamp: str) -> None:
     if _stamp(os.fstat(file.fileno())) != stamp:
         raise ReplacedError(file.name)
+
+
+def digest_of(file: BinaryIO) -> int:
+    """Of all bytes of a file."""
+    file.seek(0)
+    return digest_of_parts(iter(lambda: file.read(_MIB), b""))
 
 
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE)
