@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import socket
 import struct
 import subprocess
+import sys
 import warnings
 import zlib
 from collections.abc import Callable
@@ -24,6 +26,7 @@ from sweeper.errors import BadInput
 from sweeper.schema import LIMITS, Dataset
 from sweeper.training import cache, decode, images, picture
 from sweeper.training.decode import read_files
+from tests.conftest import mostly_slow
 from tests.pictures import write_picture
 from tests.program import run
 
@@ -115,7 +118,7 @@ def test_a_file_replaced_while_it_is_read_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing that was read of the old file is kept for the new one."""
-    file, see, n_seen = bitmap(tmp_path / "a.bmp", RED), picture.see, []
+    file, see, n_seen = bitmap(tmp_path / "a.bmp", RED), picture.see, list[int]()
 
     def replaced(*arguments: Any) -> Any:
         seen = see(*arguments)
@@ -183,8 +186,8 @@ def test_what_cannot_be_read_says_why(
     monkeypatch.chdir(tmp_path)  # the path of a socket must be short
     make, why = UNREADABLE[kind]
     make(Path("x.png"))
-    good = write_picture(tmp_path / "good.png") or tmp_path / "good.png"
-    files = [tmp_path / "x.png", good]
+    files = [tmp_path / "x.png", tmp_path / "good.png"]
+    write_picture(files[1])
     with pytest.raises(BadInput) as caught:
         read_files(files, dataset())
     assert f"1 file is not a readable image: {tmp_path}/x.png ({why})" in caught.value.reason
@@ -196,42 +199,48 @@ def test_what_cannot_be_read_says_why(
         assert f"skipped: {tmp_path}/x.png ({why})" in caplog.text
 
 
-AS_NOBODY = """
-import os, sys
-os.setgid(65534); os.setuid(65534)
-sys.argv = ["sweeper", *sys.argv[1:]]
-from sweeper.__main__ import main
-main()
-"""
+POWERS = "-dac_override,-dac_read_search"
+"""By which root reads and writes what it has no permission for."""
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
-@pytest.mark.parametrize("what", ["file", "folder", "root"])
-def test_no_permission_is_told_of_the_data(tmp_path: Path, what: str) -> None:
-    """Not the output folder is blamed, but what cannot be read."""
+def as_a_person(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``python ARGUMENTS`` of somebody who is bound by permissions."""
+    command = [sys.executable, *arguments]
+    if os.getuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("setpriv is not there to become somebody without root's powers")
+        command = ["setpriv", f"--bounding-set={POWERS}", f"--inh-caps={POWERS}", *command]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+
+
+@pytest.mark.parametrize("what", mostly_slow(["pets/cat/3.png", "pets"], 2))
+@pytest.mark.parametrize("search", mostly_slow([[], ["-m", "hydra.sweeper.n_trials=1"]], 2))
+def test_no_permission_is_told_of_the_data(tmp_path: Path, what: str, search: list[str]) -> None:
+    """What cannot be read is named, and not the output folder; nothing is left of the run."""
     for name in ("cat", "dog"):
         for i in range(5):
             write_picture(tmp_path / "pets" / name / f"{i}.png", (i * 20, 9, 200 if name == "cat" else 9))
-    closed = {"file": "pets/cat/3.png", "folder": "pets/cat", "root": "pets"}[what]
-    for parent in [tmp_path, *list(tmp_path.parents)[:-1]]:
-        if parent.stat().st_uid == 0 and parent != Path("/tmp"):
-            parent.chmod(parent.stat().st_mode | 0o055)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out").chmod(0o777)
-    (tmp_path / closed).chmod(0)
-    done = run(
-        *(tmp_path / "out", "-c", AS_NOBODY, "dataset=image_folder", "dataset.path=../pets", "device=cpu"),
-        env={"SWEEPER_CACHE": str(tmp_path / "out" / "cache"), "HOME": str(tmp_path / "out")},
-        limit_s=100,
-    )
+    (tmp_path / what).chmod(0)
+    words = [*search, "dataset=image_folder", "dataset.path=pets", "device=cpu"]
+    done = as_a_person(tmp_path, "-m", "sweeper", *words)
+    (tmp_path / what).chmod(0o700)
     told = done.stderr.strip().splitlines()
-    assert done.returncode == 2, done.stderr
-    assert len(told) == 1, done.stderr
-    assert "dataset.path=../pets: " in told[0]
+    assert (done.returncode, len(told)) == (2, 1), done.stderr
+    assert re.match(r"dataset\.path=(.*/)?pets: ", told[0])
     assert "no permission to read it" in told[0]
-    assert {"file": "cat/3.png", "folder": "pets/cat", "root": "pets"}[what] in told[0]
-    assert "chmod" in told[0]
-    assert list((tmp_path / "out" / "outputs").glob("*/*/weights.pt")) == []
+    assert what.removeprefix("pets/") in told[0]
+    assert "give yourself the permission (chmod)" in told[0]
+    assert not list(tmp_path.glob("outputs/**/weights.pt"))
+
+
+def test_no_permission_to_write_is_told_of_the_output(tmp_path: Path) -> None:
+    """A folder in which nothing can be made is named as one that cannot be written."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here").chmod(0o500)
+    done = as_a_person(tmp_path / "here", "-m", "sweeper", "device=cpu", "training.epochs=1")
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written (Permission denied); run it in a folder" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_too_many_open_files_are_no_fault_of_the_file(tmp_path: Path) -> None:
