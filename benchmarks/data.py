@@ -26,7 +26,7 @@ from PIL import Image
 
 from common import share_cores
 from sweeper.schema import Dataset
-from sweeper.training import decode, duplicate, picture
+from sweeper.training import decode, picture, twin
 from sweeper.training.readers import image_folder
 
 TARGET = 0.05
@@ -59,7 +59,7 @@ def without_comparing() -> Iterator[None]:
     with (
         patch.object(picture, "digest_of", lambda file: 0),
         patch.object(decode, "crc32", lambda pixels: 0),
-        patch.object(duplicate, "pictures", lambda traits, whole: np.arange(len(traits.digests))),
+        patch.object(twin, "pictures", lambda traits, whole: np.arange(len(traits.digests))),
     ):
         yield
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Said
+from tests.program import run
 
 
 def _shell(name: str, *marks: pytest.MarkDecorator) -> Any:
@@ -106,6 +107,7 @@ LINES = [
     ("sweeper -m optimizer=adam,rm", "sprop "),
     ("sweeper optimizer=sgd training.batch", "_size="),
     ("sweeper hydra/sweeper/sampler=nsgaiii seed=1 hydra.sweeper.n_j", "obs="),
+    ("sweeper objective=val_ma", "cro_f1 "),
     ("sweeper dashboard --po", "rt "),
     ("sweeper best pe", "ts/first "),
 ]
@@ -122,6 +124,23 @@ def test_a_shell_completes_after_one_command(shell: str, home: Path) -> None:
             terminal.type(f"{typed}\t")
             terminal.until(typed.split()[-1] + added)
             terminal.type("\x15")  # Ctrl-U: a new line
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("training.metrics=mac", ["training.metrics=[macro_f1]"]),
+        ("training.metrics=[auroc,co", ["training.metrics=[auroc,cohen_kappa]"]),
+        ("objective=[val_loss,val_au", ["objective=[val_loss,val_auroc]"]),
+        ("training.early_stopping.monitor=val_b", ["training.early_stopping.monitor=val_balanced_accuracy"]),
+        ("dataset.duplicates=", [f"dataset.duplicates={name}" for name in ("error", "drop", "keep")]),
+    ],
+)
+def test_names_that_a_key_may_have_are_completed(home: Path, typed: str, completed: list[str]) -> None:
+    """Objectives, metrics and options; in a list the last one, and the list is closed."""
+    asked = {"_SWEEPER_LINE": f"sweeper {typed}", "_SWEEPER_COMPLETE": "bash_complete"}
+    done = run(home, "-m", "sweeper", env=asked)
+    assert done.stdout.split() == completed, done.stderr
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeper import run
+from sweeper.schema import METRIC_LIBRARY
 from tests import program
 from tests.foreign_app import App, assert_exactly, worker_pid
 from tests.journal import load_study
@@ -107,6 +108,17 @@ def test_fork_server_ends_with_the_sweep(tmp_path: Path) -> None:
     until(lambda: not is_running(server))
 
 
+def test_what_is_preloaded_may_follow_from_the_config(tmp_path: Path) -> None:
+    """A function names the modules, by the config that the search was started with."""
+    (tmp_path / "heavy.py").write_text("import os\npid = os.getpid()\n")
+    body = "sweeper.trial().set_user_attr('imported_here', sys.modules['heavy'].pid == os.getpid())\nreturn 1"
+    app = App(tmp_path, body, "preload = sweeper.hooks(preload=lambda cfg: [cfg.module])")
+    app.decorate("preload")
+    done = app.run("hydra.sweeper.n_trials=1", "+module=heavy")
+    assert done.returncode == 0, done.stderr
+    assert not assert_exactly(app, 1)[0].user_attrs["imported_here"]
+
+
 def test_preloading_that_ends_the_server_is_told(tmp_path: Path) -> None:
     """A module that cannot be imported there ends the search with a reason, not with a traceback of ours."""
     (tmp_path / "broken.py").write_text("import os\nif __name__ == 'broken':\n    os._exit(7)\n")
@@ -133,7 +145,9 @@ sys.setprofile(None)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("modules", "asks"), [(run.PRELOAD, False), (["asks_for_gpu"], True)])
+@pytest.mark.parametrize(
+    ("modules", "asks"), [((*run.PRELOAD, METRIC_LIBRARY), False), (["asks_for_gpu"], True)]
+)
 def test_what_is_preloaded_asks_for_no_gpu(tmp_path: Path, modules: Sequence[str], asks: bool) -> None:
     """CUDA works only where it was first used after the fork: torch's C functions for it are not called."""
     (tmp_path / "asks_for_gpu.py").write_text("import torch\ntorch.cuda.is_available()\n")

@@ -154,7 +154,32 @@ BAD_INPUT = [
         "loss.pos_weight=balanced",
         r"^loss.pos_weight=balanced: loss=cross_entropy has no .*loss=bce_with_logits$",
     ),
-    ("-m objective=val_f1", r"^objective=val_f1: is not measured .*; write one of val_loss, val_accuracy$"),
+    (
+        "-m objective=val_f1",
+        r"^objective=val_f1: is not measured where images have one label; write one of .*_error$",
+    ),
+    (
+        "-m training.metrics=[auroc,f1]",
+        r"^training.metrics=f1: is not measured .*; write one of accuracy, mean",
+    ),
+    (
+        "training.metrics=[macrof1]",
+        r"^training.metrics=macrof1: there is no .*did you mean macro_f1\? write one",
+    ),
+    (
+        "training.metrics=[auroc,val_cohen_kapa]",
+        r"^training.metrics=val_cohen_kapa: .*did you mean cohen_kappa\?",
+    ),
+    (
+        "training.metrics=auroc",
+        r"^training.metrics=auroc: must be a list; write 'training.metrics=\[auroc\]'$",
+    ),
+    (
+        "-m training.metrics=auroc,macro_f1",
+        r"^training.metrics=auroc: must be a list; write 'train.*\[auroc\]'$",
+    ),
+    ("-m objective=val_macrof1", r"^objective=val_macrof1: .*did you mean val_macro_f1\?"),
+    ("training.early_stopping.monitor=auroc", r"^training.early_stopping.monitor=auroc: .*mean val_auroc\?"),
     ("training.early_stopping.monitor=val_f1", r"^training.early_stopping.monitor=val_f1: is not measured"),
     ("freezing=gradual freezing.every=null", r"^freezing.every=null: gradual needs it; .*freezing.every=2$"),
     ("-m freezing=gradual freezing.every=0,1", r"^freezing.every=0: must be at least 1"),
@@ -278,17 +303,14 @@ def test_a_corrupt_image_is_named_before_a_search_begins(cli: Cli, tmp_path: Pat
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_class_that_is_too_small_to_split_is_named(cli: Cli, tmp_path: Path) -> None:
-    """A class with fewer images than parts is named with its count."""
-    write_classes(tmp_path / "pets", {"many": 9, "few": 2})
+def test_a_dataset_that_is_too_small_to_split_is_refused(cli: Cli, tmp_path: Path) -> None:
+    """Where every class has one image, all are trained on, and nothing is left to validate with."""
+    write_classes(tmp_path / "pets", {"many": 1, "few": 1})
 
     code, error = cli("dataset=image_folder", "dataset.path=pets", "dataset.image_size=12")
 
     assert code == 2
-    assert error == (
-        f"dataset.path={tmp_path / 'pets'}: class few has 2 images, but train, val, test need one each; "
-        "add images of that class or leave it out\n"
-    )
+    assert error == f"dataset.path={tmp_path / 'pets'}: of 2 images none is left for val; add images\n"
 
 
 def run_and_list_imports(folder: Path, arguments: list[str]) -> tuple[set[str], Done]:

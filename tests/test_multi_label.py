@@ -56,6 +56,25 @@ def test_a_run_learns_several_labels(pictures: Path) -> None:
     history = RunFiles(folder).read_history()
     assert history[-1]["train_loss"] < history[0]["train_loss"]
     assert not any("accuracy" in column for column in history[0])
+    scores = result["per_class"]["test"]
+    assert list(scores) == list(INKS)
+    precisions = [row["average_precision"] for row in scores.values()]
+    assert sum(precisions) / 3 == pytest.approx(result["test_mean_average_precision"], abs=1e-6)
+
+
+def test_all_metrics_of_several_labels(pictures: Path) -> None:
+    """Each by its name; macro_f1 is the f1 that is there anyway; top5_accuracy is refused."""
+    names = ("macro_f1", "balanced_accuracy", "auroc", "cohen_kappa", "calibration_error")
+    asked = (f"training.metrics=[{','.join(names)}]", "training.epochs=1", "study=metrics")
+    sweeper(pictures, *COMMON, *QUICK[:2], *asked)
+    folder = RunFiles(pictures / "outputs" / "metrics")
+    (row,) = folder.read_history()
+    assert {f"val_{name}" for name in names} <= row.keys()
+    assert row["val_macro_f1"] == row["val_f1"]
+    line = (
+        "training.metrics=top5_accuracy: is not measured where images have several labels; write one of mean_"
+    )
+    assert sweeper(pictures, *COMMON, "training.metrics=[top5_accuracy]", code=2).startswith(line)
 
 
 @pytest.mark.slow

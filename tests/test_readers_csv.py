@@ -22,7 +22,7 @@ RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
 def pictures(tmp_path: Path) -> Path:
     """The folder of a table, with pictures 0.png … 8.png in red, green and blue by turns."""
     for i in range(9):
-        write_picture(tmp_path / "pictures" / f"{i}.png", (RED, GREEN, BLUE)[i % 3])
+        write_picture(tmp_path / "pictures" / f"{i}.png", (RED, GREEN, BLUE)[i % 3], size=(20 + i, 12))
     return tmp_path
 
 
@@ -141,8 +141,10 @@ P = [f"pictures/{i}.png" for i in range(9)]
     [
         ("", r"is empty; write a header"),
         ("path,label\n", r"has no rows below the header"),
-        (rows("file,label", f"{P[0]},a"), r"line 1 has no column path, but file, label"),
-        (rows("path;label", f"{P[0]};a"), r"line 1 has no column path, but path;label; .*comma"),
+        (rows("bild,label", f"{P[0]},a"), r"which column is the files'\? line 1 has bild, label: none"),
+        (rows("image,photo,label", f"{P[0]},{P[0]},a"), r"which column .* is it image or photo\?"),
+        (rows(f"{P[0]},a", f"{P[1]},b"), r"line 1 is no header, but pictures/0\.png, a; .*path,label"),
+        (rows("a,b;c", f"{P[0]},x;y"), r"line 1 may be separated by a comma .* or a semicolon"),
         (rows("path", P[0]), r"line 1 has no column for labels"),
         (rows("path,split", f"{P[0]},train"), r"line 1 has no column for labels"),
         (rows("path,a,a", f"{P[0]},1,1"), r"line 1 has column a twice"),
@@ -162,21 +164,26 @@ P = [f"pictures/{i}.png" for i in range(9)]
         (rows("path,label", "x.png,a", "y.png,b"), r"2 image files are missing, first in line 2.*x\.png"),
         (rows("path,label", f"{P[0]},a", "y.png,b"), r"1 image file is missing, first in line 3.*/y\.png"),
         (rows("path,label", f"{P[0]},a", "pictures,b"), r"1 image file is missing, first in line 3"),
-        (rows("path,label", f"{P[0]},a", "\0.png,b"), r"1 image file is missing|line 3: line contains NUL"),
+        (rows("path,label", f"{P[0]},a", "\0.png,b"), r"line 3 is not text"),
         (rows("path,label", f"{P[0]},a", f"./{P[0]},b"), r"line 3, column path: .*0\.png is in line 2 too"),
-        (rows("path,label,split", f"{P[0]},a,dev"), r"line 2, column split: 'dev' is not a part of the data"),
+        (rows("path,label,split", f"{P[0]},a,1"), r"line 2, column split: '1' is not a part of the data"),
+        (rows("path,label,split", f"{P[0]},a,train", f"{P[1]},b,unlabeled"), r"line 3.*'unlabeled' is not"),
         (rows("path,label,split", f"{P[0]},a,"), r"line 2, column split: '' is not a part"),
         (
             rows("path,label,split", f"{P[0]},a,val", f"{P[1]},b,test"),
             r"column split has val, test, but no train",
         ),
         (
-            rows("path,label,split", f"{P[0]},a,train", f"{P[1]},b,train", f"{P[2]},a,val"),
-            r"the classes in val and in train differ: b",
+            rows("path,label,split", f"{P[0]},a,train", f"{P[1]},b,train", f"{P[2]},c,val"),
+            r"class c is in val \(1 image\), but not in train",
         ),
         (rows("path,label", f'"{P[0]},a'), r"line 2: unexpected end of data"),
         (b"path,label\n" + P[0].encode() + b",K\xe4se\n", r"line 2 is not UTF-8"),
-        ("path,label\n".encode("utf-16"), r"line 1 is not UTF-8"),
+        (b"\xff\xfea", r"line 1 is not UTF-16"),
+        ("path,label\n".encode("utf-16-le"), r"line 1 is not text"),
+        (b"PK\x03\x04", r"is a zip archive or a spreadsheet, not text; save it as a csv file"),
+        (b"\x1f\x8b\x08", r"cannot be unpacked"),
+        (b"PAR1", r"cannot be read as Parquet"),
         (b"\xef\xbb\xbfpath,label\n" + P[0].encode() + b",a\n\xe4", r"line 3 is not UTF-8"),
     ],
 )

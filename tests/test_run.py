@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 from optuna.trial import TrialState
 
-from sweeper import record
+from sweeper import record, run, schema
+from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.record import RunFiles
 from tests.journal import load_study
+from tests.pictures import write_classes
 from tests.program import IN_PROCESS, sweeper
 
 
@@ -72,6 +77,10 @@ def test_the_best_model_is_kept_and_tested_once(searched: Path, study: optuna.St
     assert 0.9 < result["test_accuracy"] <= 1
     tested = [path for path in folder.glob("*/result.json") if "test_accuracy" in path.read_text()]
     assert tested == [folder / "best" / "result.json"]
+    scores = result["per_class"]
+    assert [list(scores[part]) for part in ("val", "test")] == [[str(i) for i in range(10)]] * 2
+    mean = sum(row["recall"] * row["n_images"] for row in scores["test"].values()) / 359
+    assert mean == pytest.approx(result["test_accuracy"])
     weights = torch.load(folder / "best" / "weights.pt", weights_only=True)
     assert all(tensor.isfinite().all() for tensor in weights.values())
     assert {path.parent.name for path in folder.glob("*/weights.pt")} == {
@@ -152,3 +161,101 @@ def test_200_trials_do_not_grow_the_worker(tmp_path: Path) -> None:
     peak_mb = [record.read_json(RunFiles(folder / str(n)).result)["peak_memory_mb"] for n in range(200)]
     assert peak_mb[0] > 100  # of the one process that ran them all
     assert peak_mb[-1] - peak_mb[20] < 0.02 * peak_mb[20]
+
+
+METRICS = ("balanced_accuracy", "macro_f1", "auroc", "mean_average_precision")
+NAMED = (f"training.metrics=[{','.join(METRICS)}]", "training.early_stopping.monitor=val_cohen_kappa")
+QUICK = ("optimizer=adam", "optimizer.lr=0.01", "training.epochs=2", "training.n_threads=1")
+
+
+def test_named_metrics_are_everywhere(tmp_path: Path) -> None:
+    """What is listed, monitored or the objective has a column in the history, its values in the result, with
+    scores for each class, and is reproduced to the last bit.
+    """
+    sweeper(tmp_path, *QUICK, *NAMED, "objective=val_calibration_error", "study=one")
+    files = RunFiles(tmp_path / "outputs" / "one")
+    result, rows = files.read_result(), files.read_history()
+    names = {"loss", "accuracy", *METRICS, "cohen_kappa", "calibration_error"}
+    assert {column for column in rows[0] if column.startswith("val_")} == {f"val_{name}" for name in names}
+    parts = {name for name in result if name.startswith(("val_", "test_"))}
+    assert parts == {f"{part}_{name}" for part in ("val", "test") for name in names}
+    kappas = [row["val_cohen_kappa"] for row in rows]
+    assert result["best_epoch"] == kappas.index(max(kappas)) + 1
+    for part in ("val", "test"):
+        scores = result["per_class"][part].values()
+        assert sum(score["n_images"] for score in scores) == 359
+        for name, score in (("macro_f1", "f1"), ("balanced_accuracy", "recall")):
+            mean = sum(row[score] for row in scores) / 10
+            assert mean == pytest.approx(result[f"{part}_{name}"], abs=1e-6)
+    assert "identical: 2 epochs" in sweeper(tmp_path, "reproduce", "outputs/one")
+
+
+@pytest.mark.slow
+def test_a_search_for_a_metric(tmp_path: Path) -> None:
+    """Its direction follows, and trials are pruned and told by it; one that is minimised, too."""
+    for metric, direction in (("auroc", "MAXIMIZE"), ("calibration_error", "MINIMIZE")):
+        asked = (f"objective=val_{metric}", "hydra.sweeper.n_trials=3", f"study={metric}")
+        printed = sweeper(tmp_path, "-m", *QUICK, "optimizer.lr=0.01,0.001", *asked)
+        study = load_study(tmp_path, metric)
+        assert study.direction.name == direction
+        assert study.metric_names == [f"val_{metric}"]
+        assert study.best_trial.user_attrs[f"val_{metric}"] == study.best_value
+        assert "per_class" not in study.best_trial.user_attrs
+        assert f"Test {metric.replace('_', ' ')} of the best trial: " in printed
+
+
+def of_cats_and_dogs(folder: Path) -> Path:
+    """A table of cats or dogs in train, and of both on each image in the other parts."""
+    write_classes(folder, {"pets": 24})
+    parts = ["train", "val", "test", "train"] * 6
+    has = [(1, 1) if part != "train" else (n % 4 // 3, 1 - n % 4 // 3) for n, part in enumerate(parts)]
+    rows = [f"pets/{n}.png,{cat},{dog},{parts[n]}" for n, (cat, dog) in enumerate(has)]
+    (folder / "pets.csv").write_text("\n".join(["path,cat,dog,split", *rows, ""]))
+    return folder / "pets.csv"
+
+
+def test_what_is_undefined_is_said_in_a_line(tmp_path: Path) -> None:
+    """Where all validation images have the same labels: a metric that is only listed is left out, and the run
+    goes on; one that decides is refused before anything starts, in a run and in a search.
+    """
+    table = of_cats_and_dogs(tmp_path)
+    data = ("dataset=csv", f"dataset.path={table}", "dataset.image_size=8", "loss=bce_with_logits")
+    printed = sweeper(tmp_path, *data, *QUICK, "training.metrics=[auroc,macro_f1]", "study=one")
+    why = "each label is on all or none of them"
+    for part in ("val", "test"):
+        line = f"{part}_auroc is left out: it is undefined on these 6 images: {why}"
+        assert printed.count(line) == 1
+    assert "val_macro_f1" in RunFiles(tmp_path / "outputs" / "one").read_history()[0]
+    assert "auroc" not in RunFiles(tmp_path / "outputs" / "one").result.read_text()
+    for how in ((), ("-m",)):
+        refused = sweeper(tmp_path, *how, *data, *QUICK, "objective=val_auroc", "study=two", code=2)
+        line = f"objective=val_auroc: is undefined on the validation images: {why}; write val_loss"
+        assert refused.startswith(line)
+        assert not (tmp_path / "outputs" / "two").exists()
+
+
+@pytest.fixture(scope="module")
+def composed() -> Iterator[Callable[..., DictConfig]]:
+    """``composed(*overrides)``: what our own conf/ gives with them, before anything has checked it."""
+    with composing([]), initialize_config_dir(str(conf_folder()), **VERSION_BASE):
+        yield lambda *overrides: compose("config", list(overrides))
+
+
+@pytest.mark.parametrize(
+    ("asks", "is_needed"),
+    [
+        ((), False),
+        (("objective=val_loss", "training.metrics=[accuracy]"), False),
+        (("objective=[val_accuracy,val_auroc]",), True),
+        (("training.early_stopping.monitor=val_macro_f1",), True),
+        (("training.metrics=[cohen_kappa]",), True),
+        (("loss=bce_with_logits", "objective=val_loss"), True),
+    ],
+)
+def test_workers_share_the_library_of_metrics(
+    composed: Callable[..., DictConfig], asks: tuple[str, ...], is_needed: bool
+) -> None:
+    """It is imported before they are forked, where a metric of it is named anywhere."""
+    modules = run.preload(composed(*asks))
+    assert set(run.PRELOAD) <= set(modules)
+    assert (schema.METRIC_LIBRARY in modules) == is_needed

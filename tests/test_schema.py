@@ -54,6 +54,61 @@ def test_the_direction_follows_from_the_objective() -> None:
     assert schema.direction("val_accuracy") == "maximize"
     assert schema.direction("val_loss") == "minimize"
     assert schema.direction(["val_accuracy", "seconds"]) == ["maximize", "minimize"]
+    assert schema.direction(["val_auroc", "val_calibration_error"]) == ["maximize", "minimize"]
+
+
+def asking(metric: str) -> list[tuple[str, schema.Run]]:
+    """Runs that ask for a metric, each by another key, and how it is written there."""
+    stopping = schema.EarlyStopping(monitor=f"val_{metric}")
+    return [
+        (f"objective=val_{metric}", schema.Run(objective=f"val_{metric}")),
+        (f"objective=val_{metric}", schema.Run(objective=["val_loss", f"val_{metric}"])),
+        (
+            f"training.early_stopping.monitor=val_{metric}",
+            schema.Run(training=schema.Training(early_stopping=stopping)),
+        ),
+        (f"training.metrics={metric}", schema.Run(training=schema.Training(metrics=[metric, metric]))),
+    ]
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("metric", schema.METRICS)
+def test_what_is_named_anywhere_is_measured(metric: str, multi_label: bool) -> None:
+    """Once, whether listed, monitored or an objective, or refused where it is not for such labels."""
+    suits = {"f1": multi_label, "accuracy": not multi_label, "top5_accuracy": not multi_label}
+    for written, run in asking(metric):
+        if multi_label:
+            run.loss = schema.Loss("bce_with_logits")
+            run.objective = run.objective if written.startswith("objective") else "val_loss"
+        if suits.get(metric, True):
+            schema.check_task(run, 10, multi_label)
+            assert schema.metrics(run, multi_label).count(metric) == 1
+        else:
+            with pytest.raises(BadInput, match=rf"^{written}: is not measured where images have "):
+                schema.check_task(run, 10, multi_label)
+
+
+def test_five_of_five_classes_are_always_right() -> None:
+    """So top5_accuracy is refused with its number of classes, and not offered."""
+    for written, run in asking("top5_accuracy"):
+        with pytest.raises(
+            BadInput, match=rf"^{written}: needs more than 5 classes, and there are 5; "
+        ) as told:
+            schema.check_task(run, 5, False)
+        assert "top5" not in told.value.remedy
+        schema.check_task(run, 6, False)
+
+
+def test_what_decides_must_be_defined_on_the_validation_images() -> None:
+    """An objective or what is monitored is refused in a line; what is only listed is left out later."""
+    for written, run in asking("auroc"):
+        schema.check_defined(run, [3, 0, 1], 4, False)
+        if written.startswith("training.metrics"):
+            schema.check_defined(run, [4, 0, 0], 4, False)
+            continue
+        line = rf"^{written}: is undefined on the validation images: all are of one class; write val_loss, "
+        with pytest.raises(BadInput, match=line):
+            schema.check_defined(run, [4, 0, 0], 4, False)
 
 
 def test_the_defaults_are_a_run() -> None:

@@ -56,6 +56,28 @@ def test_a_terminal_shows_a_bar_and_keeps_the_epochs(tmp_path: Path, columns: in
     assert marked[-1].split()[0] == f"{best}/3"
 
 
+def test_a_terminal_shows_of_many_metrics_those_that_decide(tmp_path: Path) -> None:
+    """All have no room in a line: the objective and what is monitored come first, and nothing is cut."""
+    names = (
+        "mean_average_precision,balanced_accuracy,macro_f1,auroc,top5_accuracy,cohen_kappa,calibration_error"
+    )
+    asked = (
+        "objective=val_auroc",
+        "training.early_stopping.monitor=val_macro_f1",
+        f"training.metrics=[{names}]",
+    )
+    terminal = Terminal(tmp_path, "-m", "sweeper", *RUN, *asked, columns=80)
+    lines = terminal.finish(60)
+    assert terminal.process.returncode == 0, lines
+    assert max(len(line) for line in lines if "reproduce" not in line) <= 80
+    (head,) = {line.rstrip() for line in lines if line.startswith("epoch   ")}
+    assert head.split()[:4] == ["epoch", "val_loss", "val_macro_f1", "val_auroc"]
+    assert not any("…" in line for line in lines)
+    assert any(
+        re.match(r"epoch \d/3  [━─]{10,}  val_macro_f1 0\.\d{4} .*\d:\d\d:\d\d", line) for line in lines
+    )
+
+
 def test_the_best_epoch_so_far_is_marked() -> None:
     """By what early stopping monitors; one that diverged never is, but the first."""
     run = schema.Run(training=schema.Training(epochs=5))

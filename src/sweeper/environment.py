@@ -24,6 +24,7 @@ def environment(run: schema.Run, fingerprint: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "pillow": version("pillow"),  # decodes and scales the pictures
         "torchvision": version("torchvision"),  # without a second's import
+        "torchmetrics": version("torchmetrics"),
         "device": torch.cuda.get_device_name(run.device) if is_cuda else _cpu_name(),
         "n_threads": run.training.n_threads,
         "system": f"{platform.system()} {platform.machine()}",

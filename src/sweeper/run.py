@@ -12,20 +12,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from sweeper import check, environment, record, saved, schema
+from sweeper import check, environment, provenance, record, saved, schema
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
+from sweeper.literal import expanded
 from sweeper.record import RunFiles, StudyFiles
 from sweeper.search.trial import Trial, trial
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sweeper.training.data import Data
     from sweeper.training.fit import Epoch
+    from sweeper.training.metric import PerClass
 
 
 log = logging.getLogger(__name__)
+
+PER_CLASS = "per_class"
+"""In ``result.json``: the scores of each class, by the part of the data."""
 
 
 class Observer:
@@ -81,9 +88,13 @@ def train(
     run, files = settle(run, current), RunFiles(folder)
     loaded = data.load(run.dataset, resolve_device(run.device))
     schema.check_task(run, len(loaded.classes), loaded.multi_label)
+    schema.check_defined(run, *_counts(loaded.val_y, loaded), loaded.multi_label)
+    _warn_of_undefined(run, loaded, "val")
     if current.number is None:  # a search has asked before it started
         shape = (loaded.channels, loaded.side, len(loaded.classes))
         check.check_model(run.model, shape, Path.cwd())
+        if loaded.held_out is not None and (told := provenance.remark(run, loaded.held_out)):
+            log.warning(told)
     with files.held_alone() if current.number is None else nullcontext():
         return _train_into(files, run, loaded, current, observer or Observer())
 
@@ -119,11 +130,13 @@ def _train_into(
             _write_result(files, run, rows, len(rows), type(error).__name__, current)
         raise
     ending = "diverged" if fitted.diverged else "early stopping" if fitted.stopped_early else "all epochs"
-    result = _write_result(files, run, rows, fitted.best_epoch, ending, current)
+    result = _write_result(files, run, rows, fitted.best_epoch, ending, current, fitted.per_class)
+    if loaded.train_digests is not None:
+        files.write_trained_on(provenance.trained_on(run, loaded.train_digests))
     with record.whole(files.weights) as path, path.open("wb") as file:  # which says why it cannot be written
         torch.save(fitted.model.state_dict(), file)
     if current.number is None:
-        result |= _tested(fitted.model, run, loaded)
+        result = _tested(fitted.model, run, loaded, result)
         record.write_json(files.result, result)
         show.result(result, files.folder)
     scores = [nan] if fitted.diverged else _scores(run, rows, fitted.best_epoch)
@@ -142,19 +155,22 @@ def settle(run: schema.Run, current: Trial) -> schema.Run:
     n_threads = run.training.n_threads or torch.get_num_threads()  # in a worker, its share of the cores
     precision = resolve_precision(run.training.precision, device)
     path = run.dataset.path and _absolute(run.dataset.path)
+    folder = run.dataset.folder
+    if folder is not None and expanded(folder).is_dir():  # otherwise it is seen from the table
+        folder = _absolute(folder)
     weights = run.model.weights
     return replace(
         run,
         seed=current.seed(run.seed),
         device=str(device),
-        dataset=replace(run.dataset, path=path, root=_absolute(run.dataset.root)),
+        dataset=replace(run.dataset, path=path, folder=folder, root=_absolute(run.dataset.root)),
         model=replace(run.model, weights=_absolute(weights) if is_path(weights) else weights),
         training=replace(run.training, n_threads=n_threads, precision=precision),
     )
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
+    return str(expanded(path).absolute())
 
 
 def _scores(run: schema.Run, rows: list[dict[str, Any]], epoch: int) -> list[float]:
@@ -164,7 +180,13 @@ def _scores(run: schema.Run, rows: list[dict[str, Any]], epoch: int) -> list[flo
 
 
 def _write_result(
-    files: RunFiles, run: schema.Run, rows: list[dict[str, Any]], best_epoch: int, ending: str, current: Trial
+    files: RunFiles,
+    run: schema.Run,
+    rows: list[dict[str, Any]],
+    best_epoch: int,
+    ending: str,
+    current: Trial,
+    per_class: PerClass | None = None,
 ) -> dict[str, Any]:
     """Write ``result.json`` and show it with the trial; ``ending`` says why there are no more epochs."""
     measured = {
@@ -179,18 +201,42 @@ def _write_result(
     for name, value in measured.items():
         current.set_user_attr(name, value)
     result = {"study": run.study, "trial": current.number, "objective": run.objective, **measured}
+    if per_class is not None:
+        result[PER_CLASS] = {"val": per_class}
     record.write_json(files.result, result)
     return result
 
 
-def _tested(model: Any, run: schema.Run, loaded: Any) -> dict[str, float]:
-    from sweeper.training import machine
-    from sweeper.training.fit import evaluate
+def _tested(model: Any, run: schema.Run, loaded: Data, result: dict[str, Any]) -> dict[str, Any]:
+    """The result with what the model reaches on the test images, if there are any."""
+    from sweeper.training import machine, metric
+    from sweeper.training.fit import predict
     from sweeper.training.step import with_micro_batch_size
 
+    if len(loaded.test_y) == 0:
+        return result
+    _warn_of_undefined(run, loaded, "test")
     with machine.threads(run.training.n_threads):
-        measured = evaluate(model, loaded, "test", with_micro_batch_size(run).training)
-    return {f"test_{name}": value for name, value in measured.items()}
+        logits, labels = predict(model, loaded, "test", with_micro_batch_size(run).training)
+        measured = metric.measure(logits, labels, schema.metrics(run, loaded.multi_label))
+        per_class = metric.by_class(logits, labels, loaded.classes)
+    named = {f"test_{name}": value for name, value in measured.items()}
+    # The long part comes last.
+    return {**result, **named, PER_CLASS: {**result.pop(PER_CLASS, {}), "test": per_class}}
+
+
+def _counts(labels: Tensor, loaded: Data) -> tuple[list[int], int]:
+    from sweeper.training.metric import count
+
+    return count(labels, len(loaded.classes)), len(labels)
+
+
+def _warn_of_undefined(run: schema.Run, loaded: Data, part: str) -> None:
+    """Say in a line each which metrics will not be there, and why."""
+    counts, n = _counts(loaded.part(part)[1], loaded)
+    for name in schema.metrics(run, loaded.multi_label):
+        if (reason := schema.undefined(name, counts, n, loaded.multi_label)) is not None:
+            log.warning("%s_%s is left out: it is undefined on these %d images: %s", part, name, n, reason)
 
 
 def test_best(folder: Path) -> None:
@@ -212,7 +258,7 @@ def test_best(folder: Path) -> None:
     loaded = data.load(run.dataset, device)
     model = build(run.model, loaded.channels, loaded.side, len(loaded.classes)).to(device)
     model.load_state_dict(torch.load(best.weights, map_location=device, weights_only=True))
-    record.write_json(best.result, result | _tested(model, run, loaded))
+    record.write_json(best.result, _tested(model, run, loaded, result))
 
 
 def is_tested(result: dict[str, Any]) -> bool:
@@ -221,3 +267,11 @@ def is_tested(result: dict[str, Any]) -> bool:
 
 PRELOAD = ("torch._dynamo", "sweeper.training.data", "sweeper.training.fit")
 """Nearly all that a trial imports; torch's optimizers would import torch._dynamo, 1.5 s, in every worker."""
+
+
+def preload(config: DictConfig) -> tuple[str, ...]:
+    """What the trials of a search will import, by a config that nobody has checked yet."""
+    keys = ("objective", "training.early_stopping.monitor", "training.metrics", "loss.name")
+    named = " ".join(str(OmegaConf.select(config, key, throw_on_resolution_failure=False)) for key in keys)
+    asks = any(name in named for name in (*schema.BY_LIBRARY, *schema.MULTI_LABEL_LOSSES))
+    return (*PRELOAD, schema.METRIC_LIBRARY) if asks else PRELOAD

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
 from typing import Any
 
 from sweeper import limit
@@ -217,11 +218,49 @@ class Run:
         return self.freezing.name == "none"
 
 
+class Needs(Enum):
+    """What a part of the data must have for a metric to be defined on it."""
+
+    IMAGES = "any"
+    CLASS = "of a class"
+    CONTRAST = "of a class, and others that are not of it"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One of what ``training.metric`` measures besides the loss, on images that are not trained on."""
+
+    one_label: Needs | None
+    """What it needs where images have one label each; None where it is not measured for them."""
+    several_labels: Needs | None
+    minimize: bool = False
+    above_classes: int = 0
+    """It says something only where there are more classes."""
+
+
+METRICS = {
+    "accuracy": Metric(Needs.IMAGES, None),
+    "mean_average_precision": Metric(Needs.CLASS, Needs.CLASS),
+    "f1": Metric(None, Needs.CLASS),
+    "balanced_accuracy": Metric(Needs.CLASS, Needs.CONTRAST),
+    "macro_f1": Metric(Needs.CLASS, Needs.CLASS),
+    "auroc": Metric(Needs.CONTRAST, Needs.CONTRAST),
+    "top5_accuracy": Metric(Needs.IMAGES, None, above_classes=5),
+    "cohen_kappa": Metric(Needs.CONTRAST, Needs.CONTRAST),
+    "calibration_error": Metric(Needs.IMAGES, Needs.IMAGES, minimize=True),
+}
+"""The metrics, in the order in which they are told; ``training.metric`` says what they are."""
+
+BY_LIBRARY = tuple(name for name in METRICS if name != "accuracy")
+METRIC_LIBRARY = "torchmetrics.functional.classification"
+"""What measures these, and takes a second to import."""
+
+USUAL = {False: ("accuracy",), True: ("mean_average_precision", "f1")}
+"""The metrics that are measured without being asked for, where images have several labels and where not."""
+
 DIRECTIONS = {
-    "val_accuracy": "maximize",
     "val_loss": "minimize",
-    "val_mean_average_precision": "maximize",
-    "val_f1": "maximize",
+    **{f"val_{name}": "minimize" if metric.minimize else "maximize" for name, metric in METRICS.items()},
     "seconds": "minimize",
     "peak_memory_mb": "minimize",
 }
@@ -235,14 +274,10 @@ LOSS_KEYS = {
 MULTI_LABEL_LOSSES = frozenset({"bce_with_logits"})
 """Losses for images with several labels each."""
 
-METRICS = ("accuracy",)
-"""Measured besides the loss if each image has one label."""
-MULTI_LABEL_METRICS = ("mean_average_precision", "f1")
-"""Measured besides the loss if images have several labels."""
-
 
 _NUMBER_OF_LAYERS = 64
 _WIDTH = 65_536
+_LONGEST_SEPARATOR = 16
 _MAX_LR = 1e30
 _UNLIKELY = "float32 has no numbers for the steps of a larger one"
 _EPOCHS = "nobody waits for more epochs"
@@ -305,7 +340,7 @@ LIMITS: dict[str, Limit] = {
     "dataset.test_fraction": _fraction("dataset.test_fraction", 0.2),
     "dataset.layout": limit.option("auto", "classes"),
     "dataset.duplicates": limit.option("error", "drop", "keep"),
-    "dataset.group": limit.string("write a column, or a pattern with one group, such as (patient\\d+)"),
+    "dataset.group": limit.text("write a column, or a pattern with one group, such as (patient\\d+)"),
     "dataset.n_folds": limit.whole(
         2, 1000, "write for example dataset.n_folds=5", "each fold is a training of its own"
     ),
@@ -319,7 +354,16 @@ LIMITS: dict[str, Limit] = {
     "dataset.split_column": limit.text("write the name of a column"),
     "dataset.folder": limit.text("write the path of a folder"),
     "dataset.suffix": limit.text("write for example dataset.suffix=.jpg"),
-    "dataset.label_separator": limit.string("write for example dataset.label_separator='|'"),
+    "dataset.label_separator": Limit(
+        lambda v: (
+            "is empty"
+            if not v
+            else "is longer than what stands between two labels"
+            if len(v) > _LONGEST_SEPARATOR
+            else limit.path_fault(f"a{v}b")  # a space is none
+        ),
+        "write for example dataset.label_separator='|'",
+    ),
     "dataset.split_seed": limit.within(0, limit.MAX_SEED, "write for example dataset.split_seed=0"),
     "dataset.on_device": Limit(
         lambda v: None if v.lower() in ("auto", "true", "false") else "there is no such option",
@@ -397,9 +441,7 @@ LIMITS: dict[str, Limit] = {
     "training.n_threads": limit.whole(
         1, 1024, "write for example training.n_threads=1", "no CPU has so many cores"
     ),
-    "training.early_stopping.monitor": limit.option(
-        "val_loss", "val_accuracy", "val_mean_average_precision", "val_f1"
-    ),
+    "training.early_stopping.monitor": limit.option("val_loss", *(f"val_{name}" for name in METRICS)),
     "training.early_stopping.patience": _epochs(1, "training.early_stopping.patience", 5),
     "training.early_stopping.min_delta": limit.number(
         0, 1000, "write for example training.early_stopping.min_delta=0", "no metric changes by so much"
@@ -418,6 +460,9 @@ def validate(run: Run) -> None:
         if value is not None and key in LIMITS:
             LIMITS[key].check(key, value)
     objectives(run.objective)
+    for name in run.training.metrics:
+        if name not in METRICS:
+            raise BadInput("training.metrics", name, "there is no such metric", one_of(name, METRICS))
     _check_needs(run)
     _check_has_effect(run.loss)
     if run.scheduler.name == "cosine" and run.scheduler.eta_min > run.optimizer.lr:
@@ -452,21 +497,69 @@ def _check_has_effect(loss: Loss) -> None:
 
 
 def check_task(run: Run, n_classes: int, multi_label: bool) -> None:
-    """Raises BadInput if loss, weights, objective or monitored quantity do not suit the kind of labels."""
+    """Raises BadInput if loss, weights, objective or a metric do not suit the kind of labels."""
     kind = "several labels" if multi_label else "one label"
     if (run.loss.name in MULTI_LABEL_LOSSES) != multi_label:
         suitable = [name for name in LOSS_KEYS if (name in MULTI_LABEL_LOSSES) == multi_label]
         remedy = f"write loss={' or '.join(suitable)}"
         raise BadInput("loss", run.loss.name, f"the images have {kind} each", remedy)
-    metrics = MULTI_LABEL_METRICS if multi_label else METRICS
-    absent = {f"val_{name}" for name in {*METRICS, *MULTI_LABEL_METRICS} - set(metrics)}
-    asked = [("objective", name) for name in objectives(run.objective)]
-    for key, name in [*asked, ("training.early_stopping.monitor", run.training.early_stopping.monitor)]:
-        if name in absent:
-            there = ", ".join(f"val_{metric}" for metric in ("loss", *metrics))
-            raise BadInput(key, name, f"is not measured where images have {kind}", f"write one of {there}")
+    suiting = [name for name in METRICS if _needs(name, multi_label) is not None]
+    known = [name for name in suiting if METRICS[name].above_classes < n_classes]
+    for key, told, name in _asked(run):
+        if name not in known:
+            few = f"needs more than {METRICS[name].above_classes} classes, and there are {n_classes}"
+            reason = few if name in suiting else f"is not measured where images have {kind}"
+            there = known if told == name else [f"val_{metric}" for metric in ("loss", *known)]
+            raise BadInput(key, told, reason, f"write one of {', '.join(there)}")
     check_weights("class_weights", run.loss.class_weights, n_classes)
     check_weights("pos_weight", run.loss.pos_weight, n_classes)
+
+
+def _needs(name: str, multi_label: bool) -> Needs | None:
+    return METRICS[name].several_labels if multi_label else METRICS[name].one_label
+
+
+def _asked(run: Run) -> Iterator[tuple[str, str, str]]:
+    """The metrics that a run names: the key, what is written there, and the metric's name."""
+    named = [("objective", name) for name in objectives(run.objective)]
+    for key, told in [*named, ("training.early_stopping.monitor", run.training.early_stopping.monitor)]:
+        if (name := told.removeprefix("val_")) in METRICS:
+            yield key, told, name
+    for name in run.training.metrics:
+        yield "training.metrics", name, name
+
+
+def metrics(run: Run, multi_label: bool) -> list[str]:
+    """What is measured besides the loss: what is usual for the kind of labels, and all that the run names."""
+    named = {*USUAL[multi_label], *(name for _, _, name in _asked(run))}
+    return [name for name in METRICS if name in named]
+
+
+def check_defined(run: Run, counts: Sequence[int], n: int, multi_label: bool) -> None:
+    """Refuse an objective, or what is monitored, that the validation images leave undefined.
+
+    Args:
+        counts: of the validation images, those of each class.
+        n: all of them.
+
+    Raises:
+        BadInput: naming the first one.
+    """
+    for key, told, name in _asked(run):
+        reason = undefined(name, counts, n, multi_label)
+        if told != name and reason is not None:
+            remedy = "write val_loss, or validate on other images"
+            raise BadInput(key, told, f"is undefined on the validation images: {reason}", remedy)
+
+
+def undefined(name: str, counts: Sequence[int], n: int, multi_label: bool) -> str | None:
+    """Why a metric is undefined on a part of the data, or None if it is defined; see ``check_defined``."""
+    needs = _needs(name, multi_label)
+    if needs is Needs.CONTRAST and not any(0 < count < n for count in counts):
+        return "each label is on all or none of them" if multi_label else "all are of one class"
+    if needs is not Needs.IMAGES and not any(counts):
+        return "none has a label"
+    return None
 
 
 def check_weights(name: str, weights: Any, n_classes: int) -> None:
@@ -498,6 +591,17 @@ USED_BY = {
     **{
         f"model.{name}": ("model", "cnn")
         for name in ("filters", "kernel_size", "activation", "batch_norm", "hidden_units")
+    },
+    **{
+        f"dataset.{name}": ("dataset", "csv")
+        for name in (
+            "path_column",
+            "label_column",
+            "split_column",
+            "folder",
+            "suffix",
+            "label_separator",
+        )
     },
 }
 """Keys that only some options of a group read."""

@@ -130,7 +130,9 @@ def studies(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> 
 
 
 def overrides(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Groups, their options, and keys with their values: what Hydra's own completion says of our config."""
+    """Groups, their options, and keys with their values: what Hydra's own completion says of our config, and
+    what our keys may be.
+    """
     from hydra import initialize_config_dir
     from hydra._internal.core_plugins.bash_completion import BashCompletion
     from hydra.core.global_hydra import GlobalHydra
@@ -138,12 +140,30 @@ def overrides(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
     from sweeper.conf import VERSION_BASE, composing, conf_folder
 
     key, equals, value = incomplete.partition("=")
+    if equals and key in (known := _known_values()):
+        return _with_known(key, value, known[key])
     before, comma, last = value.rpartition(",")  # of a search: adam,sgd
     words = [word for word in ctx.params.get(parameter.name or "") or () if not re.search(r"[,()\s]", word)]
     with composing([]), initialize_config_dir(str(conf_folder()), **VERSION_BASE):
         hydras = BashCompletion(GlobalHydra.instance().config_loader())
         found = hydras._query("config", " ".join([*words, f"{key}{equals}{last}"]))
     return [f"{key}={before},{word.partition('=')[2]}" if comma else word for word in found]
+
+
+def _known_values() -> dict[str, tuple[str, ...]]:
+    """What a key may be, where that can be listed."""
+    from sweeper import schema
+
+    options = {key: limit.names for key, limit in schema.LIMITS.items() if limit.names}
+    return options | {"objective": tuple(schema.DIRECTIONS), "training.metrics": tuple(schema.METRICS)}
+
+
+def _with_known(key: str, value: str, names: tuple[str, ...]) -> list[str]:
+    """The last name of a value is completed, and a list closed: ``[auroc,ma`` is ``[auroc,macro_f1]``."""
+    opens = "[" if key == "training.metrics" and not value.startswith("[") else ""
+    before, last = re.fullmatch(r"(.*[\[,])?(.*)", value).groups(default="")  # type: ignore[union-attr]
+    closes = "]" if opens or before.startswith("[") else ""
+    return [f"{key}={opens}{before}{name}{closes}" for name in names if name.startswith(last)]
 
 
 # ------------------------------------------------------------------------------------------------- installing

@@ -25,6 +25,7 @@ from sweeper import check, schema
 from sweeper.check import Found
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
+from sweeper.literal import literal
 from sweeper.program import program
 from sweeper.saved import Line, saved_run
 from sweeper.search import pool
@@ -106,7 +107,7 @@ def show(arguments: Sequence[str]) -> None:
         BadInput: for what the command would refuse, so far as that can be told without downloads.
     """
     with (
-        saved_run(arguments) as line,
+        saved_run(literal(arguments)) as line,
         composing(line.overrides),
         initialize_config_dir(str(conf_folder()), **VERSION_BASE),
     ):
@@ -171,7 +172,7 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
     for name in dict.fromkeys(point.run.device for point in points):
         table.add_row("device", _device(resolve_device(name)))
     table.add_row("workers", workers)
-    for found in dict.fromkeys(point.found for point in points):
+    for found in dict.fromkeys(replace(point.found, seen=None) for point in points):
         parts = f"{found.n_train:,} train, {found.n_val:,} val, {found.n_test:,} test"
         table.add_row("data", f"{found.name}, {found.n_train + found.n_val + found.n_test:,} images: {parts}")
         kind = "labels, several to an image" if found.multi_label else "classes"
@@ -181,6 +182,8 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
         ("random" if point.run.from_scratch else point.run.model.weights) or "random" for point in points
     )
     table.add_row("weights", ", ".join(begins))
+    for seen in dict.fromkeys(point.found.seen for point in points if point.found.seen):
+        table.add_row("note", seen)
     return table
 
 

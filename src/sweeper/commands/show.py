@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from math import inf
 from pathlib import Path
@@ -28,6 +28,9 @@ SILENCE_S = 60.0
 
 _MARK = "  best  "
 
+_BESIDE = 42
+"""Columns beside an epoch's number and its values: a short bar, the time so far and the time left."""
+
 
 class SingleRun(Observer):
     """Shows a run on standard output.
@@ -38,6 +41,7 @@ class SingleRun(Observer):
 
     def __init__(self, run: schema.Run, silence_s: float = SILENCE_S) -> None:
         self._n_epochs = run.training.epochs
+        self._asked = (*schema.objectives(run.objective), run.training.early_stopping.monitor)
         self._monitor = run.training.early_stopping.monitor
         self._silence_s = silence_s
         self._screen = Screen()
@@ -97,7 +101,7 @@ class SingleRun(Observer):
     def _choose_columns(self) -> dict[str, int]:
         """As many as there is room for, validation first."""
         shown, left = dict[str, int](), self._screen.width - self._width - len(_MARK)
-        for name in _columns(self._row):
+        for name in _columns(self._row, self._asked):
             width = max(len(name), 8)
             if (left := left - width - 2) < -2:
                 break
@@ -109,7 +113,7 @@ class SingleRun(Observer):
         return Text(f"{'epoch':<{self._width}}{' ' * len(_MARK)}{names}", style="bold")
 
     def _line(self, is_best: bool) -> Text:
-        told = _columns(self._row)
+        told = _columns(self._row, self._asked)
         values = "  ".join(f"{told[name]:>{width}}" for name, width in self._shown.items())
         mark = (_MARK, "bold green") if is_best else " " * len(_MARK)
         return Text.assemble(f"{f'{self._n_done}/{self._n_epochs}':>{self._width}}", mark, values)
@@ -120,13 +124,16 @@ class SingleRun(Observer):
 
     def _picture(self) -> Bar:
         seconds = monotonic() - self._began_s
-        names = [name for name in self._row if name.startswith("val_") and name != "val_loss"]
-        values = " ".join(f"{name} {self._row[name]:.4f}" for name in names)
         left = (
             f"{clock(seconds / self._n_done * (self._n_epochs - self._n_done))} left" if self._n_done else ""
         )
-        told = [part for part in (values, clock(seconds), left) if part]
         before = f"epoch {self._n_done:>{len(str(self._n_epochs))}}/{self._n_epochs}"
+        names = [name for name in _ordered(self._row, self._asked) if name.startswith("val_")]
+        values = [f"{name} {self._row[name]:.4f}" for name in names if name != "val_loss"]
+        room = self._screen.width - len(before) - _BESIDE
+        while len(values) > 1 and len(" ".join(values)) > room:
+            values.pop()
+        told = [part for part in (" ".join(values), clock(seconds), left) if part]
         return Bar(Text(before, style="bold"), self._n_done / self._n_epochs, Text(" · ".join(told)))
 
     # ------------------------------------------------------------------------------------ without a terminal
@@ -145,11 +152,16 @@ class SingleRun(Observer):
         teller.join()
 
 
-def _columns(row: Mapping[str, float]) -> dict[str, str]:
+def _columns(row: Mapping[str, float], asked: Collection[str]) -> dict[str, str]:
     """What is shown of an epoch, by the names in ``history.csv``."""
-    names = sorted((n for n in row if n.startswith(("val_", "train_"))), key=lambda n: n.startswith("train_"))
-    told = {name: f"{row[name]:.4f}" for name in names}
+    told = {name: f"{row[name]:.4f}" for name in _ordered(row, asked)}
     return told | {"images/s": f"{row['images_per_second']:,.0f}"} if row else {}
+
+
+def _ordered(row: Mapping[str, float], asked: Collection[str]) -> list[str]:
+    """What was measured: on the validation images first, and of that what decides."""
+    names = [name for name in row if name.startswith(("val_", "train_"))]
+    return sorted(names, key=lambda name: (name.startswith("train_"), name != "val_loss", name not in asked))
 
 
 def _sentence(row: Mapping[str, float]) -> str:

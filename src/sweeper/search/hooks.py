@@ -18,13 +18,15 @@ log = logging.getLogger(__name__)
 
 Task = TypeVar("Task", bound=Callable[..., object])
 
+Preload = Sequence[str] | Callable[["DictConfig"], Sequence[str]]
+
 
 @dataclass(frozen=True)
 class Hooks:
     """The hooks of a task function; see ``hooks``."""
 
     check: Callable[[DictConfig], None] | None = None
-    preload: Sequence[str] = ()
+    preload: Preload = ()
     on_last_worker: Callable[[Path], None] | None = None
     on_finish: Callable[[Path], None] | None = None
 
@@ -34,11 +36,15 @@ class Hooks:
         found = getattr(task, "hooks", None)
         return found if isinstance(found, cls) else cls()
 
+    def modules(self, config: DictConfig) -> Sequence[str]:
+        """What to import once for all workers of a search with this config."""
+        return self.preload(config) if callable(self.preload) else self.preload
+
 
 def hooks(
     *,
     check: Callable[[DictConfig], None] | None = None,
-    preload: Sequence[str] = (),
+    preload: Preload = (),
     on_last_worker: Callable[[Path], None] | None = None,
     on_finish: Callable[[Path], None] | None = None,
 ) -> Callable[[Task], Task]:
@@ -50,14 +56,15 @@ def hooks(
         check: called with a config of each combination of options, before anything is written or started;
             it raises ``sweeper.BadInput`` for what cannot run.
         preload: modules to import once for all workers. None of them may use a GPU, or start a thread, when
-            it is imported: the workers are forked from the process that imported them.
+            it is imported: the workers are forked from the process that imported them. Or a function that
+            names them by the config which the search was started with, before anything has checked it.
         on_last_worker: called with the study's folder in the last worker to exit, which still has all that
             the trials loaded. Best-effort: a worker that is killed does not call it.
         on_finish: called with the study's folder in the command's own process, at the end of a search.
     """
 
     def decorate(task: Task) -> Task:
-        task.hooks = Hooks(check, tuple(preload), on_last_worker, on_finish)  # type: ignore[attr-defined]
+        task.hooks = Hooks(check, preload if callable(preload) else tuple(preload), on_last_worker, on_finish)  # type: ignore[attr-defined]
         return task
 
     return decorate

@@ -25,9 +25,8 @@ from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.memory import check_fits
-from sweeper.training import cache, duplicate, picture
+from sweeper.training import cache, picture, twin
 from sweeper.training.dataset import COPIED_BYTES, Indices
-from sweeper.training.duplicate import Traits
 from sweeper.training.picture import (
     DEPTHS,
     Look,
@@ -39,6 +38,7 @@ from sweeper.training.picture import (
     reading,
     stamp_of,
 )
+from sweeper.training.twin import Traits
 from sweeper.words import counted
 
 T = TypeVar("T")
@@ -315,7 +315,7 @@ def _decode(files: Sequence[Path], pixels: NDArray[np.uint8], stamps: Sequence[s
             return list(_shown(threads.map(whole, chosen), len(chosen), "comparing"))
 
         traits = Traits(digests[left], sizes[left], pixels[: len(left)], sums[left], scaled[left])
-        first = duplicate.pictures(traits, some)
+        first = twin.pictures(traits, some)
     repeated = np.flatnonzero(first != np.arange(len(first))).tolist()
     refused = [error.megapixels for error in errors.values() if isinstance(error, TooLargeError)]
     return Known(

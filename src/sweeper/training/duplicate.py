@@ -1,86 +1,93 @@
-"""Which pictures have the same pixels at full size, without decoding all of them at full size."""
+"""Equal pictures: those that the data's own parts share, and copies anywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
-from sweeper.training.dataset import Indices, same
+from sweeper import schema
+from sweeper.errors import BadInput
+from sweeper.training.dataset import TEST, TO_SPLIT, TRAIN, VAL, Images, Indices, Parts
+from sweeper.training.group import name_of
+from sweeper.words import counted
 
-DIFFERENCE = 8
-"""The same picture as a JPEG, which was decoded smaller, and in a lossless format: means over its cells
-differ by at most 1 in photographs, and by at most 5 in stripes and checkerboards."""
-CELLS = 4
-"""Of such a picture in a row: finer ones differ more."""
-_AT_ONCE = 512
+NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
+N_EXAMPLES = 2
 
 
 @dataclass(frozen=True)
-class Traits:
-    """What is known of all pictures: digests (n,) of their files, ``sizes`` (n, 2) in full, small ``pixels``
-    (n, 3, side, side) with their ``sums`` (n,), and whether their decoder made them smaller: ``scaled`` (n,).
-    """
+class Shared:
+    """The images (n,) that an other part has too, and one of each there: test's stay, then val's."""
 
-    digests: NDArray[np.uint64]
-    sizes: NDArray[np.int64]
-    pixels: NDArray[np.uint8]
-    sums: NDArray[np.int64]
-    scaled: NDArray[np.bool_]
+    images: Indices
+    others: Indices
 
-
-def pictures(traits: Traits, whole: Callable[[list[int]], list[bytes]]) -> Indices:
-    """For each picture (n,) the position of the first with the same pixels.
-
-    Args:
-        whole: digests of all pixels at full size, for some positions.
-    """
-    first = same(traits.digests)
-    chosen = candidates(traits, np.flatnonzero(first == np.arange(len(first))))
-    seen: dict[bytes, int] = {}
-    for position, pixels in zip(chosen.tolist(), whole(chosen.tolist()), strict=True):
-        first[position] = seen.setdefault(pixels, position)
-    return first[first]
+    def told(self, images: Images, part: Parts) -> str:
+        """How many there are, between which parts, and examples."""
+        own = np.where(part == TO_SPLIT, TRAIN, part)
+        pairs = [(int(own[i]), int(own[other])) for i, other in zip(self.images, self.others, strict=True)]
+        where = Counter(pairs).items()
+        counts = ", ".join(f"{n:,} of {NAMES[a]} in {NAMES[b]}" for (a, b), n in sorted(where))
+        some = zip(self.images[:N_EXAMPLES], self.others[:N_EXAMPLES], strict=True)
+        examples = ", ".join(f"{name_of(images, i)} = {name_of(images, other)}" for i, other in some)
+        more = ", …" if len(self.images) > N_EXAMPLES else ""
+        n = counted(len(self.images), "image is in another part too", "images are in another part too")
+        return f"{n} ({counts}): {examples}{more}"
 
 
-def candidates(traits: Traits, positions: Indices) -> Indices:
-    """The pictures among ``positions``, of files that differ, that may be the same as another of them."""
-    sizes, scaled = traits.sizes[positions], traits.scaled[positions]
-    rows = np.column_stack([sizes, traits.sums[positions]])
-    _, inverse, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
-    is_one = counts[inverse.reshape(-1)] > 1
-    for size in _sizes_of_both(sizes, scaled):
-        beside = np.flatnonzero((sizes == size).all(1))
-        cells, is_scaled = _cells(traits.pixels, positions[beside]), scaled[beside]
-        is_one[beside[is_scaled]] |= _has_near(cells[is_scaled], cells[~is_scaled])
-        is_one[beside[~is_scaled]] |= _has_near(cells[~is_scaled], cells[is_scaled])
-    return positions[is_one]
+def find_shared(images: Images, part: Parts) -> Shared:
+    """The pictures that are in several of the parts which the data define."""
+    if images.pictures is None or len(np.unique(np.where(part == TO_SPLIT, TRAIN, part))) < 2:
+        return Shared(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+    level = np.where(part == TO_SPLIT, TRAIN, part)
+    _, picture = np.unique(images.pictures, return_inverse=True)
+    by_level = np.lexsort((-np.arange(len(level)), level))
+    last = np.zeros(picture.max() + 1, dtype=np.int64)
+    last[picture[by_level]] = by_level  # the first image of the highest level is written last
+    shared = np.flatnonzero(level < level[last[picture]])
+    return Shared(shared, last[picture[shared]])
 
 
-def _sizes_of_both(sizes: NDArray[np.int64], scaled: NDArray[np.bool_]) -> list[tuple[int, ...]]:
-    """Sizes of pictures that were decoded smaller, and of others too: of one kind, the same are alike."""
-    kinds = [set(map(tuple, np.unique(sizes[chosen], axis=0).tolist())) for chosen in (scaled, ~scaled)]
-    return sorted(kinds[0] & kinds[1])
+def check_shared(images: Images, dataset: schema.Dataset, part: Parts, shared: Shared) -> None:
+    """Raises BadInput where parts share pictures and nothing says what to do; fixed sets are as they are."""
+    if dataset.duplicates == "error" and len(shared.images) and dataset.name in schema.FILES:
+        remedy = "write dataset.duplicates=drop to leave them out (of train first), or keep"
+        reason = shared.told(images, part)
+        raise BadInput("dataset.duplicates", dataset.duplicates, reason, remedy)
 
 
-def _cells(pixels: NDArray[np.uint8], chosen: Indices) -> NDArray[np.float32]:
-    """Means (n, 3 · CELLS²) over the cells of the chosen pictures."""
-    side = pixels.shape[-1]
-    cell = np.arange(side) * CELLS // side
-    mean = (cell[:, None] == np.arange(CELLS)).astype(np.float32)
-    mean /= mean.sum(0)
-    means = np.empty((len(chosen), 3 * CELLS**2), dtype=np.float32)
-    for start in range(0, len(chosen), _AT_ONCE):
-        some = pixels[chosen[start : start + _AT_ONCE]].astype(np.float32)
-        means[start : start + _AT_ONCE] = (mean.T @ (some @ mean)).reshape(len(some), -1)
-    return means
+def remark_shared(images: Images, dataset: schema.Dataset, part: Parts, shared: Shared) -> str | None:
+    if not len(shared.images):
+        return None
+    told = shared.told(images, part)
+    if dataset.duplicates == "drop":
+        return f"dataset.duplicates=drop leaves out what is elsewhere: {told}"
+    advice = "" if dataset.duplicates == "keep" else "; dataset.duplicates=drop leaves them out"
+    return f"{told}{advice}"
 
 
-def _has_near(points: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether there is one of the others near a point; no pairs are listed, however many there are."""
-    distances, _ = cKDTree(others).query(points, p=np.inf, distance_upper_bound=DIFFERENCE, workers=-1)
-    found: NDArray[np.bool_] = np.isfinite(distances)
-    return found
+def remark_copies(images: Images, chosen: Indices) -> str | None:
+    """How many of the chosen images are copies of others, and how many of them have another label."""
+    if images.pictures is None:
+        return None
+    _, first, inverse = np.unique(images.pictures[chosen], return_index=True, return_inverse=True)
+    n_copies = len(chosen) - len(first)
+    if n_copies == 0:
+        return None
+    told = counted(n_copies, "image is a copy of another", "images are copies of others")
+    labels = images.labels[chosen]
+    differs = labels != labels[first[inverse]]
+    odd = np.flatnonzero(differs.any(1) if images.multi_label else differs)
+    if not len(odd):
+        return told
+    i, other = chosen[odd[0]], chosen[first[inverse[odd[0]]]]
+    pair = " = ".join(f"{name_of(images, k)} ({_label(images, k)})" for k in (other, i))
+    return f"{told}, {len(odd):,} of them with another label: {pair}"
+
+
+def _label(images: Images, i: int) -> str:
+    if not images.multi_label:
+        return images.classes[int(images.labels[i])]
+    return "+".join(np.array(images.classes)[images.labels[i] == 1].tolist()) or "no label"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field, replace
 from math import inf, isfinite
 from time import perf_counter
@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training import features, freeze, machine, source, step, weights
+from sweeper.training import features, freeze, machine, metric, source, step, weights
 from sweeper.training.augment import Augment, Variations
 from sweeper.training.data import Data, Pixels
 from sweeper.training.loss import build_loss
-from sweeper.training.metric import measure
 from sweeper.training.model import build
 from sweeper.training.optim import Plateau, build_optimizer, lr_in
 from sweeper.training.source import Source, batches_of
@@ -27,11 +26,11 @@ PLAIN = schema.Training(precision="float32")
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """The results of one pass over the training images. Losses are means per image, metrics 0 … 1.
+    """The results of one pass over the training images. Losses are means per image, metrics at most 1.
 
-    ``val_loss`` is the plain loss, without smoothing or weights, so that trials compare. Metrics that do not
-    apply to the kind of labels are None (see ``metric.measure``). ``lr`` is the scheduled value of
-    ``optimizer.lr``; some stages learn at a multiple of it.
+    ``val_loss`` is the plain loss, without smoothing or weights, so that trials compare. Metrics that nobody
+    asked for, or that the images leave undefined, are None (see ``metric.measure``). ``lr`` is the scheduled
+    value of ``optimizer.lr``; some stages learn at a multiple of it.
     ``images_per_second`` covers training only, ``seconds`` validation too. ``peak_memory_mb`` is this run's
     peak on the GPU, or on a CPU the peak of the process since its start.
     """
@@ -43,6 +42,12 @@ class Epoch:
     val_accuracy: float | None = None
     val_mean_average_precision: float | None = None
     val_f1: float | None = None
+    val_balanced_accuracy: float | None = None
+    val_macro_f1: float | None = None
+    val_auroc: float | None = None
+    val_top5_accuracy: float | None = None
+    val_cohen_kappa: float | None = None
+    val_calibration_error: float | None = None
     lr: float
     seconds: float
     images_per_second: float
@@ -60,7 +65,8 @@ class Epoch:
 
 @dataclass
 class Fitted:
-    """A finished training; ``model`` has the weights of the best epoch by ``early_stopping.monitor``.
+    """A finished training; ``model`` has the weights of the best epoch by ``early_stopping.monitor``, and
+    ``per_class`` what ``metric.by_class`` says of it on the validation images.
 
     ``diverged`` means that a loss became infinite or NaN, which ended the training. If no epoch had a finite
     loss, the best one is the first.
@@ -71,6 +77,7 @@ class Fitted:
     stopped_early: bool
     model: nn.Module
     diverged: bool = False
+    per_class: metric.PerClass = field(default_factory=dict)
 
 
 def fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Fitted:
@@ -117,6 +124,8 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
     stages = freeze.plan(run.freezing, model, by_stage=run.optimizer.stage_lr_decay != 1)
     optimizer = build_optimizer(run.optimizer, stages)
     monitor = settings.early_stopping.monitor
+    metrics = schema.metrics(run, data.val_y.ndim > 1)
+    metric.load(metrics)
     plateau = Plateau(run.scheduler, monitor)
     loss_of = build_loss(run.loss, data.train_y, len(data.classes), device)
     augment = Augment(run.augmentation, data)
@@ -151,7 +160,8 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
         # The training's first and only synchronisation with the device in an epoch.
         train_loss, train_accuracy = _summarise(losses, predictions, data.train_y[order], parts)
         trained = perf_counter()
-        measured = _validate(reads, data, settings)
+        logits = _validate(reads, data, settings)
+        measured = metric.measure(logits, data.val_y.to(device), metrics)
         epoch = Epoch(
             epoch=number,
             train_loss=train_loss,
@@ -163,14 +173,15 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
             peak_memory_mb=machine.peak_memory_mb(device),
         )
         history.append(epoch)
-        best.see(epoch, unfreezing=any((stage.first_epoch or 0) >= number for stage in stages))
+        if best.see(epoch, unfreezing=any((stage.first_epoch or 0) >= number for stage in stages)):
+            best_logits = logits
         on_epoch(epoch)
-        if epoch.diverged:
-            return Fitted(history, best.epoch, False, best.restore(model), diverged=True)
-        if best.is_long_ago:
-            return Fitted(history, best.epoch, number < settings.epochs, best.restore(model))
+        if epoch.diverged or best.is_long_ago:
+            break
         plateau.see(number, getattr(epoch, monitor))
-    return Fitted(history, best.epoch, False, best.restore(model))
+    per_class = metric.by_class(best_logits, data.val_y.to(device), data.classes)
+    is_early = not epoch.diverged and number < settings.epochs
+    return Fitted(history, best.epoch, is_early, best.restore(model), epoch.diverged, per_class)
 
 
 def build_model(run: schema.Run, data: Data) -> nn.Module:
@@ -185,45 +196,53 @@ def build_model(run: schema.Run, data: Data) -> nn.Module:
 
 
 def evaluate(
-    model: nn.Module, data: Data, part: str = "test", settings: schema.Training = PLAIN
+    model: nn.Module,
+    data: Data,
+    part: str = "test",
+    settings: schema.Training = PLAIN,
+    metrics: Collection[str] | None = None,
 ) -> dict[str, float]:
     """The results of ``metric.measure`` on the part ``train``, ``val`` or ``test``; none if it is empty.
 
     Args:
         settings: for precision and micro-batch size; float32 by default.
+        metrics: their names; by default the usual ones.
     """
+    logits, labels = predict(model, data, part, settings)
+    return metric.measure(logits, labels, metrics) if len(labels) else {}
+
+
+def predict(
+    model: nn.Module, data: Data, part: str = "test", settings: schema.Training = PLAIN
+) -> tuple[Tensor, Tensor]:
+    """The logits (n, n_classes) of a part's images, and their labels; as ``evaluate`` has them."""
     inputs, labels = data.part(part)
     normalize = Augment(schema.Augmentation(), data).normalize
-    return _evaluate(model, inputs, labels, normalize, data, settings)
+    return _predict(model, inputs, normalize, data, settings), labels.to(data.device)
 
 
-def _validate(reads: Source, data: Data, settings: schema.Training) -> dict[str, float]:
+def _validate(reads: Source, data: Data, settings: schema.Training) -> Tensor:
     nothing = Variations()
-    return _evaluate(
-        reads.network, reads.val, data.val_y, lambda batch: reads.prepare(batch, nothing), data, settings
-    )
+    return _predict(reads.network, reads.val, lambda batch: reads.prepare(batch, nothing), data, settings)
 
 
-def _evaluate(
+def _predict(
     network: nn.Module,
     inputs: Pixels,
-    labels: Tensor,
     prepare: Callable[[Tensor], Tensor],
     data: Data,
     settings: schema.Training,
-) -> dict[str, float]:
-    if len(labels) == 0:
-        return {}
+) -> Tensor:
     autocast = machine.autocast_in(settings.precision, data.device)
-    starts = range(0, len(labels), n := source.n_at_once(data, settings.micro_batch_size))
-    rows = [torch.arange(start, min(start + n, len(labels))) for start in starts]
+    starts = range(0, len(inputs), n := source.n_at_once(data, settings.micro_batch_size))
+    rows = [torch.arange(start, min(start + n, len(inputs))) for start in starts]
     network.eval()
     with torch.inference_mode():
-        logits = []
+        logits = [torch.empty(0, len(data.classes), device=data.device)]
         for batch in batches_of(inputs, rows, data.device):
             with autocast():
                 logits.append(network(prepare(batch)).float())
-        return measure(torch.cat(logits), labels.to(data.device))
+        return torch.cat(logits)
 
 
 # ---------------------------------------------------------------------------------- the parts of the loop
@@ -254,17 +273,23 @@ class _Best:
     _n_waited: int = 0
     _weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def see(self, epoch: Epoch, unfreezing: bool = False) -> None:
-        """``unfreezing``: a stage unfreezes in this epoch or later, so patience does not count yet."""
+    def see(self, epoch: Epoch, unfreezing: bool = False) -> bool:
+        """Take in an epoch, and say whether it is the best so far.
+
+        Args:
+            unfreezing: a stage unfreezes in this epoch or later, so patience does not count yet.
+        """
         value = getattr(epoch, self.settings.monitor)
         value = -value if schema.DIRECTIONS[self.settings.monitor] == "maximize" else value
         value = inf if epoch.diverged else value
-        if value < self._value or not self._weights:
+        is_best = value < self._value or not self._weights
+        if is_best:
             self.epoch, self._value = epoch.epoch, value
             self._weights = {name: weight.clone() for name, weight in self.model.state_dict().items()}
         improves = value < self._to_beat - self.settings.min_delta
         self._to_beat = value if improves else self._to_beat
         self._n_waited = 0 if improves or unfreezing else self._n_waited + 1
+        return is_best
 
     @property
     def is_long_ago(self) -> bool:

@@ -22,7 +22,7 @@ from sweeper.training import cache, picture
 from sweeper.training.dataset import Images, Indices
 from sweeper.training.picture import stamp_of
 from sweeper.training.readers import READERS
-from sweeper.training.split import split
+from sweeper.training.split import remarks, split
 from sweeper.words import counted
 
 __all__ = [
@@ -31,7 +31,9 @@ __all__ = [
     "Images",
     "Indices",
     "fingerprint",
+    "held_out",
     "read",
+    "remarks",
     "split",
     "stamp",
     "statistics",
@@ -83,6 +85,12 @@ def fingerprint(images: Images) -> str:
 
     name = f"fingerprint {_digest(header, labels)}"
     return cache.remembered(images.pixels, name, of_everything)
+
+
+def held_out(images: Images, parts: tuple[Indices, Indices, Indices]) -> NDArray[np.uint64]:
+    """The digests of the pictures in val and test, where they are known."""
+    _, val, test = parts
+    return np.empty(0, np.uint64) if images.digests is None else images.digests[np.concatenate([val, test])]
 
 
 def stamp(dataset: schema.Dataset) -> str:
