@@ -24,6 +24,7 @@ def environment(run: schema.Run, fingerprint: str) -> dict[str, Any]:
         "weights": None if run.from_scratch else weights.fingerprint(run.model),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "pillow": version("pillow"),  # decodes and scales the pictures
         "torchvision": version("torchvision"),  # without a second's import
         "torchmetrics": version("torchmetrics"),
         "device": torch.cuda.get_device_name(run.device) if is_cuda else _cpu_name(),

@@ -306,6 +306,26 @@ def _factor(low: float, high: float, key: str, example: float, why: str = "") ->
     )
 
 
+def colour(value: Any) -> tuple[int, int, int]:
+    """Red, green and blue, 0 … 255, of a name, ``#rrggbb`` or a list. Raises ValueError for no colour."""
+    from PIL import ImageColor
+
+    found = ImageColor.getrgb(value.strip()) if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or len(found) != 3:
+        raise ValueError("must be red, green and blue")
+    if not all(type(part) is int and 0 <= part <= 255 for part in found):
+        raise ValueError("must be whole numbers from 0 to 255")
+    return (found[0], found[1], found[2])
+
+
+def _colour_fault(value: Any) -> str | None:
+    try:
+        colour(value)
+    except ValueError:
+        return "is not a colour"
+    return None
+
+
 LIMITS: dict[str, Limit] = {
     "seed": limit.within(0, limit.MAX_SEED, "write for example seed=0"),
     "device": limit.text("write auto, cpu, cuda or cuda:0"),
@@ -328,6 +348,7 @@ LIMITS: dict[str, Limit] = {
     "dataset.max_megapixels": limit.number(
         0.000001, 1e6, "write for example dataset.max_megapixels=200", "no memory has room for a larger one"
     ),
+    "dataset.background": Limit(_colour_fault, "write for example white or [32,160,255]"),
     "dataset.path_column": limit.text("write the name of a column"),
     "dataset.label_column": limit.text("write the name of a column"),
     "dataset.split_column": limit.text("write the name of a column"),

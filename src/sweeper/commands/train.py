@@ -40,8 +40,16 @@ def run_app(arguments: Sequence[str], trust: bool = False) -> None:
         with saved_run(arguments, trust) as line, composing(line.overrides):
             app()
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        if _is_there_unreadable(error.filename):
+            remedy = "give yourself the permission (chmod)"
+            raise BadInput("file", error.filename, "no permission to read it", remedy) from error
         remedy = "run it in a folder that can be written to, or set hydra.run.dir"
         raise BadInput("folder", error.filename, f"cannot be written ({error.strerror})", remedy) from error
+
+
+def _is_there_unreadable(path: object) -> bool:
+    """Whether reading failed: an output folder that cannot be written to can be read, or is not there."""
+    return isinstance(path, str) and os.access(path, os.F_OK) and not os.access(path, os.R_OK)
 
 
 def finish(folder: Path) -> None:
