@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +16,9 @@ from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from sweeper import limit, memory, record, schema
 from sweeper.errors import NO_SUCH_KEY, BadInput, bad_override, no_such_key
 from sweeper.search import keys
+
+if TYPE_CHECKING:
+    from sweeper.training.summary import Summary
 
 T = TypeVar("T")
 
@@ -160,7 +163,9 @@ def check(config: DictConfig) -> None:
     run = to_run(config)
     check_hydras(config)
     check_direction(run, config)
-    inspect(run)
+    found = inspect(run)
+    if found.summary is not None:
+        _tell_once(found.summary)
 
 
 def inspect(run: schema.Run) -> Found:
@@ -201,6 +206,8 @@ class Found:
     multi_label: bool
     channels: int
     side: int
+    summary: Summary | None = None
+    """What is told of it."""
 
 
 def _once(function: Callable[..., T]) -> Callable[..., T]:
@@ -220,6 +227,7 @@ def _once(function: Callable[..., T]) -> Callable[..., T]:
 def find(dataset: schema.Dataset, cwd: Path) -> Found:
     """Read and split it as a trial will, and keep the counts."""
     from sweeper.training import images
+    from sweeper.training.summary import summarise
 
     everything = images.read(dataset)
     train, val, test = images.split(everything, dataset)
@@ -233,7 +241,17 @@ def find(dataset: schema.Dataset, cwd: Path) -> Found:
         multi_label=everything.multi_label,
         channels=len(mean),
         side=everything.side,
+        summary=summarise(everything, (train, val, test), dataset),
     )
+
+
+@_once
+def _tell_once(summary: Summary) -> None:
+    """Show what was found before a search begins, each dataset of it once."""
+    from sweeper.screen import Screen
+    from sweeper.training.summary import lines
+
+    Screen().tell(lines(summary))
 
 
 @_once

@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType, RenderResult
@@ -41,6 +41,11 @@ class Screen(Console):
         except (OSError, ValueError):  # it is no terminal, or no file at all
             columns = lines = 0
         return ConsoleDimensions(columns, lines) if columns and lines else super().size
+
+    def tell(self, lines: Iterable[str]) -> None:
+        """Lines that are shown whole, wherever the terminal breaks them."""
+        for line in lines:
+            print(line, flush=True)
 
     def say(self, text: Text) -> None:
         """One line on a terminal; the whole text elsewhere."""

@@ -10,8 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 TRAIN, VAL, TEST, TO_SPLIT = 0, 1, 2, -1
-PARTS = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
-"""The parts by the names that folders, and values in a table, may have."""
+PARTS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), VAL),
+    **dict.fromkeys(("test", "testing", "eval"), TEST),
+}
+"""The parts by the names that folders, and values in a table, may have: in any case (``part_named``)."""
+PART_NAMES = ("train", "val", "test")
+"""What we call the parts, by their numbers."""
 
 COPIED_BYTES = 64 * 10**6
 """Smaller datasets are copied into each process; larger ones stay memory-mapped."""
@@ -36,6 +42,7 @@ class Images:
     ``pictures`` is int64 (n,): equal numbers for images with the same pixels at full size.
     ``groups`` says what belongs together, where ``dataset.group`` is a column of a table.
     ``left_out`` counts the files that are no images of this dataset, by reason.
+    ``remarks`` are what a person should know of how the data were found, a line each.
     """
 
     pixels: NDArray[np.uint8]
@@ -49,6 +56,7 @@ class Images:
     pictures: NDArray[np.int64] | None = None
     groups: tuple[str, ...] | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def multi_label(self) -> bool:
@@ -59,6 +67,11 @@ class Images:
     def side(self) -> int:
         """Side, in pixels, of the images that a network sees."""
         return self.image_size or self.pixels.shape[1]
+
+
+def part_named(name: str) -> int | None:
+    """The part that a folder, or a value in a table, names; None for other names."""
+    return PARTS.get(name.strip().casefold())
 
 
 def left_to_split(part: Parts) -> Parts | None:
