@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -168,8 +167,7 @@ def _check_classes(folder: Folder, part: int, is_part: bool) -> None:
         raise RefusedError(*_no_pictures(folder))
     if not folder.filled and is_part and part != TRAIN:
         reason = f"{where} has no class folders, so nobody knows what its pictures show"
-        move = f"mv {shlex.quote(str(folder.path))} {shlex.quote(_away(folder))}"
-        remedy = f"sort them into class folders, or move it: {move}"
+        remedy = f"sort them into class folders, or rename {where} to .{folder.name} to leave it out"
         raise RefusedError(reason, remedy)
     if not folder.filled:
         kind = RefusedError if is_part else TooDeepError
@@ -180,8 +178,7 @@ def _check_classes(folder: Folder, part: int, is_part: bool) -> None:
     inner = folder.filled[0]
     if is_part and len(folder.filled) == 1 and not folder.pictures and inner.filled and not inner.pictures:
         reason = f"{where} holds one folder only, {inner.name}, and its class folders are in there"
-        here, there = shlex.quote(str(inner.path)), shlex.quote(str(folder.path))
-        remedy = f"move them up: mv {here}/* {there} && rmdir {here}"
+        remedy = f"move them from {_moved(inner)} up into {_moved(folder)}, and remove {_moved(inner)}"
         raise RefusedError(reason, remedy)
     if part != TRAIN:
         return
@@ -264,10 +261,11 @@ def _check_masks(part: Folder) -> None:
 
 def _check_parts_inside(filled: Sequence[Folder], cores: Sequence[Folder]) -> None:
     for folder, core in zip(filled, cores, strict=True):
-        parts = {part_named(inner.name): inner for inner in core.filled}
+        named = sorted(core.filled, key=lambda inner: part_named(inner.name) or TRAIN)
+        parts = {part: inner for inner in named if (part := part_named(inner.name)) is not None}
         if TRAIN not in parts or not {VAL, TEST} & set(parts):
             continue
-        if any(inner.filled for part, inner in parts.items() if part is not None):
+        if any(inner.filled for inner in parts.values()):
             recognise(core)  # says what is wrong there
             others = f"and {_listed(f.name for f in filled if f is not folder)} lie beside it"
             reason = f"{_moved(core)} has the parts {_listed(_names(parts.values()))}, {others}"
@@ -403,8 +401,3 @@ def _moved(folder: Folder) -> str:
 
 def _write_path(folder: Folder) -> str:
     return f"write {argument('dataset.path', str(folder.path))}"
-
-
-def _away(folder: Folder) -> str:
-    """Where a part can be moved to: beside the path."""
-    return f"{folder.path.absolute().parent}_{folder.name}"
