@@ -23,7 +23,6 @@ from sweeper.training.readers.image_folder import find
 from tests.conftest import mostly_slow
 from tests.pictures import write_classes, write_picture
 
-
 PLUGINS = {".heic": "pillow-heif", ".HEIF": "pillow-heif", ".jxl": "pillow-jxl-plugin"}
 
 
