@@ -129,11 +129,13 @@ def _accepted() -> dict[str, set[str]]:
     for name in ("warn_independent_sampling", "seed", "sigma0", "popsize", "mutation_prob"):
         may(f"hydra.sweeper.sampler.{name}", "null")
     # A text that looks like a number is a name like others, and so is one in other letters.
-    texts = ("negative", "zero", "nan", "inf", "minus inf", "huge float")
-    may("study hydra.sweeper.study_name hydra.sweeper.storage", *texts, "unicode")
+    names = ("zero", "nan", "inf", "huge float", "unicode")
+    may("study hydra.sweeper.study_name", *names)  # none that begins as an option does
+    texts = (*names, "negative", "minus inf")
+    may("hydra.sweeper.storage", *texts)
     may("hydra.sweeper.metric_names", "unicode")
     # Of datasets that have no such folder.
-    may("dataset.path dataset.root", *texts, "unicode")
+    may("dataset.path dataset.root", *texts)
     # Every number but 0 is true for Hydra, as for Python.
     switches = [key for key, kind in RUN_KEYS.items() if kind == "bool"]
     may(" ".join([*switches, "hydra.sweeper.take_over"]), "zero", "negative", "huge")

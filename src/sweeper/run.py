@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from sweeper import check, environment, record, saved, schema
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
+from sweeper.literal import expanded
 from sweeper.record import RunFiles, StudyFiles
 from sweeper.search.trial import Trial, trial
 
@@ -172,7 +173,7 @@ def settle(run: schema.Run, current: Trial) -> schema.Run:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
+    return str(expanded(path).absolute())
 
 
 def _scores(run: schema.Run, rows: list[dict[str, Any]], epoch: int) -> list[float]:

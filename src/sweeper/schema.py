@@ -285,7 +285,7 @@ LIMITS: dict[str, Limit] = {
     "dataset.test_fraction": _fraction("dataset.test_fraction", 0.2),
     "dataset.layout": limit.option("auto", "classes"),
     "dataset.duplicates": limit.option("error", "drop", "keep"),
-    "dataset.group": limit.string("write a column, or a pattern with one group, such as (patient\\d+)"),
+    "dataset.group": limit.text("write a column, or a pattern with one group, such as (patient\\d+)"),
     "dataset.n_folds": limit.whole(
         2, 1000, "write for example dataset.n_folds=5", "each fold is a training of its own"
     ),
@@ -298,7 +298,9 @@ LIMITS: dict[str, Limit] = {
     "dataset.split_column": limit.text("write the name of a column"),
     "dataset.folder": limit.text("write the path of a folder"),
     "dataset.suffix": limit.text("write for example dataset.suffix=.jpg"),
-    "dataset.label_separator": limit.string("write for example dataset.label_separator='|'"),
+    "dataset.label_separator": Limit(
+        lambda v: None if v else "is empty", "write for example dataset.label_separator='|'"
+    ),
     "dataset.split_seed": limit.within(0, limit.MAX_SEED, "write for example dataset.split_seed=0"),
     "dataset.on_device": Limit(
         lambda v: None if v.lower() in ("auto", "true", "false") else "there is no such option",

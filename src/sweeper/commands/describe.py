@@ -25,6 +25,7 @@ from sweeper import check, schema
 from sweeper.check import Found
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
+from sweeper.literal import literal
 from sweeper.program import program
 from sweeper.saved import Line, saved_run
 from sweeper.search import pool
@@ -107,7 +108,7 @@ def show(arguments: Sequence[str]) -> None:
         BadInput: for what the command would refuse, so far as that can be told without downloads.
     """
     with (
-        saved_run(arguments) as line,
+        saved_run(literal(arguments)) as line,
         composing(line.overrides),
         initialize_config_dir(str(conf_folder()), **VERSION_BASE),
     ):

@@ -85,9 +85,18 @@ class Verbs(click.Group):
 
 
 def with_verb(group: click.Group, arguments: Sequence[str]) -> list[str]:
-    """The arguments, with the verb that is meant where they name none."""
+    """The arguments, with the verb that is meant where they name none.
+
+    Raises:
+        BadInput: for one that is empty, as a variable that is not set, and for a misspelt verb.
+    """
     if not arguments:
         return ["--help"]
+    for before, argument in zip(["sweeper", *arguments], arguments, strict=False):
+        is_option = argument.startswith("--") and argument.endswith("=")
+        if not argument.strip() or is_option:
+            name = argument.rstrip("=") if is_option else f"argument behind {before}"
+            raise BadInput(name, "", "is empty", "write what is meant, or leave it out")
     is_said = arguments[0] in group.commands or arguments[0] in ("-h", "--help", "--version")
     if not is_said and not arguments[0].startswith("-"):  # before an option of a misspelt verb is looked at
         _check_words(list(takewhile(lambda word: not word.startswith("-"), arguments)), list(group.commands))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sweeper.commands import best
 from sweeper.commands.show import SingleRun, metrics
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
+from sweeper.literal import literal
 from sweeper.program import program
 from sweeper.record import StudyFiles
 from sweeper.saved import saved_run
@@ -23,11 +25,12 @@ from sweeper.words import near
 
 
 def run_app(arguments: Sequence[str]) -> None:
-    """Run our Hydra app, with the command line that this process was started with.
+    """Run our Hydra app. It reads ``sys.argv``, where texts get the quotes that Hydra's grammar wants.
 
     Raises:
         BadInput: for what Hydra, the search or the training refuses.
     """
+    sys.argv[1:] = arguments = literal(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the error is told in one line
     app = hydra.main(config_path=str(conf_folder()), config_name="config", **VERSION_BASE)(task)
     try:

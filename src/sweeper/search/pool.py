@@ -98,7 +98,7 @@ def sweep(
     except Exception as error:
         if (told := find_told(error)) is None:
             raise
-        to_go_on = f"; to go on: {_command(search, master)}" if search and isinstance(told, Fault) else ""
+        to_go_on = f"; to go on: {_command(search, master)}" if isinstance(told, Fault) else ""
         _say_last(f"{told}{to_go_on}")
         sys.exit(told.exit_code)
     return study.optuna
@@ -433,22 +433,24 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         call_logged(on_finish, study.files.folder)
 
 
-def _command(search: Search, master: DictConfig) -> str:
+def _command(search: Search | None, master: DictConfig) -> str:
     """This command, as it was typed; with the name of the study, which may have been made of the time.
+
+    Where the settings of the search could not be read there was none yet: it is the same command.
 
     The folder remembers the storage, whose URL may hold a password; so it is the folder that is named where
     the app would take another one the next time. Until it does, the storage is told, but for a password.
     """
     arguments = sys.argv[1:]
     storage_keys = {"hydra.sweeper.storage", source_key(master, "storage")}
-    if _is_remembered(search):
+    if search and _is_remembered(search):
         arguments = [a for a in arguments if key_of(a) not in storage_keys]
     is_open = {a: hide_known_secrets(a) == a == hide_secrets(a) for a in arguments}
     arguments = [a if is_open[a] else f"{key_of(a)}=URL" for a in arguments]
     named_by, typed = study_key(master), {key_of(a) for a in arguments}
-    if not {named_by, "hydra.sweeper.study_name"} & typed:
+    if search and not {named_by, "hydra.sweeper.study_name"} & typed:
         arguments = [*arguments, f"{named_by}={search.study_name}"]
-    if "hydra.sweep.dir" not in typed and is_named_by_time(master):
+    if search and "hydra.sweep.dir" not in typed and is_named_by_time(master):
         arguments = [*arguments, f"hydra.sweep.dir={search.folder}"]
     return " ".join([_started_by(), *map(shlex.quote, arguments)])
 
