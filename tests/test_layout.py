@@ -11,6 +11,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sweeper.errors import BadInput
+from sweeper.literal import literal
 from sweeper.schema import Dataset
 from sweeper.training.dataset import TEST, TRAIN, VAL
 from sweeper.training.readers.image_folder import Finding, find
@@ -219,7 +220,7 @@ AS_CLASSES = "dataset.layout=classes"
 def do(remedy: str, root: Path) -> Path:
     """Do what a remedy says, and give the path to write then."""
     if argument := re.search(r"write ('?dataset\.path=.*?)(, or |$)", remedy):
-        (typed,) = shlex.split(argument[1])
+        (typed,) = literal(shlex.split(argument[1]))
         return Path(str(OverridesParser.create().parse_override(typed).value()))
     if up := re.match(r"move them from (\S+) up into (\S+), and remove", remedy):
         for part in ("train", "test"):

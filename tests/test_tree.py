@@ -209,6 +209,22 @@ def test_a_folder_that_cannot_be_listed_is_named(pets: Path) -> None:
     assert found.left_out == {"that cannot be read (cat/secret: Permission denied)": 1}
 
 
+def test_a_folder_may_be_listed_and_not_entered(pets: Path) -> None:
+    """Then each thing in it is named, or counted."""
+    write_picture(pets / "cat" / "deep" / "0.png")
+    (pets / "cat" / "owls").symlink_to(pets)
+    (pets / "cat").chmod(0o444)
+    with somebody():
+        with pytest.raises(
+            BadInput, match=r"reading cat/deep failed \(Permission denied\), and 1 more file or f"
+        ):
+            find(dataset(pets))
+        found = find(dataset(pets, skip_unreadable=True))
+    assert found.left_out == {
+        f"that cannot be read (cat/{name}: Permission denied)": 1 for name in ("deep", "owls")
+    }
+
+
 @pytest.mark.parametrize("name", [".Trash-0", "lost+found"])
 def test_a_folder_that_stays_out_need_not_be_readable(pets: Path, name: str) -> None:
     """A disk's lost+found is root's."""
@@ -233,7 +249,7 @@ def test_the_path_itself_may_be_unreadable(pets: Path) -> None:
 def test_a_broken_link_that_may_be_a_class_is_named(pets: Path, name: str, named: str) -> None:
     """A class on a disk that is not there must not vanish."""
     (pets / name).symlink_to("/nowhere/at/all")
-    line = rf"reading {named} failed \(No such file or directory: a broken link\); mend or remove it"
+    line = rf"reading {named} failed \(a broken link\); mend or remove it"
     with pytest.raises(BadInput, match=line):
         find(dataset(pets))
 

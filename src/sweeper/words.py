@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from datetime import timedelta
 from pathlib import Path
@@ -33,17 +32,9 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*|[A-Za-z0-9_.-]*/[A-Za-z0-9_./-]*")
-_VALUES = ("true", "false", "null", "nan", "inf")
-
-
 def argument(key: str, text: str) -> str:
-    """``key=text`` as it is typed in a shell, so that Hydra reads the text as it is."""
-    if _PLAIN.fullmatch(text) and text.lower() not in _VALUES:
-        return f"{key}={text}"
-    quoted = re.sub(r'(\\*)"', r'\1\1\\"', text)
-    quoted = re.sub(r"(\\+)$", r"\1\1", quoted)
-    return shlex.quote(f'{key}="{quoted}"')
+    """``key=text`` as it is typed in a shell."""
+    return shlex.quote(f"{key}={text}")
 
 
 def near(path: Path) -> str:

@@ -18,8 +18,8 @@ MOST_ROWS = 10
 MOST_REASONS = 8
 SHOWN = 3
 """Names of the classes with the fewest images."""
-NAME = 30
-"""Characters of a class's name."""
+NAME, SHORT_NAME = 30, 13
+"""Characters of a class's name in a row of its own, and among others."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _range(summary: Summary, part: int) -> str:
     if fewest == most:
         return f"{PART_NAMES[part]}: {fewest:,} of each"
     order = sorted(range(len(counts)), key=lambda i: counts[i])[:SHOWN]
-    names = ", ".join(_short(summary.classes[i], NAME // 2) for i in order)
+    names = ", ".join(_short(summary.classes[i], SHORT_NAME) for i in order)
     return f"{PART_NAMES[part]}: {fewest:,} … {most:,} of each; fewest of {names}"
 
 

@@ -22,6 +22,7 @@ SYSTEM_FOLDERS = frozenset(
 """Those of macOS, of network storage, of Windows and of Linux, which hold thumbnails or what was deleted."""
 SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"))
 
+BROKEN_LINK = "a broken link"
 HIDDEN, IN_HIDDEN = "hidden", "in hidden folders"
 SPECIAL = "pipes, sockets or devices"
 READ_ALREADY, ABOVE = "links to folders that are read already", "links to a folder above"
@@ -152,7 +153,8 @@ def _sort(
             if is_known:  # decoding says why it cannot be read
                 folder.pictures.append(name)
             else:  # it may have been a class
-                tree.faults.append((folder.path / name, f"{error.strerror}: a broken link"))
+                why = BROKEN_LINK if isinstance(error, FileNotFoundError) else str(error.strerror)
+                tree.faults.append((folder.path / name, why))
             return
         if S_ISDIR(mode):
             links.append((folder, name))

@@ -11,14 +11,17 @@ from stat import S_ISDIR
 import numpy as np
 
 from sweeper import schema
-from sweeper.errors import BadInput
+from sweeper.errors import BadInput, shortened
+from sweeper.literal import expanded
 from sweeper.training import layout
 from sweeper.training.dataset import TRAIN, Images, left_to_split
 from sweeper.training.decode import check_every_class_is_left, identify, read_files, seen_size
-from sweeper.training.tree import Tree, walk
+from sweeper.training.tree import BROKEN_LINK, Tree, walk
 from sweeper.words import argument, counted
 
 BESIDE = "beside the class folders"
+NAMED = 80
+"""Characters of a path in an error."""
 UNREADABLE = "that cannot be read"
 
 
@@ -121,10 +124,10 @@ def _existing_folder(dataset: schema.Dataset) -> Path:
     if dataset.path is None:
         raise _bad_path(dataset, "image_folder needs it", remedy)
     try:
-        root = Path(dataset.path).expanduser()
+        root = expanded(dataset.path)
         is_folder = S_ISDIR(root.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError, ValueError, RuntimeError) as error:
-        reason = "is a broken link" if Path(dataset.path).is_symlink() else "there is no such folder"
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        reason = "is a broken link" if root.is_symlink() else "there is no such folder"
         raise _bad_path(dataset, reason, remedy) from error
     except OSError as error:
         reason = f"it cannot be read: {error.strerror}"
@@ -148,18 +151,20 @@ def _faults(dataset: schema.Dataset, tree: Tree) -> Counter[str]:
     rest = len(tree.faults) - 1
     reason = f"reading {_below(path, tree)} failed ({why})"
     reason += f", and {counted(rest, 'more file or folder', 'more files or folders')}" if rest else ""
-    do = "mend or remove it" if path.is_symlink() else "make it readable (chmod u+rx)"
+    do = "mend or remove it" if BROKEN_LINK in why else "make it readable (chmod u+rx)"
     raise _bad_path(dataset, reason, f"{do}, or write dataset.skip_unreadable=true to go on without")
 
 
 def _below(path: Path, tree: Tree) -> str:
-    return layout.printable(str(path.relative_to(tree.top.path))) if path != tree.top.path else "the folder"
+    if path == tree.top.path:
+        return "the folder"
+    return shortened(layout.printable(str(path.relative_to(tree.top.path))), NAMED)
 
 
 def _remarks(dataset: schema.Dataset) -> tuple[str, ...]:
     if dataset.layout == "classes":
         return ()
-    root = Path(str(dataset.path)).expanduser()
+    root = expanded(str(dataset.path))
     if not (beside := layout.parts_beside(root)):
         return ()
     above = root.absolute().parent
