@@ -215,14 +215,11 @@ def test_a_folder_may_be_listed_and_not_entered(pets: Path) -> None:
     (pets / "cat" / "owls").symlink_to(pets)
     (pets / "cat").chmod(0o444)
     with somebody():
-        with pytest.raises(
-            BadInput, match=r"reading cat/deep failed \(Permission denied\), and 1 more file or f"
-        ):
+        with pytest.raises(BadInput, match=r"reading cat/owls failed \(Permission denied\), and 1 more"):
             find(dataset(pets))
         found = find(dataset(pets, skip_unreadable=True))
-    assert found.left_out == {
-        f"that cannot be read (cat/{name}: Permission denied)": 1 for name in ("deep", "owls")
-    }
+    names = ("deep", "owls")
+    assert found.left_out == {f"that cannot be read (cat/{name}: Permission denied)": 1 for name in names}
 
 
 @pytest.mark.parametrize("name", [".Trash-0", "lost+found"])
@@ -286,7 +283,7 @@ def test_a_part_is_told_of_those_beside_it(tmp_path: Path) -> None:
 # --- any folder ---------------------------------------------------------------------------------------------
 
 NAMES = (
-    *("cat", "a b", "d\u00f6ner", "cafe\u0301", "=x", "#1", "1e5", "cat.jpg", "null", "x" * 200),
+    *("cat", "a b", "d\u00f6ner", "cafe\u0301", "=x", "#1", "1e5", "cat.jpg", "null", "x" * 60),
     os.fsdecode(b"\xff\xfe"),
 )
 FORMATS = {
