@@ -16,6 +16,7 @@ from sweeper.words import counted, one_line
 MOST_ROWS = 10
 """Classes that are shown one by one."""
 MOST_REASONS = 8
+WIDTH = 80
 SHOWN = 3
 """Names of the classes with the fewest images."""
 NAME, SHORT_NAME = 30, 13
@@ -67,8 +68,9 @@ def lines(summary: Summary) -> list[str]:
     parts = ", ".join(f"{n:,} {name}" for n, name in zip(summary.n_images, PART_NAMES, strict=True))
     what = counted(len(summary.classes), "label" if summary.multi_label else "class", _plural(summary))
     rest = [left_out(summary), equal(summary), *(f"Note: {remark}" for remark in summary.remarks)]
+    head = f"Data: {_short(summary.name)}, {sum(summary.n_images):,} images of {what}:"
     return [
-        f"Data: {_short(summary.name)}, {sum(summary.n_images):,} images of {what}: {parts}",
+        *([f"{head} {parts}"] if len(head) + len(parts) < WIDTH else [head, f"  {parts}"]),
         *(f"  {row}" for row in of_classes(summary)),
         *(one_line(line) for line in rest if line),
     ]
