@@ -172,6 +172,11 @@ REFUSED: dict[str, tuple[dict[str, int], str, str]] = {
     ),
     "a class": ({"cat": 2, "dog": 2}, "cat", r"cat has no class folders"),
     "a class with a folder": ({"cat": 2, "cat/more": 2, "dog": 2}, "cat", r"one class folder only \(more\)"),
+    "a class with folders": (
+        {"cat": 5, "cat/a": 1, "cat/b": 2, "dog": 2},
+        "cat",
+        r"5 pictures lie beside the fol",
+    ),
     "a class of a part": (in_each({"train": 2, "test": 1}), "train/cat", r"cat has no class folders"),
     "a test without classes": (
         {**in_each({"train": 2}), "test": 4},
@@ -272,6 +277,40 @@ def test_what_is_no_ambiguity_is_read(tmp_path: Path, folders: dict[str, int]) -
     found = look(fill(tmp_path / "data", folders))
     assert len(found.entries) == sum(folders.values())
     assert {entry.class_name for entry in found.entries} == {name.partition("/")[0] for name in folders}
+
+
+def test_pictures_beside_classes_may_be_left_out(tmp_path: Path) -> None:
+    """Where they are more than those in folders, only if that is said."""
+    root = fill(tmp_path / "data", {"": 5, "cat": 1, "dog": 1})
+    with pytest.raises(BadInput, match=r"5 pictures lie beside .*dataset\.layout=classes to leave them out"):
+        look(root)
+    found = look(root, layout="classes")
+    assert found.left_out == {"beside the class folders": 5}
+    assert len(found.entries) == 2
+
+
+@pytest.mark.parametrize(
+    ("here", "path", "written"),
+    [
+        ("pets", "cat", "."),
+        ("", "pets/cat", "pets"),
+        ("pets/cat", ".", "{}/pets"),
+        ("", "{}/pets/cat", "{}/pets"),
+        ("dogs/train", "a", "{}/dogs"),
+        ("dogs", "train/a", "."),
+    ],
+)
+def test_the_path_above_is_told_as_seen_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: str, path: str, written: str
+) -> None:
+    """A relative one where it lies below the working folder."""
+    fill(tmp_path / "pets", {"cat": 1, "dog": 1})
+    fill(tmp_path / "dogs", in_each({"train": 1, "test": 1}, ("a", "b")))
+    monkeypatch.chdir(tmp_path / here)
+    with pytest.raises(BadInput, match=r"no class folders") as caught:
+        find(Dataset(name="image_folder", path=path.format(tmp_path)))
+    assert caught.value.remedy == f"write dataset.path={written.format(tmp_path)}"
+    find(Dataset(name="image_folder", path=written.format(tmp_path)))
 
 
 def test_a_level_too_deep_is_refused_where_nothing_fits_above(tmp_path: Path) -> None:

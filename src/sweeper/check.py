@@ -160,6 +160,9 @@ def check(config: DictConfig) -> None:
     Raises:
         BadInput: for the first thing that cannot work.
     """
+    from sweeper.screen import log_any_name
+
+    log_any_name()
     run = to_run(config)
     check_hydras(config)
     check_direction(run, config)

@@ -19,6 +19,7 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.literal import expanded
 from sweeper.record import RunFiles, StudyFiles
+from sweeper.screen import log_any_name
 from sweeper.search.trial import Trial, trial
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def main(
     """
     from hydra.core.hydra_config import HydraConfig
 
+    log_any_name()
     current = trial()
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:

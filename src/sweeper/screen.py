@@ -55,6 +55,13 @@ class Screen(Console):
             print(text.plain.rstrip(), flush=True)
 
 
+def log_any_name() -> None:
+    """Let the log hold names that its encoding lacks, as Python writes them."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and isinstance(handler.stream, io.TextIOWrapper):
+            handler.stream.reconfigure(errors="backslashreplace")
+
+
 class Bar:
     """A line with a bar in it: what stands before it is shown first, then the bar, then what fits behind it.
 

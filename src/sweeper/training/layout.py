@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
+from sweeper.literal import expanded
 from sweeper.training.dataset import PART_NAMES, TEST, TRAIN, VAL, part_named
 from sweeper.training.tree import Folder, TooLargeError, walk
 from sweeper.words import argument, counted, near
@@ -75,6 +76,8 @@ def recognise(top: Folder, layout: str = "auto") -> list[Part]:
             _check_level(top)
     for part, folder in parts:
         _check_classes(folder, part, is_part=folder is not top)
+        if layout != "classes":
+            _check_beside(folder, is_part=folder is not top)
         if folder is not top:
             _check_masks(folder)
     _check_train_has_all(parts)
@@ -93,7 +96,7 @@ def printable(name: str) -> str:
 def path_above(root: Path) -> str | None:
     """The folder above, of which this one is a class, alone or in a part; None where there is none."""
     here = root.absolute()
-    up = [parent for parent in here.parents[:2] if parent not in (Path.home(), Path(here.anchor))]
+    up = [parent for parent in here.parents[:2] if parent not in (expanded("~"), Path(here.anchor))]
     steps = 2 if part_named(here.parent.name) is not None else 1
     for n in range(steps, 0, -1):
         if len(up) >= n and _holds_class(up[n - 1], here):
@@ -188,13 +191,21 @@ def _check_classes(folder: Folder, part: int, is_part: bool) -> None:
     for empty in folder.folders:
         if not empty.n_pictures:
             raise RefusedError(*_no_pictures(empty))
-    n_inside = folder.n_pictures - len(folder.pictures)
-    if len(folder.pictures) > n_inside:
-        reason = (
-            f"{counted(len(folder.pictures), 'picture')} lie beside the class folders, {n_inside:,} in them"
-        )
-        remedy = "sort them into class folders, or move them out of it"
-        raise (RefusedError if is_part else TooDeepError)(f"{where}: {reason}", remedy)
+
+
+def _check_beside(folder: Folder, is_part: bool) -> None:
+    """Refuse class folders that hold the smaller part of the pictures: they may be something else."""
+    n_beside = len(folder.pictures)
+    n_inside = folder.n_pictures - n_beside
+    if n_beside <= n_inside:
+        return
+    reason = (
+        f"{counted(n_beside, 'picture')} lie beside the folders in {folder.name}, and {n_inside:,} in them"
+    )
+    remedy = "sort them into class folders, or move them out of it"
+    if is_part:
+        raise RefusedError(reason, remedy)
+    raise TooDeepError(reason, f"{remedy}, or write {AS_CLASSES} to leave them out")
 
 
 def _no_pictures(folder: Folder) -> tuple[str, str]:

@@ -103,11 +103,12 @@ def find(dataset: schema.Dataset) -> Finding:
             folder.path / file,
             layout.class_name(class_folder),
             part,
-            "/".join(map(layout.printable, (*folder.names, file))),
+            f"{place}/{layout.printable(file)}",
         )
         for part, part_folder in parts
         for class_folder in part_folder.folders
         for folder in class_folder.below()
+        for place in ["/".join(map(layout.printable, folder.names))]
         for file in folder.pictures
     ]
     left_out[BESIDE] = tree.top.n_pictures - len(entries)
