@@ -183,6 +183,11 @@ REFUSED: dict[str, tuple[dict[str, int], str, str]] = {
         "",
         r"test has no class folders, so nobody knows",
     ),
+    "a test of one folder": (
+        {**in_each({"train": 2}), "test/unknown": 4},
+        "",
+        r"test has none of the classes of train, but unknown",
+    ),
     "parts in themselves": (
         {f"{p}/{p}/{c}": 2 for p in ("train", "test") for c in BOTH},
         "",

@@ -277,7 +277,14 @@ def test_a_part_is_told_of_those_beside_it(tmp_path: Path) -> None:
         write_classes(tmp_path / "pets" / part, {"cat": 2, "dog": 2})
     assert images.read(dataset(tmp_path / "pets")).remarks == ()
     (remark,) = images.read(dataset(tmp_path / "pets" / "train")).remarks
-    assert remark == f"test beside train is not read; dataset.path={tmp_path}/pets reads it too"
+    assert remark == f"test beside train is not read; dataset.path={tmp_path}/pets reads all"
+
+
+def test_classes_that_differ_in_case_alone_are_told(pets: Path) -> None:
+    """Probably they are one."""
+    write_picture(pets / "Cat" / "0.png")
+    write_picture(pets / "Cat" / "1.png", (1, 2, 3))
+    assert images.read(dataset(pets)).remarks == ("Cat and cat are different classes",)
 
 
 # --- any folder ---------------------------------------------------------------------------------------------

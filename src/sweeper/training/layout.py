@@ -149,7 +149,12 @@ def _parts(top: Folder) -> list[Part]:
 
 def _check_train_has_all(parts: Sequence[Part]) -> None:
     in_train = {class_name(folder) for folder in parts[0][1].filled}
+    folded = {name.casefold() for name in in_train}
     for _, part in parts[1:]:
+        if not any(class_name(folder).casefold() in folded for folder in part.filled):
+            there = _listed(_names(part.filled))
+            reason = f"{part.name} has none of the classes of {parts[0][1].name}, but {there}"
+            raise RefusedError(reason, _without_classes(part))
         for folder in part.filled:
             if (name := class_name(folder)) not in in_train:
                 like = next((known for known in in_train if known.casefold() == name.casefold()), None)
@@ -170,8 +175,7 @@ def _check_classes(folder: Folder, part: int, is_part: bool) -> None:
         raise RefusedError(*_no_pictures(folder))
     if not folder.filled and is_part and part != TRAIN:
         reason = f"{where} has no class folders, so nobody knows what its pictures show"
-        remedy = f"sort them into class folders, or rename {where} to .{folder.name} to leave it out"
-        raise RefusedError(reason, remedy)
+        raise RefusedError(reason, _without_classes(folder))
     if not folder.filled:
         kind = RefusedError if is_part else TooDeepError
         raise kind(
@@ -206,6 +210,10 @@ def _check_beside(folder: Folder, is_part: bool) -> None:
     if is_part:
         raise RefusedError(reason, remedy)
     raise TooDeepError(reason, f"{remedy}, or write {AS_CLASSES} to leave them out")
+
+
+def _without_classes(part: Folder) -> str:
+    return f"sort its pictures into class folders, or rename {_moved(part)} to .{part.name} to leave it out"
 
 
 def _no_pictures(folder: Folder) -> tuple[str, str]:

@@ -70,7 +70,7 @@ def read(dataset: schema.Dataset) -> Images:
         digests=digests,
         pictures=pictures,
         left_out=+(found.left_out + Counter({UNREADABLE: len(found.entries) - len(entries)})),
-        remarks=_remarks(dataset),
+        remarks=_remarks(dataset, classes),
     )
 
 
@@ -162,17 +162,17 @@ def _below(path: Path, tree: Tree) -> str:
     return shortened(layout.printable(str(path.relative_to(tree.top.path))), NAMED)
 
 
-def _remarks(dataset: schema.Dataset) -> tuple[str, ...]:
-    if dataset.layout == "classes":
-        return ()
+def _remarks(dataset: schema.Dataset, classes: Sequence[str]) -> tuple[str, ...]:
+    by_letters: dict[str, list[str]] = {}
+    for name in classes:
+        by_letters.setdefault(name.casefold(), []).append(name)
+    told = [f"{' and '.join(same)} are different classes" for same in by_letters.values() if len(same) > 1]
     root = expanded(str(dataset.path))
-    if not (beside := layout.parts_beside(root)):
-        return ()
-    above = root.absolute().parent
-    return (
-        f"{', '.join(beside)} beside {layout.printable(root.name)} is not read; "
-        f"{argument('dataset.path', str(above))} reads it too",
-    )
+    if dataset.layout == "auto" and (beside := layout.parts_beside(root)):
+        path = argument("dataset.path", str(root.absolute().parent))
+        what = f"{', '.join(beside)} beside {layout.printable(root.name)}"
+        told.append(f"{what} {'is' if len(beside) == 1 else 'are'} not read; {path} reads all")
+    return tuple(told)
 
 
 def _bad_path(dataset: schema.Dataset, reason: str, remedy: str) -> BadInput:
