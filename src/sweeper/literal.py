@@ -29,7 +29,7 @@ _QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)
 
 
 def expanded(path: str) -> Path:
-    """The path that a person means: ``~`` is the home folder, and ``~pets`` a folder where nobody is so called."""
+    """The path that a person means: ``~`` is the home folder, ``~pets`` a folder if nobody is so called."""
     return Path(os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises for an unknown user
 
 
