@@ -90,6 +90,8 @@ def class_name(folder: Folder) -> str:
 
 
 def printable(name: str) -> str:
+    if name.isascii():
+        return name
     return os.fsencode(normalize("NFC", name)).decode(errors="backslashreplace")
 
 

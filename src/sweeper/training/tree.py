@@ -144,7 +144,8 @@ def _sort(
     if is_hidden or name.casefold() in SYSTEM_FILES | SYSTEM_FOLDERS:
         folder.left_out[HIDDEN if is_hidden else name.strip()] += 1
         return
-    suffix = Path(name).suffix.lower()
+    stem, dot, end = name.rpartition(".")
+    suffix = f"{dot}{end.lower()}" if stem else ""
     is_known = suffix in picture.suffixes()
     if entry.is_symlink():
         try:
