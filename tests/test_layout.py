@@ -141,8 +141,14 @@ REFUSED: dict[str, tuple[dict[str, int], str, str]] = {
     "seg_train and seg_test": (
         in_each({"seg_train": 2, "seg_test": 2, "seg_pred": 1}),
         "",
-        r"seg_pred, seg_test, seg_train: parts",
+        r"seg_test, seg_train: parts of other names",
     ),
+    "in themselves, and one without classes": (
+        {**in_each({"a_train/a_train": 2, "a_val": 1}), "a_test/a_test": 2},
+        "",
+        r"a_test, a_train, a_val: parts of other names",
+    ),
+    "all once more": ({"cat": 2, "dog": 2, **in_each({"pets": 2})}, "", r"cat, dog are in pets, and beside"),
     "five sites": (
         in_each({f"site{i}": 2 for i in range(5)}),
         "",
@@ -182,6 +188,11 @@ REFUSED: dict[str, tuple[dict[str, int], str, str]] = {
         {**in_each({"train": 2}), "test": 4},
         "",
         r"test has no class folders, so nobody knows",
+    ),
+    "a test of another name": (
+        {**in_each({"train": 2}), "test1": 4},
+        "",
+        r"test1, train: parts of other names",
     ),
     "a test of one folder": (
         {**in_each({"train": 2}), "test/unknown": 4},
@@ -261,7 +272,7 @@ def do(remedy: str, root: Path) -> Path:
         for old, new in renamed:
             where = next(path for path in root.rglob("*") if path.name == Path(old).name)
             where = where if "/" not in old else root / old
-            where.rename(where.with_name(new))
+            where.rename(where.with_name(new) if new[0] == "." or new in (*BOTH, "Cat") else root / new)
     return root
 
 
@@ -316,6 +327,27 @@ def test_the_path_above_is_told_as_seen_from_here(
         find(Dataset(name="image_folder", path=path.format(tmp_path)))
     assert caught.value.remedy == f"write dataset.path={written.format(tmp_path)}"
     find(Dataset(name="image_folder", path=written.format(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("folders", "reason"),
+    [
+        ({"train": 4, "test1": 2}, r"test1, train are no classes by their names, and train has no class"),
+        (
+            in_each({"train_1": 2, "train_2": 2, "test_1": 1}),
+            r"put what belongs together into train, val and",
+        ),
+    ],
+    ids=str,
+)
+def test_parts_of_other_names_that_renaming_does_not_mend(
+    tmp_path: Path, folders: dict[str, int], reason: str
+) -> None:
+    """They are refused as well, and may be classes for who means that."""
+    root = fill(tmp_path / "data", folders)
+    with pytest.raises(BadInput, match=reason):
+        look(root)
+    assert len(look(root, layout="classes").entries) == sum(folders.values())
 
 
 def test_a_level_too_deep_is_refused_where_nothing_fits_above(tmp_path: Path) -> None:

@@ -248,6 +248,8 @@ def _check_level(top: Folder) -> None:
     if len(filled) < 2:
         return
     cores = [_core(folder) for folder in filled]
+    _check_names(filled, cores)
+    _check_neighbours(filled, cores)
     _check_parts_inside(filled, cores)
     repeated = _repeated(cores)
     if repeated:
@@ -271,6 +273,44 @@ def _repeated(cores: Sequence[Folder]) -> dict[str, str]:
         for key, name in of_one.items()
         if n[key] >= 2 and 2 * n[key] > len(cores)
     }
+
+
+def _check_names(filled: Sequence[Folder], cores: Sequence[Folder]) -> None:
+    """Refuse folders whose names have the words train and test in them."""
+    meant = [_part_meant(folder.name) for folder in filled]
+    known = [part for part in meant if part is not None]
+    if TRAIN not in known or set(known) == {TRAIN}:
+        return
+    names = _listed(f.name for f, part in zip(filled, meant, strict=True) if part is not None)
+    reason, otherwise = f"{names}: parts of other names?", f"or write {AS_CLASSES} if these are the classes"
+    train = cores[meant.index(TRAIN)]
+    if not train.filled:
+        reason = f"{names} are no classes by their names, and {_moved(train)} has no class folders"
+        raise RefusedError(reason, f"sort its pictures into class folders, {otherwise}")
+    if len(set(known)) < len(known):
+        raise RefusedError(reason, f"put what belongs together into train, val and test, {otherwise}")
+    renamed = [
+        f"{_moved(core)} to {PART_NAMES[part]}"
+        if part is not None and core.filled
+        else f"{_moved(folder)} to .{folder.name}"
+        for folder, core, part in zip(filled, cores, meant, strict=True)
+    ]
+    raise RefusedError(reason, f"rename {', '.join(renamed)}, {otherwise}")
+
+
+def _part_meant(name: str) -> int | None:
+    found = {part for token in _tokens(name) if (part := part_named(token)) is not None}
+    return found.pop() if len(found) == 1 else None
+
+
+def _check_neighbours(filled: Sequence[Folder], cores: Sequence[Folder]) -> None:
+    """Refuse a folder that holds what lies beside it once more."""
+    for folder, core in zip(filled, cores, strict=True):
+        inside = {inner.name.casefold() for inner in core.filled}
+        twice = [one.name for one in filled if one is not folder and one.name.casefold() in inside]
+        if len(twice) >= 2:
+            reason = f"{_listed(twice)} are in {_moved(core)}, and beside {folder.name} too"
+            raise RefusedError(reason, f"rename {folder.name} to .{folder.name} to leave it out")
 
 
 def _check_masks(part: Folder) -> None:
