@@ -261,11 +261,6 @@ def do(remedy: str, root: Path) -> Path:
             folder.rename(root / folder.name / folder.parent.name)
     elif remedy.startswith("name the folder"):
         (root / "valid").rename(root / "train")
-    elif moved := re.match(r"move (.*) out of it", remedy):
-        name = "more" if moved[1] == "what is no part" else moved[1]
-        (root / name).rename(root.parent / "moved")
-        if not {"train", "Train"} & {path.name for path in root.iterdir()}:
-            (root / "test").rename(root / "train")
     else:
         renamed = re.findall(r"([\w/]+) to (\.?\w+)", remedy.rpartition("rename ")[2])
         assert renamed, remedy

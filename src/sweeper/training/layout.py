@@ -135,13 +135,16 @@ def _parts(top: Folder) -> list[Part]:
     names = _listed(folder.name for _, folder in named)
     if beside:
         others = _listed(folder.name for folder in beside)
-        remedy = f"move what is no part out of it, or write {AS_CLASSES} if all are classes"
+        largest = None if TRAIN in found else max(beside, key=lambda folder: folder.n_pictures)
+        renamed = (f"{f.name} to {'train' if f is largest else f'.{f.name}'}" for f in beside)
+        remedy = f"rename {', '.join(renamed)}, or write {AS_CLASSES} if all are classes"
         raise RefusedError(f"holds the parts {names} and beside them {others}", remedy)
     for part in found:
         same = [folder for number, folder in named if number == part]
         if len(same) > 1:
             reason = f"{_listed(folder.name for folder in same)} are both {PART_NAMES[part]}"
-            remedy = f"move {_moved(same[1])} out of it, or write {AS_CLASSES} if all are classes"
+            name = same[1].name
+            remedy = f"rename {name} to .{name} to leave it out, or write {AS_CLASSES} if all are classes"
             raise RefusedError(reason, remedy)
     if TRAIN not in found:
         first = named[0][1].name
