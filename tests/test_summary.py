@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -115,6 +116,24 @@ def test_a_run_says_it_first_and_keeps_it_in_its_log(said: Said, tmp_path: Path)
     assert code == 0
     for line in LINES[1:]:
         assert line.strip() in printed
+
+
+@pytest.mark.slow
+def test_any_name_is_told_and_logged_in_any_locale(tmp_path: Path) -> None:
+    """Old archives hold names that are no UTF-8, and old machines know ASCII alone."""
+    root = write_classes(tmp_path / "pets", {"cat": 6, "d\u00f6g": 6, os.fsdecode(b"caf\xe9"): 6})
+    (root / "cat" / os.fsdecode(b"\xff.jpg")).write_bytes(b"no picture")
+    command = ("dataset=image_folder", "dataset.path=pets", "training.epochs=1", "study=a")
+    done = program.run(
+        *(tmp_path, "-m", "sweeper", *command, "dataset.skip_unreadable=true"),
+        env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "error" not in done.stderr
+    log = (tmp_path / "outputs" / "a" / "sweeper.log").read_text()
+    for line in (r"  caf\xe9      4    1     1", "1 file left out: 1 that cannot be read"):
+        assert line in done.stdout
+        assert line in log
 
 
 @pytest.mark.slow

@@ -168,7 +168,7 @@ def check(config: DictConfig) -> None:
     check_direction(run, config)
     found = inspect(run)
     if found.summary is not None:
-        _tell_once(found.summary)
+        _tell_once(found.summary, OmegaConf.select(config, "hydra.sweep.dir"))
 
 
 def inspect(run: schema.Run) -> Found:
@@ -249,7 +249,7 @@ def find(dataset: schema.Dataset, cwd: Path) -> Found:
 
 
 @_once
-def _tell_once(summary: Summary) -> None:
+def _tell_once(summary: Summary, search: str | None) -> None:
     """Show what was found before a search begins, each dataset of it once."""
     from sweeper.screen import Screen
     from sweeper.training.summary import lines

@@ -58,8 +58,9 @@ class Screen(Console):
 def log_any_name() -> None:
     """Let the log hold names that its encoding lacks, as Python writes them."""
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.StreamHandler) and isinstance(handler.stream, io.TextIOWrapper):
-            handler.stream.reconfigure(errors="backslashreplace")
+        stream = getattr(handler, "stream", None)
+        if isinstance(stream, io.TextIOWrapper) and not stream.closed:
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Bar:

@@ -90,9 +90,10 @@ def class_name(folder: Folder) -> str:
 
 
 def printable(name: str) -> str:
+    """See ``class_name``."""
     if name.isascii():
         return name
-    return os.fsencode(normalize("NFC", name)).decode(errors="backslashreplace")
+    return normalize("NFC", os.fsencode(name).decode(errors="backslashreplace"))
 
 
 def path_above(root: Path) -> str | None:
