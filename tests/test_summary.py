@@ -49,11 +49,12 @@ def test_part_by_class_by_images(tmp_path: Path) -> None:
 
 def test_arrays_are_told_too() -> None:
     """Ten digits with a row each."""
-    head, _, *rows = told(Dataset())
-    assert head == "Data: digits, 1,797 images of 10 classes: 1,079 train, 359 val, 359 test"
+    train, val, test = map(len, images.split(images.read(Dataset()), Dataset()))
+    head, _, *rows = told(Dataset())[:12]
+    assert head == f"Data: digits, 1,797 images of 10 classes: {train:,} train, {val} val, {test} test"
     counts = np.array([[int(n) for n in row.split()] for row in rows])
     assert counts[:, 0].tolist() == list(range(10))
-    assert counts[:, 1:].sum(0).tolist() == [1079, 359, 359]
+    assert counts[:, 1:].sum(0).tolist() == [train, val, test]
 
 
 def made(n_classes: int, *, multi_label: bool = False, **more: object) -> list[str]:
@@ -80,15 +81,11 @@ def test_many_classes_and_long_names_stay_short(n_classes: int, multi_label: boo
         assert re.fullmatch(r"  train: 3 … 4 of each; fewest of the .*", shown[1])
 
 
-def test_equal_pictures_are_counted() -> None:
-    """Those beyond the first of each."""
-    assert (
-        made(2, pictures=np.array([0, 1, 1, 1, 4, 5, 5]))[-1] == "3 images show the same pictures as others"
-    )
-    assert (
-        made(2, pictures=np.array([0, 1, 1, 3, 4, 5, 6]))[-1] == "1 image shows the same picture as another"
-    )
-    assert len(made(2, pictures=np.arange(7))) == len(made(2))
+def test_remarks_are_told(tmp_path: Path) -> None:
+    """Those of the reader and those of the split, a line each."""
+    shown = told(Dataset(name="image_folder", path=str(pets(tmp_path) / "Training"), image_size=8))
+    assert shown[-1].startswith("Note: Testing, valid beside Training are not read; dataset.path=")
+    assert "Note: 1 image is a copy of another" in made(2, pictures=np.array([0, 1, 1, 3, 4, 5, 6]))
 
 
 def test_the_line_of_the_files_left_out_counts_all() -> None:

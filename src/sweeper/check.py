@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
-from sweeper import limit, memory, record, schema
+from sweeper import limit, memory, provenance, record, schema
 from sweeper.errors import NO_SUCH_KEY, BadInput, bad_override, no_such_key
 from sweeper.search import keys
 
 if TYPE_CHECKING:
     from sweeper.training.summary import Summary
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -169,6 +173,8 @@ def check(config: DictConfig) -> None:
     found = inspect(run)
     if found.summary is not None:
         _tell_once(found.summary, OmegaConf.select(config, "hydra.sweep.dir"))
+    if found.seen is not None:
+        _warn(found.seen)
 
 
 def inspect(run: schema.Run) -> Found:
@@ -185,7 +191,8 @@ def inspect(run: schema.Run) -> Found:
     check_memory(run, found)
     schema.check_task(run, found.n_classes, found.multi_label)
     check_model(run.model, (found.channels, found.side, found.n_classes), Path.cwd())
-    return found
+    told = provenance.remark(run, np.frombuffer(found.held_out, dtype=np.uint64))
+    return replace(found, seen=told)
 
 
 def check_direction(run: schema.Run, config: DictConfig) -> None:
@@ -211,6 +218,10 @@ class Found:
     side: int
     summary: Summary | None = None
     """What is told of it."""
+    seen: str | None = None
+    """What is told where ``model.weights`` have seen pictures of val or test."""
+    held_out: bytes = field(default=b"", repr=False, compare=False)
+    """The digests of the pictures in val and test, 8 bytes each."""
 
 
 def _once(function: Callable[..., T]) -> Callable[..., T]:
@@ -224,6 +235,12 @@ def _once(function: Callable[..., T]) -> Callable[..., T]:
         return said[key]
 
     return ask
+
+
+@_once
+def _warn(told: str) -> None:
+    """Once in a search, whose configs all have the same to tell."""
+    log.warning(told)
 
 
 @_once
@@ -245,6 +262,7 @@ def find(dataset: schema.Dataset, cwd: Path) -> Found:
         channels=len(mean),
         side=everything.side,
         summary=summarise(everything, (train, val, test), dataset),
+        held_out=images.held_out(everything, (train, val, test)).tobytes(),
     )
 
 

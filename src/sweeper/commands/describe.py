@@ -173,7 +173,7 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
     for name in dict.fromkeys(point.run.device for point in points):
         table.add_row("device", _device(resolve_device(name)))
     table.add_row("workers", workers)
-    for found in dict.fromkeys(point.found for point in points):
+    for found in dict.fromkeys(replace(point.found, seen=None) for point in points):
         parts = f"{found.n_train:,} train, {found.n_val:,} val, {found.n_test:,} test"
         table.add_row("data", f"{found.name}, {found.n_train + found.n_val + found.n_test:,} images: {parts}")
         kind = "labels, several to an image" if found.multi_label else "classes"
@@ -185,6 +185,8 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
         ("random" if point.run.from_scratch else point.run.model.weights) or "random" for point in points
     )
     table.add_row("weights", ", ".join(begins))
+    for seen in dict.fromkeys(point.found.seen for point in points if point.found.seen):
+        table.add_row("note", seen)
     return table
 
 
@@ -193,8 +195,8 @@ def _told_of(told: Summary | None) -> Iterator[tuple[str, str]]:
     if told is None:
         return
     yield "labels" if told.multi_label else "classes", "\n".join(summary.of_classes(told))
-    rest = [("left out", summary.left_out(told)), ("equal", summary.equal(told))]
-    yield from ((title, one_line(text)) for title, text in rest if text)
+    if text := summary.left_out(told):
+        yield "left out", one_line(text)
     yield from (("note", one_line(remark)) for remark in told.remarks)
 
 

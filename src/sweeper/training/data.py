@@ -80,6 +80,10 @@ class Data:
     """Side of the centre that a network sees; None means the whole image."""
     summary: Summary | None = None
     """What is told of it."""
+    train_digests: NDArray[np.uint64] | None = None
+    """Those of the training pictures (see ``Images``), to know them again."""
+    held_out: NDArray[np.uint64] | None = None
+    """Those of the pictures in val and test."""
 
     @property
     def device(self) -> torch.device:
@@ -160,6 +164,8 @@ def _load(dataset: schema.Dataset, device: torch.device) -> Data:
         split=blake2b(division, digest_size=8).hexdigest(),
         image_size=everything.image_size,
         summary=summarise(everything, (train, val, test), dataset),
+        train_digests=None if everything.digests is None else everything.digests[train],
+        held_out=images.held_out(everything, (train, val, test)),
     )
 
 

@@ -27,8 +27,7 @@ NAME, SHORT_NAME = 30, 13
 class Summary:
     """``counts`` has the images of each class for each part: train, val, test.
 
-    ``left_out`` are reasons with how many files each; ``n_equal`` is the number of images that show the same
-    as an earlier one; ``remarks`` are what a person should know, a line each.
+    ``left_out`` are reasons with how many files each; ``remarks`` are what a person should know, a line each.
     """
 
     name: str
@@ -37,13 +36,12 @@ class Summary:
     counts: tuple[tuple[int, ...], ...]
     multi_label: bool
     left_out: tuple[tuple[str, int], ...]
-    n_equal: int
     remarks: tuple[str, ...]
 
 
 def summarise(images: Images, parts: tuple[Indices, Indices, Indices], dataset: schema.Dataset) -> Summary:
     """What is told of a dataset with its split, from what a reader found."""
-    n_classes, pictures = len(images.classes), images.pictures
+    n_classes = len(images.classes)
     of_parts = (images.labels[part] for part in parts)
     counts = (
         labels.sum(0, dtype=np.int64) if images.multi_label else np.bincount(labels, minlength=n_classes)
@@ -58,7 +56,6 @@ def summarise(images: Images, parts: tuple[Indices, Indices, Indices], dataset: 
         tuple(tuple(map(int, count)) for count in counts),
         images.multi_label,
         tuple(sorted(images.left_out.items(), key=lambda item: (-item[1], item[0]))),
-        0 if pictures is None else len(pictures) - len(np.unique(pictures)),
         (*images.remarks, *remarks(images, dataset, parts)),
     )
 
@@ -67,7 +64,7 @@ def lines(summary: Summary) -> list[str]:
     """All of it, as a run or a search shows it first."""
     parts = ", ".join(f"{n:,} {name}" for n, name in zip(summary.n_images, PART_NAMES, strict=True))
     what = counted(len(summary.classes), "label" if summary.multi_label else "class", _plural(summary))
-    rest = [left_out(summary), equal(summary), *(f"Note: {remark}" for remark in summary.remarks)]
+    rest = [left_out(summary), *(f"Note: {remark}" for remark in summary.remarks)]
     head = f"Data: {_short(summary.name)}, {sum(summary.n_images):,} images of {what}:"
     return [
         *([f"{head} {parts}"] if len(head) + len(parts) < WIDTH else [head, f"  {parts}"]),
@@ -101,14 +98,6 @@ def left_out(summary: Summary) -> str:
     if rest:
         told.append(f"{sum(count for _, count in rest):,} others")
     return f"{counted(n, 'file')} left out: {', '.join(told)}"
-
-
-def equal(summary: Summary) -> str:
-    """How many images show the same as others."""
-    if not summary.n_equal:
-        return ""
-    verb = "shows the same picture as another" if summary.n_equal == 1 else "show the same pictures as others"
-    return f"{counted(summary.n_equal, 'image')} {verb}"
 
 
 def _range(summary: Summary, part: int) -> str:
