@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,12 +35,13 @@ from sweeper.search.settings import check_objective, n_cores, read_settings, stu
 from sweeper.search.space import Draw, Space
 from sweeper.search.study import Search
 from sweeper.secret import hide_secrets
-from sweeper.training import freeze, weights
+from sweeper.training import freeze, summary, weights
 from sweeper.training.backbone import is_path
 from sweeper.training.machine import resolve_device
 from sweeper.training.model import outline
 from sweeper.training.optim import lr_factors
-from sweeper.words import counted
+from sweeper.training.summary import Summary
+from sweeper.words import counted, one_line
 
 PIPED_WIDTH = 1000
 """Columns where there is no terminal: nothing is wrapped or cut."""
@@ -180,6 +181,8 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
         kind = "labels, several to an image" if found.multi_label else "classes"
         channels = counted(found.channels, "channel")
         table.add_row("", f"{found.n_classes} {kind}; {found.side}×{found.side} pixels, {channels}")
+        for title, text in _told_of(found.summary):
+            table.add_row(title, text)
     begins = dict.fromkeys(
         ("random" if point.run.from_scratch else point.run.model.weights) or "random" for point in points
     )
@@ -187,6 +190,16 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
     for seen in dict.fromkeys(point.found.seen for point in points if point.found.seen):
         table.add_row("note", seen)
     return table
+
+
+def _told_of(told: Summary | None) -> Iterator[tuple[str, str]]:
+    """Rows for what was found, where there is something to say."""
+    if told is None:
+        return
+    yield "labels" if told.multi_label else "classes", "\n".join(summary.of_classes(told))
+    if text := summary.left_out(told):
+        yield "left out", one_line(text)
+    yield from (("note", one_line(remark)) for remark in told.remarks)
 
 
 def _device(device: torch.device) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from math import inf
 from pathlib import Path
@@ -69,6 +69,9 @@ class SingleRun(Observer):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def found(self, lines: Sequence[str]) -> None:
+        self._screen.tell(lines)
 
     def epoch(self, epoch: Epoch) -> None:
         self._n_done, self._row, self._epoch_began_s = epoch.epoch, epoch.row(), monotonic()
