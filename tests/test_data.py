@@ -112,7 +112,7 @@ def test_several_labels_are_floats(tmp_path: Path) -> None:
     lines = ["path,red,green"]
     for i in range(30):
         red, green = i % 2, i % 3 // 2
-        write_picture(tmp_path / f"{i}.png", (255 * red, 255 * green, 0), size=(8, 8))
+        write_picture(tmp_path / f"{i}.png", (255 * red, 255 * green, 0), size=(8 + i, 8))
         lines.append(f"{i}.png,{red},{green}")
     (tmp_path / "table.csv").write_text("\n".join(lines))
     data = load(Dataset(name="csv", path=str(tmp_path / "table.csv"), image_size=8), CPU)

@@ -225,7 +225,7 @@ def test_device_workers_and_data(describe: Describe) -> None:
     assert said.rows["device"][0].startswith("cpu: ")
     assert said.rows["device"][0].endswith(("core", "cores"))
     assert said.rows["workers"] == ["3 (hydra.sweeper.n_jobs=3)"]
-    assert said.rows["data"] == ["digits, 1,797 images: 1,079 train, 359 val, 359 test"]
+    assert said.rows["data"] == ["digits, 1,797 images: 1,078 train, 360 val, 359 test"]
     assert said.rows[""] == ["10 classes; 8×8 pixels, 1 channel"]
     assert said.rows["weights"] == ["random"]
 
@@ -234,7 +234,7 @@ def test_images_with_several_labels(describe: Describe, tmp_path: Path) -> None:
     """A CSV file with a column for each label, in colour."""
     lines = ["path,red,green"]
     for number in range(12):
-        write_picture(tmp_path / f"{number}.png")
+        write_picture(tmp_path / f"{number}.png", size=(20 + number, 12))
         lines.append(f"{number}.png,{number % 2},{number // 2 % 2}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ COLOURS = {"cat": (200, 30, 30), "dog": (30, 200, 30), "owl": (30, 30, 200)}
 def fill(
     root: Path, n: int = 5, suffix: str = "png", classes: tuple[str, ...] = ("cat", "dog", "owl")
 ) -> Path:
+    """Pictures of the colours of their classes; no two are the same, as no two have the same size."""
+    height = 12 + sum(map(ord, root.name)) % 50
     for name in classes:
         for i in range(n):
-            write_picture(root / name / f"{i}.{suffix}", COLOURS[name])
+            write_picture(root / name / f"{i}.{suffix}", COLOURS[name], size=(20 + i, height))
     return root
 
 
@@ -195,6 +198,42 @@ def test_class_without_readable_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dog" / "0.png").write_bytes(b"")
     with pytest.raises(BadInput, match=r"no image of class dog can be read"):
         images.read(folder(tmp_path, skip_unreadable=True))
+
+
+def parts_by_name(dataset: Dataset) -> dict[str, int]:
+    found = images.read(dataset)
+    assert found.names is not None
+    return {found.names[i]: k for k, part in enumerate(images.split(found, dataset)) for i in part}
+
+
+def test_the_split_belongs_to_the_files(tmp_path: Path) -> None:
+    """A renamed folder, a copy of it elsewhere and a link to it are split the same; a damaged picture is like
+    one that was removed, and a table in another order is split as before."""
+    pets, n = fill(tmp_path / "pets", n=9), 27
+    first = parts_by_name(folder(pets))
+    assert len(first) == n
+    shutil.copytree(pets, tmp_path / "copy" / "other")
+    (tmp_path / "link").symlink_to(pets)
+    assert parts_by_name(folder(tmp_path / "copy" / "other")) == first
+    assert parts_by_name(folder(tmp_path / "link")) == first
+
+    rows = [f"{name},{Path(name).parent}" for name in first]
+    tables = [pets / "a.csv", pets / "b.csv"]
+    for table, lines in zip(tables, (rows, rows[::-1]), strict=True):
+        table.write_text("\n".join(["path,label", *lines]))
+    assert [parts_by_name(Dataset(name="csv", path=str(table), image_size=8)) for table in tables] == [
+        first
+    ] * 2
+    for table in tables:
+        table.unlink()
+
+    (pets / "cat" / "3.png").write_bytes(b"damaged")
+    skipped = parts_by_name(folder(pets, skip_unreadable=True))
+    (pets / "cat" / "3.png").unlink()
+    assert parts_by_name(folder(pets)) == skipped
+    moved = [name for name in skipped if skipped[name] != first[name]]
+    assert len(moved) <= 2
+    assert all(name.startswith("cat/") for name in moved)
 
 
 def test_fingerprint_follows_the_content(tmp_path: Path) -> None:

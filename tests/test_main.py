@@ -303,17 +303,14 @@ def test_a_corrupt_image_is_named_before_a_search_begins(cli: Cli, tmp_path: Pat
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_class_that_is_too_small_to_split_is_named(cli: Cli, tmp_path: Path) -> None:
-    """A class with fewer images than parts is named with its count."""
-    write_classes(tmp_path / "pets", {"many": 9, "few": 2})
+def test_a_dataset_that_is_too_small_to_split_is_refused(cli: Cli, tmp_path: Path) -> None:
+    """Where every class has one image, all are trained on, and nothing is left to validate with."""
+    write_classes(tmp_path / "pets", {"many": 1, "few": 1})
 
     code, error = cli("dataset=image_folder", "dataset.path=pets", "dataset.image_size=12")
 
     assert code == 2
-    assert error == (
-        f"dataset.path={tmp_path / 'pets'}: class few has 2 images, but train, val, test need one each; "
-        "add images of that class or leave it out\n"
-    )
+    assert error == f"dataset.path={tmp_path / 'pets'}: of 2 images none is left for val; add images\n"
 
 
 def run_and_list_imports(folder: Path, arguments: list[str]) -> tuple[set[str], Done]:

@@ -22,7 +22,7 @@ RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
 def pictures(tmp_path: Path) -> Path:
     """The folder of a table, with pictures 0.png … 8.png in red, green and blue by turns."""
     for i in range(9):
-        write_picture(tmp_path / "pictures" / f"{i}.png", (RED, GREEN, BLUE)[i % 3])
+        write_picture(tmp_path / "pictures" / f"{i}.png", (RED, GREEN, BLUE)[i % 3], size=(20 + i, 12))
     return tmp_path
 
 

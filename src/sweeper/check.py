@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
-from sweeper import limit, memory, record, schema
+from sweeper import limit, memory, provenance, record, schema
 from sweeper.errors import NO_SUCH_KEY, BadInput, bad_override, no_such_key
 from sweeper.search import keys
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -160,7 +164,9 @@ def check(config: DictConfig) -> None:
     run = to_run(config)
     check_hydras(config)
     check_direction(run, config)
-    inspect(run)
+    found = inspect(run)
+    if found.seen is not None:
+        _warn(found.seen)
 
 
 def inspect(run: schema.Run) -> Found:
@@ -178,7 +184,8 @@ def inspect(run: schema.Run) -> Found:
     schema.check_task(run, found.n_classes, found.multi_label)
     schema.check_defined(run, found.val_counts, found.n_val, found.multi_label)
     check_model(run.model, (found.channels, found.side, found.n_classes), Path.cwd())
-    return found
+    told = provenance.remark(run, np.frombuffer(found.held_out, dtype=np.uint64))
+    return replace(found, seen=told)
 
 
 def check_direction(run: schema.Run, config: DictConfig) -> None:
@@ -204,6 +211,10 @@ class Found:
     side: int
     val_counts: tuple[int, ...] = ()
     """The validation images of each class."""
+    seen: str | None = None
+    """What is told where ``model.weights`` have seen pictures of val or test."""
+    held_out: bytes = field(default=b"", repr=False, compare=False)
+    """The digests of the pictures in val and test, 8 bytes each."""
 
 
 def _once(function: Callable[..., T]) -> Callable[..., T]:
@@ -220,17 +231,21 @@ def _once(function: Callable[..., T]) -> Callable[..., T]:
 
 
 @_once
+def _warn(told: str) -> None:
+    """Once in a search, whose configs all have the same to tell."""
+    log.warning(told)
+
+
+@_once
 def find(dataset: schema.Dataset, cwd: Path) -> Found:
     """Read and split it as a trial will, and keep the counts."""
-    from numpy import bincount
-
     from sweeper.training import images
 
     everything = images.read(dataset)
     train, val, test = images.split(everything, dataset)
     mean, _ = images.statistics(dataset.normalization, everything.pixels, train)
     labels, n_classes = everything.labels[val], len(everything.classes)
-    counts = labels.sum(0, dtype=int) if everything.multi_label else bincount(labels, minlength=n_classes)
+    counts = labels.sum(0, dtype=int) if everything.multi_label else np.bincount(labels, minlength=n_classes)
     return Found(
         name=dataset.name,
         n_train=len(train),
@@ -241,6 +256,7 @@ def find(dataset: schema.Dataset, cwd: Path) -> Found:
         channels=len(mean),
         side=everything.side,
         val_counts=tuple(counts.tolist()),
+        held_out=images.held_out(everything, (train, val, test)).tobytes(),
     )
 
 

@@ -29,7 +29,9 @@ from sweeper.program import program
 from sweeper.words import near
 
 if TYPE_CHECKING:
+    import numpy as np
     import optuna
+    from numpy.typing import NDArray
     from optuna.trial import FrozenTrial
 
 FORMAT = 1
@@ -77,6 +79,11 @@ class RunFiles:
         return self.folder / "weights.pt"
 
     @property
+    def trained_on(self) -> Path:
+        """Which pictures the weights have seen."""
+        return self.folder / _MARK / "trained_on.npy"
+
+    @property
     def _mark(self) -> Path:
         return self.folder / _MARK / "run.json"
 
@@ -108,9 +115,14 @@ class RunFiles:
         """What takes room and is no record: the weights, and what writers left that were killed."""
         if not self.is_ours:
             return []
-        names = [path.name for path in (*self._record, self.weights)]
-        unfinished = [path for name in names for path in self.folder.glob(f".{name}.*")]
-        return [path for path in (self.weights, *unfinished) if path.is_file()]
+        written = (*self._record, self.weights, self.trained_on)
+        unfinished = [path for file in written for path in file.parent.glob(f".{file.name}.*")]
+        return [path for path in (self.weights, self.trained_on, *unfinished) if path.is_file()]
+
+    def remove_weights(self) -> None:
+        """Remove them, and what is only of use beside them."""
+        self.weights.unlink(missing_ok=True)
+        self.trained_on.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the run, but nothing that somebody else has put into its folder."""
@@ -121,6 +133,33 @@ class RunFiles:
             (self.folder / _MARK / "run.lock").unlink(missing_ok=True)
             self._mark.unlink()
             _remove_empty(self._mark.parent)
+
+    def write_trained_on(self, digests: NDArray[np.uint64]) -> None:
+        """Remember the pictures that the weights have seen, by their digests."""
+        import numpy as np
+
+        with whole(self.trained_on) as path, path.open("wb") as file:
+            np.save(file, digests, allow_pickle=False)
+
+    def read_trained_on(self) -> NDArray[np.uint64] | None:
+        """The digests of the pictures that the weights have seen; None where nothing of ours says so.
+
+        Raises:
+            Fault: if the file is damaged.
+        """
+        if not self.is_ours or not self.trained_on.exists():
+            return None
+        import numpy as np
+
+        with disk(self.trained_on):
+            content = self.trained_on.read_bytes()
+        try:
+            found = np.load(io.BytesIO(content), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise _damaged(self.trained_on, "is no array") from error
+        if found.dtype != np.uint64 or found.ndim != 1:
+            raise _damaged(self.trained_on, "holds no digests")
+        return np.asarray(found)
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """One row an epoch. Floats have all their digits, so that they compare to the last bit."""
@@ -411,7 +450,7 @@ class StudyFiles:
                 ended_now.add(self._keep_best(best[0]))
             for number in ended_now - keep:  # weights are large: only the best keep theirs
                 if number < len(trials) and (run := self.trial(trials[number]).run).is_ours:
-                    run.weights.unlink(missing_ok=True)
+                    run.remove_weights()
 
     def _keep_best(self, trial: FrozenTrial) -> int:
         """Let ``best/`` hold the files of the best trial; two renames replace those of another.
@@ -434,7 +473,7 @@ class StudyFiles:
         old = RunFiles(self.folder / _MARK / "best-old")
         _remove(new.folder, old.folder)
         new.mark()
-        for name in ("config", "environment", "history", "result", "weights"):
+        for name in ("config", "environment", "history", "result", "trained_on", "weights"):
             if (path := getattr(source, name)).exists():
                 shutil.copy2(path, getattr(new, name))
         if target.folder.exists():

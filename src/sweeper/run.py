@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sweeper import check, environment, record, saved, schema
+from sweeper import check, environment, provenance, record, saved, schema
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.literal import expanded
@@ -93,6 +93,8 @@ def train(
     if current.number is None:  # a search has asked before it started
         shape = (loaded.channels, loaded.side, len(loaded.classes))
         check.check_model(run.model, shape, Path.cwd())
+        if loaded.held_out is not None and (told := provenance.remark(run, loaded.held_out)):
+            log.warning(told)
     with files.held_alone() if current.number is None else nullcontext():
         return _train_into(files, run, loaded, current, observer or Observer())
 
@@ -129,6 +131,8 @@ def _train_into(
         raise
     ending = "diverged" if fitted.diverged else "early stopping" if fitted.stopped_early else "all epochs"
     result = _write_result(files, run, rows, fitted.best_epoch, ending, current, fitted.per_class)
+    if loaded.train_digests is not None:
+        files.write_trained_on(provenance.trained_on(run, loaded.train_digests))
     with record.whole(files.weights) as path, path.open("wb") as file:  # which says why it cannot be written
         torch.save(fitted.model.state_dict(), file)
     if current.number is None:

@@ -172,7 +172,7 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
     for name in dict.fromkeys(point.run.device for point in points):
         table.add_row("device", _device(resolve_device(name)))
     table.add_row("workers", workers)
-    for found in dict.fromkeys(point.found for point in points):
+    for found in dict.fromkeys(replace(point.found, seen=None) for point in points):
         parts = f"{found.n_train:,} train, {found.n_val:,} val, {found.n_test:,} test"
         table.add_row("data", f"{found.name}, {found.n_train + found.n_val + found.n_test:,} images: {parts}")
         kind = "labels, several to an image" if found.multi_label else "classes"
@@ -182,6 +182,8 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
         ("random" if point.run.from_scratch else point.run.model.weights) or "random" for point in points
     )
     table.add_row("weights", ", ".join(begins))
+    for seen in dict.fromkeys(point.found.seen for point in points if point.found.seen):
+        table.add_row("note", seen)
     return table
 
 

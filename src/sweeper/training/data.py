@@ -77,6 +77,10 @@ class Data:
     """Fingerprint of this split and image size."""
     image_size: int | None = None
     """Side of the centre that a network sees; None means the whole image."""
+    train_digests: NDArray[np.uint64] | None = None
+    """Those of the training pictures (see ``Images``), to know them again."""
+    held_out: NDArray[np.uint64] | None = None
+    """Those of the pictures in val and test."""
 
     @property
     def device(self) -> torch.device:
@@ -156,6 +160,8 @@ def _load(dataset: schema.Dataset, device: torch.device) -> Data:
         allow_vflip=dataset.allow_vflip,
         split=blake2b(division, digest_size=8).hexdigest(),
         image_size=everything.image_size,
+        train_digests=None if everything.digests is None else everything.digests[train],
+        held_out=images.held_out(everything, (train, val, test)),
     )
 
 

@@ -20,7 +20,7 @@ from sweeper.training import cache
 from sweeper.training.dataset import Images, Indices
 from sweeper.training.decode import size_and_time
 from sweeper.training.readers import READERS
-from sweeper.training.split import split
+from sweeper.training.split import remarks, split
 from sweeper.words import counted
 
 __all__ = [
@@ -29,7 +29,9 @@ __all__ = [
     "Images",
     "Indices",
     "fingerprint",
+    "held_out",
     "read",
+    "remarks",
     "split",
     "stamp",
     "statistics",
@@ -65,6 +67,12 @@ def fingerprint(images: Images) -> str:
 
     name = f"fingerprint {_digest(header, labels)}"
     return cache.remembered(images.pixels, name, of_everything)
+
+
+def held_out(images: Images, parts: tuple[Indices, Indices, Indices]) -> NDArray[np.uint64]:
+    """The digests of the pictures in val and test, where they are known."""
+    _, val, test = parts
+    return np.empty(0, np.uint64) if images.digests is None else images.digests[np.concatenate([val, test])]
 
 
 def stamp(dataset: schema.Dataset) -> str:
