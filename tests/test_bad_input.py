@@ -136,6 +136,8 @@ def _accepted() -> dict[str, set[str]]:
     may("hydra.sweeper.metric_names", "unicode")
     # Of datasets that have no such folder.
     may("dataset.path dataset.root", *texts)
+    for name in ("path_column", "label_column", "split_column", "folder", "suffix", "label_separator"):
+        may(f"dataset.{name}", *texts, "null")
     # Every number but 0 is true for Hydra, as for Python.
     switches = [key for key, kind in RUN_KEYS.items() if kind == "bool"]
     may(" ".join([*switches, "hydra.sweeper.take_over"]), "zero", "negative", "huge")

@@ -61,9 +61,9 @@ decoded = []
 def count(name):
     function = getattr(decode, name)
 
-    def counted(images, pixels):
+    def counted(images, *rest):
         decoded.append(len(images))
-        return function(images, pixels)
+        return function(images, *rest)
 
     setattr(decode, name, counted)
 

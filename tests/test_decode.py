@@ -169,29 +169,55 @@ def test_every_exif_orientation_stands_upright(tmp_path: Path, orientation: int,
     np.testing.assert_allclose(shown[np.ix_(inner, inner)], upright[np.ix_(inner, inner)], atol=8)
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparency_is_left_out(tmp_path: Path, mode: str) -> None:
-    """Where an image is transparent its stored colour is seen, as by torchvision's ImageFolder."""
-    half = Image.fromarray(np.where(np.arange(SIDE) < 8, 0, 255)[None].repeat(SIDE, 0).astype(np.uint8))
-    drawn = GREY_RGB if mode == "LA" else COLOURS
+def half_clear(mode: str, file: Path) -> NDArray[np.uint8]:
+    """A picture whose left half is transparent, and what was drawn."""
+    alpha = np.where(np.arange(SIDE) < SIDE // 2, 0, 255)[None].repeat(SIDE, 0).astype(np.uint8)
+    grey = mode in ("LA", "L", "1")
+    drawn = (
+        np.where(GREY_RGB > 128, 255, 0).astype(np.uint8) if mode == "1" else GREY_RGB if grey else COLOURS
+    )
+    drawn = np.where(alpha[..., None] == 0, 7 if grey and mode != "1" else 0, drawn).astype(np.uint8)
     image = Image.fromarray(drawn)
     if mode == "P":
-        image = image.quantize(4)
-        image.save(tmp_path / "drawn.png", transparency=bytes([0, 255, 0, 128]))
+        image = image.quantize(8)
+        clear = image.getpixel((0, 0))
+        clears = bytes(0 if i == clear else 255 for i in range(8))
+        image.save(file, transparency=clear if file.suffix == ".gif" else clears)
+    elif mode in ("RGB", "L", "1"):  # one colour is called transparent
+        image.convert(mode).save(file, transparency={"RGB": (0, 0, 0), "L": 7, "1": 0}[mode])
     else:
         image = image.convert(mode)
-        image.putalpha(half)
-        image.save(tmp_path / "drawn.png")
-    assert_shows(tmp_path / "drawn.png", drawn)
-    with Image.open(tmp_path / "drawn.png") as opened:
-        as_torchvision = np.asarray(opened.convert("RGBA").convert("RGB"))
-    np.testing.assert_array_equal(read_one(tmp_path / "drawn.png"), as_torchvision)
+        image.putalpha(Image.fromarray(alpha))
+        image.save(file, lossless=True)  # of which a PNG takes no notice
+    return drawn
 
 
-def test_transparent_colour_of_a_palette_stays(tmp_path: Path) -> None:
-    """A palette image whose one colour is called transparent shows that colour."""
-    Image.fromarray(COLOURS).quantize(4).save(tmp_path / "drawn.png", transparency=1)
-    assert_shows(tmp_path / "drawn.png", COLOURS)
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [
+        *[(mode, "png") for mode in ("RGBA", "LA", "P", "RGB", "L")],
+        *[("RGBA", "webp"), ("RGBA", "tiff"), ("P", "gif")],
+    ],
+)
+@pytest.mark.parametrize(
+    ("background", "colour"), [("white", 255), ("#102030", (16, 32, 48)), ([1, 2, 3], (1, 2, 3))]
+)
+def test_transparency_is_laid_over_the_background(
+    tmp_path: Path, mode: str, suffix: str, background: object, colour: int | tuple[int, int, int]
+) -> None:
+    """Through transparent pixels the background is seen, whichever way the file says transparent."""
+    file = tmp_path / f"drawn.{suffix}"
+    drawn = half_clear(mode, file)
+    drawn[:, : SIDE // 2] = colour
+    dataset = Dataset(name="image_folder", path="here", image_size=SIDE, background=background)
+    pixels, _ = read_files([file], dataset)
+    np.testing.assert_allclose(pixels[0].astype(int), drawn.astype(int), atol=2)
+
+
+def test_what_is_half_transparent_is_mixed(tmp_path: Path) -> None:
+    """Black that lets half of the light through is grey on white."""
+    Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 128)).save(tmp_path / "drawn.png")
+    assert np.abs(read_one(tmp_path / "drawn.png").astype(int) - 127).max() <= 1
 
 
 def test_first_frame_of_an_animation(tmp_path: Path) -> None:

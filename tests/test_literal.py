@@ -49,6 +49,13 @@ def test_what_hydras_grammar_offers_stays(key: str, text: str) -> None:
     assert literal([f"{key}={text}"]) == [f"{key}={text}"]
 
 
+@pytest.mark.parametrize("text", [" ", ",", "|", ";", "  "])
+def test_what_separates_labels_is_a_text(text: str) -> None:
+    """A space and a comma may be meant, too."""
+    (override,) = literal([f"dataset.label_separator={text}"])
+    assert read_by_hydra(override) == text
+
+
 def test_each_of_several_texts_is_one() -> None:
     """A search over folders has names that look like numbers, too."""
     assert literal(["dataset.path=old,2024_01,1e5,null"]) == ["dataset.path=old,'2024_01','1e5',null"]

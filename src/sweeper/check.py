@@ -15,7 +15,7 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
-from sweeper import limit, memory, provenance, record, schema
+from sweeper import limit, memory, provenance, record, saved, schema
 from sweeper.errors import NO_SUCH_KEY, BadInput, bad_override, no_such_key
 from sweeper.search import keys
 
@@ -209,12 +209,12 @@ class Found:
     multi_label: bool
     channels: int
     side: int
-    val_counts: tuple[int, ...] = ()
-    """The validation images of each class."""
     seen: str | None = None
     """What is told where ``model.weights`` have seen pictures of val or test."""
     held_out: bytes = field(default=b"", repr=False, compare=False)
     """The digests of the pictures in val and test, 8 bytes each."""
+    val_counts: tuple[int, ...] = ()
+    """The validation images of each class."""
 
 
 def _once(function: Callable[..., T]) -> Callable[..., T]:
@@ -239,13 +239,15 @@ def _warn(told: str) -> None:
 @_once
 def find(dataset: schema.Dataset, cwd: Path) -> Found:
     """Read and split it as a trial will, and keep the counts."""
+    from numpy import bincount
+
     from sweeper.training import images
 
     everything = images.read(dataset)
     train, val, test = images.split(everything, dataset)
     mean, _ = images.statistics(dataset.normalization, everything.pixels, train)
     labels, n_classes = everything.labels[val], len(everything.classes)
-    counts = labels.sum(0, dtype=int) if everything.multi_label else np.bincount(labels, minlength=n_classes)
+    counts = labels.sum(0, dtype=int) if everything.multi_label else bincount(labels, minlength=n_classes)
     return Found(
         name=dataset.name,
         n_train=len(train),
@@ -255,14 +257,23 @@ def find(dataset: schema.Dataset, cwd: Path) -> Found:
         multi_label=everything.multi_label,
         channels=len(mean),
         side=everything.side,
-        val_counts=tuple(counts.tolist()),
         held_out=images.held_out(everything, (train, val, test)).tobytes(),
+        val_counts=tuple(counts.tolist()),
     )
 
 
-@_once
 def check_model(model: schema.Model, shape: tuple[int, int, int], cwd: Path) -> None:
-    """Outline the network, and compare its weights: so they are downloaded once, before the workers start."""
+    """Outline the network, and compare its weights: so they are downloaded once, before the workers start.
+
+    Raises:
+        BadInput: if they do not fit, or a saved run may not import its network.
+    """
+    saved.check_import(model)  # each time: what is known to work may not be asked for by everybody
+    _check_model(model, shape, cwd)
+
+
+@_once
+def _check_model(model: schema.Model, shape: tuple[int, int, int], cwd: Path) -> None:
     if model.source == "sweeper" and model.weights is None:
         return  # fits any image; and the parent of a search need not import torch
     from sweeper.training import weights

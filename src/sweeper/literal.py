@@ -43,7 +43,7 @@ def _literal(override: str) -> str:
     if found is None or found[2] not in _texts():
         return override
     before, key, text = found.groups()
-    is_list = "," in text and not _GRAMMAR.search(text) and not _is_there(key, text)
+    is_list = "," in text.strip(",") and not _GRAMMAR.search(text) and not _is_there(key, text)
     return before + ",".join(_as_it_stands(key, piece) for piece in (text.split(",") if is_list else [text]))
 
 
@@ -59,8 +59,10 @@ def _as_it_stands(key: str, text: str) -> str:
     from hydra.errors import HydraException
 
     is_there = _is_there(key, text)
-    if not text.strip() or (not is_there and (_QUOTED.fullmatch(text) or "${" in text)):
+    if not text or (not is_there and (_QUOTED.fullmatch(text) or "${" in text)):
         return text
+    if text.isspace():  # of which Hydra reads nothing
+        return _quoted(text)
     try:
         read: Any = OverridesParser.create().parse_override(f"key={text}")
     except HydraException:

@@ -155,12 +155,15 @@ def settle(run: schema.Run, current: Trial) -> schema.Run:
     n_threads = run.training.n_threads or torch.get_num_threads()  # in a worker, its share of the cores
     precision = resolve_precision(run.training.precision, device)
     path = run.dataset.path and _absolute(run.dataset.path)
+    folder = run.dataset.folder
+    if folder is not None and expanded(folder).is_dir():  # otherwise it is seen from the table
+        folder = _absolute(folder)
     weights = run.model.weights
     return replace(
         run,
         seed=current.seed(run.seed),
         device=str(device),
-        dataset=replace(run.dataset, path=path, root=_absolute(run.dataset.root)),
+        dataset=replace(run.dataset, path=path, folder=folder, root=_absolute(run.dataset.root)),
         model=replace(run.model, weights=_absolute(weights) if is_path(weights) else weights),
         training=replace(run.training, n_threads=n_threads, precision=precision),
     )

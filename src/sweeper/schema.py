@@ -277,6 +277,7 @@ MULTI_LABEL_LOSSES = frozenset({"bce_with_logits"})
 
 _NUMBER_OF_LAYERS = 64
 _WIDTH = 65_536
+_LONGEST_SEPARATOR = 16
 _MAX_LR = 1e30
 _UNLIKELY = "float32 has no numbers for the steps of a larger one"
 _EPOCHS = "nobody waits for more epochs"
@@ -305,6 +306,26 @@ def _factor(low: float, high: float, key: str, example: float, why: str = "") ->
     )
 
 
+def colour(value: Any) -> tuple[int, int, int]:
+    """Red, green and blue, 0 … 255, of a name, ``#rrggbb`` or a list. Raises ValueError for no colour."""
+    from PIL import ImageColor
+
+    found = ImageColor.getrgb(value.strip()) if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or len(found) != 3:
+        raise ValueError("must be red, green and blue")
+    if not all(type(part) is int and 0 <= part <= 255 for part in found):
+        raise ValueError("must be whole numbers from 0 to 255")
+    return (found[0], found[1], found[2])
+
+
+def _colour_fault(value: Any) -> str | None:
+    try:
+        colour(value)
+    except ValueError:
+        return "is not a colour"
+    return None
+
+
 LIMITS: dict[str, Limit] = {
     "seed": limit.within(0, limit.MAX_SEED, "write for example seed=0"),
     "device": limit.text("write auto, cpu, cuda or cuda:0"),
@@ -327,13 +348,21 @@ LIMITS: dict[str, Limit] = {
     "dataset.max_megapixels": limit.number(
         0.000001, 1e6, "write for example dataset.max_megapixels=200", "no memory has room for a larger one"
     ),
+    "dataset.background": Limit(_colour_fault, "write for example white or [32,160,255]"),
     "dataset.path_column": limit.text("write the name of a column"),
     "dataset.label_column": limit.text("write the name of a column"),
     "dataset.split_column": limit.text("write the name of a column"),
     "dataset.folder": limit.text("write the path of a folder"),
     "dataset.suffix": limit.text("write for example dataset.suffix=.jpg"),
     "dataset.label_separator": Limit(
-        lambda v: None if v else "is empty", "write for example dataset.label_separator='|'"
+        lambda v: (
+            "is empty"
+            if not v
+            else "is longer than what stands between two labels"
+            if len(v) > _LONGEST_SEPARATOR
+            else limit.path_fault(f"a{v}b")  # a space is none
+        ),
+        "write for example dataset.label_separator='|'",
     ),
     "dataset.split_seed": limit.within(0, limit.MAX_SEED, "write for example dataset.split_seed=0"),
     "dataset.on_device": Limit(
@@ -453,6 +482,9 @@ def _check_needs(run: Run) -> None:
         group = key.partition(".")[0]
         if getattr(run, group).name == option and value is None:
             raise BadInput(key, value, f"{option} needs it", remedy)
+    if run.model.source == "custom" and run.model.target is None:
+        remedy = "write model.target=package.module.function, found from the working folder"
+        raise BadInput("model.target", None, "custom needs it", remedy)
     if run.model.source == "sweeper" and run.model.name != "cnn":
         remedy = f"write model=cnn, or model=torchvision model.name={run.model.name}"
         raise BadInput("model.name", run.model.name, "there is no such network of ours", remedy)
@@ -563,6 +595,18 @@ USED_BY = {
         f"model.{name}": ("model", "cnn")
         for name in ("filters", "kernel_size", "activation", "batch_norm", "hidden_units")
     },
+    **{
+        f"dataset.{name}": ("dataset", "csv")
+        for name in (
+            "path_column",
+            "label_column",
+            "split_column",
+            "folder",
+            "suffix",
+            "label_separator",
+        )
+    },
+    **{f"model.{name}": ("model", "custom") for name in ("target", "arguments", "head")},
 }
 """Keys that only some options of a group read."""
 

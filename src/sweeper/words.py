@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,6 +30,11 @@ def clock(seconds: float) -> str:
 def one_line(text: str) -> str:
     """Without what would begin another line or move the cursor."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def argument(key: str, text: str) -> str:
+    """``key=text`` as it is typed in a shell."""
+    return shlex.quote(f"{key}={text}")
 
 
 def near(path: Path) -> str:

@@ -26,7 +26,7 @@ from sweeper.check import Found
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
 from sweeper.literal import literal
-from sweeper.program import program
+from sweeper.program import TRUST, program
 from sweeper.saved import Line, saved_run
 from sweeper.search import pool
 from sweeper.search.hooks import Hooks
@@ -97,17 +97,18 @@ class Column:
         return low, high
 
 
-def show(arguments: Sequence[str]) -> None:
+def show(arguments: Sequence[str], trust: bool = False) -> None:
     """Print machine, data, networks, search space and the next command.
 
     Args:
         arguments: those of the command: overrides, and which config is run.
+        trust: whether a saved run may import what it names.
 
     Raises:
         BadInput: for what the command would refuse, so far as that can be told without downloads.
     """
     with (
-        saved_run(literal(arguments)) as line,
+        saved_run(literal(arguments), trust) as line,
         composing(line.overrides),
         initialize_config_dir(str(conf_folder()), **VERSION_BASE),
     ):
@@ -126,7 +127,8 @@ def show(arguments: Sequence[str]) -> None:
         ]
     for title, table in sections:
         console.print(title, table, "", sep="\n")
-    print(hide_secrets(" ".join([f"Search:    {program()} -m", *map(shlex.quote, arguments)])))
+    begin = f"Search:    {program()} -m{f' {TRUST}' if trust else ''}"
+    print(hide_secrets(" ".join([begin, *map(shlex.quote, arguments)])))
 
 
 def _compose(line: Line) -> tuple[DictConfig, Space]:
@@ -241,7 +243,8 @@ def _title(network: Network, networks: Sequence[Network]) -> str:
     """Its name, and where there are several of that name what differs among them."""
     same = [_told(other) for other in networks if other.settings.name == network.settings.name]
     differing = {key: value for key, value in _told(network).items() if any(o[key] != value for o in same)}
-    return ", ".join([f"Network {network.settings.name}", *(f"{k}={v}" for k, v in differing.items())])
+    name = network.settings.target or network.settings.name
+    return ", ".join([f"Network {name}", *(f"{k}={v}" for k, v in differing.items())])
 
 
 def _told(network: Network) -> dict[str, Any]:

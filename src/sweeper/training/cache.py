@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -90,11 +91,15 @@ def array(
 
 
 def remembered(array: NDArray[Any], name: str, compute: Callable[[], str]) -> str:
-    """``compute()``'s result, stored beside the array's cache entry.
+    """``compute()``'s result, stored beside the array's cache entry, or for as long as a kept array lives.
 
-    Computed every time if the array is not mapped from an entry. Views of an entry share its results, so the
-    name must tell them apart.
+    Computed every time for other arrays. Views of an entry share its results, so the name must tell them
+    apart.
     """
+    if (in_memory := _kept.get(id(_owner(array)))) is not None:
+        if name not in in_memory:
+            in_memory[name] = compute()
+        return in_memory[name]
     notes = Path(getattr(array, "filename", None) or "none").with_suffix(".json")
     known = _read(notes) if folder() in notes.parents else {}
     if not known:  # no entry, or one that is being filled or was removed
@@ -106,6 +111,23 @@ def remembered(array: NDArray[Any], name: str, compute: Callable[[], str]) -> st
         if now := _read(notes):
             _write(notes, {**now, name: value})
     return value
+
+
+_kept: dict[int, dict[str, str]] = {}
+"""Notes of arrays in memory, by the identity of what owns their values."""
+
+
+def keep(array: NDArray[Any], notes: Mapping[str, str]) -> None:
+    """Let ``remembered`` remember for an array that could not be put on disk."""
+    owner = _owner(array)
+    _kept[id(owner)] = dict(notes)
+    weakref.finalize(owner, _kept.pop, id(owner), None)
+
+
+def _owner(array: NDArray[Any]) -> NDArray[Any]:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 def folder() -> Path:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from hashlib import sha256, shake_128
 
 import numpy as np
 from numpy.typing import NDArray
 
 TRAIN, VAL, TEST, TO_SPLIT = 0, 1, 2, -1
-PARTS = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
-"""The parts by the names that folders, and values in a table, may have."""
+PARTS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), VAL),
+    **dict.fromkeys(("test", "testing", "eval"), TEST),
+}
+"""The parts by the names that folders, and values in a table, may have: in any case (``part_named``)."""
+PART_NAMES = ("train", "val", "test")
+"""What we call the parts, by their numbers."""
 
 COPIED_BYTES = 64 * 10**6
 """Smaller datasets are copied into each process; larger ones stay memory-mapped."""
@@ -36,6 +42,7 @@ class Images:
     ``pictures`` is int64 (n,): equal numbers for images with the same pixels at full size.
     ``groups`` says what belongs together, where ``dataset.group`` is a column of a table.
     ``left_out`` counts the files that are no images of this dataset, by reason.
+    ``remarks`` are what a person should know of how the data were found, a line each.
     """
 
     pixels: NDArray[np.uint8]
@@ -49,6 +56,7 @@ class Images:
     pictures: NDArray[np.int64] | None = None
     groups: tuple[str, ...] | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def multi_label(self) -> bool:
@@ -59,6 +67,11 @@ class Images:
     def side(self) -> int:
         """Side, in pixels, of the images that a network sees."""
         return self.image_size or self.pixels.shape[1]
+
+
+def part_named(name: str) -> int | None:
+    """The part that a folder, or a value in a table, names; None for other names."""
+    return PARTS.get(name.strip().casefold())
 
 
 def left_to_split(part: Parts) -> Parts | None:
@@ -72,12 +85,34 @@ def left_to_split(part: Parts) -> Parts | None:
 def digests_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """The digest (n,) of each image of an array (n, …)."""
     rows = np.ascontiguousarray(pixels)
-    return np.array([digest(row.data) for row in rows], dtype=np.uint64)
+    return np.array([digest(row.data.cast("B")) for row in rows], dtype=np.uint64)
+
+
+_FACTORS = np.frombuffer(shake_128(b"sweeper").digest(2**16), dtype="<u8") | 1
+_STEP = int(_FACTORS[-1])
 
 
 def digest(content: bytes | memoryview) -> int:
     """64 bits of a picture's digest."""
-    return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
+    return digest_of_parts([content])
+
+
+def digest_of_parts(parts: Iterable[bytes | memoryview]) -> int:
+    """The digest of what follows one another; all parts but the last are whole MiB.
+
+    Each 64 KiB are summed, each word times a factor of its own: at four times the speed of SHA-256, which
+    would take as long as a twentieth of decoding a JPEG. Two that differ by accident have the same digest in
+    one of 2⁶⁴ cases; nobody is kept from making such a pair.
+    """
+    total, n_bytes, rest = 0, 0, b""
+    for part in parts:
+        n = len(part) // 8
+        words = np.frombuffer(part, dtype="<u8", count=n)
+        for start in range(0, n, len(_FACTORS)):
+            some = words[start : start + len(_FACTORS)]
+            total = (total * _STEP + int(np.dot(some, _FACTORS[: len(some)]))) % 2**64
+        n_bytes, rest = n_bytes + len(part), bytes(part[8 * n :])
+    return int.from_bytes(sha256(b"%d %d " % (n_bytes, total) + rest).digest()[:8], "little")
 
 
 def same(digests: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -7,8 +7,10 @@ module and must stay light.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,9 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training import cache
+from sweeper.training import cache, picture
 from sweeper.training.dataset import Images, Indices
-from sweeper.training.decode import size_and_time
+from sweeper.training.picture import stamp_of
 from sweeper.training.readers import READERS
 from sweeper.training.split import remarks, split
 from sweeper.words import counted
@@ -50,7 +52,23 @@ def read(dataset: schema.Dataset) -> Images:
     Raises:
         BadInput: on the key of the dataset's location, if that does not hold such a dataset.
     """
-    return READERS[dataset.name].read(dataset)
+    with _reading(dataset):
+        return READERS[dataset.name].read(dataset)
+
+
+@contextmanager
+def _reading(dataset: schema.Dataset) -> Iterator[None]:
+    """Raises BadInput where the system does not let us read the data."""
+    try:
+        yield
+    except OSError as error:
+        key = "root" if dataset.path is None else "path"
+        value = getattr(dataset, key)
+        file = Path(error.filename or value)
+        why, remedy = picture.said(error, file)
+        raise BadInput(
+            f"dataset.{key}", value, f"{file} cannot be read: {why}", remedy or "mend that"
+        ) from error
 
 
 def fingerprint(images: Images) -> str:
@@ -76,11 +94,12 @@ def held_out(images: Images, parts: tuple[Indices, Indices, Indices]) -> NDArray
 
 
 def stamp(dataset: schema.Dataset) -> str:
-    """A text that changes when a file of the dataset does, by its name, size or time."""
+    """A text that changes when a file of the dataset does, or another takes its place."""
     digest = blake2b(digest_size=8)
-    files = READERS[dataset.name].files(dataset)
+    with _reading(dataset):
+        files = list(READERS[dataset.name].files(dataset))
     for file in files:
-        digest.update(f"{file}\0{size_and_time(file)}\0".encode(errors="surrogateescape"))
+        digest.update(f"{file}\0{stamp_of(file)}\0".encode(errors="surrogateescape"))
     return digest.hexdigest() if files else ""
 
 
