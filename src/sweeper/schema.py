@@ -459,6 +459,8 @@ def validate(run: Run) -> None:
     for key, value in flatten(run):
         if value is not None and key in LIMITS:
             LIMITS[key].check(key, value)
+    if run.dataset.background is None:  # of any type, so that it may be null as far as Hydra knows
+        LIMITS["dataset.background"].check("dataset.background", None)
     objectives(run.objective)
     for name in run.training.metrics:
         if name not in METRICS:
