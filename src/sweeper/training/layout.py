@@ -35,6 +35,20 @@ _VARIANTS = (
 _MASKS = frozenset(
     ("mask", "masks", "segmentation", "segmentations", "annotation", "annotations", "label", "labels", "gt")
 )
+_IMAGES = frozenset(
+    (
+        *("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures"),
+        *("pics", "original", "originals", "raw", "rgb", "input", "inputs"),
+    )
+)
+_MASKS_BESIDE = _MASKS | {"truth", "groundtruth", "trimaps", "seg"}
+_PIECES = frozenset(
+    (
+        *("images", "imgs", "img", "photos", "pictures", "pics", "frames", "batch", "chunk", "shard"),
+        *("download", "downloads", "fold", "archive", "zip"),
+    )
+)
+"""What is in the names of folders that are pieces of one, each with its number."""
 
 Part = tuple[int, Folder]
 """A part of the data and the folder that holds the class folders of it."""
@@ -137,9 +151,12 @@ def _parts(top: Folder) -> list[Part]:
     if beside:
         others = _listed(folder.name for folder in beside)
         largest = None if TRAIN in found else max(beside, key=lambda folder: folder.n_pictures)
+        reason = f"holds the parts {names} and beside them {others}"
+        if largest is not None and _has_parts(inner := _core(largest)):
+            raise RefusedError(reason, f"{_write_path(inner)}, or {AS_CLASSES} if all are classes")
         renamed = (f"{f.name} to {'train' if f is largest else f'.{f.name}'}" for f in beside)
         remedy = f"rename {', '.join(renamed)}, or write {AS_CLASSES} if all are classes"
-        raise RefusedError(f"holds the parts {names} and beside them {others}", remedy)
+        raise RefusedError(reason, remedy)
     for part in found:
         same = [folder for number, folder in named if number == part]
         if len(same) > 1:
@@ -224,7 +241,8 @@ def _without_classes(part: Folder) -> str:
 
 def _no_pictures(folder: Folder) -> tuple[str, str]:
     left_out = folder.all_left_out()
-    plugin = next((reason for reason in left_out if "pip install" in reason), None)
+    ways = [reason.partition("; ")[2].rstrip(")") for reason, _ in left_out.most_common()]
+    way = next(filter(None, ways), None)
     told = _listed(f"{n:,} {reason}" for reason, n in left_out.most_common())
     reason, fix = (
         "there are no image files in",
@@ -232,8 +250,8 @@ def _no_pictures(folder: Folder) -> tuple[str, str]:
     )
     if folder.names:
         reason, fix = "there are no images in", f"fill that folder, remove it, or rename it to .{folder.name}"
-    if plugin is not None:
-        fix = plugin.partition("; ")[2].rstrip(")")
+    if way is not None:
+        fix = way
     return f"{reason} {folder.path}{f', but {told}' if told else ''}", fix
 
 
@@ -253,6 +271,8 @@ def _check_level(top: Folder) -> None:
         return
     cores = [_core(folder) for folder in filled]
     _check_names(filled, cores)
+    _check_kinds(filled, cores)
+    _check_pieces(filled)
     _check_neighbours(filled, cores)
     _check_parts_inside(filled, cores)
     repeated = _repeated(cores)
@@ -263,6 +283,13 @@ def _check_level(top: Folder) -> None:
 def _core(folder: Folder) -> Folder:
     """What a folder holds: of one that holds a single folder of images, that one's."""
     while len(folder.filled) == 1 and not folder.pictures:
+        folder = folder.filled[0]
+    return folder
+
+
+def _above_classes(folder: Folder) -> Folder:
+    """As ``_core``, but for a single folder of pictures alone, which is a class."""
+    while len(folder.filled) == 1 and not folder.pictures and folder.filled[0].filled:
         folder = folder.filled[0]
     return folder
 
@@ -298,6 +325,7 @@ def _check_names(filled: Sequence[Folder], cores: Sequence[Folder]) -> None:
         if part is not None and core.filled
         else f"{_moved(folder)} to .{folder.name}"
         for folder, core, part in zip(filled, cores, meant, strict=True)
+        if part is None or core is not folder or not core.filled or part_named(folder.name) != part
     ]
     raise RefusedError(reason, f"rename {', '.join(renamed)}, {otherwise}")
 
@@ -305,6 +333,37 @@ def _check_names(filled: Sequence[Folder], cores: Sequence[Folder]) -> None:
 def _part_meant(name: str) -> int | None:
     found = {part for token in _tokens(name) if (part := part_named(token)) is not None}
     return found.pop() if len(found) == 1 else None
+
+
+def _check_kinds(filled: Sequence[Folder], cores: Sequence[Folder]) -> None:
+    """Refuse images beside their masks, unless the images are a dataset of their own."""
+    masks = [folder for folder in filled if _tokens(folder.name) & _MASKS_BESIDE]
+    images = [
+        (folder, core)
+        for folder, core in zip(filled, cores, strict=True)
+        if folder not in masks and _tokens(folder.name) & _IMAGES
+    ]
+    if not masks or not images or any(_works(core) for _, core in images):
+        return
+    names = _listed(_names([*(folder for folder, _ in images), *masks]))
+    renamed = ", ".join(f"{folder.name} to .{folder.name}" for folder in masks)
+    remedy = f"sort those of {images[0][0].name} into class folders and rename {renamed}"
+    raise RefusedError(f"images and their masks, no classes? {names}", f"{remedy}, or write {AS_CLASSES}")
+
+
+def _check_pieces(filled: Sequence[Folder]) -> None:
+    """Refuse folders of one name and other numbers, as an archive in pieces leaves them."""
+    names = {re.sub(r"\d+", "", folder.name.casefold()) for folder in filled}
+    if len(names) > 1 or not _tokens(filled[0].name) & _PIECES:
+        return
+    reason = f"{_listed(_names(filled))} differ by a number alone: pieces, not classes?"
+    otherwise = f"write {AS_CLASSES} if these are the classes"
+    above = [_above_classes(folder) for folder in filled]
+    if any(folder.filled for folder in above):
+        first, others = _moved(above[0]), ", ".join(map(_moved, above[1:]))
+        raise RefusedError(reason, f"move what is in {others} into {first}, or {otherwise}")
+    remedy = "sort their pictures into class folders, or write a table of them with dataset=csv"
+    raise RefusedError(reason, f"{remedy}, or {otherwise}")
 
 
 def _check_neighbours(filled: Sequence[Folder], cores: Sequence[Folder]) -> None:
@@ -420,6 +479,13 @@ def _works(folder: Folder) -> bool:
     except RefusedError:
         return False
     return True
+
+
+def _has_parts(folder: Folder) -> bool:
+    try:
+        return recognise(folder) != [(TRAIN, folder)]
+    except RefusedError:
+        return False
 
 
 def _likeness(name: str) -> tuple[int, str]:
