@@ -400,7 +400,7 @@ def test_numbered_pieces_are_no_classes(tmp_path: Path, name: str) -> None:
     "folders",
     [
         {"drive-download-1/cat": 1, "drive-download-2/dog": 2},
-        {f"pets-download-00{i}/pets/{c}": i for i in (1, 2) for c in BOTH},
+        {f"pets-20240101T000000Z-00{i}/pets/{c}": i for i in (1, 2) for c in BOTH},
         {f"fold_{i}/{c}": 1 for i in range(4) for c in BOTH},
         {f"pets download {i}/{p}/{c}": 1 for i in (1, 2) for p in ("train", "test") for c in BOTH},
     ],

@@ -87,7 +87,7 @@ def train(
     from sweeper.training import data
     from sweeper.training.machine import resolve_device
 
-    for warning in schema.without_effect(run):
+    for warning in [*schema.unread_path(run), *schema.without_effect(run)]:
         log.warning(warning)
     observer = observer or Observer()
     run, files = settle(run, current), RunFiles(folder)

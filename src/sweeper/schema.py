@@ -633,6 +633,14 @@ def without_effect(run: Run) -> list[str]:
     return told
 
 
+def unread_path(run: Run) -> list[str]:
+    """A warning where a path is given and nothing reads it: the data are not those that were meant."""
+    if run.dataset.path is None or run.dataset.name in FILES:
+        return []
+    effect = f"dataset.path={run.dataset.path} is not read with dataset={run.dataset.name}"
+    return [f"{effect}: write {' or '.join(f'dataset={name}' for name in FILES)} for files of your own"]
+
+
 def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The values of nested dataclasses with their dotted keys, in the order of definition."""
     for item in fields(config):  # type: ignore[arg-type]

@@ -49,6 +49,8 @@ _PIECES = frozenset(
     )
 )
 """What is in the names of folders that are pieces of one, each with its number."""
+_DRIVES = re.compile(r"\d{8}T\d{6}Z-")
+"""What Google Drive puts into the names of archives that it divides."""
 
 Part = tuple[int, Folder]
 """A part of the data and the folder that holds the class folders of it."""
@@ -354,7 +356,8 @@ def _check_kinds(filled: Sequence[Folder], cores: Sequence[Folder]) -> None:
 def _check_pieces(filled: Sequence[Folder]) -> None:
     """Refuse folders of one name and other numbers, as an archive in pieces leaves them."""
     names = {re.sub(r"\d+", "", folder.name.casefold()) for folder in filled}
-    if len(names) > 1 or not _tokens(filled[0].name) & _PIECES:
+    name = filled[0].name
+    if len(names) > 1 or not (_tokens(name) & _PIECES or _DRIVES.search(name)):
         return
     reason = f"{_listed(_names(filled))} differ by a number alone: pieces, not classes?"
     otherwise = f"write {AS_CLASSES} if these are the classes"

@@ -134,7 +134,7 @@ def _existing_folder(dataset: schema.Dataset) -> Path:
         reason = f"it cannot be read: {error.strerror}"
         raise _bad_path(dataset, reason, "make it and the folders above readable (chmod u+rx)") from error
     if not is_folder:
-        if root.suffix.lower() in (".csv", ".tsv", ".parquet"):
+        if root.name.lower().endswith((".csv", ".tsv", ".txt", ".parquet", ".csv.gz")):
             remedy = "write dataset=csv to read a table, or a folder"
         elif root.suffix.lower() in (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"):
             remedy = "unpack it, and write the folder"
