@@ -133,8 +133,8 @@ def compare(kind: str, folder: Path, repeats: int) -> None:
     share = median((row[0] + row[1]) / row[2] for row in rows)
     print(
         f"{kind}, {len(files)} files, CPU time: finding {finding:.2f} s, hashing and comparing "
-        f"{hashing:.2f} s, decoding without them {plain:.2f} s, with them {whole:.2f} s: they take {share:.1%} of "
-        f"decoding (target ≤ {TARGET:.0%}): {'met' if share <= TARGET else 'not met'}",
+        f"{hashing:.2f} s, decoding without them {plain:.2f} s, with them {whole:.2f} s: they take "
+        f"{share:.1%} of decoding (target ≤ {TARGET:.0%}): {'met' if share <= TARGET else 'not met'}",
         flush=True,
     )
 

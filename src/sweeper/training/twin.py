@@ -50,16 +50,17 @@ def candidates(traits: Traits, positions: Indices) -> Indices:
     """The pictures among ``positions``, of files that differ, that may be the same as another of them."""
     sizes, scaled = traits.sizes[positions], traits.scaled[positions]
     sums = [crc32(traits.pixels[position].data) for position in positions.tolist()]
-    # Of one number a picture, as it takes a tenth of the time; two that meet by accident are compared in full.
+    # One number for each, which is quicker; two that meet by accident are compared in full.
     keys = (np.array(sums, dtype=np.int64) << 31) ^ (sizes[:, 0] * 65537 + sizes[:, 1])
     _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    is_one = counts[inverse] > 1
+    is_one: NDArray[np.bool_] = counts[inverse] > 1
     for size in _sizes_of_both(sizes, scaled):
         beside = np.flatnonzero((sizes == size).all(1))
         cells, is_scaled = _cells(traits.pixels, positions[beside]), scaled[beside]
         is_one[beside[is_scaled]] |= _has_near(cells[is_scaled], cells[~is_scaled])
         is_one[beside[~is_scaled]] |= _has_near(cells[~is_scaled], cells[is_scaled])
-    return positions[is_one]
+    chosen: Indices = positions[is_one]
+    return chosen
 
 
 def _sizes_of_both(sizes: NDArray[np.int64], scaled: NDArray[np.bool_]) -> list[tuple[int, ...]]:
