@@ -138,6 +138,10 @@ def _accepted() -> dict[str, set[str]]:
     may("dataset.path dataset.root", *texts)
     for name in ("path_column", "label_column", "split_column", "folder", "suffix", "label_separator"):
         may(f"dataset.{name}", *texts, "null")
+    may("dataset.group dataset.n_folds model.target model.head", "null")
+    may("dataset.fold", "zero")
+    # Of networks that are none of one's own.
+    may("model.target model.head", *texts)
     # Every number but 0 is true for Hydra, as for Python.
     switches = [key for key, kind in RUN_KEYS.items() if kind == "bool"]
     may(" ".join([*switches, "hydra.sweeper.take_over"]), "zero", "negative", "huge")
@@ -226,7 +230,8 @@ def test_every_key_refuses_what_it_cannot_be(
 def test_every_key_has_limits() -> None:
     """No number and no text of a run is without them, nor is a key of the search."""
     types = {key: kind for key, kind in RUN_KEYS.items() if kind not in ("bool", "Any")}
-    assert types.keys() - schema.LIMITS.keys() == {"study"}  # a name, which has a check of its own
+    # The name has a check of its own, as the metrics have; arguments are those of somebody's function.
+    assert types.keys() - schema.LIMITS.keys() == {"study", "training.metrics", "model.arguments"}
     settings = {item.name for item in fields(Settings)} - {"_target_", "_recursive_", "defaults"}
     assert settings == KEYS.keys()
 

@@ -25,7 +25,12 @@ OPTIONS = [
 
 
 # What an option needs to be told before it can be trained.
-NEEDS = {"image_folder": "dataset.path=.", "csv": "dataset.path=x.csv", "transfer": "dataset.path=."}
+NEEDS = {
+    "image_folder": "dataset.path=.",
+    "csv": "dataset.path=x.csv",
+    "transfer": "dataset.path=.",
+    "custom": "model.target=nets.net",
+}
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

@@ -153,7 +153,8 @@ def test_what_is_preloaded_asks_for_no_gpu(tmp_path: Path, modules: Sequence[str
     (tmp_path / "asks_for_gpu.py").write_text("import torch\ntorch.cuda.is_available()\n")
     done = program.run(tmp_path, "-c", NO_GPU_WHILE_IMPORTING, *modules)
     assert done.returncode == 0, done.stderr
-    assert any(line.startswith("_cuda") for line in done.stdout.split()) == asks
+    asked = {line for line in done.stdout.split() if line.startswith("_cuda")}
+    assert bool(asked - {"_cuda_version"}) == asks  # that of torchvision: what it was built with
 
 
 # --- a worker is the app ------------------------------------------------------------------------------------

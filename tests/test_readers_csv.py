@@ -168,6 +168,10 @@ P = [f"pictures/{i}.png" for i in range(9)]
         (rows("path,label", f"{P[0]},a", f"./{P[0]},b"), r"line 3, column path: .*0\.png is in line 2 too"),
         (rows("path,label,split", f"{P[0]},a,1"), r"line 2, column split: '1' is not a part of the data"),
         (rows("path,label,split", f"{P[0]},a,train", f"{P[1]},b,unlabeled"), r"line 3.*'unlabeled' is not"),
+        (
+            rows("path,label,split", f"{P[0]},a,more"),
+            r"line 2, column split: 'more' is not a part of the data",
+        ),
         (rows("path,label,split", f"{P[0]},a,"), r"line 2, column split: '' is not a part"),
         (
             rows("path,label,split", f"{P[0]},a,val", f"{P[1]},b,test"),

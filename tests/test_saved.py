@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from sweeper import saved, schema
+from sweeper import check, saved, schema
 from sweeper.check import to_run
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
@@ -253,3 +253,97 @@ def _bits(folder: Path) -> list[list[str]]:
         rows = list(csv.DictReader(file))
     measured = {"seconds", "images_per_second", "peak_memory_mb"}
     return [[cell for name, cell in row.items() if name not in measured] for row in rows]
+
+
+# ------------------------------------------------------------------------------------- what it may import
+
+OWN = replace(RUN, model=schema.Model("custom", "custom", target="trap.net", arguments={"width": 3}))
+
+
+@pytest.fixture
+def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A saved run that names a network of the working folder, whose import leaves a file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trial.yaml").write_text(saved.to_yaml(OWN))
+    (tmp_path / "trap.py").write_text(
+        "open('sprung', 'w').close()\nfrom torch import nn\n"
+        "def net(n_classes, width):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, n_classes))\n"
+    )
+    return tmp_path / "sprung"
+
+
+def inspect(*arguments: str, trust: bool = False) -> None:
+    """What is checked before a run or a search starts."""
+    with (
+        saved.saved_run(arguments, trust) as line,
+        composing(line.overrides),
+        initialize_config_dir(str(conf_folder()), **VERSION_BASE),
+    ):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        run = to_run(hydra.compose_config(line.config_name, line.overrides, RunMode.MULTIRUN))
+        check.inspect(replace(run, dataset=schema.Dataset()))
+
+
+@pytest.mark.parametrize(
+    ("typed", "runs"),
+    [
+        ([], False),
+        (["model=saved"], False),
+        (["model.arguments.width=5"], False),
+        (["model.target=trap.net"], True),
+        (["model=custom", "model.target=trap.net", "model.arguments.width=2"], True),
+    ],
+)
+def test_a_saved_run_imports_only_what_was_typed(
+    best: list[str], trap: Path, typed: list[str], runs: bool
+) -> None:
+    """What the file alone names is refused before it is imported."""
+    if runs:
+        inspect(*best, *typed)
+    else:
+        with pytest.raises(
+            BadInput, match=r"^model\.target=trap\.net: a saved run names it .*; .*add --trust$"
+        ):
+            inspect(*best, *typed)
+    assert trap.exists() == runs
+
+
+def test_trust_lets_a_saved_run_import(best: list[str], trap: Path) -> None:
+    """With --trust it is as if it had been typed; with another network nothing of it is imported."""
+    inspect(*best, "model=cnn")
+    assert not trap.exists()
+    inspect(*best, trust=True)
+    assert trap.exists()
+
+
+def test_a_saved_run_sets_no_key_of_hydras(best: list[str], tmp_path: Path) -> None:
+    """A callback or a sampler of anybody's could run any code."""
+    hydras = "hydra:\n  callbacks:\n    x: {_target_: os.getcwd}\n"
+    (tmp_path / "trial.yaml").write_text(saved.to_yaml(RUN) + hydras)
+    with (
+        pytest.raises(BadInput, match=r"^hydra=….*may run any code; .*add --trust"),
+        saved.saved_run(best),
+    ):
+        pass
+    with saved.saved_run(best, trust=True):
+        pass
+
+
+def test_what_may_be_imported_without_trust() -> None:
+    """The layers of torch.nn and the networks of torchvision.models, by their own names; nothing else."""
+    for name in ("torch.nn.Flatten", "torch.nn.Linear", "torchvision.models.resnet18"):
+        assert saved.may_import(name)
+    assert not saved.may_import(None)
+    for name in (
+        *("", "nets.Net", "torch.load", "torch.hub.load", "os.system", "torch.nn.Module.apply"),
+        *(
+            "torch.nn.functional.linear",
+            "torch.nn.init",
+            "torch.nn.parameter.Parameter",
+            "torch.nn.Parameter",
+        ),
+        *("torchvision.models.get_model", "torchvision.models.resnet.resnet18", "torchvision.models.os"),
+        *("torchvision.models.ResNet", "builtins.eval", "torch.nn.factory_kwargs"),
+    ):
+        assert not saved.may_import(name), name

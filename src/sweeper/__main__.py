@@ -20,7 +20,7 @@ from click.shell_completion import shell_complete
 from sweeper.commands import completion, page
 from sweeper.errors import BadInput
 from sweeper.fault import find_told
-from sweeper.program import program
+from sweeper.program import TRUST, program, typed_besides
 
 signal.signal(signal.SIGINT, _on_ctrl_c)
 
@@ -78,6 +78,9 @@ def _overrides(function: Callable[..., Any]) -> Callable[..., Any]:
     return argument(function)
 
 
+_TRUST = click.option(
+    TRUST, is_flag=True, help="A saved run may import the network of one's own that it names."
+)
 _FOLDER = click.Path(file_okay=False)
 _CONFIG = [
     click.option("-cd", "--config-dir", type=_FOLDER, help="More config files, from this folder."),
@@ -91,6 +94,7 @@ _HYDRAS = [
     click.option("-p", "--package", metavar="KEY", help="With --cfg: only this part."),
     click.option("--resolve", is_flag=True, help="With --cfg: with interpolations filled in."),
     *_CONFIG,
+    _TRUST,
     click.option(
         "-i",
         "--info",
@@ -110,7 +114,7 @@ _HYDRAS = [
 
 @verbs.command()
 @_overrides
-def train(overrides: tuple[str, ...], **hydras: Any) -> None:
+def train(overrides: tuple[str, ...], trust: bool, **hydras: Any) -> None:
     """Train once; with -m, search.
 
     An override is KEY=VALUE or GROUP=OPTION. The verb may be left out where an override or an option follows.
@@ -119,7 +123,9 @@ def train(overrides: tuple[str, ...], **hydras: Any) -> None:
 
     if sys.argv[1:2] == ["train"]:  # Hydra reads the rest
         del sys.argv[1]
-    train.run_app(sys.argv[1:])
+    typed_besides[:] = [TRUST] if trust else []
+    sys.argv[1:] = [word for word in sys.argv[1:] if word not in typed_besides]
+    train.run_app(sys.argv[1:], trust)
 
 
 for _option in _HYDRAS:
@@ -129,7 +135,7 @@ for _option in _HYDRAS:
 @verbs.command()
 @click.option("-m", "--multirun", is_flag=True, help="Accepted, but changes nothing.")
 @_overrides
-def describe(overrides: tuple[str, ...], multirun: bool, **config: str | None) -> None:
+def describe(overrides: tuple[str, ...], multirun: bool, trust: bool, **config: str | None) -> None:
     """Say what a command would do, before it is run.
 
     The overrides are those of the command.
@@ -137,10 +143,10 @@ def describe(overrides: tuple[str, ...], multirun: bool, **config: str | None) -
     from sweeper.commands import describe
 
     given = [(f"--{name.replace('_', '-')}", value) for name, value in config.items() if value is not None]
-    describe.show([*chain.from_iterable(given), *overrides])
+    describe.show([*chain.from_iterable(given), *overrides], trust)
 
 
-for _option in _CONFIG:
+for _option in [*_CONFIG, _TRUST]:
     _option(describe)
 
 
@@ -170,14 +176,15 @@ def best(study: str | None) -> None:
 @verbs.command()
 @_study
 @click.option("--trial", type=int, metavar="N", help="Another trial than the best.")
-def reproduce(study: str | None, trial: int | None) -> int:
+@_TRUST
+def reproduce(study: str | None, trial: int | None, trust: bool) -> int:
     """Train the best trial again, and compare epoch by epoch.
 
     STUDY is a name or a folder, also of a single run; default: the newest study.
     """
     from sweeper.commands.reproduce import reproduce
 
-    return reproduce(study, trial)
+    return reproduce(study, trial, trust)
 
 
 @verbs.command()

@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
-from sweeper import limit, memory, provenance, record, schema
+from sweeper import limit, memory, provenance, record, saved, schema
 from sweeper.errors import NO_SUCH_KEY, BadInput, bad_override, no_such_key
 from sweeper.search import keys
+
+if TYPE_CHECKING:
+    from sweeper.training.summary import Summary
 
 log = logging.getLogger(__name__)
 
@@ -161,10 +164,15 @@ def check(config: DictConfig) -> None:
     Raises:
         BadInput: for the first thing that cannot work.
     """
+    from sweeper.screen import log_any_name
+
+    log_any_name()
     run = to_run(config)
     check_hydras(config)
     check_direction(run, config)
     found = inspect(run)
+    if found.summary is not None:
+        _tell_once(found.summary, OmegaConf.select(config, "hydra.sweep.dir"))
     if found.seen is not None:
         _warn(found.seen)
 
@@ -209,6 +217,8 @@ class Found:
     multi_label: bool
     channels: int
     side: int
+    summary: Summary | None = None
+    """What is told of it."""
     seen: str | None = None
     """What is told where ``model.weights`` have seen pictures of val or test."""
     held_out: bytes = field(default=b"", repr=False, compare=False)
@@ -242,6 +252,7 @@ def find(dataset: schema.Dataset, cwd: Path) -> Found:
     from numpy import bincount
 
     from sweeper.training import images
+    from sweeper.training.summary import summarise
 
     everything = images.read(dataset)
     train, val, test = images.split(everything, dataset)
@@ -257,14 +268,34 @@ def find(dataset: schema.Dataset, cwd: Path) -> Found:
         multi_label=everything.multi_label,
         channels=len(mean),
         side=everything.side,
+        summary=summarise(everything, (train, val, test), dataset),
         held_out=images.held_out(everything, (train, val, test)).tobytes(),
         val_counts=tuple(counts.tolist()),
     )
 
 
 @_once
+def _tell_once(summary: Summary, search: str | None) -> None:
+    """Show what was found before a search begins, each dataset of it once."""
+    from sweeper.screen import Screen
+    from sweeper.training.summary import lines
+
+    Screen().tell(lines(summary))
+
+
+@_once
 def check_model(model: schema.Model, shape: tuple[int, int, int], cwd: Path) -> None:
-    """Outline the network, and compare its weights: so they are downloaded once, before the workers start."""
+    """Outline the network, and compare its weights: so they are downloaded once, before the workers start.
+
+    Raises:
+        BadInput: if they do not fit, or a saved run may not import its network.
+    """
+    saved.check_import(model)  # each time: what is known to work may not be asked for by everybody
+    _check_model(model, shape, cwd)
+
+
+@_once
+def _check_model(model: schema.Model, shape: tuple[int, int, int], cwd: Path) -> None:
     if model.source == "sweeper" and model.weights is None:
         return  # fits any image; and the parent of a search need not import torch
     from sweeper.training import weights

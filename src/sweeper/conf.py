@@ -46,7 +46,9 @@ def composing(overrides: Sequence[str]) -> Iterator[None]:
 
     from sweeper import schema
 
-    ConfigStore.instance().store(name="schema", node=schema.Run, **_REPLACING)
+    run: Any = OmegaConf.structured(schema.Run)
+    OmegaConf.set_struct(run.model.arguments, False)  # whose keys are those of a person's function
+    ConfigStore.instance().store(name="schema", node=run, **_REPLACING)
     register: Any = OmegaConf.register_new_resolver if IS_HYDRA_1_3 else OmegaConf.register_resolver
     register("direction", schema.direction, replace=True)
     for override in overrides:

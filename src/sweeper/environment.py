@@ -14,11 +14,13 @@ def environment(run: schema.Run, fingerprint: str) -> dict[str, Any]:
     """What the last bit of a history depends on besides the config."""
     import torch
 
-    from sweeper.training import weights
+    from sweeper.training import custom, weights
 
     is_cuda = run.device.startswith("cuda")
+    code = {"code": custom.fingerprint(run.model)} if run.model.source == "custom" else {}
     return {
         "data": fingerprint,
+        **code,
         "weights": None if run.from_scratch else weights.fingerprint(run.model),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -37,3 +37,10 @@ def _found(path: str) -> str:
         return name
     near = os.path.relpath(path)
     return shlex.quote(path if near.startswith("..") else near)
+
+
+TRUST = "--trust"
+"""The option with which a saved run may import what it names."""
+
+typed_besides: list[str] = []
+"""What was typed of this command and is kept from Hydra, which has no such options."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
 from sweeper import schema
+from sweeper.literal import expanded
 from sweeper.record import RunFiles
 from sweeper.words import counted
 
@@ -22,7 +21,7 @@ def seen(run: schema.Run) -> Digests | None:
     """
     if run.model.weights is None or run.from_scratch:
         return None
-    path = Path(run.model.weights).expanduser()
+    path = expanded(run.model.weights)
     path = path.resolve() if path.is_symlink() else path
     files = RunFiles(path.parent)
     return files.read_trained_on() if files.weights.name == path.name else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from math import nan
@@ -19,6 +19,7 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.literal import expanded
 from sweeper.record import RunFiles, StudyFiles
+from sweeper.screen import log_any_name
 from sweeper.search.trial import Trial, trial
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Observer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
+    def found(self, lines: Sequence[str]) -> None: ...
+
     def epoch(self, epoch: Epoch) -> None: ...
 
     def result(self, result: dict[str, Any], folder: Path) -> None: ...
@@ -62,6 +65,7 @@ def main(
     """
     from hydra.core.hydra_config import HydraConfig
 
+    log_any_name()
     current = trial()
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
@@ -85,18 +89,34 @@ def train(
 
     for warning in schema.without_effect(run):
         log.warning(warning)
+    observer = observer or Observer()
     run, files = settle(run, current), RunFiles(folder)
     loaded = data.load(run.dataset, resolve_device(run.device))
     schema.check_task(run, len(loaded.classes), loaded.multi_label)
     schema.check_defined(run, *_counts(loaded.val_y, loaded), loaded.multi_label)
     _warn_of_undefined(run, loaded, "val")
-    if current.number is None:  # a search has asked before it started
+    if current.number is None:  # a search has told and asked before it started
+        _tell(loaded, observer)
         shape = (loaded.channels, loaded.side, len(loaded.classes))
         check.check_model(run.model, shape, Path.cwd())
         if loaded.held_out is not None and (told := provenance.remark(run, loaded.held_out)):
             log.warning(told)
     with files.held_alone() if current.number is None else nullcontext():
-        return _train_into(files, run, loaded, current, observer or Observer())
+        return _train_into(files, run, loaded, current, observer)
+
+
+def _tell(loaded: Data, observer: Observer) -> None:
+    """Show what was found, and keep it in the log."""
+    if loaded.summary is None:
+        return
+    from sweeper.training.summary import lines
+
+    told = lines(loaded.summary)
+    observer.found(told)
+    record = log.makeRecord(log.name, logging.INFO, __file__, 0, "%s", ("\n".join(told),), None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):  # the terminal has it without time and name
+            handler.handle(record)
 
 
 def _train_into(

@@ -10,12 +10,14 @@ output folder and our groups. So the file is also a source of configs, which Hyd
   those that the saved options of other groups bring to it (a way of freezing its learning rate).
 
 The name of the study is not taken over: what is run is another study, or another run.
+
+A saved run is data, whoever made it: what it names is imported only where ``may_import`` allows it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +35,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sweeper import schema
 from sweeper.conf import conf_folder
 from sweeper.errors import BadInput, bad_override, one_of
+from sweeper.program import TRUST
 
 OPTION = "saved"
 """The option of each group that has what was saved of it."""
@@ -51,7 +54,62 @@ _HEAD = """\
 
 def to_yaml(run: schema.Run) -> str:
     """What ``trial.yaml`` holds."""
-    return _HEAD + OmegaConf.to_yaml(OmegaConf.create(asdict(run)))
+    head = _HEAD.replace("--config-name trial", f"--config-name trial{trust_option(run.model)}")
+    return head + OmegaConf.to_yaml(OmegaConf.create(asdict(run)))
+
+
+# ------------------------------------------------------------------------------------- what it may import
+
+
+def may_import(target: str | None) -> bool:
+    """Whether a network that a saved run names may be made without the person's ``--trust``.
+
+    What the person types, or has in a config of their own, they chose to run. A saved run may be anybody's,
+    and a name in it would run any code that can be found from the working folder or is installed. So this
+    one function decides: the layers of torch.nn and the networks of torchvision.models, and nothing else.
+    Neither is imported from the working folder, and the name of no other is looked up to find that out.
+    """
+    module, _, name = (target or "").rpartition(".")
+    if module == "torch.nn":
+        from torch import nn
+
+        layer = vars(nn).get(name)
+        return isinstance(layer, type) and issubclass(layer, nn.Module)
+    if module == "torchvision.models":
+        from torchvision import models
+
+        return name in models.list_models(module=models)
+    return False
+
+
+def trust_option(model: schema.Model) -> str:
+    """What a command on a saved run of this network has besides, in order to run as it stands."""
+    return f" {TRUST}" if model.source == "custom" and not may_import(model.target) else ""
+
+
+def trust_option_of(path: Path) -> str:
+    """The same for the saved run in a file."""
+    values = _load(path).get("model")
+    model = values if isinstance(values, dict) else {}
+    is_custom = model.get("source") == "custom" and not may_import(str(model.get("target")))
+    return f" {TRUST}" if is_custom else ""
+
+
+def refuse_import(model: schema.Model, where: str = "") -> None:
+    """Raises BadInput for a network that a saved run names, and that ``may_import`` does not allow."""
+    if trust_option(model):
+        what = f"a saved run names it{f' ({where})' if where else ''}, and its code would run"
+        raise BadInput("model.target", model.target, what, f"read that code, then add {TRUST}")
+
+
+def check_import(model: schema.Model) -> None:
+    """Before anything is imported for a composed config.
+
+    Raises:
+        BadInput: if the network is that of the saved run which the command line names, without ``--trust``.
+    """
+    if SavedFirst.file is not None and SavedFirst.is_foreign(model):
+        refuse_import(model, SavedFirst.file[1].name)
 
 
 @dataclass(frozen=True)
@@ -64,8 +122,11 @@ class Line:
 
 
 @contextmanager
-def saved_run(arguments: Sequence[str]) -> Iterator[Line]:
+def saved_run(arguments: Sequence[str], trust: bool = False) -> Iterator[Line]:
     """Let Hydra find the saved run that a command line names, where it names one.
+
+    Args:
+        trust: whether it may import what it names.
 
     Raises:
         BadInput: for a file that cannot be read.
@@ -80,14 +141,43 @@ def saved_run(arguments: Sequence[str]) -> Iterator[Line]:
         _check_place(options.config_dir, path, is_ours)
     if is_given and path.is_file() and not is_ours and "defaults" not in (saved := _load(path)):
         _check(saved)
+        if "hydra" in saved and not trust:
+            reason = f"{path.name} sets keys of Hydra's, as no saved run does, and these may run any code"
+            raise BadInput("hydra", "…", reason, f"take them out, or read them and add {TRUST}")
         plugins = Plugins.instance()
         plugins.register(SavedSource)
         plugins.register(SavedFirst)
         SavedFirst.file = name, path
+        SavedFirst.is_foreign = _is_foreign(saved, options.overrides, trust)
     try:
         yield Line(name, options.config_dir, options.overrides)
     finally:
-        SavedFirst.file = None
+        SavedFirst.file, SavedFirst.is_foreign = None, _nothing_is
+
+
+def _nothing_is(model: schema.Model) -> bool:
+    return False
+
+
+def _is_foreign(
+    saved: Mapping[str, Any], overrides: Sequence[str], trust: bool
+) -> Callable[[schema.Model], bool]:
+    """Tells whether a network is one that the saved run names, and not the person.
+
+    It is theirs where they typed its name, or took another option of ``model`` than the saved one.
+    """
+    model = saved.get("model")
+    values = dict[str, str](override.lstrip("+").partition("=")[::2] for override in overrides)
+    typed = re.findall(r"[\w.]+", values.get("model.target", ""))
+    is_replaced = "model" in values and OPTION not in re.findall(r"\w+", values["model"])
+    named = model.get("target") if isinstance(model, dict) else "${"
+
+    def is_foreign(composed: schema.Model) -> bool:
+        if trust or is_replaced or composed.target in typed:
+            return False
+        return composed.target == named or "${" in str(named)
+
+    return is_foreign
 
 
 class SavedFirst(SearchPathPlugin):
@@ -95,6 +185,8 @@ class SavedFirst(SearchPathPlugin):
 
     file: ClassVar[tuple[str, Path] | None] = None
     """The name of the config, and its file."""
+    is_foreign: ClassVar[Callable[[schema.Model], bool]] = staticmethod(_nothing_is)
+    """Whether a network is one that this file names."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         if self.file is not None:

@@ -459,6 +459,8 @@ def validate(run: Run) -> None:
     for key, value in flatten(run):
         if value is not None and key in LIMITS:
             LIMITS[key].check(key, value)
+    if run.dataset.background is None:  # of any type, so that it may be null as far as Hydra knows
+        LIMITS["dataset.background"].check("dataset.background", None)
     objectives(run.objective)
     for name in run.training.metrics:
         if name not in METRICS:
@@ -482,6 +484,9 @@ def _check_needs(run: Run) -> None:
         group = key.partition(".")[0]
         if getattr(run, group).name == option and value is None:
             raise BadInput(key, value, f"{option} needs it", remedy)
+    if run.model.source == "custom" and run.model.target is None:
+        remedy = "write model.target=package.module.function, found from the working folder"
+        raise BadInput("model.target", None, "custom needs it", remedy)
     if run.model.source == "sweeper" and run.model.name != "cnn":
         remedy = f"write model=cnn, or model=torchvision model.name={run.model.name}"
         raise BadInput("model.name", run.model.name, "there is no such network of ours", remedy)
@@ -603,6 +608,7 @@ USED_BY = {
             "label_separator",
         )
     },
+    **{f"model.{name}": ("model", "custom") for name in ("target", "arguments", "head")},
 }
 """Keys that only some options of a group read."""
 

@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType, RenderResult
@@ -42,12 +42,25 @@ class Screen(Console):
             columns = lines = 0
         return ConsoleDimensions(columns, lines) if columns and lines else super().size
 
+    def tell(self, lines: Iterable[str]) -> None:
+        """Lines that are shown whole, wherever the terminal breaks them."""
+        for line in lines:
+            print(line, flush=True)
+
     def say(self, text: Text) -> None:
         """One line on a terminal; the whole text elsewhere."""
         if self.is_terminal:
             self.print(text, no_wrap=True, overflow="ellipsis")
         else:
             print(text.plain.rstrip(), flush=True)
+
+
+def log_any_name() -> None:
+    """Let the log hold names that its encoding lacks, as Python writes them."""
+    for handler in logging.getLogger().handlers:
+        stream = getattr(handler, "stream", None)
+        if isinstance(stream, io.TextIOWrapper) and not stream.closed:
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Bar:

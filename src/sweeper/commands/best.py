@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sweeper import record
+from sweeper import record, saved
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.program import program
@@ -87,9 +87,10 @@ def show_commands(files: StudyFiles) -> None:
     is_elsewhere = files.read_storage() not in (None, "memory", journal)  # its folder remembers where
     print(f"Browse:    {program()} dashboard{f' {study}' if is_elsewhere else ''}")
     if files.best.is_complete:
-        print(f"Reproduce: {program()} reproduce {study}")
+        trust = saved.trust_option_of(files.best.config)
+        print(f"Reproduce: {program()} reproduce {study}{trust}")
         best = shlex.quote(os.path.relpath(files.best.folder))
         print(
-            f"Change it: {program()} --config-dir {best} --config-name trial training.epochs=50",
+            f"Change it: {program()} --config-dir {best} --config-name trial{trust} training.epochs=50",
             flush=True,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from sweeper.check import Found
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
 from sweeper.literal import literal
-from sweeper.program import program
+from sweeper.program import TRUST, program
 from sweeper.saved import Line, saved_run
 from sweeper.search import pool
 from sweeper.search.hooks import Hooks
@@ -35,12 +35,13 @@ from sweeper.search.settings import check_objective, n_cores, read_settings, stu
 from sweeper.search.space import Draw, Space
 from sweeper.search.study import Search
 from sweeper.secret import hide_secrets
-from sweeper.training import freeze, weights
+from sweeper.training import freeze, summary, weights
 from sweeper.training.backbone import is_path
 from sweeper.training.machine import resolve_device
 from sweeper.training.model import outline
 from sweeper.training.optim import lr_factors
-from sweeper.words import counted
+from sweeper.training.summary import Summary
+from sweeper.words import counted, one_line
 
 PIPED_WIDTH = 1000
 """Columns where there is no terminal: nothing is wrapped or cut."""
@@ -97,17 +98,18 @@ class Column:
         return low, high
 
 
-def show(arguments: Sequence[str]) -> None:
+def show(arguments: Sequence[str], trust: bool = False) -> None:
     """Print machine, data, networks, search space and the next command.
 
     Args:
         arguments: those of the command: overrides, and which config is run.
+        trust: whether a saved run may import what it names.
 
     Raises:
         BadInput: for what the command would refuse, so far as that can be told without downloads.
     """
     with (
-        saved_run(literal(arguments)) as line,
+        saved_run(literal(arguments), trust) as line,
         composing(line.overrides),
         initialize_config_dir(str(conf_folder()), **VERSION_BASE),
     ):
@@ -126,7 +128,8 @@ def show(arguments: Sequence[str]) -> None:
         ]
     for title, table in sections:
         console.print(title, table, "", sep="\n")
-    print(hide_secrets(" ".join([f"Search:    {program()} -m", *map(shlex.quote, arguments)])))
+    begin = f"Search:    {program()} -m{f' {TRUST}' if trust else ''}"
+    print(hide_secrets(" ".join([begin, *map(shlex.quote, arguments)])))
 
 
 def _compose(line: Line) -> tuple[DictConfig, Space]:
@@ -178,6 +181,8 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
         kind = "labels, several to an image" if found.multi_label else "classes"
         channels = counted(found.channels, "channel")
         table.add_row("", f"{found.n_classes} {kind}; {found.side}×{found.side} pixels, {channels}")
+        for title, text in _told_of(found.summary):
+            table.add_row(title, text)
     begins = dict.fromkeys(
         ("random" if point.run.from_scratch else point.run.model.weights) or "random" for point in points
     )
@@ -185,6 +190,16 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
     for seen in dict.fromkeys(point.found.seen for point in points if point.found.seen):
         table.add_row("note", seen)
     return table
+
+
+def _told_of(told: Summary | None) -> Iterator[tuple[str, str]]:
+    """Rows for what was found, where there is something to say."""
+    if told is None:
+        return
+    yield "labels" if told.multi_label else "classes", "\n".join(summary.of_classes(told))
+    if text := summary.left_out(told):
+        yield "left out", one_line(text)
+    yield from (("note", one_line(remark)) for remark in told.remarks)
 
 
 def _device(device: torch.device) -> str:
@@ -241,7 +256,8 @@ def _title(network: Network, networks: Sequence[Network]) -> str:
     """Its name, and where there are several of that name what differs among them."""
     same = [_told(other) for other in networks if other.settings.name == network.settings.name]
     differing = {key: value for key, value in _told(network).items() if any(o[key] != value for o in same)}
-    return ", ".join([f"Network {network.settings.name}", *(f"{k}={v}" for k, v in differing.items())])
+    name = network.settings.target or network.settings.name
+    return ", ".join([f"Network {name}", *(f"{k}={v}" for k, v in differing.items())])
 
 
 def _told(network: Network) -> dict[str, Any]:

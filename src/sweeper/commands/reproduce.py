@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper import check, record
+from sweeper import saved as saved_run
 from sweeper.environment import environment
 from sweeper.errors import BadInput
 from sweeper.record import RunFiles, StudyFiles
@@ -23,13 +24,16 @@ class _Enough(Exception):
     """The saved history has no more epochs to compare with."""
 
 
-def reproduce(name: str | None, number: int | None) -> int:
+def reproduce(name: str | None, number: int | None, trust: bool = False) -> int:
     """Train the best trial of a study (or trial ``number``, or a single run's folder) again and compare.
 
     Nothing is written.
 
+    Args:
+        trust: whether the saved run may import what it names.
+
     Raises:
-        BadInput: if there is no such study or trial, or it has no history.
+        BadInput: if there is no such study or trial, or it has no history, or may not be run.
     """
     from sweeper.training import data
     from sweeper.training.fit import Epoch, fit
@@ -38,6 +42,8 @@ def reproduce(name: str | None, number: int | None) -> int:
     files = _find_run(name, number)
     saved = files.read_rows()
     run = check.to_run(record.read_yaml(files.config))
+    if not trust:
+        saved_run.refuse_import(run.model, near(files.config))
     loaded = data.load(run.dataset, resolve_device(run.device))
     with_what = f"{counted(run.training.n_threads or 1, 'thread')} on {run.device}"
     print(f"Training {files.folder} again: {counted(len(saved), 'epoch')} with {with_what}")

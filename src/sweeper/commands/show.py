@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from math import inf
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from sweeper import schema
+from sweeper import saved, schema
 from sweeper.program import program
 from sweeper.run import Observer
 from sweeper.screen import Bar, Screen, live
@@ -44,6 +44,7 @@ class SingleRun(Observer):
         self._asked = (*schema.objectives(run.objective), run.training.early_stopping.monitor)
         self._monitor = run.training.early_stopping.monitor
         self._silence_s = silence_s
+        self._trust = saved.trust_option(run.model)
         self._screen = Screen()
         self._stack = ExitStack()
         self._n_done = 0
@@ -69,6 +70,9 @@ class SingleRun(Observer):
     ) -> None:
         self._stack.close()
 
+    def found(self, lines: Sequence[str]) -> None:
+        self._screen.tell(lines)
+
     def epoch(self, epoch: Epoch) -> None:
         self._n_done, self._row, self._epoch_began_s = epoch.epoch, epoch.row(), monotonic()
         if self._screen.is_terminal:
@@ -86,7 +90,7 @@ class SingleRun(Observer):
             for name, value in metrics(result, prefix).items():
                 print(f"{part} {name}: {value:.4f}")
         print(f"Folder: {near(folder)}")
-        print(f"Reproduce: {program()} reproduce {shlex.quote(near(folder))}")
+        print(f"Reproduce: {program()} reproduce {shlex.quote(near(folder))}{self._trust}")
 
     # --------------------------------------------------------------------------------------- on a terminal
 

@@ -24,8 +24,11 @@ from sweeper.search.trial import trial
 from sweeper.words import near
 
 
-def run_app(arguments: Sequence[str]) -> None:
+def run_app(arguments: Sequence[str], trust: bool = False) -> None:
     """Run our Hydra app. It reads ``sys.argv``, where texts get the quotes that Hydra's grammar wants.
+
+    Args:
+        trust: whether a saved run may import what it names.
 
     Raises:
         BadInput: for what Hydra, the search or the training refuses.
@@ -34,7 +37,7 @@ def run_app(arguments: Sequence[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the error is told in one line
     app = hydra.main(config_path=str(conf_folder()), config_name="config", **VERSION_BASE)(task)
     try:
-        with saved_run(arguments) as line, composing(line.overrides):
+        with saved_run(arguments, trust) as line, composing(line.overrides):
             app()
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         if _is_there_unreadable(error.filename):

@@ -29,7 +29,7 @@ from sweeper import record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, FaultElsewhere, find_told
 from sweeper.note import write_note
-from sweeper.program import program
+from sweeper.program import program, typed_besides
 from sweeper.record import StudyFiles
 from sweeper.search import keys
 from sweeper.search.fork import ForkingCrew, why_not_fork
@@ -441,7 +441,7 @@ def _command(search: Search | None, master: DictConfig) -> str:
     The folder remembers the storage, whose URL may hold a password; so it is the folder that is named where
     the app would take another one the next time. Until it does, the storage is told, but for a password.
     """
-    arguments = sys.argv[1:]
+    arguments = [*sys.argv[1:], *typed_besides]
     storage_keys = {"hydra.sweeper.storage", source_key(master, "storage")}
     if search and _is_remembered(search):
         arguments = [a for a in arguments if key_of(a) not in storage_keys]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TypeGuard
 
 from torch import Tensor, fx, nn
 
 from sweeper import schema
+from sweeper.literal import expanded
 from sweeper.training.network_library import LIBRARIES, USUAL_SIDE
 
 AUXILIARY = ("aux1", "aux2", "AuxLogits")
@@ -56,5 +59,14 @@ def build_backbone(model: schema.Model, image_size: int, n_classes: int) -> Back
 
 
 def is_path(weights: str | None) -> TypeGuard[str]:
-    """Whether ``model.weights`` is a path, rather than null or a name that the library knows."""
-    return weights is not None and ("/" in weights or weights.endswith((".pt", ".pth", ".safetensors")))
+    """Whether ``model.weights`` is a path, rather than null or a name that the library knows.
+
+    It is one if something is there, or if it looks like one: with a slash, or with an extension in small
+    letters, which no library has in its names. ``DEFAULT`` is always a name.
+    """
+    if weights is None or weights == "DEFAULT":
+        return False
+    if "/" in weights or os.path.exists(expanded(weights)):  # noqa: PTH110  # which never raises
+        return True
+    suffix = Path(weights).suffix
+    return suffix.islower() or suffix.lower() in (".pt", ".pth", ".bin", ".ckpt", ".safetensors")

@@ -15,6 +15,7 @@ from torch import Tensor
 from sweeper import schema
 from sweeper.training import images
 from sweeper.training.dataset import COPIED_BYTES
+from sweeper.training.summary import Summary, summarise
 
 GATHERED_AT_ONCE = 256
 
@@ -77,6 +78,8 @@ class Data:
     """Fingerprint of this split and image size."""
     image_size: int | None = None
     """Side of the centre that a network sees; None means the whole image."""
+    summary: Summary | None = None
+    """What is told of it."""
     train_digests: NDArray[np.uint64] | None = None
     """Those of the training pictures (see ``Images``), to know them again."""
     held_out: NDArray[np.uint64] | None = None
@@ -160,6 +163,7 @@ def _load(dataset: schema.Dataset, device: torch.device) -> Data:
         allow_vflip=dataset.allow_vflip,
         split=blake2b(division, digest_size=8).hexdigest(),
         image_size=everything.image_size,
+        summary=summarise(everything, (train, val, test), dataset),
         train_digests=None if everything.digests is None else everything.digests[train],
         held_out=images.held_out(everything, (train, val, test)),
     )

@@ -40,9 +40,12 @@ def cut(model: nn.Module, stages: Sequence[Stage], n: int) -> Cut | None:
     """Split the network after its first n stages; None if several tensors cross."""
     leaves = [module for stage in stages for module in stage.modules]
     try:
-        graph = _Tracer(leaves).trace(model)
+        graph, trained = (_traced(model, leaves, in_training) for in_training in (False, True))
     except Exception as error:  # a network may run any code
         log.info("frozen stages are not computed once: the network cannot be traced (%s)", error)
+        return None
+    if str(graph) != str(trained):  # as with dropout(x, training=self.training)
+        log.info("frozen stages are not computed once: the network asks by itself whether it trains")
         return None
     frozen_modules = {id(module) for stage in stages[:n] for module in stage.modules}
     before: set[fx.Node] = set()
@@ -54,6 +57,15 @@ def cut(model: nn.Module, stages: Sequence[Stage], n: int) -> Cut | None:
     if len(crossing) != 1:
         return None
     return Cut(_part(model, graph, before, crossing[0]), _rest(model, graph, before, crossing[0]))
+
+
+def _traced(model: nn.Module, leaves: Sequence[nn.Module], in_training: bool) -> fx.Graph:
+    modes = {module: module.training for module in model.modules()}
+    try:
+        return _Tracer(leaves).trace(model.train(in_training))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 class _Tracer(fx.Tracer):

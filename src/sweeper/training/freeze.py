@@ -16,6 +16,30 @@ from sweeper import schema
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 
 
+_PARTS = "_sweeper_parts"
+"""Where a network of somebody else says what is its head, and on which images its stages show."""
+
+
+def mark(model: nn.Module, head: str, probe: tuple[int, int]) -> None:
+    """Name the head of a network of somebody else, and the channels and side of an image for its stages.
+
+    Our own networks say so by their attributes ``head`` and ``probe``, which others may use otherwise.
+    """
+    model.__dict__[_PARTS] = head, probe
+
+
+def _probe(model: nn.Module) -> tuple[int, int]:
+    """Channels and side of an image on which the stages of a network show."""
+    channels, side = model.__dict__.get(_PARTS, (None, None))[1] or model.probe  # type: ignore[misc]
+    return channels, side
+
+
+def head_name(model: nn.Module) -> str:
+    """What a network calls its head."""
+    name: str = model.__dict__.get(_PARTS, ("head",))[0]
+    return name
+
+
 @dataclass(frozen=True)
 class Stage:
     """A part of a network that is frozen or trains as a whole; each parameter belongs to one stage.
@@ -103,14 +127,18 @@ def find_stages(model: nn.Module) -> list[Stage]:
             drafts.append(_Draft([], _side(output) or inf))
         if drafts:
             drafts[-1].units.append(name)
+    if not drafts:  # its parameters, if any, belong to no layer
+        return [_body(model), _head(model)]
     return [*_stages(model, units, drafts), _head(model)]
 
 
 def _units(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The layers and blocks of the body that stages consist of, by name."""
-    n_body = sum(parameter.numel() for parameter in _body(model).parameters)
+    n_body, head = sum(parameter.numel() for parameter in _body(model).parameters), head_name(model)
 
     def unfold(name: str, module: nn.Module, depth: int) -> Iterator[tuple[str, nn.Module]]:
+        if name == head:
+            return
         inner = list(module.named_children())
         has_blocks = type(module) is nn.Sequential and (
             depth <= 1 or any(list(child.children()) for _, child in inner)
@@ -118,7 +146,7 @@ def _units(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         # A ModuleList is never called.
         has_blocks = has_blocks or type(module) is nn.ModuleList
         holds_most = sum(parameter.numel() for parameter in module.parameters()) > n_body / 2
-        if inner and (has_blocks or holds_most):
+        if inner and (has_blocks or holds_most or head.startswith(f"{name}.")):
             for child_name, child in inner:
                 yield from unfold(f"{name}.{child_name}", child, depth + 1)
         else:
@@ -128,7 +156,7 @@ def _units(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if name == "body":  # a library's network: its stages consist of its own parts
             for child_name, child in module.named_children():
                 yield from unfold(f"body.{child_name}", child, 1)
-        elif name != "head":
+        else:
             yield from unfold(name, module, 1)
 
 
@@ -140,7 +168,7 @@ def _trace(model: nn.Module, units: dict[str, nn.Module]) -> list[tuple[str, Any
         return lambda module, inputs, output: seen.setdefault(name, output)
 
     hooks = [unit.register_forward_hook(keep(name)) for name, unit in units.items()]
-    channels, side = model.probe  # type: ignore[misc]
+    channels, side = _probe(model)
     first = next(model.parameters())
     modes = {module: module.training for module in model.modules()}
     try:
@@ -178,8 +206,9 @@ def _has_parameters(module: nn.Module) -> bool:
 def _stages(model: nn.Module, units: dict[str, nn.Module], drafts: Sequence[_Draft]) -> list[Stage]:
     place = {unit: i for i, draft in enumerate(drafts) for unit in draft.units}
     parameters: list[list[nn.Parameter]] = [[] for _ in drafts]
+    of_head = {id(parameter) for parameter in _head(model).parameters}
     for name, parameter in model.named_parameters():
-        if not name.startswith("head."):
+        if id(parameter) not in of_head:
             owner = next((unit for unit in place if name.startswith(f"{unit}.")), None)
             # A parameter outside all units, such as a transformer's class token, is in the first stage.
             parameters[place[owner] if owner else 0].append(parameter)
@@ -187,20 +216,21 @@ def _stages(model: nn.Module, units: dict[str, nn.Module], drafts: Sequence[_Dra
     for draft, of_draft in zip(drafts, parameters, strict=True):
         weighty = [unit for unit in draft.units if _has_parameters(units[unit])]
         own = [unit for unit in weighty if not isinstance(units[unit], NORMS)] or weighty
-        others = [unit for unit in place if unit not in draft.units]
-        stages.append(Stage(_name(own, others), tuple(units[u] for u in draft.units), tuple(of_draft)))
+        others = [head_name(model), *(unit for unit in place if unit not in draft.units)]
+        ours = "" if _PARTS in model.__dict__ else "body."  # which says nothing to a person
+        names = ([unit.removeprefix(ours) for unit in units_of] for units_of in (own, others))
+        stages.append(Stage(_name(*names), tuple(units[u] for u in draft.units), tuple(of_draft)))
     return stages
 
 
 def _name(own: Sequence[str], others: Sequence[str]) -> str:
     """The name that only this stage's units share (``layer1``), or their range (``features.4 … 5``)."""
-    paths = [unit.removeprefix("body.").split(".") for unit in own]
-    elsewhere = [unit.removeprefix("body.") for unit in others]
+    paths = [unit.split(".") for unit in own]
 
     def shortest(path: Sequence[str]) -> str | None:
         """The shortest prefix of the path that no other stage shares."""
         names = [".".join(path[: n + 1]) for n in range(len(path))]
-        return next((n for n in names if not any(unit.startswith(f"{n}.") for unit in elsewhere)), None)
+        return next((n for n in names if not any(unit.startswith(f"{n}.") for unit in others)), None)
 
     common = commonprefix(paths)  # noqa: RUF071  # of lists of names, not of strings
     if name := shortest(common):
@@ -211,10 +241,22 @@ def _name(own: Sequence[str], others: Sequence[str]) -> str:
 
 
 def _body(model: nn.Module) -> Stage:
-    parts = [(name, module) for name, module in model.named_children() if name != "head"]
-    return Stage("body", tuple(m for _, m in parts), tuple(p for _, m in parts for p in m.parameters()))
+    """All but the head, which may be within a module of others."""
+    head, name = _head(model), head_name(model)
+
+    def outside(prefix: str, module: nn.Module) -> Iterator[nn.Module]:
+        for child_name, child in module.named_children():
+            path = f"{prefix}{child_name}"
+            if name.startswith(f"{path}."):
+                yield from outside(f"{path}.", child)
+            elif path != name:
+                yield child
+
+    of_head = {id(parameter) for parameter in head.parameters}
+    parameters = tuple(p for p in model.parameters() if id(p) not in of_head)
+    return Stage("body", tuple(outside("", model)), parameters)
 
 
 def _head(model: nn.Module) -> Stage:
-    head = model.get_submodule("head")
+    head = model.get_submodule(head_name(model))
     return Stage("head", (head,), tuple(head.parameters()))

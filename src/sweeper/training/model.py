@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from sweeper import schema
 from sweeper.training.backbone import build_backbone
+from sweeper.training.custom import build_custom
 from sweeper.training.network_library import LIBRARIES
 
 ACTIVATIONS: dict[str, type[nn.ReLU | nn.LeakyReLU]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
@@ -42,11 +43,15 @@ def build(model: schema.Model, in_channels: int, image_size: int, n_classes: int
 
     Its weights are drawn from torch's global generator; ``model.weights`` are not loaded. Its attribute
     ``head`` holds its last layers; all others are its body. Its attribute ``probe`` holds the channels and
-    side of an image on which the stages of the body can be told apart.
+    side of an image on which the stages of the body can be told apart. A network of somebody else keeps its
+    own attributes: ``freeze.mark`` notes both.
 
     Raises:
-        BadInput: if a library has no such network, or none for images of that size.
+        BadInput: if a library has no such network, or none for images of that size; for ``custom``, if the
+            person's code does not make such a network.
     """
+    if model.source == "custom":
+        return build_custom(model, in_channels, image_size, n_classes)
     if model.source not in LIBRARIES:
         return registry[model.name](model, in_channels, image_size, n_classes)
     backbone = build_backbone(model, image_size, n_classes)
@@ -57,9 +62,12 @@ def build(model: schema.Model, in_channels: int, image_size: int, n_classes: int
 def outline(model: schema.Model, in_channels: int, image_size: int, n_classes: int) -> nn.Module:
     """The network of ``build`` on the meta device: layers and shapes without values.
 
-    Leaves torch's global generator unchanged.
+    A network of somebody else, whose code may ask for values, has them. Leaves torch's global generator
+    unchanged.
     """
     with torch.random.fork_rng(devices=[]):
+        if model.source == "custom":
+            return build(model, in_channels, image_size, n_classes)
         try:
             with _WithoutMemory():
                 network = build(model, in_channels, image_size, n_classes)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sweeper import schema
-from sweeper.training import features
+from sweeper.training import custom, features
 from sweeper.training.augment import Augment, Variations
 from sweeper.training.data import Data, Pixels, Rows, place
 from sweeper.training.freeze import Stage
@@ -70,7 +70,8 @@ def of_features(
     statistics = data.mean.tolist(), data.std.tolist()
     at_once = n_at_once(data, run.training.micro_batch_size)
     machine = run.training.precision, run.training.n_threads, str(data.device), at_once
-    key = features.digest(frozen, data.fingerprint, data.split, statistics, machine)
+    code = custom.fingerprint(run.model)  # layers are traced no further
+    key = features.digest(frozen, data.fingerprint, data.split, statistics, machine, code)
     about = f"{run.model.name}, {run.dataset.name}, behind {stages[n_frozen - 1].name}"
 
     def compute(pixels: Pixels, n_views: int, variations: Variations, name: str) -> Tensor | None:

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 
 import numpy as np
 
 from sweeper import schema
-from sweeper.errors import BadInput
-from sweeper.training.dataset import PARTS, TRAIN, Images, left_to_split
+from sweeper.errors import BadInput, shortened
+from sweeper.literal import expanded
+from sweeper.training import layout
+from sweeper.training.dataset import TRAIN, Images, left_to_split
 from sweeper.training.decode import check_every_class_is_left, identify, read_files, seen_size
+from sweeper.training.tree import BROKEN_LINK, Tree, walk
+from sweeper.words import argument, counted
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+BESIDE = "beside the class folders"
+NAMED = 80
+"""Characters of a path in an error."""
+UNREADABLE = "that cannot be read"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image file, with the class and the part of its folder."""
+    """One image file, with the class and the part of its folder; ``name`` is its path below the root."""
 
     file: Path
     class_name: str
     part: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The image files, sorted by part, class and name, and what else is in the folder, by reason."""
+
+    entries: list[Entry]
+    left_out: Counter[str]
 
 
 def read(dataset: schema.Dataset) -> Images:
@@ -33,9 +50,9 @@ def read(dataset: schema.Dataset) -> Images:
         BadInput: on ``dataset.path``, if the folder does not hold images in class folders.
     """
     found = find(dataset)
-    pixels, readable = read_files([entry.file for entry in found], dataset)
-    entries = [found[i] for i in readable]
-    check_every_class_is_left(dataset, _classes_of_parts(found), _classes_of_parts(entries))
+    pixels, readable = read_files([entry.file for entry in found.entries], dataset)
+    entries = [found.entries[i] for i in readable]
+    check_every_class_is_left(dataset, _classes_of_train(found.entries), _classes_of_train(entries))
     classes = tuple(sorted({entry.class_name for entry in entries}))
     number = {name: i for i, name in enumerate(classes)}
     labels = np.array([number[entry.class_name] for entry in entries], dtype=np.int64)
@@ -49,105 +66,113 @@ def read(dataset: schema.Dataset) -> Images:
         left_to_split(part),
         files=tuple(map(str, files)),
         image_size=seen_size(dataset),
-        names=tuple(file.relative_to(Path(str(dataset.path)).expanduser()).as_posix() for file in files),
+        names=tuple(entry.name for entry in entries),
         digests=digests,
         pictures=pictures,
+        left_out=+(found.left_out + Counter({UNREADABLE: len(found.entries) - len(entries)})),
+        remarks=_remarks(dataset, classes),
     )
 
 
 def files(dataset: schema.Dataset) -> list[Path]:
     """Every image file."""
-    return [entry.file for entry in find(dataset)]
+    return [entry.file for entry in find(dataset).entries]
 
 
-def find(dataset: schema.Dataset) -> list[Entry]:
-    """The image files of a folder with one folder per class, or with such folders in train, val and test.
+def find(dataset: schema.Dataset) -> Finding:
+    """What a folder holds: each file below it once, as an image or left out.
 
-    Sorted by part, class and name, so that the order is the same on every machine.
+    The order is the same on every machine.
 
     Raises:
-        BadInput: on ``dataset.path``, for any other layout of the folders.
+        BadInput: on ``dataset.path``, for what is no such folder, or may be understood in two ways.
     """
     root = _existing_folder(dataset)
-    entries: list[Entry] = []
-    classes_of_train: set[str] | None = None
-    for part, folder in _parts(dataset, root):
-        found = [entry for class_folder in _subfolders(folder) for entry in _files(class_folder, part)]
-        _check_classes(dataset, folder, found)
-        classes = {entry.class_name for entry in found}
-        classes_of_train = classes_of_train or classes
-        if classes != classes_of_train:
-            odd = ", ".join(sorted(classes ^ classes_of_train))
-            raise _bad_path(
-                dataset, f"the classes in {folder.name} and in train differ: {odd}", "give both the same"
-            )
-        entries += found
-    return entries
+    tree = walk(root)
+    left_out = tree.top.all_left_out() + _faults(dataset, tree)
+    try:
+        parts = layout.recognise(tree.top, dataset.layout)
+    except layout.TooDeepError as error:
+        above = layout.path_above(root)
+        remedy = error.remedy if above is None else f"write {argument('dataset.path', above)}"
+        raise _bad_path(dataset, error.reason, remedy) from error
+    except layout.RefusedError as error:
+        raise _bad_path(dataset, error.reason, error.remedy) from error
+    entries = [
+        Entry(
+            folder.path / file,
+            layout.class_name(class_folder),
+            part,
+            f"{place}/{layout.printable(file)}",
+        )
+        for part, part_folder in parts
+        for class_folder in part_folder.folders
+        for folder in class_folder.below()
+        for place in ["/".join(map(layout.printable, folder.names))]
+        for file in folder.pictures
+    ]
+    left_out[BESIDE] = tree.top.n_pictures - len(entries)
+    entries.sort(key=lambda entry: (entry.part, entry.class_name))  # otherwise as they were walked
+    return Finding(entries, +left_out)
 
 
-def _classes_of_parts(entries: Sequence[Entry]) -> list[tuple[int, str]]:
-    return [(entry.part, entry.class_name) for entry in entries]
+def _classes_of_train(entries: Sequence[Entry]) -> list[tuple[int, str]]:
+    return [(entry.part, entry.class_name) for entry in entries if entry.part == TRAIN]
 
 
 def _existing_folder(dataset: schema.Dataset) -> Path:
     remedy = "write dataset.path=FOLDER with one folder per class"
     if dataset.path is None:
         raise _bad_path(dataset, "image_folder needs it", remedy)
-    root = Path(dataset.path).expanduser()
-    if not root.exists():
-        raise _bad_path(dataset, "there is no such folder", remedy)
-    if not root.is_dir():
+    try:
+        root = expanded(dataset.path)
+        is_folder = S_ISDIR(root.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        reason = "is a broken link" if root.is_symlink() else "there is no such folder"
+        raise _bad_path(dataset, reason, remedy) from error
+    except OSError as error:
+        reason = f"it cannot be read: {error.strerror}"
+        raise _bad_path(dataset, reason, "make it and the folders above readable (chmod u+rx)") from error
+    if not is_folder:
+        if root.suffix.lower() in (".csv", ".tsv", ".parquet"):
+            remedy = "write dataset=csv to read a table, or a folder"
+        elif root.suffix.lower() in (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"):
+            remedy = "unpack it, and write the folder"
         raise _bad_path(dataset, "is a file, not a folder", remedy)
     return root
 
 
-def _parts(dataset: schema.Dataset, root: Path) -> list[tuple[int, Path]]:
-    """The folders that hold class folders, train first; without parts, the root counts as train."""
-    folders = _subfolders(root)
-    named = sorted((PARTS[folder.name], folder) for folder in folders if folder.name in PARTS)
-    beside = [folder.name for folder in folders if folder.name not in PARTS]
-    # "train" beside "plane" and "car" is a class. Beside "val" or "test", or alone, it is a part.
-    if not named or (beside and {part for part, _ in named} == {TRAIN}):
-        return [(TRAIN, root)]
-    if beside:
-        reason = f"holds the parts {', '.join(f.name for _, f in named)} and beside them {', '.join(beside)}"
-        raise _bad_path(dataset, reason, "move what is no part out of it")
-    if named[0][0] != TRAIN:
-        raise _bad_path(
-            dataset, f"has {named[0][1].name}, but no train", "name the folder to train on 'train'"
-        )
-    return named
+def _faults(dataset: schema.Dataset, tree: Tree) -> Counter[str]:
+    """What could not be read, counted; an error that names it unless ``dataset.skip_unreadable``."""
+    if not tree.faults:
+        return Counter()
+    if dataset.skip_unreadable:
+        return Counter(f"that cannot be read ({_below(path, tree)}: {why})" for path, why in tree.faults)
+    path, why = tree.faults[0]
+    rest = len(tree.faults) - 1
+    reason = f"reading {_below(path, tree)} failed ({why})"
+    reason += f", and {counted(rest, 'more file or folder', 'more files or folders')}" if rest else ""
+    do = "mend or remove it" if BROKEN_LINK in why else "make it readable (chmod u+rx)"
+    raise _bad_path(dataset, reason, f"{do}, or write dataset.skip_unreadable=true to go on without")
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _below(path: Path, tree: Tree) -> str:
+    if path == tree.top.path:
+        return "the folder"
+    return shortened(layout.printable(str(path.relative_to(tree.top.path))), NAMED)
 
 
-def _files(class_folder: Path, part: int) -> Iterator[Entry]:
-    # Links are followed, as in torchvision's ImageFolder: large datasets are often collected by links.
-    for folder, subfolders, names in os.walk(class_folder, followlinks=True):
-        subfolders.sort()
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Entry(Path(folder, name), class_folder.name, part)
-
-
-def _check_classes(dataset: schema.Dataset, folder: Path, found: Sequence[Entry]) -> None:
-    names = [class_folder.name for class_folder in _subfolders(folder)]
-    one_per_class = "write dataset.path=FOLDER with one folder of images per class"
-    if not names:
-        raise _bad_path(dataset, f"{folder} has no class folders", one_per_class)
-    if not found:
-        raise _bad_path(dataset, f"there are no image files in {folder}", one_per_class)
-    if len(names) < 2:
-        raise _bad_path(
-            dataset, f"{folder} has one class folder only ({names[0]})", "there must be at least 2"
-        )
-    empty = sorted(set(names) - {entry.class_name for entry in found})
-    if empty:
-        raise _bad_path(
-            dataset, f"there are no images in {folder / empty[0]}", "fill that folder or remove it"
-        )
+def _remarks(dataset: schema.Dataset, classes: Sequence[str]) -> tuple[str, ...]:
+    by_letters: dict[str, list[str]] = {}
+    for name in classes:
+        by_letters.setdefault(name.casefold(), []).append(name)
+    told = [f"{' and '.join(same)} are different classes" for same in by_letters.values() if len(same) > 1]
+    root = expanded(str(dataset.path))
+    if dataset.layout == "auto" and (beside := layout.parts_beside(root)):
+        path = argument("dataset.path", str(root.absolute().parent))
+        what = f"{', '.join(beside)} beside {layout.printable(root.name)}"
+        told.append(f"{what} {'is' if len(beside) == 1 else 'are'} not read; {path} reads all")
+    return tuple(told)
 
 
 def _bad_path(dataset: schema.Dataset, reason: str, remedy: str) -> BadInput:
