@@ -24,7 +24,7 @@ from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.memory import check_fits
-from sweeper.training import cache, picture, twin
+from sweeper.training import cache, image_format, picture, twin
 from sweeper.training.dataset import COPIED_BYTES, Indices
 from sweeper.training.picture import (
     DEPTHS,
@@ -297,6 +297,7 @@ def _decode(files: Sequence[Path], pixels: NDArray[np.uint8], stamps: Sequence[s
         except UnreadableError as error:  # it was readable
             raise ReplacedError(str(files[i])) from error
 
+    image_format.suffixes()  # lets plug-ins in, in this process too
     with picture.quiet(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
         for _ in _shown(threads.map(decode, range(n)), n, "decoding"):
             pass
