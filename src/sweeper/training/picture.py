@@ -387,7 +387,7 @@ def _show_deep_colours(
     small = (values >> (shown - 8)).clip(0, 255).astype(np.uint8)
     if values.shape[-1] > n_colours and values[..., n_colours:].max(initial=0) >= 2**shown:
         small[..., n_colours:] = high[..., n_colours:]  # alpha alone uses all bits
-    return Image.fromarray(small, image.mode if image.mode != "RGBX" else "RGBX"), bits, shown
+    return Image.fromarray(small, image.mode), bits, shown
 
 
 def _read_low(file: BinaryIO, raw_mode: str) -> NDArray[np.uint8]:
