@@ -198,11 +198,13 @@ def test_a_network_that_asks_whether_it_trains_is_not_cut() -> None:
     assert features.cut(network, freeze.plan(schema.Freezing("head"), network), 1) is not None
 
 
-def test_what_the_network_keeps_fixed_stays_so() -> None:
+def test_what_the_network_keeps_fixed_stays_so(caplog: pytest.LogCaptureFixture) -> None:
     """Parameters without gradients, as of positions, train in no stage.
 
     Where a module's own parameters are frozen, those of its parts that train are in training mode.
     """
+    check(of("nets.Dropped"), 1, 8, 10)
+    assert "nets.Dropped keeps 16 parameters by itself (requires_grad=False): they never train" in caplog.text
     network = made("nets.Dropped")
     stages = freeze.plan(schema.Freezing("none"), network)
     freeze.begin_epoch(network, stages, 1)

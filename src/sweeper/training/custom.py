@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import random
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -23,6 +25,8 @@ from sweeper import schema
 from sweeper.errors import BadInput, nearest, one_of
 from sweeper.training.freeze import head_name, mark
 from sweeper.words import counted
+
+log = logging.getLogger(__name__)
 
 KEY = "model.target"
 
@@ -72,6 +76,9 @@ def check(model: schema.Model, network: nn.Module, in_channels: int, image_size:
     Raises:
         BadInput: if it gives no logits, or none that its head could learn from.
     """
+    if n_fixed := sum(p.numel() for p in network.parameters() if not p.requires_grad):
+        never = "parameters by itself (requires_grad=False): they never train"
+        _warn(f"{model.target} keeps {n_fixed:,} {never}")
     probe, n = (in_channels, image_size), _n_images(n_classes)
     with _working_folder(Path.cwd()), _seeded(torch.initial_seed()):
         _logits(model, network, probe, 1, n_classes, training=False)
@@ -84,6 +91,12 @@ def check(model: schema.Model, network: nn.Module, in_channels: int, image_size:
         id(parameter) in learns for parameter in network.get_submodule(head_name(network)).parameters()
     ):
         raise _no_gradient(model, head_name(network), has_any=bool(learns))
+
+
+@cache
+def _warn(line: str) -> None:
+    """Once: a search tries a network for each combination of options."""
+    log.warning(line)
 
 
 def load(model: schema.Model) -> None:
@@ -460,9 +473,11 @@ def _head(
     names = [name for name, module in network.named_modules() if name]
     if model.head is not None:
         if model.head not in names:
-            raise BadInput(
-                "model.head", model.head, f"{model.target} has no such layer", one_of(model.head, names)
+            near = nearest(model.head, names)
+            remedy = (
+                f"did you mean {near}?" if near else one_of(model.head, [n for n in names if "." not in n])
             )
+            raise BadInput("model.head", model.head, f"{model.target} has no such layer", remedy)
         return model.head
     found = None
     if called and (isinstance(called[-1][1], nn.Linear) or _classifies(called[-1][1], n_classes)):
