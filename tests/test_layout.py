@@ -152,7 +152,14 @@ REFUSED: dict[str, tuple[dict[str, int], str, str]] = {
     "five sites": (
         in_each({f"site{i}": 2 for i in range(5)}),
         "",
-        r"site0, site1, site2 and 2 more: each is",
+        r"site0, site1, site2 and 2 more: no classes",
+    ),
+    "trainset and testset": (in_each({"trainset": 2, "testset": 2}), "", r"are in testset, trainset: parts"),
+    "traindata and testdata": (in_each({"testdata": 3, "traindata": 2}), "", r"traindata: parts of other"),
+    "sites in parts": (
+        {f"{p}/{s}/{c}": 2 for p in ("train", "test") for s in ("camera1", "camera2") for c in BOTH},
+        "",
+        r"cat, dog are in camera1, camera2 of train: no classes\?",
     ),
     "variants": (
         in_each({"grayscale": 3, "color": 3, "segmented": 3}),
@@ -240,7 +247,7 @@ AS_CLASSES = "dataset.layout=classes"
 
 def do(remedy: str, root: Path) -> Path:
     """Do what a remedy says, and give the path to write then."""
-    if argument := re.search(r"write ('?dataset\.path=.*?)(, or |$)", remedy):
+    if argument := re.search(r"(?:write|or) ('?dataset\.path=.*?)(, or |$)", remedy):
         (typed,) = literal(shlex.split(argument[1]))
         return Path(str(OverridesParser.create().parse_override(typed).value()))
     if up := re.match(r"move them from (\S+) up into (\S+), and remove", remedy):
@@ -255,6 +262,16 @@ def do(remedy: str, root: Path) -> Path:
     elif each := re.search(r"rename each (\S+) to (\S+) to leave", remedy):
         for folder in list(root.rglob(each[1])):
             folder.rename(folder.with_name(each[2]))
+    elif up := re.search(r"rename (\S+) to (\S+), and so on if these are the classes", remedy):
+        assert Path(up[1]).name == Path(up[2]).name
+        for folder in list(root.glob("*/*/*")):  # all of a class into one folder, under names of their own
+            for file in list(folder.iterdir()):
+                target = folder.parents[1] / folder.name / f"{folder.parent.name}-{file.name}"
+                target.parent.mkdir(exist_ok=True)
+                file.rename(target)
+            folder.rmdir()
+        for folder in [path for path in root.glob("*/*") if not any(path.iterdir())]:
+            folder.rmdir()
     elif re.search(r"and so on", remedy):
         for folder in list(root.glob("*/*")):
             (root / folder.name).mkdir(exist_ok=True)
@@ -269,6 +286,39 @@ def do(remedy: str, root: Path) -> Path:
             where = where if "/" not in old else root / old
             where.rename(where.with_name(new) if new[0] == "." or new in (*BOTH, "Cat") else root / new)
     return root
+
+
+@pytest.mark.parametrize(
+    ("folders", "n_classes"),
+    [
+        ({f"{c}/{s}": 2 for c in ("bird", "cat", "dog") for s in ("front", "side")}, 3),
+        ({f"{c}/p{i}": 2 for c in BOTH for i in range(5)}, 2),
+    ],
+    ids=["views", "patients"],
+)
+def test_nobody_is_advised_to_train_on_what_may_be_the_test(
+    tmp_path: Path, folders: dict[str, int], n_classes: int
+) -> None:
+    """Where neither names nor sizes tell parts, the way to read the folders as classes comes first."""
+    root = fill(tmp_path / "data", folders)
+    with pytest.raises(BadInput) as caught:
+        look(root)
+    assert caught.value.remedy.startswith("write dataset.layout=classes if ")
+    assert "rename" not in caught.value.remedy
+    assert len({entry.class_name for entry in look(root, layout="classes").entries}) == n_classes
+
+
+def test_classes_of_parts_may_hold_the_same_folders(tmp_path: Path) -> None:
+    """``dataset.layout=parts`` takes each folder below a part for a class, whatever is in it."""
+    views = {f"{p}/{c}/{v}": 1 for p in ("train", "test") for c in BOTH for v in ("front", "side")}
+    root = fill(tmp_path / "data", views)
+    with pytest.raises(
+        BadInput, match=r"front, side are in cat, dog of train.*dataset\.layout=parts if cat, dog"
+    ):
+        look(root)
+    assert counts(look(root, layout="parts")) == {(p, c): 2 for p in (TRAIN, TEST) for c in BOTH}
+    with pytest.raises(BadInput, match="has no parts, but front, side; name them train"):
+        look(root / "train" / "cat", layout="parts")
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,7 @@ NAMED = (f"training.metrics=[{','.join(METRICS)}]", "training.early_stopping.mon
 QUICK = ("optimizer=adam", "optimizer.lr=0.01", "training.epochs=2", "training.n_threads=1")
 
 
+@pytest.mark.slow
 def test_named_metrics_are_everywhere(tmp_path: Path) -> None:
     """What is listed, monitored or the objective has a column in the history, its values in the result, with
     scores for each class, and is reproduced to the last bit.
@@ -215,6 +216,7 @@ def of_cats_and_dogs(folder: Path) -> Path:
     return folder / "pets.csv"
 
 
+@pytest.mark.slow
 def test_what_is_undefined_is_said_in_a_line(tmp_path: Path) -> None:
     """Where all validation images have the same labels: a metric that is only listed is left out, and the run
     goes on; one that decides is refused before anything starts, in a run and in a search.

@@ -38,7 +38,8 @@ class Dataset:
     allow_vflip: bool = False
     layout: str = "auto"
     """How a folder is read: ``auto`` recognises classes and parts, and refuses what may mean two things;
-    ``classes`` takes each folder below ``path`` for a class, whatever is in it."""
+    ``classes`` takes each folder below ``path`` for a class, ``parts`` each below ``path/train`` and so on,
+    whatever is in it."""
     duplicates: str = "error"
     """What is done where own parts share a picture: ``error``, ``drop`` (out of train), ``keep``."""
     group: str | None = None
@@ -338,7 +339,7 @@ LIMITS: dict[str, Limit] = {
     "dataset.margin": _within(1, 2, "dataset.margin", 1.143),
     "dataset.val_fraction": limit.between(0, 1, "write for example dataset.val_fraction=0.2"),
     "dataset.test_fraction": _fraction("dataset.test_fraction", 0.2),
-    "dataset.layout": limit.option("auto", "classes"),
+    "dataset.layout": limit.option("auto", "classes", "parts"),
     "dataset.duplicates": limit.option("error", "drop", "keep"),
     "dataset.group": limit.text("write a column, or a pattern with one group, such as (patient\\d+)"),
     "dataset.n_folds": limit.whole(
