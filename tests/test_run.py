@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
 from sweeper import record, run, schema
@@ -262,3 +262,10 @@ def test_workers_share_the_library_of_metrics(
     modules = run.preload(composed(*asks))
     assert set(run.PRELOAD) <= set(modules)
     assert (schema.METRIC_LIBRARY in modules) == is_needed
+
+
+def test_metrics_that_are_searched_are_imported_before_the_workers() -> None:
+    """A sweep among them stands in the command alone; each worker would import their library by itself."""
+    command = OmegaConf.create({"hydra": {"overrides": {"task": ["training.metrics=[auroc],[macro_f1]"]}}})
+    assert schema.METRIC_LIBRARY in run.preload(command)
+    assert schema.METRIC_LIBRARY not in run.preload(OmegaConf.create({"objective": "val_accuracy"}))

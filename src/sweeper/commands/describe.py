@@ -290,7 +290,7 @@ def _network_table(network: Network, columns: Sequence[Column]) -> Table:
         trained = f"{_n_trained(network, column):,} train"
         table.add_column(f"freezing:\n{column.freezing.name}{every}", trained, overflow="fold")
     for i, (name, size) in enumerate(network.sizes):
-        cells = (_cell(column, n_stages - 1 - i, n_stages) for column in columns)
+        cells = (_cell(column, n_stages - 1 - i, n_stages) if size else "fixed" for column in columns)
         table.add_row(name, f"{size:,}", *cells)
     return table
 
