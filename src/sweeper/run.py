@@ -113,7 +113,7 @@ def _tell(loaded: Data, observer: Observer) -> None:
 
     told = lines(loaded.summary)
     observer.found(told)
-    record = log.makeRecord(log.name, logging.INFO, __file__, 0, "%s", ("\n".join(told),), None)
+    record = log.makeRecord(log.name, logging.INFO, __file__, 0, "\n".join(told), (), None)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):  # the terminal has it without time and name
             handler.handle(record)
