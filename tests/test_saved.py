@@ -22,6 +22,8 @@ from sweeper import check, saved, schema
 from sweeper.check import to_run
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
+from sweeper.record import StudyFiles
+from sweeper.run import test_best as try_best
 from sweeper.search.space import Draw, Space
 from tests.conftest import mostly_slow
 from tests.program import sweeper
@@ -372,6 +374,20 @@ def test_a_defaults_list_imports_nothing_either(best: list[str], trap: Path, typ
     refused = sweeper(trap.parent, *best, *typed, code=2)
     assert "model.target=trap.net: a saved run names it (trial.yaml)" in refused
     assert not trap.exists()
+
+
+def test_a_resumed_search_imports_nothing_that_is_saved(trap: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The best model of a study whose folder is anybody's is not tested; that of an own search is."""
+    best = StudyFiles(trap.parent / "study").best
+    best.folder.mkdir(parents=True)
+    best.mark()
+    shutil.copy(trap.parent / "trial.yaml", best.config)
+    best.result.write_text(json.dumps({"val_accuracy": 1}))
+    best.weights.write_bytes(b"")
+    with saved.saved_run([]):
+        try_best(trap.parent / "study")
+    assert not trap.exists()
+    assert "alone names its network, trap.net; add --trust" in caplog.text
 
 
 def test_own_configs_may_do_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,7 @@ def train(
     from sweeper.training import data
     from sweeper.training.machine import resolve_device
 
+    saved.named_by_command(run.model)
     for warning in schema.without_effect(run):
         log.warning(warning)
     observer = observer or Observer()
@@ -266,6 +267,10 @@ def test_best(folder: Path) -> None:
     if not result or is_tested(result) or not best.weights.exists():
         return
     run = check.to_run(record.read_yaml(best.config))
+    if not saved.may_test(run.model):
+        what = f"{best.config} alone names its network, {run.model.target}"
+        log.warning("the best model is not tested: %s; add --trust to run that code", what)
+        return
     if check.find(run.dataset, Path.cwd()).n_test == 0:
         return
     import torch

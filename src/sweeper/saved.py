@@ -35,7 +35,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sweeper import schema
 from sweeper.conf import conf_folder
 from sweeper.errors import BadInput, bad_override, one_of
-from sweeper.program import TRUST
+from sweeper.program import TRUST, typed_besides
 
 OPTION = "saved"
 """The option of each group that has what was saved of it."""
@@ -110,6 +110,20 @@ def check_import(model: schema.Model) -> None:
     """
     if SavedFirst.is_foreign(model):
         refuse_import(model, SavedFirst.named)
+    named_by_command(model)
+
+
+_named_by_command = set[str | None]()
+
+
+def named_by_command(model: schema.Model) -> None:
+    """Remember that the command, and no saved run alone, has this network."""
+    _named_by_command.add(model.target)
+
+
+def may_test(model: schema.Model) -> bool:
+    """Whether the network of a saved run may be made, as the command trusts it or has named it itself."""
+    return not trust_option(model) or TRUST in typed_besides or model.target in _named_by_command
 
 
 @dataclass(frozen=True)
@@ -133,6 +147,7 @@ def saved_run(arguments: Sequence[str], trust: bool = False) -> Iterator[Line]:
     """
     # Hydra's own parser knows all the ways to write them: -cd, --config-d, --config-dir=.
     options, _ = get_args_parser().parse_known_args(list(arguments))
+    _named_by_command.clear()
     name = (options.config_name or "config").removesuffix(".yaml")
     path = Path(options.config_dir or "", f"{name}.yaml").absolute()
     is_given = options.config_dir is not None and options.config_path is None
