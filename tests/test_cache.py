@@ -197,6 +197,21 @@ def test_what_a_killed_builder_leaves_is_listed_and_cleared(
     assert [path.suffix for path in own_folder.rglob("*.*")] == [".lock", ".lock"]
 
 
+@pytest.mark.parametrize("name", ["room.lock", "kind/{key}.part", "kind/{key}.npy"])
+def test_what_others_left_in_the_folder_stops_nothing(
+    own_folder: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """Where a file of the cache cannot be taken, the array is not kept, and the line says so."""
+    get()
+    (entry,) = cache.entries()
+    cache.clear()
+    taken = own_folder / name.format(key=entry.path.stem)
+    taken.unlink(missing_ok=True)
+    taken.mkdir()
+    assert get() is None
+    assert "four fives: not kept on disk: " in caplog.text
+
+
 def test_an_error_while_filling_passes_through(own_folder: Path) -> None:
     """Whatever breaks while an array is computed is raised as it is, and nothing stays."""
 

@@ -22,6 +22,8 @@ from sweeper import check, saved, schema
 from sweeper.check import to_run
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
+from sweeper.record import StudyFiles
+from sweeper.run import test_best as try_best
 from sweeper.search.space import Draw, Space
 from tests.conftest import mostly_slow
 from tests.program import sweeper
@@ -328,6 +330,73 @@ def test_a_saved_run_sets_no_key_of_hydras(best: list[str], tmp_path: Path) -> N
     ):
         pass
     with saved.saved_run(best, trust=True):
+        pass
+
+
+CALLS = "callbacks: {x: {_target_: trap.net}}"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"trial.yaml": f"defaults: [config, _self_]\nhydra: {{{CALLS}}}"},
+        {"trial.yaml": "defaults: [config, _self_]\nhydra: ${other}"},
+        {"trial.yaml": "defaults: [config, _self_]\nhydra: {sweeper: {_target_: trap.net}}"},
+        {"trial.yaml": "defaults: [config, _self_]\nhydra: {searchpath: ['file:///tmp']}"},
+        {"trial.yaml": f"# @package hydra\ndefaults: [/config, _self_]\n{CALLS}"},
+        {"trial.yaml": "defaults: [config, more, _self_]", "more.yaml": "seed: 1"},
+        {"trial.yaml": "defaults: [config, {override model: mine}, _self_]", "model/mine.yaml": "seed: 1"},
+        {"trial.yaml": "defaults: [config, {model@hydra.callbacks: cnn}, _self_]"},
+        {"trial.yaml": "defaults: [config, {override model: '${freezing}'}, _self_]"},
+        {"trial.yaml": "defaults: [config, {override hydra/callbacks: x}]", "hydra/callbacks/x.yaml": CALLS},
+        {"trial.yaml": "SAVED", "hydra/config.yaml": CALLS},
+        {"trial.yaml": "SAVED", "schema.yaml": f"hydra: {{{CALLS}}}"},
+        {"trial.yaml": "SAVED", "brought-by-saved/freezing/optimizer/saved_saved.yaml": CALLS},
+    ],
+    ids=lambda files: " and ".join(files.values())[:60],
+)
+def test_nothing_beside_a_saved_run_is_taken(best: list[str], tmp_path: Path, files: dict[str, str]) -> None:
+    """A defaults list, or a file beside it in place of ours, may bring any code: only with --trust."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(saved.to_yaml(RUN) if text == "SAVED" else f"{text}\n")
+    with pytest.raises(BadInput, match=r"may run any code; .*add --trust"), saved.saved_run(best):
+        pass
+    with saved.saved_run(best, trust=True):
+        pass
+
+
+@pytest.mark.parametrize("typed", [["seed=1"], ["model=cnn"]])
+def test_a_defaults_list_imports_nothing_either(best: list[str], trap: Path, typed: list[str]) -> None:
+    """Whatever option was typed: a config of a folder with such a list has the last word on its values."""
+    (trap.parent / "trial.yaml").write_text(
+        "defaults: [config, _self_]\nmodel: {source: custom, name: custom, target: trap.net}\n"
+    )
+    refused = sweeper(trap.parent, *best, *typed, code=2)
+    assert "model.target=trap.net: a saved run names it (trial.yaml)" in refused
+    assert not trap.exists()
+
+
+def test_a_resumed_search_imports_nothing_that_is_saved(trap: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The best model of a study whose folder is anybody's is not tested; that of an own search is."""
+    best = StudyFiles(trap.parent / "study").best
+    best.folder.mkdir(parents=True)
+    best.mark()
+    shutil.copy(trap.parent / "trial.yaml", best.config)
+    best.result.write_text(json.dumps({"val_accuracy": 1}))
+    best.weights.write_bytes(b"")
+    with saved.saved_run([]):
+        try_best(trap.parent / "study")
+    assert not trap.exists()
+    assert "alone names its network, trap.net; add --trust" in caplog.text
+
+
+def test_own_configs_may_do_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in the folder conf of the working folder is the person's own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "own.yaml").write_text(f"defaults: [config, _self_]\nhydra: {{{CALLS}}}\n")
+    with saved.saved_run(["--config-dir", "conf", "--config-name", "own"]):
         pass
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -17,7 +18,7 @@ from sweeper import check
 from sweeper.errors import BadInput
 from sweeper.record import RunFiles, read_yaml
 from sweeper.schema import Dataset
-from sweeper.training import images
+from sweeper.training import group, images
 from sweeper.training.dataset import Images
 from sweeper.training.split import remarks, split
 from tests.program import IN_PROCESS, sweeper
@@ -337,6 +338,13 @@ def test_copies_of_one_picture_cannot_be_split() -> None:
         split(found, Dataset())
 
 
+def test_a_test_part_without_images_is_told() -> None:
+    """Where copies leave none for it, nobody has to find out that there is no test accuracy."""
+    found = named(*map(str, range(20)), pictures=np.arange(20) // 19, classes=1)
+    assert "no image is left for test: nothing is tested" in told(found, Dataset())
+    assert not any("is left for test" in line for line in told(found, Dataset(test_fraction=0)))
+
+
 def test_copies_are_counted() -> None:
     """How many images are copies, and how many of them contradict: both labels are named."""
     pictures = np.arange(40)
@@ -407,9 +415,10 @@ def test_a_group_larger_than_val_and_test_is_trained_on() -> None:
         (r"(patient)(\d+)", r"as a pattern it has 2 groups"),
         (
             r"(patient00[0-4])",
-            r"25 images of 50 have nothing in their names that it matches: patient005/5\.png",
+            r"25 of 50 images have no name that it matches: patient005/5\.png; write a pattern for all",
         ),
-        (r"(x)?", r"50 images of 50 have nothing"),
+        (r"(patient(?!009/9)\d+)", r"1 of 50 images has no name that it matches: patient009/9"),
+        (r"(x)?", r"50 of 50 images have no name"),
         (r"(patient)", r"all 50 images are in one group, which cannot be split"),
         (r"(a{99999999999})", r"is no regular expression"),
     ],
@@ -418,6 +427,17 @@ def test_a_group_that_cannot_be_is_refused(group: str, message: str) -> None:
     """Patterns that are none, or do not suit the names, are one line with the key and what is wrong."""
     with pytest.raises(BadInput, match=rf"dataset\.group=.*: {message}"):
         split(patients(10), Dataset(name="image_folder", path="x", group=group))
+
+
+def test_a_pattern_that_comes_to_no_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that tries all ways to divide a name is given up, and leaves no alarm behind."""
+    monkeypatch.setattr(group, "LIMIT_S", 0.05)
+    before = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
+    found = named(*(f"{'a' * 50}{i}!" for i in range(40)))
+    with pytest.raises(BadInput, match=r"^dataset\.group=.*for a match in one name for over .*; write a"):
+        split(found, Dataset(name="image_folder", path="x", group=r"^((?:a+)+)$"))
+    assert signal.getsignal(signal.SIGALRM) == before[0]
+    assert signal.getitimer(signal.ITIMER_REAL) == pytest.approx(before[1], abs=10)
 
 
 def test_arrays_have_no_names_for_a_pattern() -> None:

@@ -209,6 +209,16 @@ def test_a_folder_that_cannot_be_listed_is_named(pets: Path) -> None:
     assert found.left_out == {"that cannot be read (no permission to read it: cat/secret)": 1}
 
 
+def test_a_class_that_cannot_be_listed_is_not_called_empty(pets: Path) -> None:
+    """Even with skip_unreadable the permission is to blame, and not the layout."""
+    (pets / "cat").chmod(0)
+    with (
+        somebody(),
+        pytest.raises(BadInput, match=r"reading cat failed \(no permission to read it\); give .*\(chmod\)$"),
+    ):
+        find(dataset(pets, skip_unreadable=True))
+
+
 def test_a_folder_may_be_listed_and_not_entered(pets: Path) -> None:
     """Then each thing in it is named, or counted."""
     write_picture(pets / "cat" / "deep" / "0.png")

@@ -57,7 +57,7 @@ def one_line(key: str, value: str, reason: str, remedy: str) -> str:
     # While all is whole: what is left of a password that was cut would not be known for one.
     key, _, value = hide_secrets(f"{key}={value}").partition("=")
     told = {"key": key, "value": value, "reason": hide_secrets(reason), "remedy": hide_secrets(remedy)}
-    parts = {name: _visible(part) for name, part in told.items()}
+    parts = {name: visible(part) for name, part in told.items()}
     excess = sum(map(len, parts.values())) + len("=: ; ") - MAX_CHARACTERS
     for name, least in _LEAST.items():
         if excess > 0:
@@ -76,7 +76,7 @@ def shortened(text: str, n: int) -> str:
     )
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """With what would break the line, or could not be printed, written as in Python."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

@@ -87,6 +87,7 @@ def train(
     from sweeper.training import data
     from sweeper.training.machine import resolve_device
 
+    saved.named_by_command(run.model)
     for warning in [*schema.unread_path(run), *schema.without_effect(run)]:
         log.warning(warning)
     observer = observer or Observer()
@@ -113,7 +114,7 @@ def _tell(loaded: Data, observer: Observer) -> None:
 
     told = lines(loaded.summary)
     observer.found(told)
-    record = log.makeRecord(log.name, logging.INFO, __file__, 0, "%s", ("\n".join(told),), None)
+    record = log.makeRecord(log.name, logging.INFO, __file__, 0, "\n".join(told), (), None)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):  # the terminal has it without time and name
             handler.handle(record)
@@ -266,6 +267,10 @@ def test_best(folder: Path) -> None:
     if not result or is_tested(result) or not best.weights.exists():
         return
     run = check.to_run(record.read_yaml(best.config))
+    if not saved.may_test(run.model):
+        what = f"{best.config} alone names its network, {run.model.target}"
+        log.warning("the best model is not tested: %s; add --trust to run that code", what)
+        return
     if check.find(run.dataset, Path.cwd()).n_test == 0:
         return
     import torch

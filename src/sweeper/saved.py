@@ -35,7 +35,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sweeper import schema
 from sweeper.conf import conf_folder
 from sweeper.errors import BadInput, bad_override, one_of
-from sweeper.program import TRUST
+from sweeper.program import TRUST, typed_besides
 
 OPTION = "saved"
 """The option of each group that has what was saved of it."""
@@ -108,8 +108,22 @@ def check_import(model: schema.Model) -> None:
     Raises:
         BadInput: if the network is that of the saved run which the command line names, without ``--trust``.
     """
-    if SavedFirst.file is not None and SavedFirst.is_foreign(model):
-        refuse_import(model, SavedFirst.file[1].name)
+    if SavedFirst.is_foreign(model):
+        refuse_import(model, SavedFirst.named)
+    named_by_command(model)
+
+
+_named_by_command = set[str | None]()
+
+
+def named_by_command(model: schema.Model) -> None:
+    """Remember that the command, and no saved run alone, has this network."""
+    _named_by_command.add(model.target)
+
+
+def may_test(model: schema.Model) -> bool:
+    """Whether the network of a saved run may be made, as the command trusts it or has named it itself."""
+    return not trust_option(model) or TRUST in typed_besides or model.target in _named_by_command
 
 
 @dataclass(frozen=True)
@@ -133,22 +147,24 @@ def saved_run(arguments: Sequence[str], trust: bool = False) -> Iterator[Line]:
     """
     # Hydra's own parser knows all the ways to write them: -cd, --config-d, --config-dir=.
     options, _ = get_args_parser().parse_known_args(list(arguments))
+    _named_by_command.clear()
     name = (options.config_name or "config").removesuffix(".yaml")
     path = Path(options.config_dir or "", f"{name}.yaml").absolute()
     is_given = options.config_dir is not None and options.config_path is None
     is_ours = (conf_folder() / f"{name}.yaml").exists()  # which Hydra takes first
     if options.config_path is None:
         _check_place(options.config_dir, path, is_ours)
-    if is_given and path.is_file() and not is_ours and "defaults" not in (saved := _load(path)):
-        _check(saved)
-        if "hydra" in saved and not trust:
-            reason = f"{path.name} sets keys of Hydra's, as no saved run does, and these may run any code"
-            raise BadInput("hydra", "…", reason, f"take them out, or read them and add {TRUST}")
-        plugins = Plugins.instance()
-        plugins.register(SavedSource)
-        plugins.register(SavedFirst)
-        SavedFirst.file = name, path
-        SavedFirst.is_foreign = _is_foreign(saved, options.overrides, trust)
+    if is_given and path.is_file() and not is_ours:
+        saved = _load(path)
+        if not trust and not path.is_relative_to(Path("conf").absolute()):
+            _refuse_code(saved, path, Path(options.config_dir))
+            SavedFirst.is_foreign, SavedFirst.named = _is_foreign(saved, options.overrides), path.name
+        if "defaults" not in saved:
+            _check(saved)
+            plugins = Plugins.instance()
+            plugins.register(SavedSource)
+            plugins.register(SavedFirst)
+            SavedFirst.file = name, path
     try:
         yield Line(name, options.config_dir, options.overrides)
     finally:
@@ -159,12 +175,11 @@ def _nothing_is(model: schema.Model) -> bool:
     return False
 
 
-def _is_foreign(
-    saved: Mapping[str, Any], overrides: Sequence[str], trust: bool
-) -> Callable[[schema.Model], bool]:
-    """Tells whether a network is one that the saved run names, and not the person.
+def _is_foreign(saved: Mapping[str, Any], overrides: Sequence[str]) -> Callable[[schema.Model], bool]:
+    """Tells whether a network is one that a config of a folder names, and not the person.
 
-    It is theirs where they typed its name, or took another option of ``model`` than the saved one.
+    It is theirs where they typed its name, or took another option of ``model`` than the saved one. Behind a
+    defaults list the values of the config may come last, whatever option was taken.
     """
     model = saved.get("model")
     values = dict[str, str](override.lstrip("+").partition("=")[::2] for override in overrides)
@@ -173,11 +188,67 @@ def _is_foreign(
     named = model.get("target") if isinstance(model, dict) else "${"
 
     def is_foreign(composed: schema.Model) -> bool:
-        if trust or is_replaced or composed.target in typed:
+        if composed.target in typed:
             return False
-        return composed.target == named or "${" in str(named)
+        if "defaults" in saved:
+            return True
+        return not is_replaced and (composed.target == named or "${" in str(named))
 
     return is_foreign
+
+
+_OF_A_SEARCH = {"sweeper", "run", "sweep", "mode", "verbose", "output_subdir"}
+"""What a config may set of Hydra's that runs no code."""
+_IN_PLACE_OF_OURS = ("hydra", "schema.yaml", _BROUGHT)
+"""Names in a folder of configs that Hydra would take before its own and ours, which are in no file."""
+
+
+def _refuse_code(config: Mapping[str, Any], path: Path, folder: Path) -> None:
+    """Refuse a config of a folder that may be anybody's, if with it comes what could run any code.
+
+    Hydra imports what some of its keys name, and a defaults list may put any file in their place. So of such
+    a list only what is in our own conf/ is taken, and of Hydra's keys those of a search.
+
+    Raises:
+        BadInput: naming what it is.
+    """
+    own = f"put it into the folder conf, or read it and add {TRUST}"
+    if "defaults" not in config and "hydra" in config:
+        reason = f"{path.name} sets keys of Hydra's, as no saved run does, and these may run any code"
+        raise BadInput("hydra", "…", reason, f"take them out, or read them and add {TRUST}")
+    for name in _IN_PLACE_OF_OURS:
+        if (folder / name).exists():
+            reason = (
+                f"Hydra would take {folder / name} in place of its own or ours, and that may run any code"
+            )
+            raise BadInput("--config-dir", folder, reason, f"remove that, or read it and add {TRUST}")
+    hydras = config.get("hydra", {})
+    is_plain = isinstance(hydras, dict) and set(hydras) <= _OF_A_SEARCH
+    search = hydras.get("sweeper", {}) if is_plain else None
+    if not isinstance(search, dict) or "_target_" in search:
+        reason = f"{path.name} sets other keys of Hydra's than those of a search, and these may run any code"
+        raise BadInput("hydra", "…", reason, own)
+    packages = re.findall(r"(?m)^\s*#\s*@package\s+(\S+)", path.read_text())
+    defaults = config.get("defaults", [])
+    strange = [f"@package {name}" for name in packages if name != "_global_"]
+    items = defaults if isinstance(defaults, list) else [defaults]
+    strange += [str(item) for item in items if not _is_ours(item)]
+    if strange and "defaults" in config:
+        reason = f"{path.name} takes more than what is ours ({strange[0]}), and that may run any code"
+        raise BadInput("defaults", "…", reason, own)
+
+
+def _is_ours(default: object) -> bool:
+    """Whether an item of a defaults list is a file of our conf/, or something of Hydra's or the search's."""
+    key, option = next(iter(default.items())) if isinstance(default, dict) and default else ("", default)
+    if option is None or default == "_self_":
+        return True
+    group = str(key).removeprefix("override ").removeprefix("optional ").strip("/ ")
+    if group in ("hydra/sweeper/sampler", "hydra/sweeper/pruner"):
+        return re.fullmatch(r"\w+", str(option)) is not None
+    name = f"{group}/{option}".strip("/").removesuffix(".yaml")
+    is_plain = re.fullmatch(r"[\w/]+", name) is not None
+    return is_plain and (conf_folder() / f"{name}.yaml").is_file()
 
 
 class SavedFirst(SearchPathPlugin):
@@ -186,7 +257,8 @@ class SavedFirst(SearchPathPlugin):
     file: ClassVar[tuple[str, Path] | None] = None
     """The name of the config, and its file."""
     is_foreign: ClassVar[Callable[[schema.Model], bool]] = staticmethod(_nothing_is)
-    """Whether a network is one that this file names."""
+    """Whether a network is one that the config of a folder names, by which it is ``named``."""
+    named: ClassVar[str] = ""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         if self.file is not None:

@@ -13,6 +13,8 @@ from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableT
 from rich.live import Live
 from rich.text import Text
 
+from sweeper.errors import visible
+
 _BAR = 10, 40
 """The fewest and the most columns of a bar."""
 
@@ -56,11 +58,21 @@ class Screen(Console):
 
 
 def log_any_name() -> None:
-    """Let the log hold names that its encoding lacks, as Python writes them."""
+    """Let the log hold names that its encoding lacks, or that would move a cursor, as Python writes them."""
     for handler in logging.getLogger().handlers:
+        if _let_be_seen not in handler.filters:
+            handler.addFilter(_let_be_seen)
         stream = getattr(handler, "stream", None)
         if isinstance(stream, io.TextIOWrapper) and not stream.closed:
             stream.reconfigure(errors="backslashreplace")
+
+
+def _let_be_seen(record: logging.LogRecord) -> bool:
+    if record.name.partition(".")[0] == "sweeper":  # what an app logs is the app's
+        if isinstance(record.args, tuple):
+            record.args = tuple(visible(a) if isinstance(a, str) else a for a in record.args)
+        record.msg, record.args = "\n".join(map(visible, record.getMessage().split("\n"))), ()
+    return True
 
 
 class Bar:

@@ -25,6 +25,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike, NDArray
 
 from sweeper.errors import BadInput
+from sweeper.fault import Fault
 from sweeper.lock import locked
 from sweeper.program import program
 
@@ -107,7 +108,7 @@ def remembered(array: NDArray[Any], name: str, compute: Callable[[], str]) -> st
     if name in known:
         return str(known[name])
     value = compute()
-    with suppress(OSError), locked(notes.with_suffix(".lock")):
+    with suppress(OSError, Fault), locked(notes.with_suffix(".lock")):
         if now := _read(notes):
             _write(notes, {**now, name: value})
     return value
@@ -195,7 +196,6 @@ def _build(
     notes: Mapping[str, str] | None,
 ) -> NDArray[Any]:
     part = path.with_suffix(".part")
-    path.unlink(missing_ok=True)  # damaged, as _open did not accept it
     values = _reserve(part, shape, dtype)
     try:
         fill(values)
@@ -214,17 +214,20 @@ def _build(
 def _reserve(part: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
     """An array on disk with its space reserved: writing to a mapping on a full disk would kill us."""
     n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    part.unlink(missing_ok=True)
     try:
+        part.with_suffix(".npy").unlink(missing_ok=True)  # damaged, as _open did not accept it
+        part.unlink(missing_ok=True)
         with locked(folder() / "room.lock"):  # otherwise two builders would take the same room
             _check_room(n_bytes)
             values = open_memmap(part, mode="w+", dtype=dtype, shape=shape)
             if hasattr(os, "posix_fallocate"):  # not on macOS
                 with part.open("r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise _NoRoomError(f"{folder()}: {error.strerror}") from error
+    except (OSError, Fault) as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        why = error.strerror if isinstance(error, OSError) else f"{error.place}: {error.reason}"
+        raise _NoRoomError(f"{folder()}: {why}") from error
     return values
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from unicodedata import normalize
 
 import numpy as np
@@ -13,6 +16,9 @@ from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training.dataset import Images, Indices
 from sweeper.words import counted
+
+LIMIT_S = 2.0
+"""Seconds in which a pattern must be done with the name of an image; usual are millionths."""
 
 
 def name_of(images: Images, i: int) -> str:
@@ -30,13 +36,15 @@ def find_groups(images: Images, dataset: schema.Dataset, chosen: Indices) -> lis
         return None
     if images.groups is not None:
         found: list[str | None] = [images.groups[i] for i in chosen]
-        lacking = "no value in that column"
+        lacking, remedy = "no value in that column", "fill in a value of its own for each"
     else:
-        found, lacking = _matched(images, dataset, chosen), "nothing in their names that it matches"
+        found = _matched(images, dataset, chosen)
+        lacking, remedy = "no name that it matches", "write a pattern for all, as (ONE|OTHER), or rename them"
     if without := [i for i, group in zip(chosen, found, strict=True) if not group]:
-        reason = f"{counted(len(without), 'image')} of {len(found):,} have {lacking}"
+        has = "has" if len(without) == 1 else "have"
+        reason = f"{len(without):,} of {counted(len(found), 'image')} {has} {lacking}"
         reason = f"{reason}: {name_of(images, without[0])}"
-        raise _bad(dataset, reason, "let each image have one")
+        raise _bad(dataset, reason, remedy)
     return [normalize("NFC", group) for group in found if group]
 
 
@@ -60,8 +68,40 @@ def _matched(images: Images, dataset: schema.Dataset, chosen: Indices) -> list[s
     if images.names is None:
         remedy = "leave it out: it is for image files"
         raise _bad(dataset, f"the images of {dataset.name} have no names", remedy)
-    matches = (pattern.search(plain(images.names[i])) for i in chosen)
-    return [match and match[1] for match in matches]
+    found: list[str | None] = []
+    with _limited(dataset, found):
+        for i in chosen:
+            match = pattern.search(plain(images.names[i]))
+            found.append(match and match[1])
+    return found
+
+
+@contextmanager
+def _limited(dataset: schema.Dataset, found: list[str | None]) -> Iterator[None]:
+    """Refuse a pattern that comes to no end with one name, as (a+)+ may: a search may not hang with it.
+
+    Only the main thread of a process can be interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    n_before = -1
+
+    def look(*_: object) -> None:
+        nonlocal n_before
+        if len(found) == n_before:
+            reason = f"looks for a match in one name for over {LIMIT_S} s"
+            remedy = r"write a simpler one, without repeats in repeats, as (patient\d+)"
+            raise _bad(dataset, reason, remedy)
+        n_before = len(found)
+
+    handler = signal.signal(signal.SIGALRM, look)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, LIMIT_S, LIMIT_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left, interval)
+        signal.signal(signal.SIGALRM, handler)
 
 
 def plain(name: str) -> str:

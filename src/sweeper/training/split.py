@@ -82,6 +82,7 @@ def remarks(
     own = _own_parts(images)
     found = [
         *_remarks_of_classes(images, parts),
+        _remark_of_no_test(dataset, own, parts[2]),
         remark_shared(images, dataset, own, find_shared(images, own)),
         remark_copies(images, np.sort(np.concatenate(parts))),
         *_remarks_of_groups(images, dataset, own, parts),
@@ -253,6 +254,12 @@ def _remarks_of_classes(images: Images, parts: tuple[Indices, Indices, Indices])
             more = f" and {len(lacking) - N_NAMED:,} more" if len(lacking) > N_NAMED else ""
             named = f"{kind[len(lacking) > 1]} {', '.join(lacking[:N_NAMED])}{more}"
             yield f"no image of {named} is in {name}: it is measured on the others"
+
+
+def _remark_of_no_test(dataset: schema.Dataset, own: Parts, test: Indices) -> str | None:
+    if len(test) or not (dataset.test_fraction or TEST in own):
+        return None
+    return "no image is left for test: nothing is tested"
 
 
 def _remarks_of_groups(

@@ -94,12 +94,14 @@ def find(dataset: schema.Dataset) -> Finding:
     left_out = tree.top.all_left_out() + _faults(dataset, tree)
     try:
         parts = layout.recognise(tree.top, dataset.layout)
-    except layout.TooDeepError as error:
+    except layout.RefusedError as error:
+        if tree.faults:  # what is missing may be in there, and nothing of the layout is wrong
+            raise _unread(dataset, tree) from error
+        if not isinstance(error, layout.TooDeepError):
+            raise _bad_path(dataset, error.reason, error.remedy) from error
         above = layout.path_above(root)
         remedy = error.remedy if above is None else f"write {argument('dataset.path', above)}"
         raise _bad_path(dataset, error.reason, remedy) from error
-    except layout.RefusedError as error:
-        raise _bad_path(dataset, error.reason, error.remedy) from error
     entries = [
         Entry(
             folder.path / file,
@@ -150,11 +152,16 @@ def _faults(dataset: schema.Dataset, tree: Tree) -> Counter[str]:
         return Counter()
     if dataset.skip_unreadable:
         return _by_reason(tree)
+    raise _unread(dataset, tree, ", or write dataset.skip_unreadable=true to go on without")
+
+
+def _unread(dataset: schema.Dataset, tree: Tree, otherwise: str = "") -> BadInput:
+    """Names the first folder or link that could not be read."""
     path, why, do = tree.faults[0]
     rest = len(tree.faults) - 1
     reason = f"reading {_below(path, tree)} failed ({why})"
     reason += f", and {counted(rest, 'more file or folder', 'more files or folders')}" if rest else ""
-    raise _bad_path(dataset, reason, f"{do}, or write dataset.skip_unreadable=true to go on without")
+    return _bad_path(dataset, reason, f"{do}{otherwise}")
 
 
 def _by_reason(tree: Tree) -> Counter[str]:
