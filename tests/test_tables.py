@@ -166,6 +166,11 @@ SEVERAL = {
         [["car", "person"], ["car"]],
     ),
     "columns": (lines("path,b,a", "{i}.jpg,{x}", x=("1,1", "0,0")), {}, [["b", "a"], []]),
+    "columns and numbered folds": (
+        lines("path,Fold 1,b,a,val_fold", "{i}.jpg,{y},{x},0", x=("1,1", "0,0"), y=(0, 1)),
+        {},
+        [["b", "a"], []],
+    ),
     "columns and folds": (lines("path,b,a,fold", "{i}.jpg,{x},1", x=("1,1", "0,0")), {}, [["b", "a"], []]),
     "columns and texts": (
         lines("path,b,age,a,view", "{i}.jpg,{x}", x=("1,80,1,PA", "0,81,0,AP")),

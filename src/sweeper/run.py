@@ -131,6 +131,8 @@ def _train_into(
     files.mark()
     record.write_whole(files.config, saved.to_yaml(run))
     record.write_json(files.environment, environment.environment(run, loaded.fingerprint))
+    digests = loaded.train_digests
+    trained_on = None if digests is None else provenance.trained_on(run, digests)
     rows: list[dict[str, Any]] = []
 
     def on_epoch(epoch: Epoch) -> None:
@@ -152,10 +154,10 @@ def _train_into(
         raise
     ending = "diverged" if fitted.diverged else "early stopping" if fitted.stopped_early else "all epochs"
     result = _write_result(files, run, rows, fitted.best_epoch, ending, current, fitted.per_class)
-    if loaded.train_digests is not None:
-        files.write_trained_on(provenance.trained_on(run, loaded.train_digests))
     with record.whole(files.weights) as path, path.open("wb") as file:  # which says why it cannot be written
         torch.save(fitted.model.state_dict(), file)
+    if trained_on is not None:
+        files.write_trained_on(trained_on)
     if current.number is None:
         result = _tested(fitted.model, run, loaded, result)
         record.write_json(files.result, result)

@@ -43,6 +43,8 @@ from sweeper.training.optim import lr_factors
 from sweeper.training.summary import Summary
 from sweeper.words import counted, one_line
 
+MOST_CLASSES = 1000
+"""Of which each has its row."""
 PIPED_WIDTH = 1000
 """Columns where there is no terminal: nothing is wrapped or cut."""
 
@@ -208,7 +210,7 @@ def _told_of(told: Summary | None) -> Iterator[tuple[str, str]]:
     """Rows for what was found, where there is something to say."""
     if told is None:
         return
-    yield "labels" if told.multi_label else "classes", "\n".join(summary.of_classes(told))
+    yield "labels" if told.multi_label else "classes", "\n".join(summary.of_classes(told, most=MOST_CLASSES))
     if text := summary.left_out(told):
         yield "left out", one_line(text)
     yield from (("note", one_line(remark)) for remark in told.remarks)

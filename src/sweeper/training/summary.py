@@ -75,10 +75,10 @@ def lines(summary: Summary) -> list[str]:
     ]
 
 
-def of_classes(summary: Summary) -> list[str]:
-    """The images of each class in each part: a table, or of many classes the fewest and the most."""
+def of_classes(summary: Summary, most: int = MOST_ROWS) -> list[str]:
+    """The images of each class in each part: a table, or of more than ``most`` classes fewest and most."""
     shown = [i for i, n in enumerate(summary.n_images) if n]
-    if len(summary.classes) > MOST_ROWS:
+    if len(summary.classes) > most:
         return [_range(summary, part) for part in shown]
     names = [_short(name) for name in summary.classes]
     width = max(map(cell_len, names), default=0)

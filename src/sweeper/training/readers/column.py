@@ -44,8 +44,10 @@ SPLITS = (
 )
 FLAGS = {"isvalid": VAL, "isval": VAL, "isvalidation": VAL, "istest": TEST}
 """Columns of yes and no, and the part that yes means; no is train."""
-NO_LABELS = _words("fold folds kfold foldid cvfold width height index")
+NO_LABELS = _words("foldid cvfold kfold istrain width height index")
 """What columns beside the labels are called that hold no labels, though they may hold 0 and 1."""
+FOLDS = _words("fold folds kfold cv")
+"""Words in the names of columns that say to which fold an image belongs."""
 YES, NO = _words("1 1.0 true"), _words("0 0.0 false")
 MISSING = frozenset({"", "nan", "NaN", "NAN", "<NA>", "NA", "N/A", "#N/A", "null", "NULL"})
 """What pandas, R and spreadsheets write where there is nothing."""
@@ -159,6 +161,11 @@ def part_of(column: str, value: str) -> int | None:
     return part_named(value)
 
 
+def _is_no_label(name: str) -> bool:
+    words = re.findall(r"[a-z]+", name.casefold())
+    return _plain(name) in (*NO_LABELS, *FLAGS) or not FOLDS.isdisjoint(words)
+
+
 def _is_split(values: Sequence[str]) -> bool:
     """Whether a column that may be the split is meant so: it names a part, or numbers them."""
     found = set(values)
@@ -218,7 +225,7 @@ def _there(table: Table) -> str:
 def _labels(table: Table, dataset: schema.Dataset, path: str, beside: Sequence[str]) -> tuple[str, ...]:
     if dataset.label_column is not None:
         return (_given(table, "label_column", dataset.label_column),)
-    left = [name for name in beside if _plain(name) not in (*NO_LABELS, *FLAGS)]
+    left = [name for name in beside if not _is_no_label(name)]
     named = _named(left, LABELS)
     if len(named) > 1:
         raise _which(table, dataset, f"is it {_either(named)}?", named[0])

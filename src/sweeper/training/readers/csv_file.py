@@ -18,6 +18,7 @@ from sweeper.errors import BadInput
 from sweeper.literal import expanded
 from sweeper.training.dataset import PART_NAMES, TRAIN, Images, left_to_split
 from sweeper.training.decode import check_every_class_is_left, identify, read_files, seen_size
+from sweeper.training.picture import stamp_of
 from sweeper.training.readers import column, table
 from sweeper.training.readers.column import MISSING, Columns
 from sweeper.training.readers.place import Place
@@ -98,13 +99,30 @@ def files(dataset: schema.Dataset) -> list[Path]:
     return [_path(dataset), *(row.file for row in parse(dataset).rows)]
 
 
+_last: dict[str, Listing] = {}
+"""The last table, by all that it depends on: every trial of a worker asks for it."""
+
+
 def parse(dataset: schema.Dataset) -> Listing:
     """What the table says, checked except for the image files, which may be missing.
+
+    Read once per process unless it or its settings change, or files were missing.
 
     Raises:
         BadInput: on the key that has to change.
     """
     file = _path(dataset)
+    key = f"{dataset!r}\0{Path.cwd()}\0{stamp_of(file)}"
+    if key not in _last:
+        _last.clear()
+        listing = _parse(dataset, file)
+        if not all(row.is_there for row in listing.rows):
+            return listing
+        _last[key] = listing
+    return _last[key]
+
+
+def _parse(dataset: schema.Dataset, file: Path) -> Listing:
     found = table.read(file, str(dataset.path), lambda name: column.may_be_path(name, dataset))
     if not found.rows:
         raise _bad(dataset, "has no rows below the header", "write a row for each image")

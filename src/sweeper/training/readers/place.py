@@ -108,10 +108,10 @@ class Place:
         if self.suffix and value.casefold().endswith(self.suffix.casefold()):
             names += written
         for name in names:
-            yield str(self.folder / expanded(name))
+            yield os.path.join(self.folder, str(expanded(name)) if name.startswith("~") else name)  # noqa: PTH118
         for name in names:
             if name.startswith("/"):  # from the root of the disk, or of the data
-                yield str(self.folder / name.lstrip("/"))
+                yield os.path.join(self.folder, name.lstrip("/"))  # noqa: PTH118  # for each row: Path is slow
 
     def _alike(self, path: str, form: Form) -> str | None:
         """The only path there is whose parts are the same in a form."""
