@@ -21,7 +21,7 @@ from tests.conftest import Cli
 from tests.program import run, sweeper
 
 NETS = """\
-import torch
+import torch, warnings
 from torch import nn
 from torch.nn import functional as F
 
@@ -74,6 +74,44 @@ class Two(nn.Module):
     def forward(self, images):
         logits = self.fc(images.flatten(1))
         return (logits, logits) if self.training else logits
+class Own(nn.Module):
+    def __init__(self, n_classes, image_size, end=None, when=(True, False), single=True):
+        super().__init__()
+        self.fc, self.unused = nn.Linear(image_size**2, n_classes), nn.Linear(2, 2)
+        self.end, self.when, self.single = end, when, single
+    def train(self, mode=True):
+        super().train(mode)
+    def forward(self, images):
+        logits = self.fc(images.flatten(1))
+        if self.end and self.training in self.when:
+            logits = getattr(torch, self.end)(logits, *([1] if self.end == "softmax" else []))
+        return logits if self.single else logits.squeeze()
+class Detached(Own):
+    @torch.no_grad()
+    def forward(self, images): return super().forward(images)
+class Needs(Own):
+    def forward(self, images, labels): return super().forward(images)
+class Dropped(nn.Module):
+    def __init__(self, n_classes, image_size):
+        super().__init__()
+        self.start = nn.Parameter(torch.zeros(16))
+        self.positions = nn.Parameter(torch.ones(16), requires_grad=False)
+        self.first = nn.Sequential(nn.Conv2d(1, 4, 2, 2), nn.ReLU())
+        self.last = nn.Sequential(nn.Conv2d(4, 16, 2, 2), nn.Dropout(0.5), nn.Flatten(2))
+        self.fc = nn.Linear(16, n_classes)
+    def forward(self, images):
+        return self.fc(self.last(self.first(images)).mean(2) + self.start + self.positions)
+class Maker:
+    def make(self, n_classes, image_size): return flat(n_classes, image_size, 1)
+def usual(num_classes=1000): return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+def needing(num_classes): return usual(num_classes)
+def scripted(n_classes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(usual(n_classes), torch.zeros(2, 1, 8, 8))
+def double(n_classes): return usual(n_classes).double()
+def colour(n_classes): return torch.nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(n_classes))
+one = flat(10, 8, 1)
 def empty(n_classes, image_size): return nn.Flatten() if image_size else None
 three = 3
 """
@@ -139,7 +177,7 @@ def test_it_is_frozen_by_the_rule_of_the_others() -> None:
     assert [(stage.name, stage.first_epoch) for stage in stages] == [
         ("body.0", None),
         ("body.3 … classifier.0", 1),
-        ("head", 1),
+        ("classifier.2 (head)", 1),
     ]
     stages = freeze.plan(schema.Freezing("head"), network)
     freeze.begin_epoch(network, stages, 1)
@@ -158,6 +196,57 @@ def test_a_network_that_asks_whether_it_trains_is_not_cut() -> None:
     assert features.cut(network, stages, 1) is None
     network = made("nets.one_pixel")
     assert features.cut(network, freeze.plan(schema.Freezing("head"), network), 1) is not None
+
+
+def test_what_the_network_keeps_fixed_stays_so(caplog: pytest.LogCaptureFixture) -> None:
+    """Parameters without gradients, as of positions, train in no stage.
+
+    Where a module's own parameters are frozen, those of its parts that train are in training mode.
+    """
+    check(of("nets.Dropped"), 1, 8, 10)
+    assert "nets.Dropped keeps 16 parameters by itself (requires_grad=False): they never train" in caplog.text
+    network = made("nets.Dropped")
+    stages = freeze.plan(schema.Freezing("none"), network)
+    freeze.begin_epoch(network, stages, 1)
+    assert [name for name, p in network.named_parameters() if not p.requires_grad] == ["positions"]
+    assert network.training
+    stages = freeze.plan(schema.Freezing("last_block"), network)
+    freeze.begin_epoch(network, stages, 1)
+    assert {name for name, p in network.named_parameters() if p.requires_grad} == {
+        "last.0.weight",
+        "last.0.bias",
+        "fc.weight",
+        "fc.bias",
+    }
+    assert (network.first.training, network.first[0].training) == (False, False)
+    assert network.last[1].training  # dropout in what trains
+
+
+def test_a_network_may_have_a_train_of_its_own() -> None:
+    """One that returns nothing, as those do that keep batch norm frozen."""
+    check(of("nets.Own"), 1, 8, 10)
+    network = made("nets.Own")
+    assert [stage.name for stage in freeze.find_stages(network)] == ["body", "fc (head)"]
+    assert features.cut(network, freeze.plan(schema.Freezing("head"), network), 1) is not None
+    assert network.training
+
+
+def test_an_import_draws_nothing_of_a_trial(folder: Path) -> None:
+    """What is drawn while a module is imported depends on no seed, and shifts no draw of the trial."""
+    text = (
+        "import random, numpy as np, torch\n"
+        "DRAWN = torch.rand(()).item(), random.random(), np.random.rand()\ntorch.manual_seed(5)\n"
+        "def net(n_classes):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, n_classes))\n"
+    )
+    drawn, weights = [], []
+    for name, seed in (("a", 1), ("b", 2), ("a", 2)):
+        (folder / f"{name}.py").write_text(text)
+        torch.manual_seed(seed)
+        weights.append(made(f"{name}.net")[1].weight.tolist())
+        drawn.append(sys.modules[name].DRAWN)
+    assert drawn[0] == drawn[1]
+    assert weights[0] != weights[1] == weights[2]
 
 
 def test_the_seed_decides_its_weights(folder: Path) -> None:
@@ -202,6 +291,28 @@ def test_weights_fit_by_its_own_names(folder: Path) -> None:
         ({"target": "nets.empty"}, r"gives \(2, 64\)"),
         ({"target": "nets.Two"}, "gives a tuple in training"),
         ({"target": "nets.Fails"}, r"fails on images of \(1, 8, 8\): nets\.py, line 46: RuntimeError"),
+        (
+            {"target": "nets.Own", "arguments": {"end": "softmax"}},
+            "it ends with a softmax.*leave the softmax out",
+        ),
+        ({"target": "nets.Own", "arguments": {"end": "sigmoid", "when": [False]}}, "ends with a sigmoid"),
+        (
+            {"target": "nets.Own", "arguments": {"single": False}},
+            r"gives \(10,\) of one image; .* 1 image and",
+        ),
+        ({"target": "nets.Own", "head": "unused"}, r"^model\.head=unused: nothing in it learns"),
+        ({"target": "nets.Detached"}, "no gradient reaches its head, fc; leave out no_grad"),
+        ({"target": "nets.Needs"}, "'labels'; let its forward take the images alone"),
+        ({"target": "nets.Maker.make"}, "is a method, .*; write a function that calls it"),
+        (
+            {"target": "nets.usual"},
+            r"gives \(2, 1000\); .*; write model\.arguments\.num_classes=10, or call it",
+        ),
+        ({"target": "nets.needing"}, r"write model\.arguments\.num_classes=10, or call it n_classes"),
+        ({"target": "nets.scripted"}, "a TorchScript network, .*; let it return the network as it is before"),
+        ({"target": "nets.double"}, r"has weights in float64; .*network\.float\(\)"),
+        ({"target": "nets.colour"}, "let it take in_channels and image_size, or write another dataset"),
+        ({"target": "nets.one"}, "is one network, and each trial needs a new one; write a function"),
         ({"target": "nets.raises", "arguments": {"width": 3}}, r"nets\.py, line 40: ZeroDivisionError"),
         ({"target": "nets.raises"}, r"^model\.arguments\.width=null: nets\.raises needs it"),
         (
@@ -261,7 +372,7 @@ def test_an_outline_has_its_stages() -> None:
     """It has values, as a person's code may ask for them, and leaves torch's generator as it was."""
     before = torch.get_rng_state()
     stages = freeze.find_stages(outline(of("nets.Net"), 1, 8, 10))
-    assert [stage.name for stage in stages][-1] == "head"
+    assert [stage.name for stage in stages][-1] == "classifier.2 (head)"
     assert torch.equal(before, torch.get_rng_state())
 
 

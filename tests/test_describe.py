@@ -12,7 +12,7 @@ from sweeper import saved, schema
 from sweeper.__main__ import main
 from sweeper.training.model import build
 from tests import program
-from tests.pictures import write_picture
+from tests.pictures import write_classes, write_picture
 
 Describe = Callable[..., "Said"]
 RESNET = ("model=resnet18", "dataset=digits", "dataset.image_size=32")
@@ -228,6 +228,26 @@ def test_device_workers_and_data(describe: Describe) -> None:
     assert said.rows["data"] == ["digits, 1,797 images: 1,078 train, 360 val, 359 test"]
     assert said.rows[""] == ["10 classes; 8×8 pixels, 1 channel"]
     assert said.rows["weights"] == ["random"]
+
+
+def test_data_of_equal_names_and_counts_are_told_apart(describe: Describe, tmp_path: Path) -> None:
+    """Two folders that are searched are two, by their paths where their names are the same."""
+    for folder in ("a/pets", "b/pets"):
+        write_classes(tmp_path / folder, {"cat": 6, "dog": 6})
+
+    said = describe("dataset=image_folder", "dataset.path=a/pets,b/pets", "dataset.image_size=12").text
+
+    assert "image_folder a/pets, 12 images" in said
+    assert "image_folder b/pets, 12 images" in said
+    assert "image_folder pets, 12" in describe("dataset=image_folder", "dataset.path=a/pets").text
+
+
+def test_a_key_that_the_data_do_not_read_is_told(describe: Describe) -> None:
+    """Who forgets ``dataset=image_folder`` is not shown digits in silence."""
+    said = describe("dataset.path=pets").text
+    assert "dataset.path=pets is not read with dataset=digits: write dataset=image_folder or" in " ".join(
+        said.split()
+    )
 
 
 def test_images_with_several_labels(describe: Describe, tmp_path: Path) -> None:

@@ -152,7 +152,19 @@ REFUSED: dict[str, tuple[dict[str, int], str, str]] = {
     "five sites": (
         in_each({f"site{i}": 2 for i in range(5)}),
         "",
-        r"site0, site1, site2 and 2 more: each is",
+        r"site0, site1, site2 and 2 more: no classes",
+    ),
+    "trainset and testset": (in_each({"trainset": 2, "testset": 2}), "", r"are in testset, trainset: parts"),
+    "traindata and testdata": (in_each({"testdata": 3, "traindata": 2}), "", r"traindata: parts of other"),
+    "sites in parts": (
+        {f"{p}/{s}/{c}": 2 for p in ("train", "test") for s in ("camera1", "camera2") for c in BOTH},
+        "",
+        r"cat, dog are in camera1, camera2 of train: no classes\?",
+    ),
+    "a test beside a set with parts": (
+        {**in_each({"all/all/train": 2, "all/all/val": 1}), "test/test": 3},
+        "",
+        r"holds the parts test and beside them all",
     ),
     "variants": (
         in_each({"grayscale": 3, "color": 3, "segmented": 3}),
@@ -240,7 +252,7 @@ AS_CLASSES = "dataset.layout=classes"
 
 def do(remedy: str, root: Path) -> Path:
     """Do what a remedy says, and give the path to write then."""
-    if argument := re.search(r"write ('?dataset\.path=.*?)(, or |$)", remedy):
+    if argument := re.search(r"(?:write|or) ('?dataset\.path=.*?)(, or |$)", remedy):
         (typed,) = literal(shlex.split(argument[1]))
         return Path(str(OverridesParser.create().parse_override(typed).value()))
     if up := re.match(r"move them from (\S+) up into (\S+), and remove", remedy):
@@ -255,6 +267,16 @@ def do(remedy: str, root: Path) -> Path:
     elif each := re.search(r"rename each (\S+) to (\S+) to leave", remedy):
         for folder in list(root.rglob(each[1])):
             folder.rename(folder.with_name(each[2]))
+    elif up := re.search(r"rename (\S+) to (\S+), and so on if these are the classes", remedy):
+        assert Path(up[1]).name == Path(up[2]).name
+        for folder in list(root.glob("*/*/*")):  # all of a class into one folder, under names of their own
+            for file in list(folder.iterdir()):
+                target = folder.parents[1] / folder.name / f"{folder.parent.name}-{file.name}"
+                target.parent.mkdir(exist_ok=True)
+                file.rename(target)
+            folder.rmdir()
+        for folder in [path for path in root.glob("*/*") if not any(path.iterdir())]:
+            folder.rmdir()
     elif re.search(r"and so on", remedy):
         for folder in list(root.glob("*/*")):
             (root / folder.name).mkdir(exist_ok=True)
@@ -272,6 +294,39 @@ def do(remedy: str, root: Path) -> Path:
 
 
 @pytest.mark.parametrize(
+    ("folders", "n_classes"),
+    [
+        ({f"{c}/{s}": 2 for c in ("bird", "cat", "dog") for s in ("front", "side")}, 3),
+        ({f"{c}/p{i}": 2 for c in BOTH for i in range(5)}, 2),
+    ],
+    ids=["views", "patients"],
+)
+def test_nobody_is_advised_to_train_on_what_may_be_the_test(
+    tmp_path: Path, folders: dict[str, int], n_classes: int
+) -> None:
+    """Where neither names nor sizes tell parts, the way to read the folders as classes comes first."""
+    root = fill(tmp_path / "data", folders)
+    with pytest.raises(BadInput) as caught:
+        look(root)
+    assert caught.value.remedy.startswith("write dataset.layout=classes if ")
+    assert "rename" not in caught.value.remedy
+    assert len({entry.class_name for entry in look(root, layout="classes").entries}) == n_classes
+
+
+def test_classes_of_parts_may_hold_the_same_folders(tmp_path: Path) -> None:
+    """``dataset.layout=parts`` takes each folder below a part for a class, whatever is in it."""
+    views = {f"{p}/{c}/{v}": 1 for p in ("train", "test") for c in BOTH for v in ("front", "side")}
+    root = fill(tmp_path / "data", views)
+    with pytest.raises(
+        BadInput, match=r"front, side are in cat, dog of train.*dataset\.layout=parts if cat, dog"
+    ):
+        look(root)
+    assert counts(look(root, layout="parts")) == {(p, c): 2 for p in (TRAIN, TEST) for c in BOTH}
+    with pytest.raises(BadInput, match="has no parts, but front, side; name them train"):
+        look(root / "train" / "cat", layout="parts")
+
+
+@pytest.mark.parametrize(
     "folders",
     [
         {"cat/images": 2, "dog/images": 2, "owl/images": 2},
@@ -279,6 +334,11 @@ def do(remedy: str, root: Path) -> Path:
         {"cat/in": 1, "cat/out": 1, "dog": 2, "owl": 2, "hen": 2},
         {"cat": 2, "dog": 2, "train": 1},
         {"learn": 2, "check": 2},
+        {"images": 2, "texts": 2},
+        {"masks": 2, "gloves": 2},
+        {"class 1": 2, "class 2": 2},
+        {"1": 2, "2": 2},
+        {"image 1": 2, "photo 2": 2},
         {"animals/cat": 1, "animals/dog": 1, "plants/rose": 1, "plants/oak": 1},
     ],
     ids=str,
@@ -343,6 +403,95 @@ def test_parts_of_other_names_that_renaming_does_not_mend(
     with pytest.raises(BadInput, match=reason):
         look(root)
     assert len(look(root, layout="classes").entries) == sum(folders.values())
+
+
+MASKS_BESIDE = (
+    ("images", "masks"),
+    ("imgs", "labels"),
+    ("images", "annotations/trimaps"),
+    ("Original Images", "Ground Truth"),
+    ("JPEGImages", "SegmentationClass", "SegmentationObject"),
+    ("images/train", "images/val", "annotations/train"),
+    ("photos", "photo_masks", "more"),
+)
+
+
+@pytest.mark.parametrize("names", MASKS_BESIDE, ids=" ".join)
+def test_images_beside_their_masks_are_no_two_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Their names say what kind of pictures they hold, not what these show."""
+    root = fill(tmp_path / "data", dict.fromkeys(names, 3))
+    first = names[0].partition("/")[0]
+    with pytest.raises(BadInput, match=r"images and their masks, no classes\? ") as caught:
+        look(root)
+    assert f"sort those of {first} into class folders and rename " in caught.value.remedy
+    found = look(root, layout="classes")
+    assert {entry.class_name for entry in found.entries} == {name.partition("/")[0] for name in names}
+    assert caught.value.remedy in str(caught.value)
+    renamed = caught.value.remedy.rpartition("and rename ")[2].partition(", or write")[0]
+    for name in re.findall(r"(\w[\w ]*) to \.", renamed):
+        (root / name).rename(root / f".{name}")
+    with pytest.raises(BadInput, match=r"no class folders|one class folder only|are in the class|beside"):
+        look(root / first)
+
+
+@pytest.mark.parametrize("names", [("images", "masks"), ("batch1", "batch2")], ids=" ".join)
+def test_in_parts_they_are_no_classes_either(tmp_path: Path, names: tuple[str, str]) -> None:
+    """Unless that is said."""
+    root = fill(tmp_path / "data", in_each({"train": 3, "test": 2}, names))
+    with pytest.raises(BadInput, match=rf"train/{names[0]}.*or write dataset\.layout=parts"):
+        look(root)
+    assert len(look(root, layout="parts").entries) == 10
+
+
+@pytest.mark.parametrize("name", ["HAM_images_part_{}", "images_00{}", "batch{}", "fold {}", "img-{}"])
+def test_numbered_pieces_are_no_classes(tmp_path: Path, name: str) -> None:
+    """An archive in pieces leaves a folder for each."""
+    root = fill(tmp_path / "data", {name.format(i): 2 for i in range(3)})
+    with pytest.raises(BadInput, match=r"differ by a number alone: pieces, not classes\?") as caught:
+        look(root)
+    assert re.search(
+        r"into class folders, or .* with dataset=csv, or write dataset\.layout=classes", str(caught.value)
+    )
+    assert len(look(root, layout="classes").entries) == 6
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        {"drive-download-1/cat": 1, "drive-download-2/dog": 2},
+        {f"pets-20240101T000000Z-00{i}/pets/{c}": i for i in (1, 2) for c in BOTH},
+        {f"fold_{i}/{c}": 1 for i in range(4) for c in BOTH},
+        {f"pets download {i}/{p}/{c}": 1 for i in (1, 2) for p in ("train", "test") for c in BOTH},
+    ],
+    ids=lambda folders: next(iter(folders)),
+)
+def test_numbered_pieces_with_class_folders_belong_together(tmp_path: Path, folders: dict[str, int]) -> None:
+    """One after the other is moved into the first, and then all is read."""
+    root = fill(tmp_path / "data", folders)
+    with pytest.raises(BadInput, match=r"differ by a number alone: pieces, not classes\?") as caught:
+        look(root)
+    told = re.match(r"move what is in (.+?) into (.+?), or write", caught.value.remedy)
+    assert told
+    others, first = told[1].split(", "), told[2]
+    assert set(others) < {path.name for path in root.iterdir()} | {
+        path.name + "/pets" for path in root.iterdir()
+    }
+    for other in sorted(path for path in root.iterdir() if path.name != first.partition("/")[0]):
+        for file in other.rglob("*.png"):
+            place = root / first / file.relative_to(other / "pets" if "/" in first else other)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(place.with_name(f"{other.name}-{file.name}"))
+        other.rename(root / f".{other.name}")
+    found = look(root / first)
+    assert len(found.entries) == sum(folders.values())
+    assert {entry.class_name for entry in found.entries} == set(BOTH)
+
+
+def test_a_part_of_the_right_name_need_not_be_renamed(tmp_path: Path) -> None:
+    """``train`` beside ``test1``: what is right already is not told."""
+    root = fill(tmp_path / "data", {**in_each({"train": 2}), "test1": 4})
+    with pytest.raises(BadInput, match=r"rename test1 to \.test1, or write"):
+        look(root)
 
 
 def test_a_level_too_deep_is_refused_where_nothing_fits_above(tmp_path: Path) -> None:

@@ -229,6 +229,7 @@ assert "torchmetrics" in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_nobody_waits_for_a_library_that_is_not_needed(tmp_path: Path) -> None:
     """Importing torchmetrics takes a second: loss, accuracy and the scores of classes do without."""
     done = run(tmp_path, "-c", WITHOUT_LIBRARY)

@@ -62,6 +62,7 @@ def test_a_run_learns_several_labels(pictures: Path) -> None:
     assert sum(precisions) / 3 == pytest.approx(result["test_mean_average_precision"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_all_metrics_of_several_labels(pictures: Path) -> None:
     """Each by its name; macro_f1 is the f1 that is there anyway; top5_accuracy is refused."""
     names = ("macro_f1", "balanced_accuracy", "auroc", "cohen_kappa", "calibration_error")

@@ -87,6 +87,7 @@ def test_the_record_goes_with_the_weights(tmp_path: Path) -> None:
     assert not list((tmp_path / "a").rglob("*"))
 
 
+@pytest.mark.slow
 def test_it_is_told_by_a_run_a_search_and_describe(tmp_path: Path) -> None:
     """Weights of an earlier run, on another split: told once each, and not by each trial."""
     cheap = ("device=cpu", "training.epochs=1", "dataset.image_size=8")

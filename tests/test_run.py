@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
 from sweeper import record, run, schema
@@ -169,6 +169,7 @@ NAMED = (f"training.metrics=[{','.join(METRICS)}]", "training.early_stopping.mon
 QUICK = ("optimizer=adam", "optimizer.lr=0.01", "training.epochs=2", "training.n_threads=1")
 
 
+@pytest.mark.slow
 def test_named_metrics_are_everywhere(tmp_path: Path) -> None:
     """What is listed, monitored or the objective has a column in the history, its values in the result, with
     scores for each class, and is reproduced to the last bit.
@@ -215,6 +216,7 @@ def of_cats_and_dogs(folder: Path) -> Path:
     return folder / "pets.csv"
 
 
+@pytest.mark.slow
 def test_what_is_undefined_is_said_in_a_line(tmp_path: Path) -> None:
     """Where all validation images have the same labels: a metric that is only listed is left out, and the run
     goes on; one that decides is refused before anything starts, in a run and in a search.
@@ -260,3 +262,10 @@ def test_workers_share_the_library_of_metrics(
     modules = run.preload(composed(*asks))
     assert set(run.PRELOAD) <= set(modules)
     assert (schema.METRIC_LIBRARY in modules) == is_needed
+
+
+def test_metrics_that_are_searched_are_imported_before_the_workers() -> None:
+    """A sweep among them stands in the command alone; each worker would import their library by itself."""
+    command = OmegaConf.create({"hydra": {"overrides": {"task": ["training.metrics=[auroc],[macro_f1]"]}}})
+    assert schema.METRIC_LIBRARY in run.preload(command)
+    assert schema.METRIC_LIBRARY not in run.preload(OmegaConf.create({"objective": "val_accuracy"}))

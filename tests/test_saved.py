@@ -216,6 +216,7 @@ def test_a_file_that_is_wrong_is_one_line(best: list[str], tmp_path: Path, text:
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_it_trains_under_its_own_name(searched: Path, tmp_path: Path) -> None:
     """As printed, it is a single run, tested and stored: the same history, in a folder of its own."""
     shutil.copytree(searched / "outputs" / "digits", tmp_path / "outputs" / "digits")

@@ -56,6 +56,7 @@ def test_a_terminal_shows_a_bar_and_keeps_the_epochs(tmp_path: Path, columns: in
     assert marked[-1].split()[0] == f"{best}/3"
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_of_many_metrics_those_that_decide(tmp_path: Path) -> None:
     """All have no room in a line: the objective and what is monitored come first, and nothing is cut."""
     names = (

@@ -81,6 +81,17 @@ def test_many_classes_and_long_names_stay_short(n_classes: int, multi_label: boo
         assert re.fullmatch(r"  train: 3 … 4 of each; fewest of the .*", shown[1])
 
 
+def test_columns_stand_below_each_other_whatever_the_script() -> None:
+    """Wide letters take two columns of a terminal."""
+    from rich.cells import cell_len
+
+    classes = ("短い" * 30, "é", "a")
+    found = Images(np.zeros((6, 4, 4, 1), np.uint8), np.arange(6) % 3, classes)
+    _, *rows = lines(summarise(found, (np.arange(6), np.arange(0), np.arange(0)), Dataset()))[:5]
+    assert len({cell_len(row) for row in rows}) == 1
+    assert cell_len(rows[0]) < 45
+
+
 def test_remarks_are_told(tmp_path: Path) -> None:
     """Those of the reader and those of the split, a line each."""
     shown = told(Dataset(name="image_folder", path=str(pets(tmp_path) / "Training"), image_size=8))

@@ -229,6 +229,13 @@ def test_parts_under_the_usual_names(
         (lines("path,label,set,subset", "{i}.jpg,a,train,test"), "dataset.split_column=set"),
         (lines("path,tags", "{i}.jpg,{x}", x=("a b", "b c", "c")), "dataset.label_separator="),
         (lines("path,label", "{i}.jpg,{x}", x=("a|b", "b|c", "c")), "dataset.label_separator="),
+        (lines("Datei;Art", "{i}.jpg;{x}", x=AB), "write dataset.path_column=Datei"),
+        (
+            lines("path,label", "{i}.jpg,\"['{x}', 'c']\"", x=AB),
+            "column label holds lists, such as ['a', 'c']",
+        ),
+        ('{"0.jpg": "a",\n "1.jpg": "b"}', "is JSON, not a table; save it as"),
+        ('[{"path": "0.jpg", "label": "a"}]', "is JSON, not a table; save it as"),
         (lines("path,label", "{i}.jpg,{x}", x=AB).replace("a", "ä").encode("latin-1"), "is not UTF-8"),
     ],
 )
@@ -333,6 +340,25 @@ def test_two_remedies_for_files_elsewhere_are_both_told(six: Path) -> None:
     assert "write dataset.suffix=." in said
     assert {".jpg", ".png"} <= set(said.replace("dataset.suffix=", "").split())
     assert "dataset.folder" not in said
+
+
+@pytest.mark.parametrize("start", ["/content/drive/MyDrive/", "C:\\Users\\me\\pets\\", "pets/", "file:///"])
+def test_what_paths_of_another_machine_begin_with_is_told(six: Path, start: str) -> None:
+    """Where all paths are right but for their beginning, the line says what to remove; that works."""
+    text = lines("path,label", start + "{i}.jpg,{x}", x=AB)
+    said = refused(six, text)
+    assert f"remove '{start}' from the start of each path" in said
+    assert labels_of(read(six, text.replace(start, ""))) == ["a", "b"] * 3
+
+
+def test_folder_with_several_tables_names_them(six: Path) -> None:
+    """One of them is written out as it is typed."""
+    for name in ("test.csv", "train labels.csv", "val.tsv"):
+        (six / name).write_text("path,label\n")
+    with pytest.raises(
+        BadInput, match=r"dataset\.path=.*/test\.csv, or one of train labels\.csv, val\.tsv, or"
+    ):
+        images.read(Dataset(name="csv", path=str(six)))
 
 
 def test_files_in_several_folders_are_told(tmp_path: Path) -> None:

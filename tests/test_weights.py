@@ -266,6 +266,19 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, squeezenet: Sta
     refuses(path, r"features\.0\.bias has values that are not finite")
 
 
+def test_whole_numbers_are_no_weights(tmp_path: Path, squeezenet: State) -> None:
+    """Those of a quantized network would be read as they are, without their scale."""
+    bad = torch.ones_like(squeezenet["features.0.bias"], dtype=torch.int8)
+    path = saved(squeezenet | {"features.0.bias": bad}, tmp_path / "weights.pt")
+    refuses(path, r"features\.0\.bias has values that are int8, as of a quantized network")
+
+
+def test_an_address_is_to_be_fetched() -> None:
+    """It is no path, and nothing is fetched but what a library names."""
+    with pytest.raises(BadInput, match=r"=https://host/net\.pth: is an address, and no file; fetch the file"):
+        check(Model("torchvision", "squeezenet1_1", weights="https://host/net.pth"), 3, 32, 7)
+
+
 class Harmful:
     """A pickle of it makes a folder when it is loaded."""
 

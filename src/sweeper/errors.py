@@ -17,7 +17,7 @@ NO_SUCH_KEY = "there is no such key"
 MAX_CHARACTERS = 300
 """Of an error's line."""
 
-_LEAST = {"value": 40, "reason": 80, "remedy": 100, "key": 60}
+_LEAST = {"value": 30, "reason": 60, "remedy": 150, "key": 55}
 """What is left of each part of a line that is too long, in the order in which they are cut."""
 
 _ALIKE = 0.6

@@ -175,7 +175,7 @@ class RunFiles:
         Raises:
             Fault: if it is damaged.
         """
-        with disk(self.history), self.history.open(newline="") as file:
+        with disk(self.history), self.history.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         if not rows or any(None in row or None in row.values() for row in rows):
             raise _damaged(self.history, "a row has other columns" if rows else "is empty")
@@ -328,7 +328,7 @@ class StudyFiles:
         """
         write_json(self._mark, {"format": FORMAT, "study": study_name})
         with whole(self._storage, mode=0o600) as path:
-            path.write_text(storage)
+            path.write_text(storage, encoding="utf-8")
 
     def read_storage(self) -> str | None:
         """The URL of the study's storage, if the folder is a study's and not another person's."""
@@ -646,7 +646,7 @@ def sweep_up(folder: Path, depth: int) -> None:
 
 def write_whole(path: Path, content: str) -> None:
     with whole(path) as temporary:
-        temporary.write_text(content)
+        temporary.write_text(content, encoding="utf-8")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -88,7 +88,7 @@ def train(
     from sweeper.training.machine import resolve_device
 
     saved.named_by_command(run.model)
-    for warning in schema.without_effect(run):
+    for warning in [*schema.unread_path(run), *schema.without_effect(run)]:
         log.warning(warning)
     observer = observer or Observer()
     run, files = settle(run, current), RunFiles(folder)
@@ -296,7 +296,8 @@ PRELOAD = ("torch._dynamo", "sweeper.training.data", "sweeper.training.fit")
 
 def preload(config: DictConfig) -> tuple[str, ...]:
     """What the trials of a search will import, by a config that nobody has checked yet."""
-    keys = ("objective", "training.early_stopping.monitor", "training.metrics", "loss.name")
+    keys = ["objective", "training.early_stopping.monitor", "training.metrics", "loss.name"]
+    keys += ["hydra.overrides.task"]  # which may search among values of these
     named = " ".join(str(OmegaConf.select(config, key, throw_on_resolution_failure=False)) for key in keys)
     asks = any(name in named for name in (*schema.BY_LIBRARY, *schema.MULTI_LABEL_LOSSES))
     return (*PRELOAD, schema.METRIC_LIBRARY) if asks else PRELOAD

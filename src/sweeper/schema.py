@@ -38,7 +38,8 @@ class Dataset:
     allow_vflip: bool = False
     layout: str = "auto"
     """How a folder is read: ``auto`` recognises classes and parts, and refuses what may mean two things;
-    ``classes`` takes each folder below ``path`` for a class, whatever is in it."""
+    ``classes`` takes each folder below ``path`` for a class, ``parts`` each below ``path/train`` and so on,
+    whatever is in it."""
     duplicates: str = "error"
     """What is done where own parts share a picture: ``error``, ``drop`` (out of train), ``keep``."""
     group: str | None = None
@@ -338,7 +339,7 @@ LIMITS: dict[str, Limit] = {
     "dataset.margin": _within(1, 2, "dataset.margin", 1.143),
     "dataset.val_fraction": limit.between(0, 1, "write for example dataset.val_fraction=0.2"),
     "dataset.test_fraction": _fraction("dataset.test_fraction", 0.2),
-    "dataset.layout": limit.option("auto", "classes"),
+    "dataset.layout": limit.option("auto", "classes", "parts"),
     "dataset.duplicates": limit.option("error", "drop", "keep"),
     "dataset.group": limit.text("write a column, or a pattern with one group, such as (patient\\d+)"),
     "dataset.n_folds": limit.whole(
@@ -631,6 +632,14 @@ def without_effect(run: Run) -> list[str]:
     if run.scheduler.warmup_epochs >= run.training.epochs:
         told.append(f"the warm-up of {counted(run.scheduler.warmup_epochs, 'epoch')} never ends")
     return told
+
+
+def unread_path(run: Run) -> list[str]:
+    """A warning where a path is given and nothing reads it: the data are not those that were meant."""
+    if run.dataset.path is None or run.dataset.name in FILES:
+        return []
+    effect = f"dataset.path={run.dataset.path} is not read with dataset={run.dataset.name}"
+    return [f"{effect}: write {' or '.join(f'dataset={name}' for name in FILES)} for files of your own"]
 
 
 def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -175,9 +175,13 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
     for name in dict.fromkeys(point.run.device for point in points):
         table.add_row("device", _device(resolve_device(name)))
     table.add_row("workers", workers)
-    for found in dict.fromkeys(replace(point.found, seen=None) for point in points):
+    data = dict.fromkeys((replace(point.found, seen=None), point.run.dataset.path) for point in points)
+    names = [_name_of(found) for found, _ in data]
+    for found, path in data:
         parts = f"{found.n_train:,} train, {found.n_val:,} val, {found.n_test:,} test"
-        table.add_row("data", f"{found.name}, {found.n_train + found.n_val + found.n_test:,} images: {parts}")
+        name = _name_of(found)
+        name = name if names.count(name) == 1 or path is None else f"{found.name} {one_line(path)}"
+        table.add_row("data", f"{name}, {found.n_train + found.n_val + found.n_test:,} images: {parts}")
         kind = "labels, several to an image" if found.multi_label else "classes"
         channels = counted(found.channels, "channel")
         table.add_row("", f"{found.n_classes} {kind}; {found.side}×{found.side} pixels, {channels}")
@@ -187,9 +191,17 @@ def _machine(points: Sequence[Point], workers: str) -> Table:
         ("random" if point.run.from_scratch else point.run.model.weights) or "random" for point in points
     )
     table.add_row("weights", ", ".join(begins))
+    without_effect = [[*schema.unread_path(p.run), *schema.without_effect(p.run)] for p in points]
+    for warning in without_effect[0]:
+        if all(warning in told for told in without_effect):
+            table.add_row("note", one_line(warning))
     for seen in dict.fromkeys(point.found.seen for point in points if point.found.seen):
         table.add_row("note", seen)
     return table
+
+
+def _name_of(found: Found) -> str:
+    return found.name if found.summary is None else one_line(found.summary.name)
 
 
 def _told_of(told: Summary | None) -> Iterator[tuple[str, str]]:
@@ -278,7 +290,7 @@ def _network_table(network: Network, columns: Sequence[Column]) -> Table:
         trained = f"{_n_trained(network, column):,} train"
         table.add_column(f"freezing:\n{column.freezing.name}{every}", trained, overflow="fold")
     for i, (name, size) in enumerate(network.sizes):
-        cells = (_cell(column, n_stages - 1 - i, n_stages) for column in columns)
+        cells = (_cell(column, n_stages - 1 - i, n_stages) if size else "fixed" for column in columns)
         table.add_row(name, f"{size:,}", *cells)
     return table
 

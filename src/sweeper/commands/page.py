@@ -112,7 +112,7 @@ def groups() -> Mapping[str, list[str]]:
 def _groups_by_default() -> Mapping[str, list[str]]:
     """The same in the order of the defaults list, the default first."""
     there = groups()
-    listed = yaml.safe_load(conf_folder().joinpath("config.yaml").read_text())["defaults"]
+    listed = yaml.safe_load(conf_folder().joinpath("config.yaml").read_text(encoding="utf-8"))["defaults"]
     defaults = {
         group: option for entry in listed if isinstance(entry, dict) for group, option in entry.items()
     }

@@ -72,7 +72,7 @@ def _check_guard(reason: str) -> None:
         BadInput: for such a script.
     """
     script = _script()
-    if script is not None and "__name__" not in script.read_text(errors="replace"):
+    if script is not None and "__name__" not in script.read_text(encoding="utf-8", errors="replace"):
         remedy = "write if __name__ == '__main__': before the call that begins it"
         raise _cannot_be_sent(reason, f"{script.name} would start the search again in each worker", remedy)
 

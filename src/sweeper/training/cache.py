@@ -281,7 +281,7 @@ def _chosen_limit() -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        notes = json.loads(path.read_text())
+        notes = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return notes if isinstance(notes, dict) else {}
@@ -289,5 +289,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, notes: dict[str, Any]) -> None:
     new = path.with_suffix(".json.new")
-    new.write_text(json.dumps(notes))
+    new.write_text(json.dumps(notes), encoding="utf-8")
     new.replace(path)

@@ -104,6 +104,8 @@ def _likely(name: str) -> tuple[bool, str]:
 
 def _missing(path: str, file: Path) -> BadInput:
     """For a path where nothing is, with the file that was probably meant."""
+    if "://" in path:
+        return BadInput(KEY, path, "is an address, and no file", _DOWNLOAD)
     if file.is_symlink():
         return BadInput(KEY, path, f"there is no such file: the link points to {file.readlink()}", _A_PATH)
     if file.with_name(f"{file.name}.index").exists():

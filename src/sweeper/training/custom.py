@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import random
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -20,7 +23,10 @@ from torch import Tensor, nn
 
 from sweeper import schema
 from sweeper.errors import BadInput, nearest, one_of
-from sweeper.training.freeze import mark
+from sweeper.training.freeze import head_name, mark
+from sweeper.words import counted
+
+log = logging.getLogger(__name__)
 
 KEY = "model.target"
 
@@ -39,29 +45,64 @@ def build_custom(model: schema.Model, in_channels: int, image_size: int, n_class
         BadInput: if it cannot be found or called, or gives no logits for images of that size.
     """
     offered = {"n_classes": n_classes, "in_channels": in_channels, "image_size": image_size}
-    target = find(str(model.target))
-    with _working_folder(Path.cwd()), _seeded():
+    target, probe = find(str(model.target)), (in_channels, image_size)
+    with _working_folder(Path.cwd()), _seeded(torch.initial_seed()):
         network = _call(model, target, offered)
         if not isinstance(network, nn.Module):
             reason = f"gives a {type(network).__name__}, and no torch.nn.Module"
             raise BadInput(KEY, model.target, reason, "let it return the network")
-        network.eval()
-        called = _try(model, network, (in_channels, image_size), n_classes)
+        if isinstance(network, torch.jit.ScriptModule):
+            reason = "gives a TorchScript network, whose layers do not show"
+            raise BadInput(KEY, model.target, reason, "let it return the network as it is before torch.jit")
+        if odd := [
+            p.dtype for p in network.parameters() if p.is_floating_point() and p.dtype != torch.float32
+        ]:
+            reason = (
+                f"has weights in {str(odd[0]).removeprefix('torch.')}; training.precision decides on that"
+            )
+            raise BadInput(KEY, model.target, reason, "let it return the network in float32: network.float()")
+        called = _called(model, network, probe, n_classes)
         network.train()
     if next(network.parameters(), None) is None:
         raise BadInput(KEY, model.target, "has no parameters to train", "write another network's name")
-    mark(network, _head(model, network, called, n_classes), (in_channels, image_size))
+    mark(network, _head(model, network, called, n_classes), probe)
     return network
 
 
 def check(model: schema.Model, network: nn.Module, in_channels: int, image_size: int, n_classes: int) -> None:
-    """Try a network from ``build_custom`` as it is in training, too: some then give something else.
+    """Try a network from ``build_custom`` as it is in training, too, and on one image: some then give
+    something else.
 
     Raises:
-        BadInput: if it gives no logits.
+        BadInput: if it gives no logits, or none that its head could learn from.
     """
-    with _working_folder(Path.cwd()), _seeded():
-        _try(model, network.train(), (in_channels, image_size), n_classes)
+    if n_fixed := sum(p.numel() for p in network.parameters() if not p.requires_grad):
+        never = "parameters by itself (requires_grad=False): they never train"
+        _warn(f"{model.target} keeps {n_fixed:,} {never}")
+    probe, n = (in_channels, image_size), _n_images(n_classes)
+    with _working_folder(Path.cwd()), _seeded(torch.initial_seed()):
+        _logits(model, network, probe, 1, n_classes, training=False)
+        with torch.enable_grad():
+            for training in (False, True):
+                logits = _logits(model, network, probe, n, n_classes, training)
+                _refuse_probabilities(model, logits)
+    learns = _reached(logits)
+    if not any(
+        id(parameter) in learns for parameter in network.get_submodule(head_name(network)).parameters()
+    ):
+        raise _no_gradient(model, head_name(network), has_any=bool(learns))
+
+
+@cache
+def _warn(line: str) -> None:
+    """Once: a search tries a network for each combination of options."""
+    log.warning(line)
+
+
+def load(model: schema.Model) -> None:
+    """Import the code of a network of one's own: what that sets for all of torch, a run then sets anew."""
+    if model.source == "custom":
+        find(str(model.target))
 
 
 def fingerprint(model: schema.Model) -> str | None:
@@ -96,6 +137,12 @@ def find(target: str) -> Callable[..., Any]:
             if not hasattr(found, part):
                 raise _no_attribute(target, ".".join(parts[:i]), part, found, folder)
             found = getattr(found, part)
+    if isinstance(found, nn.Module):
+        reason, remedy = "is one network, and each trial needs a new one", "write a function that returns it"
+        raise BadInput(KEY, target, reason, remedy)
+    if inspect.isfunction(found) and next(iter(inspect.signature(found).parameters), "") == "self":
+        reason = "is a method, which needs an object of its class"
+        raise BadInput(KEY, target, reason, "write a function that calls it, or the name of a class")
     if not callable(found):
         reason = f"is a value of type {type(found).__name__}, which cannot be called"
         raise BadInput(KEY, target, reason, "write the name of a function or a class")
@@ -106,13 +153,16 @@ def _import(target: str, parts: Sequence[str], folder: Path) -> tuple[ModuleType
     """The module in a dotted name, and how many parts of the name it takes."""
     before = set(sys.modules)
     try:
-        for n in range(len(parts) - 1, 0, -1):
-            name = ".".join(parts[:n])
-            try:
-                return importlib.import_module(name), n
-            except ModuleNotFoundError as error:
-                if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                    raise
+        # What is drawn at an import is the same whichever trial comes first, and shifts none of its draws.
+        with torch.random.fork_rng(devices=[]), _seeded(0):
+            torch.default_generator.manual_seed(0)
+            for n in range(len(parts) - 1, 0, -1):
+                name = ".".join(parts[:n])
+                try:
+                    return importlib.import_module(name), n
+                except ModuleNotFoundError as error:
+                    if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                        raise
     except (Exception, SystemExit) as error:
         _refuse(target, "cannot be imported", error, folder)
     finally:
@@ -214,8 +264,10 @@ def _call(model: schema.Model, target: Callable[..., Any], offered: Mapping[str,
     arguments |= model.arguments
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in arguments:
-            key = f"model.arguments.{name}"
-            raise BadInput(key, None, f"{model.target} needs it", f"write {key}=VALUE")
+            key, size = f"model.arguments.{name}", _size_of(name)
+            otherwise = f"{key}=VALUE, or a function that calls it"
+            remedy = f"write {f'{key}={offered[size]}, or call it {size}' if size else otherwise}"
+            raise BadInput(key, None, f"{model.target} needs it", remedy)
     while True:
         try:
             return target(**arguments)
@@ -231,6 +283,19 @@ def _call(model: schema.Model, target: Callable[..., Any], offered: Mapping[str,
             del arguments[unexpected[0]]
 
 
+_SIZES = {
+    "n_classes": re.compile(r"class|label|n_?out|out_(features|dim)"),
+    "in_channels": re.compile(r"chan|in_?planes|in_(features|dim)"),
+    "image_size": re.compile(r"(ima?ge?|input|in)_?(size|res|dim|side)|resolution"),
+}
+"""Other names that people have for the sizes."""
+
+
+def _size_of(name: str) -> str | None:
+    """Which of the three sizes a parameter probably is."""
+    return next((size for size, pattern in _SIZES.items() if pattern.search(name.lower())), None)
+
+
 def _parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
     """Those that can be given by name, and whether there may be others."""
     try:
@@ -243,11 +308,11 @@ def _parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter
 
 
 @contextmanager
-def _seeded() -> Iterator[None]:
+def _seeded(seed: int) -> Iterator[None]:
     """Let a person's code draw from Python's and NumPy's own generators as from torch's: by the seed."""
     before, of_numpy = random.getstate(), np.random.get_state()
-    random.seed(torch.initial_seed())
-    np.random.seed(torch.initial_seed() % 2**32)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
     try:
         yield
     finally:
@@ -258,18 +323,19 @@ def _seeded() -> Iterator[None]:
 # -------------------------------------------------------------------------------------------------- trying
 
 
-def _try(
+def _n_images(n_classes: int) -> int:
+    """How many to try: not as many as classes, so that rows are not taken for columns."""
+    return 2 if n_classes != 2 else 3
+
+
+def _called(
     model: schema.Model, network: nn.Module, probe: tuple[int, int], n_classes: int
 ) -> list[tuple[str, nn.Module]]:
     """The layers with parameters of their own, in the order in which a forward pass called them last.
 
-    One thread: a process that has run more cannot be forked afterwards.
-
     Raises:
         BadInput: if it fails, or gives no logits.
     """
-    in_channels, side = probe
-    n = 2 if n_classes != 2 else 3
     called: dict[str, nn.Module] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -285,30 +351,115 @@ def _try(
         if next(m.parameters(recurse=False), None) is not None
     ]
     hooks = [module.register_forward_hook(keep(name)) for name, module in layers]
+    try:
+        with torch.no_grad():
+            _logits(model, network, probe, _n_images(n_classes), n_classes, training=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return list(called.items())
+
+
+def _logits(
+    model: schema.Model,
+    network: nn.Module,
+    probe: tuple[int, int],
+    n: int,
+    n_classes: int,
+    training: bool,
+) -> Tensor:
+    """What the network says of n random images.
+
+    One thread: a process that has run more cannot be forked afterwards.
+
+    Raises:
+        BadInput: if it fails, or gives no logits.
+    """
+    in_channels, side = probe
     first = next(network.parameters(), None)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(devices=[]):
+            network.train(training)
             images = torch.rand(n, in_channels, side, side, device=None if first is None else first.device)
             logits = network(images)
     except Exception as error:
+        taken, takes_more = _parameters(find(str(model.target)))
+        ignored = [name for name in ("in_channels", "image_size") if name not in taken and not takes_more]
+        remedy = f"let it take {' and '.join(ignored)}, or " if ignored else ""
+        remedy += "write another dataset.image_size or other model.arguments"
+        if isinstance(error, TypeError) and "forward()" in str(error):
+            remedy = "let its forward take the images alone"
         shape = f"fails on images of ({in_channels}, {side}, {side})"
-        _refuse(model.target, shape, error, Path.cwd())
+        _refuse(model.target, shape, error, Path.cwd(), remedy)
     finally:
         torch.set_num_threads(n_threads)
-        for hook in hooks:
-            hook.remove()
-    when = " in training" if network.training else ""
-    wanted = f"logits of ({n}, {n_classes}) are needed for {n} images and {n_classes} classes"
+    when = " in training" if training else " of one image" if n == 1 else ""
     if not isinstance(logits, Tensor):
         reason = f"gives a {type(logits).__name__}{when}, and no tensor"
         raise BadInput(KEY, model.target, reason, "let forward return the logits alone")
     if logits.shape != (n, n_classes) or not logits.is_floating_point():
         kind = "" if logits.is_floating_point() else f" of {logits.dtype}"
+        wanted = f"logits of ({n}, {n_classes}) are needed for {counted(n, 'image')} and {n_classes} classes"
         reason = f"gives {tuple(logits.shape)}{kind}{when}; {wanted}"
-        raise BadInput(KEY, model.target, reason, "let it take n_classes for the size of its last layer")
-    return list(called.items())
+        raise BadInput(KEY, model.target, reason, _for_classes(model, tuple(logits.shape), n_classes))
+    return logits
+
+
+def _for_classes(model: schema.Model, shape: tuple[int, ...], n_classes: int) -> str:
+    """The remedy for logits of another shape: the argument that is their number, where there is one."""
+    parameters, _ = _parameters(find(str(model.target)))
+    given = {name: model.arguments.get(name, one.default) for name, one in parameters.items()}
+    sizes = [name for name, value in given.items() if value == shape[-1] and _size_of(name) == "n_classes"]
+    if len(shape) == 2 and sizes:
+        return f"write model.arguments.{sizes[0]}={n_classes}, or call it n_classes"
+    if len(shape) != 2:
+        return "let forward return a row of logits for each image"
+    return "let it take n_classes for the size of its last layer"
+
+
+_SHAPING = re.compile(r"(View|Reshape|ReshapeAlias|UnsafeView|Squeeze|Select|Clone|ToCopy)Backward\d+$")
+_PROBABILITIES = {"SoftmaxBackward0": "softmax", "SigmoidBackward0": "sigmoid"}
+
+
+def _refuse_probabilities(model: schema.Model, logits: Tensor) -> None:
+    """Raises BadInput for a network that ends with what the loss has, too: it would learn hardly anything."""
+    node = logits.grad_fn
+    while node is not None and _SHAPING.match(node.name()) and node.next_functions:
+        node = node.next_functions[0][0]
+    if node is not None and (end := _PROBABILITIES.get(node.name())):
+        reason = (
+            f"gives probabilities, as it ends with a {end}; logits are needed, the loss has one of its own"
+        )
+        raise BadInput(KEY, model.target, reason, f"leave the {end} out")
+
+
+def _reached(logits: Tensor) -> set[int]:
+    """The parameters, by identity, that gradients from the logits reach."""
+    reached, seen, todo = set[int](), set[Any](), [logits.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (variable := getattr(node, "variable", None)) is not None:
+            reached.add(id(variable))
+        todo += [following for following, _ in node.next_functions]
+    return reached
+
+
+def _no_gradient(model: schema.Model, head: str, has_any: bool) -> BadInput:
+    if has_any and model.head is not None:
+        reason = f"nothing in it learns from the logits of {model.target}"
+        return BadInput("model.head", model.head, reason, "write the name of the layer that gives them")
+    reason = f"no gradient reaches its head, {head}"
+    return BadInput(
+        KEY,
+        model.target,
+        reason,
+        "leave out no_grad, detach and requires_grad=False, or write model.head=NAME",
+    )
 
 
 def _head(
@@ -322,9 +473,11 @@ def _head(
     names = [name for name, module in network.named_modules() if name]
     if model.head is not None:
         if model.head not in names:
-            raise BadInput(
-                "model.head", model.head, f"{model.target} has no such layer", one_of(model.head, names)
+            near = nearest(model.head, names)
+            remedy = (
+                f"did you mean {near}?" if near else one_of(model.head, [n for n in names if "." not in n])
             )
+            raise BadInput("model.head", model.head, f"{model.target} has no such layer", remedy)
         return model.head
     found = None
     if called and (isinstance(called[-1][1], nn.Linear) or _classifies(called[-1][1], n_classes)):
@@ -345,10 +498,17 @@ def _classifies(module: nn.Module, n_classes: int) -> bool:
     )
 
 
-def _refuse(target: str | None, what: str, error: BaseException, folder: Path) -> NoReturn:
+def _refuse(
+    target: str | None,
+    what: str,
+    error: BaseException,
+    folder: Path,
+    otherwise: str = "write other model.arguments, or another model.target",
+) -> NoReturn:
     """Raises BadInput with the line of the person's own file where it went wrong.
 
-    Where that is none of theirs, what they wrote in the command does not suit what it calls.
+    Args:
+        otherwise: the remedy where that is none of theirs, so that the command does not suit what it calls.
     """
     if isinstance(error, BadInput):
         raise error
@@ -360,7 +520,7 @@ def _refuse(target: str | None, what: str, error: BaseException, folder: Path) -
         why, remedy = "it ends the program", "put what it runs below if __name__ == '__main__':"
     place = _place(error, folder)
     if place is None:
-        remedy = "write other model.arguments, or another model.target"
+        remedy = otherwise
     raise BadInput(KEY, target, f"{what}: {f'{place}: ' if place else ''}{why}", remedy) from error
 
 

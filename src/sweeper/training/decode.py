@@ -14,7 +14,6 @@ from hashlib import blake2b
 from math import inf, prod
 from pathlib import Path
 from typing import TypeVar
-from zlib import crc32
 
 import numpy as np
 import PIL
@@ -25,7 +24,7 @@ from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.memory import check_fits
-from sweeper.training import cache, picture, twin
+from sweeper.training import cache, image_format, picture, twin
 from sweeper.training.dataset import COPIED_BYTES, Indices
 from sweeper.training.picture import (
     DEPTHS,
@@ -272,7 +271,7 @@ def _decode(files: Sequence[Path], pixels: NDArray[np.uint8], stamps: Sequence[s
     n, size, bits = len(files), pixels.shape[-1], DEPTHS[0]
     errors: dict[int, UnreadableError] = {}
     digests, sizes = np.zeros(n, dtype=np.uint64), np.zeros((n, 2), dtype=np.int64)
-    sums, scaled = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
+    scaled = np.zeros(n, dtype=bool)
     own_bits, shown_bits, transparent = np.zeros(n, np.int8), np.zeros(n, np.int8), np.zeros(n, dtype=bool)
 
     def decode(i: int) -> None:
@@ -287,7 +286,7 @@ def _decode(files: Sequence[Path], pixels: NDArray[np.uint8], stamps: Sequence[s
             errors[i] = error
             return
         pixels[i] = seen.pixels.transpose(2, 0, 1)
-        sizes[i], sums[i], scaled[i] = seen.size, crc32(seen.pixels.data), seen.scaled
+        sizes[i], scaled[i] = seen.size, seen.scaled
         own_bits[i], shown_bits[i], transparent[i] = seen.bits, seen.shown_bits, seen.transparent
         bits = max(bits, seen.bits)
 
@@ -298,6 +297,7 @@ def _decode(files: Sequence[Path], pixels: NDArray[np.uint8], stamps: Sequence[s
         except UnreadableError as error:  # it was readable
             raise ReplacedError(str(files[i])) from error
 
+    image_format.suffixes()  # lets plug-ins in, in this process too
     with picture.quiet(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
         for _ in _shown(threads.map(decode, range(n)), n, "decoding"):
             pass
@@ -314,7 +314,7 @@ def _decode(files: Sequence[Path], pixels: NDArray[np.uint8], stamps: Sequence[s
             chosen = left[positions].tolist()
             return list(_shown(threads.map(whole, chosen), len(chosen), "comparing"))
 
-        traits = Traits(digests[left], sizes[left], pixels[: len(left)], sums[left], scaled[left])
+        traits = Traits(digests[left], sizes[left], pixels[: len(left)], scaled[left])
         first = twin.pictures(traits, some)
     repeated = np.flatnonzero(first != np.arange(len(first))).tolist()
     refused = [error.megapixels for error in errors.values() if isinstance(error, TooLargeError)]

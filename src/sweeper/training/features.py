@@ -62,7 +62,8 @@ def cut(model: nn.Module, stages: Sequence[Stage], n: int) -> Cut | None:
 def _traced(model: nn.Module, leaves: Sequence[nn.Module], in_training: bool) -> fx.Graph:
     modes = {module: module.training for module in model.modules()}
     try:
-        return _Tracer(leaves).trace(model.train(in_training))
+        model.train(in_training)  # apart, as some networks' own return nothing
+        return _Tracer(leaves).trace(model)
     finally:
         for module, mode in modes.items():
             module.training = mode

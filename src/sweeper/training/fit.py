@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training import features, freeze, machine, metric, source, step, weights
+from sweeper.training import custom, features, freeze, machine, metric, source, step, weights
 from sweeper.training.augment import Augment, Variations
 from sweeper.training.data import Data, Pixels
 from sweeper.training.loss import build_loss
@@ -92,6 +92,7 @@ def fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None] = lambda 
     Raises:
         BadInput: if the settings do not fit the data or the machine.
     """
+    custom.load(run.model)
     with machine.threads(run.training.n_threads), machine.memory(data.device):
         while True:
             try:

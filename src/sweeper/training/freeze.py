@@ -42,7 +42,8 @@ def head_name(model: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a network that is frozen or trains as a whole; each parameter belongs to one stage.
+    """A part of a network that is frozen or trains as a whole; each parameter belongs to one stage, but for
+    those that the network itself keeps fixed, such as positions (``requires_grad=False``).
 
     ``first_epoch``, counted from 1, is the first epoch in which it trains; None if never.
     """
@@ -93,10 +94,11 @@ def begin_epoch(model: nn.Module, stages: Sequence[Stage], epoch: int) -> None:
         if not trains:
             for module in stage.modules:
                 module.eval()
-    for module in model.modules():  # those with parameters of their own outside the stages' modules
-        own = list(module.parameters(recurse=False))
-        if own and not any(parameter.requires_grad for parameter in own):
-            module.eval()
+    frozen = {id(p) for stage in stages if not stage.trains_in(epoch) for p in stage.parameters}
+    for module in model.modules():  # those outside the stages' modules, in which nothing trains
+        parameters = list(module.parameters())
+        if parameters and all(id(parameter) in frozen for parameter in parameters):
+            module.training = False  # its parts by themselves
 
 
 # --------------------------------------------------------------------------------------------- stages
@@ -173,7 +175,8 @@ def _trace(model: nn.Module, units: dict[str, nn.Module]) -> list[tuple[str, Any
     modes = {module: module.training for module in model.modules()}
     try:
         with torch.inference_mode():
-            model.eval()(torch.zeros(1, channels, side, side, device=first.device, dtype=first.dtype))
+            model.eval()  # apart, as some networks' own return nothing
+            model(torch.zeros(1, channels, side, side, device=first.device, dtype=first.dtype))
     finally:
         for hook in hooks:
             hook.remove()
@@ -206,9 +209,9 @@ def _has_parameters(module: nn.Module) -> bool:
 def _stages(model: nn.Module, units: dict[str, nn.Module], drafts: Sequence[_Draft]) -> list[Stage]:
     place = {unit: i for i, draft in enumerate(drafts) for unit in draft.units}
     parameters: list[list[nn.Parameter]] = [[] for _ in drafts]
-    of_head = {id(parameter) for parameter in _head(model).parameters}
+    of_head = {id(parameter) for parameter in model.get_submodule(head_name(model)).parameters()}
     for name, parameter in model.named_parameters():
-        if id(parameter) not in of_head:
+        if id(parameter) not in of_head and parameter.requires_grad:
             owner = next((unit for unit in place if name.startswith(f"{unit}.")), None)
             # A parameter outside all units, such as a transformer's class token, is in the first stage.
             parameters[place[owner] if owner else 0].append(parameter)
@@ -242,7 +245,7 @@ def _name(own: Sequence[str], others: Sequence[str]) -> str:
 
 def _body(model: nn.Module) -> Stage:
     """All but the head, which may be within a module of others."""
-    head, name = _head(model), head_name(model)
+    name = head_name(model)
 
     def outside(prefix: str, module: nn.Module) -> Iterator[nn.Module]:
         for child_name, child in module.named_children():
@@ -252,11 +255,12 @@ def _body(model: nn.Module) -> Stage:
             elif path != name:
                 yield child
 
-    of_head = {id(parameter) for parameter in head.parameters}
-    parameters = tuple(p for p in model.parameters() if id(p) not in of_head)
+    of_head = {id(parameter) for parameter in model.get_submodule(name).parameters()}
+    parameters = tuple(p for p in model.parameters() if id(p) not in of_head and p.requires_grad)
     return Stage("body", tuple(outside("", model)), parameters)
 
 
 def _head(model: nn.Module) -> Stage:
-    head = model.get_submodule(head_name(model))
-    return Stage("head", (head,), tuple(head.parameters()))
+    head, name = model.get_submodule(head_name(model)), head_name(model)
+    shown = f"{name} (head)" if _PARTS in model.__dict__ else "head"
+    return Stage(shown, (head,), tuple(p for p in head.parameters() if p.requires_grad))

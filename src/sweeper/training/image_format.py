@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shutil
 from functools import cache
@@ -45,6 +46,7 @@ _WHY = {
     **dict.fromkeys((".dcm", ".dicom", ".nii"), f"{_THEM}; save them as .png"),
     **dict.fromkeys((".npy", ".npz", ".h5", ".hdf5", ".mat"), "arrays; save their images as .png"),
 }
+_TGA_END = b"TRUEVISION-XFILE.\x00"
 _SUFFIX = re.compile(r"\.[A-Za-z0-9_+~-]{1,12}")
 
 
@@ -73,8 +75,12 @@ def is_picture(file: str, suffix: str) -> bool:
                 found = image.format
         except Exception:  # no picture, or one whose head is damaged: Pillow raises nearly everything
             return False
-    # Raw files are TIFF files, of which Pillow would read a thumbnail.
-    return found is not None and _is_decoded(found) and not (suffix in _RAW and found == "TIFF")
+        content.seek(0, os.SEEK_END)
+        content.seek(max(content.tell() - len(_TGA_END), 0))
+        end = content.read()
+    # Raw files are TIFF files, of which Pillow would read a thumbnail; TGA files begin as any file may.
+    is_other = (suffix in _RAW and found == "TIFF") or (found == "TGA" and end != _TGA_END)
+    return found is not None and _is_decoded(found) and not is_other
 
 
 def why_not(suffix: str) -> str:

@@ -14,12 +14,14 @@ from sweeper.training.dataset import PART_NAMES, TEST, TRAIN, VAL, part_named
 from sweeper.training.tree import Folder, TooLargeError, walk
 from sweeper.words import argument, counted, near
 
-AS_CLASSES = "dataset.layout=classes"
+AS_CLASSES, AS_PARTS = "dataset.layout=classes", "dataset.layout=parts"
 MANY = 50_000
 """Files and folders above the path, among which is looked for what was meant."""
 SHOWN = 3
 NO_COUNTER = 12
-"""Characters from which the name of a file says which picture it is, not only the how manyth."""
+"""Names of files this long identify a picture; shorter ones may only number it."""
+CLEARLY = 1.5
+"""A folder with so many times the pictures of the next one is likely the part to train on."""
 
 _WORDS = {
     TRAIN: "train training learn learning seen known fit",
@@ -27,6 +29,8 @@ _WORDS = {
     TEST: "test testing eval evaluation check unseen unknown new holdout private",
 }
 _MEANS = {word: part for part, words in _WORDS.items() for word in words.split()}
+_BEGINNINGS = {"train": TRAIN, "valid": VAL, "test": TEST, "eval": TEST}
+"""Of words such as trainset and testdata."""
 _VARIANTS = (
     *("original", "originals", "raw", "rgb", "color", "colour", "colored", "coloured", "images", "image"),
     *("gray", "grey", "grayscale", "greyscale", "bw", "augmented", "aug", "resized", "cropped", "small"),
@@ -35,6 +39,22 @@ _VARIANTS = (
 _MASKS = frozenset(
     ("mask", "masks", "segmentation", "segmentations", "annotation", "annotations", "label", "labels", "gt")
 )
+_IMAGES = frozenset(
+    (
+        *("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures"),
+        *("pics", "original", "originals", "raw", "rgb", "input", "inputs"),
+    )
+)
+_MASKS_BESIDE = _MASKS | {"truth", "groundtruth", "trimaps", "seg"}
+_PIECES = frozenset(
+    (
+        *("images", "imgs", "img", "photos", "pictures", "pics", "frames", "batch", "chunk", "shard"),
+        *("download", "downloads", "fold", "archive", "zip"),
+    )
+)
+"""What is in the names of folders that are pieces of one, each with its number."""
+_DRIVES = re.compile(r"\d{8}T\d{6}Z-")
+"""What Google Drive puts into the names of archives that it divides."""
 
 Part = tuple[int, Folder]
 """A part of the data and the folder that holds the class folders of it."""
@@ -54,7 +74,7 @@ class RefusedError(Exception):
 
 
 class TooDeepError(RefusedError):
-    """It would be well, were the path a folder above."""
+    """The path is one or two levels too deep."""
 
 
 def recognise(top: Folder, layout: str = "auto") -> list[Part]:
@@ -64,7 +84,7 @@ def recognise(top: Folder, layout: str = "auto") -> list[Part]:
         layout: see ``schema.Dataset``.
 
     Raises:
-        RefusedError: for all that is not surely such a folder.
+        RefusedError: if the layout is ambiguous, or none of a dataset.
     """
     if not top.n_pictures:
         raise RefusedError(*_no_pictures(top))
@@ -74,12 +94,15 @@ def recognise(top: Folder, layout: str = "auto") -> list[Part]:
         parts = _parts(top)
         if parts == [(TRAIN, top)]:
             _check_level(top)
+    if layout == "parts" and parts == [(TRAIN, top)]:
+        names = _listed(_names(top.filled))
+        raise RefusedError(f"has no parts, but {names}", "name them train, val and test")
     for part, folder in parts:
         _check_classes(folder, part, is_part=folder is not top)
         if layout != "classes":
             _check_beside(folder, is_part=folder is not top)
-        if folder is not top:
-            _check_masks(folder)
+        if folder is not top and layout == "auto":
+            _check_inside(folder)
     _check_train_has_all(parts)
     return parts
 
@@ -137,9 +160,12 @@ def _parts(top: Folder) -> list[Part]:
     if beside:
         others = _listed(folder.name for folder in beside)
         largest = None if TRAIN in found else max(beside, key=lambda folder: folder.n_pictures)
+        reason = f"holds the parts {names} and beside them {others}"
+        if largest is not None and _has_parts(inner := _core(largest)):
+            raise RefusedError(reason, f"{_write_path(inner)}, or {AS_CLASSES} if all are classes")
         renamed = (f"{f.name} to {'train' if f is largest else f'.{f.name}'}" for f in beside)
         remedy = f"rename {', '.join(renamed)}, or write {AS_CLASSES} if all are classes"
-        raise RefusedError(f"holds the parts {names} and beside them {others}", remedy)
+        raise RefusedError(reason, remedy)
     for part in found:
         same = [folder for number, folder in named if number == part]
         if len(same) > 1:
@@ -224,7 +250,8 @@ def _without_classes(part: Folder) -> str:
 
 def _no_pictures(folder: Folder) -> tuple[str, str]:
     left_out = folder.all_left_out()
-    plugin = next((reason for reason in left_out if "pip install" in reason), None)
+    ways = [reason.partition("; ")[2].rstrip(")") for reason, _ in left_out.most_common()]
+    way = next(filter(None, ways), None)
     told = _listed(f"{n:,} {reason}" for reason, n in left_out.most_common())
     reason, fix = (
         "there are no image files in",
@@ -232,8 +259,8 @@ def _no_pictures(folder: Folder) -> tuple[str, str]:
     )
     if folder.names:
         reason, fix = "there are no images in", f"fill that folder, remove it, or rename it to .{folder.name}"
-    if plugin is not None:
-        fix = plugin.partition("; ")[2].rstrip(")")
+    if way is not None:
+        fix = way
     return f"{reason} {folder.path}{f', but {told}' if told else ''}", fix
 
 
@@ -253,6 +280,8 @@ def _check_level(top: Folder) -> None:
         return
     cores = [_core(folder) for folder in filled]
     _check_names(filled, cores)
+    _check_kinds(filled, cores, AS_CLASSES)
+    _check_pieces(filled, AS_CLASSES)
     _check_neighbours(filled, cores)
     _check_parts_inside(filled, cores)
     repeated = _repeated(cores)
@@ -263,6 +292,13 @@ def _check_level(top: Folder) -> None:
 def _core(folder: Folder) -> Folder:
     """What a folder holds: of one that holds a single folder of images, that one's."""
     while len(folder.filled) == 1 and not folder.pictures:
+        folder = folder.filled[0]
+    return folder
+
+
+def _above_classes(folder: Folder) -> Folder:
+    """As ``_core``, but for a single folder of pictures alone, which is a class."""
+    while len(folder.filled) == 1 and not folder.pictures and folder.filled[0].filled:
         folder = folder.filled[0]
     return folder
 
@@ -298,6 +334,7 @@ def _check_names(filled: Sequence[Folder], cores: Sequence[Folder]) -> None:
         if part is not None and core.filled
         else f"{_moved(folder)} to .{folder.name}"
         for folder, core, part in zip(filled, cores, meant, strict=True)
+        if part is None or core is not folder or not core.filled or part_named(folder.name) != part
     ]
     raise RefusedError(reason, f"rename {', '.join(renamed)}, {otherwise}")
 
@@ -305,6 +342,38 @@ def _check_names(filled: Sequence[Folder], cores: Sequence[Folder]) -> None:
 def _part_meant(name: str) -> int | None:
     found = {part for token in _tokens(name) if (part := part_named(token)) is not None}
     return found.pop() if len(found) == 1 else None
+
+
+def _check_kinds(filled: Sequence[Folder], cores: Sequence[Folder], as_they_are: str) -> None:
+    """Refuse images beside their masks, unless the images are a dataset of their own."""
+    masks = [folder for folder in filled if _tokens(folder.name) & _MASKS_BESIDE]
+    images = [
+        (folder, core)
+        for folder, core in zip(filled, cores, strict=True)
+        if folder not in masks and _tokens(folder.name) & _IMAGES
+    ]
+    if not masks or not images or any(_works(core) for _, core in images):
+        return
+    names = _listed(map(_moved, [*(folder for folder, _ in images), *masks]))
+    renamed = ", ".join(f"{_moved(folder)} to .{folder.name}" for folder in masks)
+    remedy = f"sort those of {_moved(images[0][0])} into class folders and rename {renamed}"
+    raise RefusedError(f"images and their masks, no classes? {names}", f"{remedy}, or write {as_they_are}")
+
+
+def _check_pieces(filled: Sequence[Folder], as_they_are: str) -> None:
+    """Refuse folders of one name and other numbers, as an archive in pieces leaves them."""
+    names = {re.sub(r"\d+", "", folder.name.casefold()) for folder in filled}
+    name = filled[0].name
+    if len(filled) < 2 or len(names) > 1 or not (_tokens(name) & _PIECES or _DRIVES.search(name)):
+        return
+    reason = f"{_listed(map(_moved, filled))} differ by a number alone: pieces, not classes?"
+    otherwise = f"write {as_they_are} if these are the classes"
+    above = [_above_classes(folder) for folder in filled]
+    if len({class_name(inner) for folder in above for inner in folder.filled}) > 1:
+        first, others = _moved(above[0]), ", ".join(map(_moved, above[1:]))
+        raise RefusedError(reason, f"move what is in {others} into {first}, or {otherwise}")
+    remedy = "sort their pictures into class folders, or write a table of them with dataset=csv"
+    raise RefusedError(reason, f"{remedy}, or {otherwise}")
 
 
 def _check_neighbours(filled: Sequence[Folder], cores: Sequence[Folder]) -> None:
@@ -317,11 +386,28 @@ def _check_neighbours(filled: Sequence[Folder], cores: Sequence[Folder]) -> None
             raise RefusedError(reason, f"rename {folder.name} to .{folder.name} to leave it out")
 
 
-def _check_masks(part: Folder) -> None:
-    cores = [_core(folder) for folder in part.filled]
-    for name in _masks(_repeated(cores).values()):
-        reason = f"{name} is in {_listed(_names(part.filled))} of {part.name}, beside other images"
-        raise RefusedError(reason, f"rename each {name} to .{name} to leave it out")
+def _check_inside(part: Folder) -> None:
+    """Refuse folders that repeat in the classes of a part."""
+    filled = part.filled
+    cores = [_core(folder) for folder in filled]
+    _check_kinds(filled, cores, AS_PARTS)
+    _check_pieces(filled, AS_PARTS)
+    if not (repeated := list(_repeated(cores).values())):
+        return
+    reason = f"{_listed(repeated)} {_is(repeated)} in {_listed(_names(filled))} of {part.name}"
+    otherwise = f"or write {AS_PARTS} to read all"
+    hidden = _masks(repeated) or (repeated if any(core.pictures for core in cores) else [])
+    if hidden:
+        told = f"rename each {hidden[0]} to .{hidden[0]} to leave it out, {otherwise}"
+        raise RefusedError(f"{reason}, beside other images", told)
+    inner = next(folder for core in cores for folder in core.filled if folder.name in repeated)
+    moved = f"rename {_moved(inner)} to {_moved(part)}/{inner.name}, and so on"
+    otherwise = f"or write {AS_PARTS} if {_listed(_names(filled))} are"
+    raise RefusedError(f"{reason}: no classes?", f"{moved} if these are the classes, {otherwise}")
+
+
+def _is(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def _check_parts_inside(filled: Sequence[Folder], cores: Sequence[Folder]) -> None:
@@ -345,7 +431,7 @@ def _refuse_repeated(filled: Sequence[Folder], cores: Sequence[Folder], repeated
     having = [i for i, core in enumerate(cores) if any(f.name.casefold() in repeated for f in core.filled)]
     n_all, names = len(filled), list(repeated.values())
     filled, cores = [filled[i] for i in having], [cores[i] for i in having]
-    reason = f"{_listed(names)} {'is' if len(names) == 1 else 'are'} in {_listed(_names(filled))}"
+    reason = f"{_listed(names)} {_is(names)} in {_listed(_names(filled))}"
     if len(names) == 1 or any(core.pictures for core in cores) or _masks(names):
         hide = (_masks(names) or names)[0]
         remedy = f"rename each {hide} to .{hide} to leave it out, or write {AS_CLASSES} to read all"
@@ -355,9 +441,13 @@ def _refuse_repeated(filled: Sequence[Folder], cores: Sequence[Folder], repeated
         renamed = _listed(f"{folder.name} to {name}" for folder, name in new_names)
         raise RefusedError(f"{reason}: parts of other names?", f"rename {renamed}{otherwise}")
     for _, core in sorted(zip(filled, cores, strict=True), key=lambda pair: _likeness(pair[0].name)):
-        if _works(core):
+        if _works(core) and (_are_variants(cores) or any(map(_is_variant, _names(cores)))):
             told = f"{reason}: each is a dataset of its own?"
             raise RefusedError(told, f"{_write_path(core)}{otherwise}")
+        if _works(core):
+            told = f"{reason}: no classes?"
+            path = _write_path(core).removeprefix("write ")
+            raise RefusedError(told, f"write {AS_CLASSES} if these are the classes, or {path}")
     inner = next((found for core in cores for found in core.below() if _works(found)), None)
     fix = f"{_write_path(inner)}, or {AS_CLASSES}" if inner else f"write {AS_CLASSES}"
     raise RefusedError(f"{reason}: no classes?", f"{fix} if these are the classes")
@@ -378,7 +468,7 @@ def _are_variants(cores: Sequence[Folder]) -> bool:
         }
         for core in cores
     ]
-    if all(_tokens(core.name) & set(_VARIANTS) for core in cores):
+    if all(map(_is_variant, _names(cores))):
         return True
     if any(_tokens(core.name) & set(_MEANS) for core in cores):
         return False
@@ -392,13 +482,19 @@ def _stem(file: str) -> str:
 
 
 def _as_parts(filled: Sequence[Folder], cores: Sequence[Folder]) -> list[tuple[Folder, str]]:
-    """Two or three folders with the part that each is by its name, or by how many pictures it has."""
+    """Two or three folders with the part that each is by its name, or by how many pictures it has.
+
+    None where neither tells: nobody is advised to train on what may be the test.
+    """
     if not 2 <= len(filled) <= 3:
         return []
-    means = [{_MEANS[token] for token in _tokens(folder.name) if token in _MEANS} for folder in filled]
+    means = [_parts_meant(folder.name) for folder in filled]
     parts = [next(iter(found)) if len(found) == 1 else None for found in means]
     free = [part for part in (TRAIN, TEST, VAL)[: len(filled)] if part not in parts]
     by_size = sorted(range(len(filled)), key=lambda i: (-filled[i].n_pictures, filled[i].name))
+    largest, next_one = (filled[i].n_pictures for i in by_size[:2])
+    if not any(means) and largest < CLEARLY * next_one:
+        return []
     for i in by_size:
         if parts[i] is None:
             parts[i] = free.pop(0) if free else None
@@ -414,12 +510,29 @@ def _as_parts(filled: Sequence[Folder], cores: Sequence[Folder]) -> list[tuple[F
     return [(folder, PART_NAMES[part]) for part, folder in order]
 
 
+def _parts_meant(name: str) -> set[int]:
+    tokens = _tokens(name)
+    begun = {part for word, part in _BEGINNINGS.items() if any(token.startswith(word) for token in tokens)}
+    return begun | {_MEANS[token] for token in tokens if token in _MEANS}
+
+
 def _works(folder: Folder) -> bool:
     try:
         recognise(folder)
     except RefusedError:
         return False
     return True
+
+
+def _has_parts(folder: Folder) -> bool:
+    try:
+        return recognise(folder) != [(TRAIN, folder)]
+    except RefusedError:
+        return False
+
+
+def _is_variant(name: str) -> bool:
+    return bool(_tokens(name) & set(_VARIANTS))
 
 
 def _likeness(name: str) -> tuple[int, str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rich.cells import cell_len, chop_cells, set_cell_size
 
 from sweeper import schema
 from sweeper.errors import shortened
@@ -48,7 +49,8 @@ def summarise(images: Images, parts: tuple[Indices, Indices, Indices], dataset: 
         for labels in of_parts
     )
     train, val, test = map(len, parts)
-    path = [] if dataset.path is None else [Path(dataset.path).name or dataset.path]
+    is_read = dataset.path is not None and dataset.name in schema.FILES
+    path = [Path(str(dataset.path)).name or str(dataset.path)] if is_read else []
     return Summary(
         " ".join([dataset.name, *path]),
         (train, val, test),
@@ -79,11 +81,13 @@ def of_classes(summary: Summary) -> list[str]:
     if len(summary.classes) > MOST_ROWS:
         return [_range(summary, part) for part in shown]
     names = [_short(name) for name in summary.classes]
-    width = max(map(len, names), default=0)
+    width = max(map(cell_len, names), default=0)
     cells = [[PART_NAMES[part], *(f"{n:,}" for n in summary.counts[part])] for part in shown]
     widths = [max(map(len, column)) for column in cells]
     return [
-        "  ".join([f"{name:<{width}}", *(f"{c[row]:>{w}}" for c, w in zip(cells, widths, strict=True))])
+        "  ".join(
+            [set_cell_size(name, width), *(f"{c[row]:>{w}}" for c, w in zip(cells, widths, strict=True))]
+        )
         for row, name in enumerate(["", *names])
     ]
 
@@ -111,7 +115,9 @@ def _range(summary: Summary, part: int) -> str:
 
 
 def _short(name: str, most: int = NAME) -> str:
-    return shortened(one_line(name), most)
+    text = shortened(one_line(name), most)
+    # Letters of some scripts are two columns wide.
+    return text if cell_len(text) <= most else f"{chop_cells(text, most - 1)[0]}…"
 
 
 def _plural(summary: Summary) -> str:

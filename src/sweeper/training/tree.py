@@ -10,6 +10,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
 from sweeper.training import image_format
+from sweeper.training.picture import said
 
 SYSTEM_FOLDERS = frozenset(
     name.casefold()
@@ -22,7 +23,6 @@ SYSTEM_FOLDERS = frozenset(
 """Those of macOS, of network storage, of Windows and of Linux, which hold thumbnails or what was deleted."""
 SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"))
 
-BROKEN_LINK = "a broken link"
 HIDDEN, IN_HIDDEN = "hidden", "in hidden folders"
 SPECIAL = "pipes, sockets or devices"
 READ_ALREADY, ABOVE = "links to folders that are read already", "links to a folder above"
@@ -71,10 +71,10 @@ class Folder:
 
 @dataclass(frozen=True)
 class Tree:
-    """``faults`` are the folders and links that could not be read, with what the system said of each."""
+    """``faults`` are the folders and links that could not be read: path, why, and what to do about it."""
 
     top: Folder
-    faults: list[tuple[Path, str]]
+    faults: list[tuple[Path, str, str]]
 
 
 def walk(root: Path, most: int | None = None, look_inside: bool = True) -> Tree:
@@ -112,7 +112,7 @@ def walk(root: Path, most: int | None = None, look_inside: bool = True) -> Tree:
             with os.scandir(folder.path) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            tree.faults.append((folder.path, error.strerror or type(error).__name__))
+            tree.faults.append((folder.path, *said(error, folder.path)))
             continue
         n += len(found)
         if most is not None and n > most:
@@ -154,8 +154,7 @@ def _sort(
             if is_known:  # decoding says why it cannot be read
                 folder.pictures.append(name)
             else:  # it may have been a class
-                why = BROKEN_LINK if isinstance(error, FileNotFoundError) else str(error.strerror)
-                tree.faults.append((folder.path / name, why))
+                tree.faults.append((folder.path / name, *said(error, folder.path / name)))
             return
         if S_ISDIR(mode):
             links.append((folder, name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +23,12 @@ _AT_ONCE = 512
 @dataclass(frozen=True)
 class Traits:
     """What is known of all pictures: digests (n,) of their files, ``sizes`` (n, 2) in full, small ``pixels``
-    (n, 3, side, side) with their ``sums`` (n,), and whether their decoder made them smaller: ``scaled`` (n,).
+    (n, 3, side, side), and whether their decoder made them smaller: ``scaled`` (n,).
     """
 
     digests: NDArray[np.uint64]
     sizes: NDArray[np.int64]
     pixels: NDArray[np.uint8]
-    sums: NDArray[np.int64]
     scaled: NDArray[np.bool_]
 
 
@@ -49,15 +49,18 @@ def pictures(traits: Traits, whole: Callable[[list[int]], list[bytes]]) -> Indic
 def candidates(traits: Traits, positions: Indices) -> Indices:
     """The pictures among ``positions``, of files that differ, that may be the same as another of them."""
     sizes, scaled = traits.sizes[positions], traits.scaled[positions]
-    rows = np.column_stack([sizes, traits.sums[positions]])
-    _, inverse, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
-    is_one = counts[inverse.reshape(-1)] > 1
+    sums = [crc32(traits.pixels[position].data) for position in positions.tolist()]
+    # One number for each, which is quicker; two that meet by accident are compared in full.
+    keys = (np.array(sums, dtype=np.int64) << 31) ^ (sizes[:, 0] * 65537 + sizes[:, 1])
+    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    is_one: NDArray[np.bool_] = counts[inverse] > 1
     for size in _sizes_of_both(sizes, scaled):
         beside = np.flatnonzero((sizes == size).all(1))
         cells, is_scaled = _cells(traits.pixels, positions[beside]), scaled[beside]
         is_one[beside[is_scaled]] |= _has_near(cells[is_scaled], cells[~is_scaled])
         is_one[beside[~is_scaled]] |= _has_near(cells[~is_scaled], cells[is_scaled])
-    return positions[is_one]
+    chosen: Indices = positions[is_one]
+    return chosen
 
 
 def _sizes_of_both(sizes: NDArray[np.int64], scaled: NDArray[np.bool_]) -> list[tuple[int, ...]]:

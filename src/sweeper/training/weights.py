@@ -60,11 +60,12 @@ def check(settings: schema.Model, in_channels: int, image_size: int, n_classes: 
     Raises:
         BadInput: if ``build``, ``load`` or the network would fail with these settings.
     """
-    network = outline(settings, in_channels, image_size, n_classes).eval()
+    network = outline(settings, in_channels, image_size, n_classes)
     if settings.source == "custom":
         custom.check(settings, network, in_channels, image_size, n_classes)
     if isinstance(network, Backbone):  # our own networks take any size
         images = torch.empty(1, in_channels, image_size, image_size, device="meta")
+        network.eval()
         try:
             with torch.no_grad():
                 network(images)
@@ -165,6 +166,7 @@ def _body_state(model: nn.Module, settings: schema.Model, image_size: int) -> di
         unused = {name: tensor for name, tensor in offered.items() if name not in wanted}
         besides = [f"{name.removeprefix(ours)} {list(unused[name].shape)}" for name in strange or unused]
         raise _bad_fit(settings, lacking, besides)
+    _refuse_values(wanted, offered, settings.weights, ours)
     if is_path(settings.weights):
         used = {f"{match.prefix}{name.removeprefix(match.own)}" for name in wanted}
         _tell(settings.weights, match, others, [name for name in there if name not in used])
@@ -253,14 +255,24 @@ def _lacking(wanted: Mapping[str, Tensor], offered: Mapping[str, Tensor], ours: 
                 yield f"{shown} {shape} is missing"
         elif list(offered[name].shape) != shape:
             yield f"{shown} is {list(offered[name].shape)} there, {shape} in the network"
-        elif why := _no_numbers(offered[name]):
-            yield f"{shown} has values that are {why}"
 
 
-def _no_numbers(tensor: Tensor) -> str | None:
+def _refuse_values(
+    wanted: Mapping[str, Tensor], offered: Mapping[str, Tensor], path: str | None, ours: str
+) -> None:
+    """Raises BadInput for tensors of the right names and shapes whose values cannot be weights."""
+    for name, tensor in wanted.items():
+        if name in offered and (why := _no_numbers(offered[name], tensor)):
+            reason = f"{name.removeprefix(ours)} has values that are {why}"
+            raise BadInput("model.weights", path, reason, "write the path of other weights")
+
+
+def _no_numbers(tensor: Tensor, wanted: Tensor) -> str | None:
     """Why the values cannot be weights."""
     if tensor.is_meta:
         return "not in the file"
+    if wanted.is_floating_point() and not tensor.is_floating_point():
+        return f"{str(tensor.dtype).removeprefix('torch.')}, as of a quantized network"
     if tensor.is_quantized or tensor.layout != torch.strided:
         return "quantized or sparse"
     return None if tensor.isfinite().all() else "not finite"

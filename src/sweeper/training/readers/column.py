@@ -11,7 +11,7 @@ from unicodedata import normalize
 from sweeper import schema
 from sweeper.errors import BadInput, nearest
 from sweeper.training.dataset import TEST, TRAIN, VAL, part_named
-from sweeper.training.readers.table import Table, bad, listed
+from sweeper.training.readers.table import PICTURE, Table, bad, listed
 from sweeper.words import argument, counted
 
 
@@ -125,11 +125,16 @@ def _path(table: Table, dataset: schema.Dataset) -> str:
     found = _named([name for name in table.columns if name not in given], PATHS)
     if len(found) != 1:
         what = f"is it {_either(found)}?" if found else "none is called path, image, file or the like"
-        remedy = f"write {argument('dataset.path_column', found[0] if found else 'COLUMN')}"
+        likely = found or [name for name in table.columns if _names_pictures(table.values(name))]
+        remedy = f"write {argument('dataset.path_column', likely[0] if likely else 'COLUMN')}"
         if table.row == "line" and not found:
             remedy += ", or a header with path and label"
         raise bad(dataset.path, f"which column is the files'? {_there(table)}: {what}", remedy)
     return found[0]
+
+
+def _names_pictures(values: Sequence[str]) -> bool:
+    return bool(values) and all(map(PICTURE.fullmatch, values))
 
 
 def _split(table: Table, dataset: schema.Dataset, taken: Sequence[str | None]) -> str | None:

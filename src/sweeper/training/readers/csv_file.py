@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -145,7 +146,10 @@ def _path(dataset: schema.Dataset) -> Path:
         raise _bad(dataset, f"cannot be read: {error.strerror}", "make it readable") from error
     if file.is_dir():
         tables = _tables(file)
-        remedy = f"write {argument('dataset.path', near(tables[0]))}" if len(tables) == 1 else remedy
+        if tables:
+            remedy = f"write {argument('dataset.path', near(tables[0]))}"
+        if len(tables) > 1:
+            remedy += f", or one of {table.listed([one.name for one in tables[1:]])}"
         raise _bad(dataset, "is a folder, not a file", remedy + ", or dataset=image_folder")
     return file
 
@@ -205,6 +209,8 @@ def _missing(dataset: schema.Dataset, rows: Sequence[Row]) -> BadInput:
         found = place.suggestions([row.value for row in rows])
         if found:
             remedy = f"write {' or '.join(_keys(place, other) for other in found)}"
+        elif prefix := place.prefix([row.value for row in rows]):
+            remedy = f"remove '{prefix}' from the start of each path in it"
         elif (one := place.elsewhere(first.value)) is not None:
             remedy = f"put all files into one folder: that one is {near(one)}, but not all others are with it"
         elif n < len(rows):
@@ -257,10 +263,18 @@ def _labels_of_rows(dataset: schema.Dataset, found: Table, columns: Columns) -> 
     return labels
 
 
+_LIST = re.compile(r"[\[({].*[\])}]", re.DOTALL)
+"""How Python and JSON write several labels, of which none is called so."""
+
+
 def _check_labels(
     dataset: schema.Dataset, found: Table, columns: Columns, labels: Sequence[tuple[str, ...] | None]
 ) -> None:
     separator, name = dataset.label_separator, columns.labels[0]
+    values = [value for value in found.values(name) if value not in MISSING]
+    if len(values) > 1 and all(map(_LIST.fullmatch, values)):
+        reason = f"column {name} holds lists, such as {values[0]}"
+        raise _bad(dataset, reason, "write each as a|b, without quotes, and dataset.label_separator='|'")
     of_images = [of_row for of_row in labels if of_row is not None]
     if separator is not None and all(len(of_row) < 2 for of_row in of_images):
         reason = f"no value in column {name} has it" if of_images else f"column {name} has no values"

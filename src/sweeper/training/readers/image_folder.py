@@ -16,13 +16,15 @@ from sweeper.literal import expanded
 from sweeper.training import layout
 from sweeper.training.dataset import TRAIN, Images, left_to_split
 from sweeper.training.decode import check_every_class_is_left, identify, read_files, seen_size
-from sweeper.training.tree import BROKEN_LINK, Tree, walk
+from sweeper.training.picture import said
+from sweeper.training.tree import Tree, walk
 from sweeper.words import argument, counted
 
 BESIDE = "beside the class folders"
 NAMED = 80
 """Characters of a path in an error."""
 UNREADABLE = "that cannot be read"
+N_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -130,13 +132,13 @@ def _existing_folder(dataset: schema.Dataset) -> Path:
         root = expanded(dataset.path)
         is_folder = S_ISDIR(root.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        reason = "is a broken link" if root.is_symlink() else "there is no such folder"
+        reason = "is a link to nothing" if root.is_symlink() else "there is no such folder"
         raise _bad_path(dataset, reason, remedy) from error
     except OSError as error:
-        reason = f"it cannot be read: {error.strerror}"
-        raise _bad_path(dataset, reason, "make it and the folders above readable (chmod u+rx)") from error
+        why, do = said(error, root)
+        raise _bad_path(dataset, f"it cannot be read: {why}", do) from error
     if not is_folder:
-        if root.suffix.lower() in (".csv", ".tsv", ".parquet"):
+        if root.name.lower().endswith((".csv", ".tsv", ".txt", ".parquet", ".csv.gz")):
             remedy = "write dataset=csv to read a table, or a folder"
         elif root.suffix.lower() in (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"):
             remedy = "unpack it, and write the folder"
@@ -149,18 +151,34 @@ def _faults(dataset: schema.Dataset, tree: Tree) -> Counter[str]:
     if not tree.faults:
         return Counter()
     if dataset.skip_unreadable:
-        return Counter(f"that cannot be read ({_below(path, tree)}: {why})" for path, why in tree.faults)
+        return _by_reason(tree)
     raise _unread(dataset, tree, ", or write dataset.skip_unreadable=true to go on without")
 
 
 def _unread(dataset: schema.Dataset, tree: Tree, otherwise: str = "") -> BadInput:
     """Names the first folder or link that could not be read."""
-    path, why = tree.faults[0]
+    path, why, do = tree.faults[0]
     rest = len(tree.faults) - 1
     reason = f"reading {_below(path, tree)} failed ({why})"
     reason += f", and {counted(rest, 'more file or folder', 'more files or folders')}" if rest else ""
-    do = "mend or remove it" if BROKEN_LINK in why else "make it readable (chmod u+rx)"
     return _bad_path(dataset, reason, f"{do}{otherwise}")
+
+
+def _by_reason(tree: Tree) -> Counter[str]:
+    """What could not be read, counted by why, with some names of each."""
+    names: dict[str, list[str]] = {}
+    for path, why, _ in tree.faults:
+        names.setdefault(why, []).append(_below(path, tree))
+    return Counter(
+        {
+            f"{UNREADABLE} ({why}: {', '.join(some[:N_NAMED])}{_more(some)})": len(some)
+            for why, some in names.items()
+        }
+    )
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - N_NAMED:,} more" if len(names) > N_NAMED else ""
 
 
 def _below(path: Path, tree: Tree) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -76,6 +77,15 @@ class Place:
         above = below or self._fitting(here.parents, values)
         beside = above or self._fitting(_beside(here), values)
         return above or (beside if len(beside) == 1 else [])
+
+    def prefix(self, values: Sequence[str]) -> str | None:
+        """What all values begin with, of another machine, and without which each names a file."""
+        ends = [found.end() for found in re.finditer(r"[/\\]+", values[0])]
+        for end in ends:
+            start = values[0][:end]
+            if all(value.startswith(start) and self.find(value[end:])[1] for value in values):
+                return start
+        return None
 
     def elsewhere(self, value: str) -> Path | None:
         """A file below this folder that the value names, where no folder has those of all values."""

@@ -140,6 +140,8 @@ def _from_text(text: str, shown: str, is_path: Callable[[str], bool]) -> Table:
         read_by = [_read_by(told[1], "\n" + text[told.end() :])]
     else:
         read_by = [_read_by(delimiter, text) for delimiter in DELIMITERS]
+    if text.lstrip().startswith(("{", "[{")):
+        raise bad(shown, "is JSON, not a table", "save it as a csv file with columns path and label")
     reading = _sure(read_by, shown, is_path)
     if not reading.header:
         remedy = "write a header with path and label, and a row for each image"
