@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from sweeper import provenance
+from sweeper import provenance, saved
 from sweeper.fault import Fault
-from sweeper.record import RunFiles
-from sweeper.schema import Freezing, Model, Run
+from sweeper.provenance import remark_changed
+from sweeper.record import RunFiles, StudyFiles
+from sweeper.schema import Dataset, Freezing, Model, Run
+from sweeper.training import images
+from tests.pictures import write_classes, write_picture
 from tests.program import IN_PROCESS, sweeper
 
 
@@ -99,3 +104,20 @@ def test_it_is_told_by_a_run_a_search_and_describe(tmp_path: Path) -> None:
     handed_on = RunFiles(tmp_path / "outputs" / "search" / "best").read_trained_on()
     assert handed_on is not None
     assert len(handed_on) > 1300  # of both splits, each of which trains on 1,078
+
+
+def test_a_resumed_search_tells_of_other_data(tmp_path: Path) -> None:
+    """One pixel of one file was changed since the trials; with the same files, or none, nothing is said."""
+    root = write_classes(tmp_path / "pets", {"cat": 5, "dog": 5})
+    dataset, study = Dataset(name="image_folder", path=str(root)), tmp_path / "mine"
+    assert remark_changed(dataset, study) is None
+    StudyFiles(study).mark("mine", "memory")
+    run = StudyFiles(study).run(3)
+    run.mark()
+    run.config.write_text(saved.to_yaml(Run(dataset=dataset)))
+    run.history.write_text("epoch\n1\n")
+    run.environment.write_text(json.dumps({"data": images.fingerprint(images.read(dataset))}))
+    assert remark_changed(dataset, study) is None
+    write_picture(root / "cat" / "0.png", size=(12, 12))
+    assert "the data have changed since trial 3 of mine" in str(remark_changed(dataset, study))
+    assert remark_changed(replace(dataset, image_size=16), study) is None

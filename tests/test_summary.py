@@ -71,11 +71,11 @@ def made(n_classes: int, *, multi_label: bool = False, **more: object) -> list[s
 @pytest.mark.parametrize("n_classes", [2, 10, 11, 1000, 20000])
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_many_classes_and_long_names_stay_short(n_classes: int, multi_label: bool) -> None:
-    """At most twelve lines that a narrow terminal holds."""
+    """At most thirteen lines that a narrow terminal holds."""
     if multi_label and n_classes > 1000:
         pytest.skip("would be a matrix of gigabytes")
     shown = made(n_classes, multi_label=multi_label)
-    assert len(shown) <= 12
+    assert len(shown) <= 13
     assert max(map(len, shown)) <= 80
     if 10 < n_classes < 20000:
         assert re.fullmatch(r"  train: 3 … 4 of each; fewest of the .*", shown[1])

@@ -175,6 +175,7 @@ def check(config: DictConfig) -> None:
         _tell_once(found.summary, OmegaConf.select(config, "hydra.sweep.dir"))
     if found.seen is not None:
         _warn(found.seen)
+    _warn_of_changed(run.dataset, str(OmegaConf.select(config, "hydra.sweep.dir")))
 
 
 def inspect(run: schema.Run) -> Found:
@@ -244,6 +245,12 @@ def _once(function: Callable[..., T]) -> Callable[..., T]:
 def _warn(told: str) -> None:
     """Once in a search, whose configs all have the same to tell."""
     log.warning(told)
+
+
+@_once
+def _warn_of_changed(dataset: schema.Dataset, study: str) -> None:
+    if (told := provenance.remark_changed(dataset, Path(study))) is not None:
+        _warn(told)
 
 
 @_once
