@@ -207,3 +207,16 @@ def dashboard(folder: Path) -> Iterator[str]:
 def _listens(port: int) -> bool:
     with socket.socket() as visitor:
         return visitor.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def somebody() -> Iterator[None]:
+    """As a user whom permissions hold back: root may read everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

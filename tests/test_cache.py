@@ -439,6 +439,7 @@ def read_in_a_process(dataset: Dataset, tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("name", "n"), mostly_slow([("image_folder", 100), ("digits", 1797)], 2))
+@pytest.mark.slow
 def test_a_second_process_decodes_nothing_and_copies_nothing(tmp_path: Path, name: str, n: int) -> None:
     """100 MB of images, decoded or scaled: made once, and a worker's own memory stays free of them."""
     large = Dataset(image_size=256)  # 118 MB

@@ -388,6 +388,7 @@ def test_a_command_without_a_target_is_one_line(cli: Cli) -> None:
     assert "model.target=null: custom needs it; write model.target=package.module.function" in error
 
 
+@pytest.mark.slow
 def test_it_is_searched_and_reproduced_as_printed(folder: Path) -> None:
     """A search over an argument; the printed commands run as they stand, and without --trust are refused."""
     short = ("training.epochs=1", "hydra.sweeper.n_trials=2", "optimizer.lr=0.01", "study=own")

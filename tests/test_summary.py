@@ -156,3 +156,16 @@ def test_a_search_says_it_once(tmp_path: Path) -> None:
     printed = done.stdout.splitlines()
     assert printed[:5] == LINES
     assert done.stdout.count("left out") == 1
+
+
+@pytest.mark.slow
+def test_several_splits_of_one_dataset_show_each_class_once(tmp_path: Path) -> None:
+    """A search over folds tells how many images each has, and lists the classes of the first alone."""
+    folds = ("dataset.n_folds=3", "dataset.fold=0,1,2")
+    printed = program.sweeper(
+        tmp_path, "-m", *folds, "experiment=quick", "hydra.sweeper.n_trials=1", "study=s"
+    )
+    assert (
+        2 <= len(re.findall(r"^Data: digits, 1,797 images", printed, re.M)) <= 3
+    )  # equal counts are told once
+    assert len(re.findall(r"^ +train +val +test$", printed, re.M)) == 1

@@ -7,6 +7,7 @@ import io
 import random
 import shlex
 import sys
+import tempfile
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from sweeper.schema import Dataset, Run, without_effect
 from sweeper.training import images
 from tests.conftest import Said, mostly_slow
 from tests.pictures import Colour, write_picture
+from tests.program import somebody
 
 N = 6
 
@@ -668,3 +670,15 @@ def test_every_row_of_a_random_table_is_used_counted_or_named(tmp_path: Path, se
     counts = {SKIPPED[kind]: list(case.out.values()).count(kind) for kind in set(case.out.values())}
     assert found.left_out == counts
     assert any("says the same" in line for line in found.remarks) == ("repeated" in case.faults)
+
+
+def test_a_folder_that_may_not_be_entered_is_told() -> None:
+    """Files that nobody can look for are not called missing from the wrong place."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        write_picture(folder / "img" / "0.png")
+        (folder / "train.csv").write_text(lines("path,label", "img/{i}.png,{x}", x=AB))
+        (folder / "img").chmod(0)
+        with somebody(), pytest.raises(BadInput, match=r"\(no permission to read it\), first .*chmod"):
+            images.read(Dataset(name="csv", path=f"{name}/train.csv"))

@@ -8,7 +8,6 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +21,9 @@ from sweeper.training.image_format import suffixes
 from sweeper.training.readers.image_folder import find
 from tests.conftest import mostly_slow
 from tests.pictures import write_classes, write_picture
+from tests.program import somebody
 
 PLUGINS = {".heic": "pillow-heif", ".HEIF": "pillow-heif", ".jxl": "pillow-jxl-plugin"}
-
-
-@contextmanager
-def somebody() -> Iterator[None]:
-    """As a user whom permissions hold back: root may read everything."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture

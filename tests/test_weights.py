@@ -247,9 +247,7 @@ def test_cnn_has_no_weights_by_name() -> None:
 def test_weights_of_another_network_are_named(tmp_path: Path, squeezenet: State) -> None:
     """The first tensors that do not fit are named with their shapes, the others counted."""
     path = saved(squeezenet, tmp_path / "weights.pt")
-    expected = (
-        r"does not fit resnet18: conv1\.weight \[64, 3, 7, 7\] is missing; bn1\.weight .*; and \d+ more"
-    )
+    expected = r"does not fit resnet18: conv1\.weight \[64, 3, 7, 7\] is missing; .*; and \d+ more"
     refuses(path, expected, "resnet18")
 
 

@@ -287,10 +287,21 @@ def _tell_once(summary: Summary, search: str | None) -> None:
     from sweeper.screen import Screen
     from sweeper.training.summary import lines
 
-    Screen().tell(lines(summary))
+    # Of several splits of one dataset only the first shows each class.
+    Screen().tell(lines(summary, with_classes=_is_first(summary.name, summary.classes, search)))
 
 
-@_once
+def _is_first(*what: Any) -> bool:
+    """Whether nothing was told of it yet."""
+    key = repr(what)
+    is_first = key not in _told
+    _told.add(key)
+    return is_first
+
+
+_told: set[str] = set()
+
+
 def check_model(model: schema.Model, shape: tuple[int, int, int], cwd: Path) -> None:
     """Outline the network, and compare its weights: so they are downloaded once, before the workers start.
 

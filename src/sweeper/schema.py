@@ -327,6 +327,8 @@ def _colour_fault(value: Any) -> str | None:
     return None
 
 
+MAX_MEGAPIXELS = 1e6
+
 LIMITS: dict[str, Limit] = {
     "seed": limit.within(0, limit.MAX_SEED, "write for example seed=0"),
     "device": limit.text("write auto, cpu, cuda or cuda:0"),
@@ -347,7 +349,10 @@ LIMITS: dict[str, Limit] = {
     ),
     "dataset.fold": limit.whole(0, 999, "write 0 … dataset.n_folds - 1"),
     "dataset.max_megapixels": limit.number(
-        0.000001, 1e6, "write for example dataset.max_megapixels=200", "no memory has room for a larger one"
+        0.000001,
+        MAX_MEGAPIXELS,
+        "write for example dataset.max_megapixels=200",
+        "no memory has room for a larger one",
     ),
     "dataset.background": Limit(_colour_fault, "write for example white or [32,160,255]"),
     "dataset.path_column": limit.text("write the name of a column"),

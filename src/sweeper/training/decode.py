@@ -233,7 +233,7 @@ def _with_margin(size: int, dataset: schema.Dataset) -> int:
 
 
 def _version(size: int) -> str:
-    return f"{VERSION}\0{PIL.__version__}\0{size}"
+    return f"{VERSION}\0{PIL.__version__}\0{','.join(image_format.installed())}\0{size}"
 
 
 def _key(files: Sequence[Path], stamps: Sequence[str], size: int) -> str:

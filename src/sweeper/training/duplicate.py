@@ -9,11 +9,10 @@ import numpy as np
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training.dataset import TEST, TO_SPLIT, TRAIN, VAL, Images, Indices, Parts
+from sweeper.training.dataset import PART_NAMES, TO_SPLIT, TRAIN, Images, Indices, Parts
 from sweeper.training.group import name_of
 from sweeper.words import counted
 
-NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
 N_EXAMPLES = 2
 
 
@@ -29,7 +28,7 @@ class Shared:
         own = np.where(part == TO_SPLIT, TRAIN, part)
         pairs = [(int(own[i]), int(own[other])) for i, other in zip(self.images, self.others, strict=True)]
         where = Counter(pairs).items()
-        counts = ", ".join(f"{n:,} of {NAMES[a]} in {NAMES[b]}" for (a, b), n in sorted(where))
+        counts = ", ".join(f"{n:,} of {PART_NAMES[a]} in {PART_NAMES[b]}" for (a, b), n in sorted(where))
         some = zip(self.images[:N_EXAMPLES], self.others[:N_EXAMPLES], strict=True)
         examples = ", ".join(f"{name_of(images, i)} = {name_of(images, other)}" for i, other in some)
         more = ", …" if len(self.images) > N_EXAMPLES else ""

@@ -50,14 +50,18 @@ _TGA_END = b"TRUEVISION-XFILE.\x00"
 _SUFFIX = re.compile(r"\.[A-Za-z0-9_+~-]{1,12}")
 
 
+def installed() -> list[str]:
+    """The plug-ins that are there."""
+    return [module for module in PLUGINS if find_spec(module) is not None]
+
+
 @cache
 def suffixes() -> frozenset[str]:
     """The suffixes of files that Pillow decodes, in lower case, with those of installed plug-ins."""
-    for module, function in PLUGINS.items():
-        if find_spec(module) is not None:
-            plugin = importlib.import_module(module)
-            if function is not None:
-                getattr(plugin, function)()
+    for module in installed():
+        plugin = importlib.import_module(module)
+        if (function := PLUGINS[module]) is not None:
+            getattr(plugin, function)()
     Image.init()
     return frozenset(suffix for suffix, name in Image.EXTENSION.items() if _is_decoded(name))
 

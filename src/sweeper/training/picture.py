@@ -57,7 +57,8 @@ class TooLargeError(UnreadableError):
 
     def __init__(self, megapixels: float, most: float) -> None:
         why = f"{megapixels:,.4g} megapixels, more than dataset.max_megapixels={most:g}"
-        super().__init__(why, f"write dataset.max_megapixels={ceil(megapixels)}")
+        more = f"write dataset.max_megapixels={ceil(megapixels)}"
+        super().__init__(why, more if megapixels <= schema.MAX_MEGAPIXELS else "remove it")
         self.megapixels = megapixels
 
 

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training.dataset import TEST, TO_SPLIT, TRAIN, VAL, Images, Indices, Parts
+from sweeper.training.dataset import PART_NAMES, TEST, TO_SPLIT, TRAIN, VAL, Images, Indices, Parts
 from sweeper.training.duplicate import (
-    NAMES,
     check_shared,
     find_shared,
     remark_copies,
@@ -204,7 +203,7 @@ def _counts(images: Images, chosen: Indices | slice = slice(None)) -> Indices:
 def _check_own_groups(images: Images, dataset: schema.Dataset, part: Parts) -> None:
     """Raises BadInput where parts of the data share a group."""
     own = np.where(part == TO_SPLIT, TRAIN, part)
-    parts = [(name, np.flatnonzero(own == number)) for number, name in NAMES.items()]
+    parts = [(name, np.flatnonzero(own == number)) for number, name in enumerate(PART_NAMES)]
     if dataset.group is not None and np.count_nonzero([len(chosen) for _, chosen in parts]) > 1:
         check_groups(images, dataset, parts)
 

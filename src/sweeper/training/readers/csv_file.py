@@ -219,9 +219,13 @@ def _missing(dataset: schema.Dataset, rows: Sequence[Row]) -> BadInput:
     first, n = missing[0], len(missing)
     place = Place(_folder(dataset, _path(dataset)), dataset.suffix or "")
     count = "1 image file is missing" if n == 1 else f"{n:,} image files are missing"
-    reason = f"{count}{place.why_not(first.value)}, first in {first.place}: {first.file}"
+    why_not = place.why_not(first.value)
+    told = f" ({why_not[0]})" if why_not else ""
+    reason = f"{count}{told}, first in {first.place}: {first.file}"
     remedy = "write paths relative to the csv file, or absolute ones"
-    if alike := place.near(first.value):
+    if why_not:
+        remedy = f"{why_not[1]}, or write dataset.skip_unreadable=true to go on without"
+    elif alike := place.near(first.value):
         remedy = f"write it as on disk: {alike}"
     else:
         found = place.suggestions([row.value for row in rows])

@@ -11,6 +11,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from sweeper.literal import expanded
+from sweeper.training.picture import said
 
 Form = Callable[[str], str]
 MOST_FOLDERS = 2000
@@ -56,15 +57,18 @@ class Place:
                 return alike
         return None
 
-    def why_not(self, value: str) -> str:
-        """What the system says of the file, where it says more than that there is none."""
+    def why_not(self, value: str) -> tuple[str, str] | None:
+        """Why the file cannot be read and what to do, where there may be one; None where there is none."""
+        path = Path(next(self._readings(value)))
         try:
-            Path(next(self._readings(value))).stat()
+            path.stat()
         except OSError as error:
-            return "" if isinstance(error, FileNotFoundError) else f" ({error.strerror})"
+            return (
+                None if isinstance(error, FileNotFoundError) and not path.is_symlink() else said(error, path)
+            )
         except ValueError:
-            return ""
-        return ""
+            return None
+        return None
 
     def suggestions(self, values: Sequence[str]) -> list[Place]:
         """Other folders and suffixes with which every value names a file: at most two, which are not sure.
