@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
+from unicodedata import normalize
 
 
 def counted(n: int, noun: str, plural: str | None = None) -> str:
     """``1 trial``, ``2 trials``."""
     return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """``a, b, c and 4 more``."""
+    names = list(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def composed(text: str) -> str:
+    """With each letter and its accents in one character (NFC), whichever way a system has written them."""
+    return normalize("NFC", text)
 
 
 def disk_space(n_bytes: float) -> str:

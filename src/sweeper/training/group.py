@@ -8,14 +8,13 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from unicodedata import normalize
 
 import numpy as np
 
 from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training.dataset import Images, Indices
-from sweeper.words import counted
+from sweeper.words import composed, counted
 
 LIMIT_S = 2.0
 """Seconds in which a pattern must be done with the name of an image; usual are millionths."""
@@ -45,7 +44,7 @@ def find_groups(images: Images, dataset: schema.Dataset, chosen: Indices) -> lis
         reason = f"{len(without):,} of {counted(len(found), 'image')} {has} {lacking}"
         reason = f"{reason}: {name_of(images, without[0])}"
         raise _bad(dataset, reason, remedy)
-    return [normalize("NFC", group) for group in found if group]
+    return [composed(group) for group in found if group]
 
 
 def check_groups(images: Images, dataset: schema.Dataset, parts: Sequence[tuple[str, Indices]]) -> None:
@@ -106,7 +105,7 @@ def _limited(dataset: schema.Dataset, found: list[str | None]) -> Iterator[None]
 
 def plain(name: str) -> str:
     """A name as it is on every system: some write é as one character, some as two."""
-    return normalize("NFC", name).replace("\\", "/")
+    return composed(name).replace("\\", "/")
 
 
 def _pattern(dataset: schema.Dataset) -> re.Pattern[str]:
@@ -115,7 +114,7 @@ def _pattern(dataset: schema.Dataset) -> re.Pattern[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pattern = re.compile(normalize("NFC", str(dataset.group)))
+            pattern = re.compile(composed(str(dataset.group)))
     except (re.error, OverflowError, RecursionError) as error:
         raise _bad(dataset, f"is no regular expression: {error}", remedy) from error
     if pattern.groups != 1:

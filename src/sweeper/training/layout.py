@@ -7,17 +7,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from unicodedata import normalize
 
 from sweeper.literal import expanded
 from sweeper.training.dataset import PART_NAMES, TEST, TRAIN, VAL, part_named
 from sweeper.training.tree import Folder, TooLargeError, walk
-from sweeper.words import argument, counted, near
+from sweeper.words import argument, composed, counted, near, some
 
 AS_CLASSES, AS_PARTS = "dataset.layout=classes", "dataset.layout=parts"
 MANY = 50_000
 """Files and folders above the path, among which is looked for what was meant."""
-SHOWN = 3
 NO_COUNTER = 12
 """Names of files this long identify a picture; shorter ones may only number it."""
 CLEARLY = 1.5
@@ -95,7 +93,7 @@ def recognise(top: Folder, layout: str = "auto") -> list[Part]:
         if parts == [(TRAIN, top)]:
             _check_level(top)
     if layout == "parts" and parts == [(TRAIN, top)]:
-        names = _listed(_names(top.filled))
+        names = some(_names(top.filled))
         raise RefusedError(f"has no parts, but {names}", "name them train, val and test")
     for part, folder in parts:
         _check_classes(folder, part, is_part=folder is not top)
@@ -116,7 +114,7 @@ def printable(name: str) -> str:
     """See ``class_name``."""
     if name.isascii():
         return name
-    return normalize("NFC", os.fsencode(name).decode(errors="backslashreplace"))
+    return composed(os.fsencode(name).decode(errors="backslashreplace"))
 
 
 def path_above(root: Path) -> str | None:
@@ -156,9 +154,9 @@ def _parts(top: Folder) -> list[Part]:
     # "train" beside "plane" and "car" is a class. Beside "val" or "test", or alone, it is a part.
     if not named or (beside and found == {TRAIN}):
         return [(TRAIN, top)]
-    names = _listed(folder.name for _, folder in named)
+    names = some(folder.name for _, folder in named)
     if beside:
-        others = _listed(folder.name for folder in beside)
+        others = some(folder.name for folder in beside)
         largest = None if TRAIN in found else max(beside, key=lambda folder: folder.n_pictures)
         reason = f"holds the parts {names} and beside them {others}"
         if largest is not None and _has_parts(inner := _core(largest)):
@@ -169,7 +167,7 @@ def _parts(top: Folder) -> list[Part]:
     for part in found:
         same = [folder for number, folder in named if number == part]
         if len(same) > 1:
-            reason = f"{_listed(folder.name for folder in same)} are both {PART_NAMES[part]}"
+            reason = f"{some(folder.name for folder in same)} are both {PART_NAMES[part]}"
             name = same[1].name
             remedy = f"rename {name} to .{name} to leave it out, or write {AS_CLASSES} if all are classes"
             raise RefusedError(reason, remedy)
@@ -184,7 +182,7 @@ def _check_train_has_all(parts: Sequence[Part]) -> None:
     folded = {name.casefold() for name in in_train}
     for _, part in parts[1:]:
         if not any(class_name(folder).casefold() in folded for folder in part.filled):
-            there = _listed(_names(part.filled))
+            there = some(_names(part.filled))
             reason = f"{part.name} has none of the classes of {parts[0][1].name}, but {there}"
             raise RefusedError(reason, _without_classes(part))
         for folder in part.filled:
@@ -252,7 +250,7 @@ def _no_pictures(folder: Folder) -> tuple[str, str]:
     left_out = folder.all_left_out()
     ways = [reason.partition("; ")[2].rstrip(")") for reason, _ in left_out.most_common()]
     way = next(filter(None, ways), None)
-    told = _listed(f"{n:,} {reason}" for reason, n in left_out.most_common())
+    told = some(f"{n:,} {reason}" for reason, n in left_out.most_common())
     reason, fix = (
         "there are no image files in",
         "write dataset.path=FOLDER with one folder of images per class",
@@ -321,7 +319,7 @@ def _check_names(filled: Sequence[Folder], cores: Sequence[Folder]) -> None:
     known = [part for part in meant if part is not None]
     if TRAIN not in known or set(known) == {TRAIN}:
         return
-    names = _listed(f.name for f, part in zip(filled, meant, strict=True) if part is not None)
+    names = some(f.name for f, part in zip(filled, meant, strict=True) if part is not None)
     reason, otherwise = f"{names}: parts of other names?", f"or write {AS_CLASSES} if these are the classes"
     train = cores[meant.index(TRAIN)]
     if not train.filled:
@@ -354,7 +352,7 @@ def _check_kinds(filled: Sequence[Folder], cores: Sequence[Folder], as_they_are:
     ]
     if not masks or not images or any(_works(core) for _, core in images):
         return
-    names = _listed(map(_moved, [*(folder for folder, _ in images), *masks]))
+    names = some(map(_moved, [*(folder for folder, _ in images), *masks]))
     renamed = ", ".join(f"{_moved(folder)} to .{folder.name}" for folder in masks)
     remedy = f"sort those of {_moved(images[0][0])} into class folders and rename {renamed}"
     raise RefusedError(f"images and their masks, no classes? {names}", f"{remedy}, or write {as_they_are}")
@@ -366,7 +364,7 @@ def _check_pieces(filled: Sequence[Folder], as_they_are: str) -> None:
     name = filled[0].name
     if len(filled) < 2 or len(names) > 1 or not (_tokens(name) & _PIECES or _DRIVES.search(name)):
         return
-    reason = f"{_listed(map(_moved, filled))} differ by a number alone: pieces, not classes?"
+    reason = f"{some(map(_moved, filled))} differ by a number alone: pieces, not classes?"
     otherwise = f"write {as_they_are} if these are the classes"
     above = [_above_classes(folder) for folder in filled]
     if len({class_name(inner) for folder in above for inner in folder.filled}) > 1:
@@ -382,7 +380,7 @@ def _check_neighbours(filled: Sequence[Folder], cores: Sequence[Folder]) -> None
         inside = {inner.name.casefold() for inner in core.filled}
         twice = [one.name for one in filled if one is not folder and one.name.casefold() in inside]
         if len(twice) >= 2:
-            reason = f"{_listed(twice)} are in {_moved(core)}, and beside {folder.name} too"
+            reason = f"{some(twice)} are in {_moved(core)}, and beside {folder.name} too"
             raise RefusedError(reason, f"rename {folder.name} to .{folder.name} to leave it out")
 
 
@@ -394,7 +392,7 @@ def _check_inside(part: Folder) -> None:
     _check_pieces(filled, AS_PARTS)
     if not (repeated := list(_repeated(cores).values())):
         return
-    reason = f"{_listed(repeated)} {_is(repeated)} in {_listed(_names(filled))} of {part.name}"
+    reason = f"{some(repeated)} {_is(repeated)} in {some(_names(filled))} of {part.name}"
     otherwise = f"or write {AS_PARTS} to read all"
     hidden = _masks(repeated) or (repeated if any(core.pictures for core in cores) else [])
     if hidden:
@@ -402,7 +400,7 @@ def _check_inside(part: Folder) -> None:
         raise RefusedError(f"{reason}, beside other images", told)
     inner = next(folder for core in cores for folder in core.filled if folder.name in repeated)
     moved = f"rename {_moved(inner)} to {_moved(part)}/{inner.name}, and so on"
-    otherwise = f"or write {AS_PARTS} if {_listed(_names(filled))} are"
+    otherwise = f"or write {AS_PARTS} if {some(_names(filled))} are"
     raise RefusedError(f"{reason}: no classes?", f"{moved} if these are the classes, {otherwise}")
 
 
@@ -418,11 +416,11 @@ def _check_parts_inside(filled: Sequence[Folder], cores: Sequence[Folder]) -> No
             continue
         if any(inner.filled for inner in parts.values()):
             recognise(core)  # says what is wrong there
-            others = f"and {_listed(f.name for f in filled if f is not folder)} lie beside it"
-            reason = f"{_moved(core)} has the parts {_listed(_names(parts.values()))}, {others}"
+            others = f"and {some(f.name for f in filled if f is not folder)} lie beside it"
+            reason = f"{_moved(core)} has the parts {some(_names(parts.values()))}, {others}"
             raise RefusedError(reason, f"{_write_path(core)}, or {AS_CLASSES} if all are classes")
         train = parts[TRAIN]
-        reason = f"the parts {_listed(_names(parts.values()))} are in the class {folder.name}, not above it"
+        reason = f"the parts {some(_names(parts.values()))} are in the class {folder.name}, not above it"
         move = f"rename {_moved(train)} to {train.name}/{folder.name}, and so on"
         raise RefusedError(reason, f"{move}, or write {AS_CLASSES} to split anew")
 
@@ -431,14 +429,14 @@ def _refuse_repeated(filled: Sequence[Folder], cores: Sequence[Folder], repeated
     having = [i for i, core in enumerate(cores) if any(f.name.casefold() in repeated for f in core.filled)]
     n_all, names = len(filled), list(repeated.values())
     filled, cores = [filled[i] for i in having], [cores[i] for i in having]
-    reason = f"{_listed(names)} {_is(names)} in {_listed(_names(filled))}"
+    reason = f"{some(names)} {_is(names)} in {some(_names(filled))}"
     if len(names) == 1 or any(core.pictures for core in cores) or _masks(names):
         hide = (_masks(names) or names)[0]
         remedy = f"rename each {hide} to .{hide} to leave it out, or write {AS_CLASSES} to read all"
         raise RefusedError(f"{reason}, beside other images", remedy)
     otherwise = f", or {AS_CLASSES} if these are the classes"
     if n_all == len(filled) and not _are_variants(cores) and (new_names := _as_parts(filled, cores)):
-        renamed = _listed(f"{folder.name} to {name}" for folder, name in new_names)
+        renamed = some(f"{folder.name} to {name}" for folder, name in new_names)
         raise RefusedError(f"{reason}: parts of other names?", f"rename {renamed}{otherwise}")
     for _, core in sorted(zip(filled, cores, strict=True), key=lambda pair: _likeness(pair[0].name)):
         if _works(core) and (_are_variants(cores) or any(map(_is_variant, _names(cores)))):
@@ -560,12 +558,6 @@ def _holds_class(above: Path, folder: Path) -> bool:
 
 
 # --------------------------------------------------------------------------------------------- wording
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _names(folders: Iterable[Folder]) -> list[str]:

@@ -19,7 +19,7 @@ from sweeper.training.duplicate import (
 )
 from sweeper.training.group import check_groups, find_groups
 from sweeper.training.unit import Units, find_units
-from sweeper.words import counted
+from sweeper.words import counted, some
 
 DROPPED = -2
 N_NAMED = 5
@@ -250,8 +250,7 @@ def _remarks_of_classes(images: Images, parts: tuple[Indices, Indices, Indices])
     for name, chosen in (("val", parts[1]), ("test", parts[2])):
         lacking = [images.classes[label] for label in np.flatnonzero(_counts(images, chosen) == 0)]
         if lacking and len(chosen):
-            more = f" and {len(lacking) - N_NAMED:,} more" if len(lacking) > N_NAMED else ""
-            named = f"{kind[len(lacking) > 1]} {', '.join(lacking[:N_NAMED])}{more}"
+            named = f"{kind[len(lacking) > 1]} {some(lacking, N_NAMED)}"
             yield f"no image of {named} is in {name}: it is measured on the others"
 
 

@@ -6,13 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from unicodedata import normalize
 
 from sweeper import schema
 from sweeper.errors import BadInput, nearest
 from sweeper.training.dataset import TEST, TRAIN, VAL, part_named
 from sweeper.training.readers.table import PICTURE, Table, bad, listed
-from sweeper.words import argument, counted
+from sweeper.words import argument, composed, counted
 
 
 def _words(text: str) -> frozenset[str]:
@@ -190,7 +189,7 @@ def _given(table: Table, key: str, column: str | None) -> str:
 
 def _alike(table: Table, column: str | None) -> str | None:
     """The column that is called so, in any case if no other is written so."""
-    wanted = normalize("NFC", column or "").strip()
+    wanted = composed(column or "").strip()
     alike = [name for name in table.columns if name.casefold() == wanted.casefold()]
     exact = [name for name in alike if name == wanted]
     return next(iter(exact), alike[0] if len(alike) == 1 else None)

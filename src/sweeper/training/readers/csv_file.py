@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from sweeper.training.readers import column, table
 from sweeper.training.readers.column import MISSING, Columns
 from sweeper.training.readers.place import Place
 from sweeper.training.readers.table import Table, bad
-from sweeper.words import argument, counted, near
+from sweeper.words import argument, composed, counted, near
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".csv.gz")
 UNLABELLED, ABSENT, UNREADABLE = "without a label", "missing", "that cannot be read"
@@ -263,14 +262,14 @@ def _labels_of_rows(dataset: schema.Dataset, found: Table, columns: Columns) -> 
             remedy = "write dataset.label_column=COLUMN, or leave it out"
             raise BadInput("dataset.label_separator", shown, reason, remedy)
         values = [found.values(name) for name in columns.labels]
-        names = [_nfc(name) for name in columns.labels]
+        names = [composed(name) for name in columns.labels]
         return [
             tuple(name for name, value in zip(names, of_row, strict=True) if column.is_yes(value))
             for of_row in zip(*values, strict=True)
         ]
     name, separator = columns.labels[0], dataset.label_separator
     labels: list[tuple[str, ...] | None] = []
-    for i, value in enumerate(map(_nfc, found.values(name))):
+    for i, value in enumerate(map(composed, found.values(name))):
         if value not in MISSING and (separator is None or column.several(value, separator)):
             labels.append((value,) if separator is None else column.several(value, separator))
         elif dataset.skip_unreadable:
@@ -331,7 +330,7 @@ def _row(
             raise _bad(dataset, reason, remedy)
         part = named
     file, is_there = place.find(value)
-    group = None if columns.group is None else _nfc(value_of[columns.group])
+    group = None if columns.group is None else composed(value_of[columns.group])
     return Row(where, value, file, is_there, place.name(value, file), part, labels, group)
 
 
@@ -371,7 +370,7 @@ def _classes(dataset: schema.Dataset, columns: Columns, rows: Sequence[Row]) -> 
             reason = f"column {columns.labels[0]} has one class only ({found[0]})"
             raise _bad(dataset, reason, "there must be at least 2")
         return tuple(found)
-    names = [_nfc(name) for name in columns.labels]
+    names = [composed(name) for name in columns.labels]
     if absent := [name for name in names if name not in found]:
         raise _bad(dataset, f"no image has the label {absent[0]}", "write a 1 in that column or remove it")
     return tuple(names)
@@ -415,10 +414,6 @@ def _labels(listing: Listing, rows: Sequence[Row]) -> NDArray[np.int64] | NDArra
     for i, row in enumerate(rows):
         labels[i, [number[name] for name in row.labels]] = 1
     return labels
-
-
-def _nfc(text: str) -> str:
-    return normalize("NFC", text)
 
 
 def _bad(dataset: schema.Dataset, reason: str, remedy: str) -> BadInput:

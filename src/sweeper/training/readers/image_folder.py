@@ -18,13 +18,12 @@ from sweeper.training.dataset import TRAIN, Images, left_to_split
 from sweeper.training.decode import check_every_class_is_left, identify, read_files, seen_size
 from sweeper.training.picture import said
 from sweeper.training.tree import Tree, walk
-from sweeper.words import argument, counted
+from sweeper.words import argument, counted, some
 
 BESIDE = "beside the class folders"
 NAMED = 80
 """Characters of a path in an error."""
 UNREADABLE = "that cannot be read"
-N_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -169,16 +168,7 @@ def _by_reason(tree: Tree) -> Counter[str]:
     names: dict[str, list[str]] = {}
     for path, why, _ in tree.faults:
         names.setdefault(why, []).append(_below(path, tree))
-    return Counter(
-        {
-            f"{UNREADABLE} ({why}: {', '.join(some[:N_NAMED])}{_more(some)})": len(some)
-            for why, some in names.items()
-        }
-    )
-
-
-def _more(names: Sequence[str]) -> str:
-    return f" and {len(names) - N_NAMED:,} more" if len(names) > N_NAMED else ""
+    return Counter({f"{UNREADABLE} ({why}: {some(which)})": len(which) for why, which in names.items()})
 
 
 def _below(path: Path, tree: Tree) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from unicodedata import normalize
 
 from sweeper.literal import expanded
 from sweeper.training.picture import said
+from sweeper.words import composed
 
 Form = Callable[[str], str]
 MOST_FOLDERS = 2000
@@ -37,7 +37,7 @@ class Place:
             if is_file(path):
                 return Path(path), True
         for path in self._readings(value):
-            if (alike := self._alike(path, _nfc)) and is_file(alike):
+            if (alike := self._alike(path, composed)) and is_file(alike):
                 return Path(alike), True
         return Path(next(self._readings(value))), False
 
@@ -46,7 +46,7 @@ class Place:
         here = self.folder.absolute() if file.is_absolute() else self.folder
         path, folder = os.path.normpath(file), os.path.normpath(here)
         inside = "" if folder == "." else f"{folder}/"
-        return _nfc(
+        return composed(
             path.removeprefix(inside) if path.startswith(inside) else os.path.normpath(_slashes(value))
         )
 
@@ -186,9 +186,5 @@ def _slashes(name: str) -> str:
     return name.replace("\\", "/")
 
 
-def _nfc(text: str) -> str:
-    return normalize("NFC", text)
-
-
 def _casefolded(text: str) -> str:
-    return normalize("NFC", text).casefold()
+    return composed(text).casefold()

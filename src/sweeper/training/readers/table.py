@@ -11,7 +11,6 @@ import gzip
 import io
 import math
 import re
-import unicodedata
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.errors import BadInput
-from sweeper.words import counted
+from sweeper.words import composed, counted
 
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar", " ": "spaces"}
 """Spaces only count where the header has none of the others: they stand in names, too."""
@@ -175,7 +174,7 @@ def _read_by(delimiter: str, text: str) -> _Reading:
         if isinstance(values, str):
             fault = (f"line {number}: {values}", "write it as a csv file")
         elif not header:
-            header = [unicodedata.normalize("NFC", name) for name in values]
+            header = [composed(name) for name in values]
             if len(header) < 2 and delimiter != ",":
                 break  # it separates nothing
         else:
@@ -235,7 +234,7 @@ def _from_parquet(content: bytes, shown: str) -> Table:
             kinds[name] = " and ".join(sorted(odd))
     texts = [_texts(values) for values in columns.values()]
     rows = tuple(zip(*texts, strict=True))
-    names = tuple(unicodedata.normalize("NFC", name.strip()) for name in columns)
+    names = tuple(composed(name.strip()) for name in columns)
     return Table(names, tuple(range(1, len(rows) + 1)), rows, "row", kinds)
 
 
