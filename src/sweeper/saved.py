@@ -225,7 +225,7 @@ def _refuse_code(config: Mapping[str, Any], path: Path, folder: Path) -> None:
     hydras = config.get("hydra", {})
     is_plain = isinstance(hydras, dict) and set(hydras) <= _OF_A_SEARCH
     search = hydras.get("sweeper", {}) if is_plain else None
-    if not isinstance(search, dict) or "_target_" in search:
+    if not isinstance(search, dict) or not _runs_no_code(search):
         reason = f"{path.name} sets other keys of Hydra's than those of a search, and these may run any code"
         raise BadInput("hydra", "…", reason, own)
     packages = re.findall(r"(?m)^\s*#\s*@package\s+(\S+)", path.read_text())
@@ -236,6 +236,13 @@ def _refuse_code(config: Mapping[str, Any], path: Path, folder: Path) -> None:
     if strange and "defaults" in config:
         reason = f"{path.name} takes more than what is ours ({strange[0]}), and that may run any code"
         raise BadInput("defaults", "…", reason, own)
+
+
+def _runs_no_code(search: Mapping[str, Any]) -> bool:
+    """Whether ``hydra.sweeper`` of a config names nothing that would be imported, nor may a sweep in it."""
+    params = search.get("params") or {}
+    is_plain = isinstance(params, dict) and not any("hydra" in str(key) for key in params)
+    return is_plain and "_target_" not in search and not search.get("custom_search_space")
 
 
 def _is_ours(default: object) -> bool:
