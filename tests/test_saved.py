@@ -350,7 +350,6 @@ CALLS = "callbacks: {x: {_target_: trap.net}}"
         {"trial.yaml": "defaults: [config, {override model: '${freezing}'}, _self_]"},
         {"trial.yaml": "defaults: [config, {override hydra/callbacks: x}]", "hydra/callbacks/x.yaml": CALLS},
         {"trial.yaml": "defaults: [config, _self_]\nhydra: {sweeper: {custom_search_space: trap.net}}"},
-        {"trial.yaml": "defaults: [config, _self_]\nhydra: {sweeper: {_target_: trap.net}}"},
         {"trial.yaml": "defaults: [config, _self_]\nhydra: {sweeper: {params: {+hydra.callbacks: a}}}"},
         {"trial.yaml": "SAVED", "hydra/config.yaml": CALLS},
         {"trial.yaml": "SAVED", "schema.yaml": f"hydra: {{{CALLS}}}"},
