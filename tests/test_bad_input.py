@@ -72,7 +72,7 @@ for _kind, _table in (("sampler", _SAMPLERS), ("pruner", _PRUNERS)):
 for _name, _other, _end in (("lower", "upper", 9), ("upper", "lower", -9)):  # one of them must be there
     OPTIONS[f"hydra.sweeper.pruner.{_name}"].append(f"hydra.sweeper.pruner.{_other}={_end}")
 
-QUICK = ("wrong type", "nan", "huge", "empty", "very long")
+QUICK = ("wrong type", "nan", "empty")
 """The kinds that every run of the tests tries, on all keys; the others are slow."""
 
 CASES = [

@@ -108,6 +108,7 @@ def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
     }
 
 
+@pytest.mark.slow
 def test_only_looking_writes_nothing(browser: Browser, lost: Path) -> None:
     """A dead worker's trial is shown as failed, with the reason, and no file has changed or is new."""
     before = contents(lost)

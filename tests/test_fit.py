@@ -109,6 +109,7 @@ def repeated_run() -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_same_seed_same_history(digits: Data, few: Data) -> None:
     """A run repeats to the last bit, after five other runs in the process and in a new one."""
     first = measured(fit(repeated_run(), digits))

@@ -282,7 +282,7 @@ def page(browser: Browser) -> Iterator[Page]:
     page.close()
 
 
-@pytest.mark.parametrize("tab", mostly_slow(["/trials", "", "/analytics", "/note", "/trialTable"], 3))
+@pytest.mark.parametrize("tab", mostly_slow(["/trials", "", "/analytics", "/note", "/trialTable"], 5))
 def test_html_is_text(page: Page, port: int, tab: str) -> None:
     """HTML in names, notes, parameters and attributes does nothing, and is shown as it is; nothing is asked
     of other machines."""

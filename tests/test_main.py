@@ -251,7 +251,7 @@ BAD_INPUT = [
 
 
 @pytest.mark.parametrize(
-    ("command", "answer"), mostly_slow(BAD_INPUT, 6), ids=[command for command, _ in BAD_INPUT]
+    ("command", "answer"), mostly_slow(BAD_INPUT, 12), ids=[command for command, _ in BAD_INPUT]
 )
 def test_bad_input_is_answered_in_one_line(cli: Cli, tmp_path: Path, command: str, answer: str) -> None:
     """Exit code 2, one line with key, value, reason and remedy, no traceback, and nothing written."""

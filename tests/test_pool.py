@@ -242,11 +242,14 @@ def test_resume_of_a_finished_study_runs_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [
-        ("hydra.sweeper.direction=maximize", ["hydra.sweeper.direction=maximize", "minimize"]),
-        ("x=1,2", ["x=choice(1, 2)", "interval(0.0, 2.0)"]),
-        ("y=1,2", ["y=choice(1, 2)", "without"]),
-    ],
+    mostly_slow(
+        [
+            ("hydra.sweeper.direction=maximize", ["hydra.sweeper.direction=maximize", "minimize"]),
+            ("x=1,2", ["x=choice(1, 2)", "interval(0.0, 2.0)"]),
+            ("y=1,2", ["y=choice(1, 2)", "without"]),
+        ],
+        3,
+    ),
 )
 def test_resume_with_another_search_is_refused(tmp_path: Path, change: str, says: list[str]) -> None:
     """A changed direction or changed choices end with code 2 and one line that says what changed."""
@@ -381,6 +384,7 @@ def test_a_worker_that_is_told_to_stop_by_others_is_replaced(tmp_path: Path) -> 
     assert "SIGTERM" in trials[0].user_attrs["reason"]
 
 
+@pytest.mark.slow
 def test_parameters_whose_app_stops_its_worker_are_not_tried_for_ever(tmp_path: Path) -> None:
     """An app that sends SIGTERM to its own process is tried again ``max_retries`` times, and then left."""
     app = App(tmp_path, "os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(20)")

@@ -152,6 +152,7 @@ def test_a_batch_that_does_not_fit_is_split(
     assert max(gpu.tried) == 4  # another batch size has its own
 
 
+@pytest.mark.slow
 def test_one_image_that_does_not_fit_is_an_error(few: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     Small(monkeypatch, holds=0)
     with pytest.raises(BadInput, match=r"model.*one image of it does not fit.*image_size"):
