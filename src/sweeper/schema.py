@@ -41,7 +41,8 @@ class Dataset:
     ``classes`` takes each folder below ``path`` for a class, ``parts`` each below ``path/train`` and so on,
     whatever is in it."""
     duplicates: str = "error"
-    """What is done where own parts share a picture: ``error``, ``drop`` (out of train), ``keep``."""
+    """What is done where the data's own parts share a picture: ``error``; ``drop`` keeps test's copy, then
+    val's; ``keep`` keeps all."""
     group: str | None = None
     """What belongs together in one part: a column of the table, or a pattern with one group for the path of
     each image below ``path``, such as ``(patient\\d+)``."""
