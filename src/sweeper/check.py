@@ -288,7 +288,8 @@ def _tell_once(summary: Summary, search: str | None) -> None:
     from sweeper.training.summary import lines
 
     # Of several splits of one dataset only the first shows each class.
-    Screen().tell(lines(summary, with_classes=_is_first(summary.name, summary.classes, search)))
+    is_first, screen = _is_first(summary.name, summary.classes, search), Screen()
+    screen.tell(lines(summary, with_classes=is_first, width=screen.width))
 
 
 def _is_first(*what: Any) -> bool:

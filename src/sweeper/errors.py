@@ -22,6 +22,8 @@ _LEAST = {"value": 30, "reason": 60, "remedy": 150, "key": 55}
 
 _ALIKE = 0.6
 """From here on, of 0 … 1, a word is taken for a slip of another."""
+_BEGINS, _SHORTEST = 0.9, 5
+"""A word of so many letters with which another begins is an abbreviation of it."""
 _SAME, _MOVED = 0.75, 0.8
 """A key of another section is less alike than one of the same, and its last part must be nearly right."""
 
@@ -96,7 +98,9 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 
 
 def _likeness(a: str, b: str) -> float:
-    return SequenceMatcher(None, a.lower(), b.lower(), autojunk=False).ratio()
+    a, b = a.lower(), b.lower()
+    begins = len(a) >= _SHORTEST and b.startswith(a)
+    return max(_BEGINS * begins, SequenceMatcher(None, a, b, autojunk=False).ratio())
 
 
 def one_of(word: str, names: Iterable[str]) -> str:

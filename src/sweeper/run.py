@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from math import nan
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sweeper.training.data import Data
     from sweeper.training.fit import Epoch
     from sweeper.training.metric import PerClass
+    from sweeper.training.summary import Summary
 
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Observer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def found(self, lines: Sequence[str]) -> None: ...
+    def found(self, summary: Summary) -> None: ...
 
     def epoch(self, epoch: Epoch) -> None: ...
 
@@ -112,9 +113,9 @@ def _tell(loaded: Data, observer: Observer) -> None:
         return
     from sweeper.training.summary import lines
 
-    told = lines(loaded.summary)
-    observer.found(told)
-    record = log.makeRecord(log.name, logging.INFO, __file__, 0, "\n".join(told), (), None)
+    observer.found(loaded.summary)
+    told = "\n".join(lines(loaded.summary))
+    record = log.makeRecord(log.name, logging.INFO, __file__, 0, told, (), None)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):  # the terminal has it without time and name
             handler.handle(record)

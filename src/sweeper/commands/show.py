@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from math import inf
 from pathlib import Path
@@ -22,6 +22,7 @@ from sweeper.words import clock, near
 
 if TYPE_CHECKING:
     from sweeper.training.fit import Epoch
+    from sweeper.training.summary import Summary
 
 SILENCE_S = 60.0
 """Without a terminal, an epoch that takes so long is told to be running."""
@@ -70,8 +71,10 @@ class SingleRun(Observer):
     ) -> None:
         self._stack.close()
 
-    def found(self, lines: Sequence[str]) -> None:
-        self._screen.tell(lines)
+    def found(self, summary: Summary) -> None:
+        from sweeper.training.summary import lines
+
+        self._screen.tell(lines(summary, width=self._screen.width))
 
     def epoch(self, epoch: Epoch) -> None:
         self._n_done, self._row, self._epoch_began_s = epoch.epoch, epoch.row(), monotonic()

@@ -62,14 +62,14 @@ def summarise(images: Images, parts: tuple[Indices, Indices, Indices], dataset: 
     )
 
 
-def lines(summary: Summary, with_classes: bool = True) -> list[str]:
-    """All of it, as a run or a search shows it first."""
+def lines(summary: Summary, with_classes: bool = True, width: int = WIDTH) -> list[str]:
+    """All of it, as a run or a search shows it first; the first line in two where it is too wide."""
     parts = ", ".join(f"{n:,} {name}" for n, name in zip(summary.n_images, PART_NAMES, strict=True))
     what = counted(len(summary.classes), "label" if summary.multi_label else "class", _plural(summary))
     rest = [left_out(summary), *(f"Note: {remark}" for remark in summary.remarks)]
     head = f"Data: {_short(summary.name)}, {sum(summary.n_images):,} images of {what}:"
     return [
-        *([f"{head} {parts}"] if len(head) + len(parts) < WIDTH else [head, f"  {parts}"]),
+        *([f"{head} {parts}"] if len(head) + len(parts) < min(width, WIDTH) else [head, f"  {parts}"]),
         *(f"  {row}" for row in of_classes(summary) if with_classes),
         *(one_line(line) for line in rest if line),
     ]
