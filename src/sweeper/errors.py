@@ -172,7 +172,7 @@ def bad_override(error: BaseException, overrides: Sequence[str], keys: Sequence[
     if "is not in struct" in reason or "not in '" in reason:
         inside = full_key if full_key.startswith(f"{key}.") else key  # of a whole node that was written
         return no_such_key(inside or full_key, value, keys, shown)
-    if "is not a ListConfig, list or tuple" in reason and value:
+    if "is not a ListConfig" in reason and value:
         return BadInput(key, value, "must be a list", f"write {shlex.quote(f'{key}=[{value}]')}")
     if full_key:
         return BadInput(key, value, reason, "write a value of the type that is there; " + shown)
