@@ -350,7 +350,7 @@ def test_a_search_imports_torch_once(tmp_path: Path, test_fraction: float) -> No
     imported, done = run_and_list_imports(tmp_path, ["-m", "optimizer=adam", "study=one", data, *quick])
     assert done.returncode == 0, done.stderr
     assert "torch" not in imported
-    assert ("Test accuracy of the best trial: 0." in done.stdout) == (test_fraction > 0)
+    assert ("Test accuracy of the best trial: " in done.stdout) == (test_fraction > 0)
     assert "lost" not in done.stdout
 
 
