@@ -79,6 +79,16 @@ class RunFiles:
         return self.folder / "weights.pt"
 
     @property
+    def signs(self) -> Path:
+        """What the curves say: a list of signs."""
+        return self.folder / "signs.json"
+
+    @property
+    def predictions(self) -> Path:
+        """What the model says of the validation images, with thumbnails of some."""
+        return self.folder / "predictions.npz"
+
+    @property
     def trained_on(self) -> Path:
         """Which pictures the weights have seen."""
         return self.folder / _MARK / "trained_on.npy"
@@ -109,7 +119,7 @@ class RunFiles:
 
     @property
     def _record(self) -> tuple[Path, ...]:
-        return (self.config, self.history, self.result, self.environment)
+        return (self.config, self.history, self.result, self.environment, self.signs, self.predictions)
 
     def room(self) -> list[Path]:
         """What takes room and is no record: the weights, and what writers left that were killed."""
@@ -275,6 +285,15 @@ class StudyFiles:
     def best(self) -> RunFiles:
         return RunFiles(self.folder / "best")
 
+    @property
+    def signs(self) -> Path:
+        """What the study says: a list of signs."""
+        return self.folder / "signs.json"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
     def trial(self, trial: FrozenTrial) -> TrialFiles:
         """Where the app has the folders of its trials."""
         return TrialFiles(Path(trial.user_attrs.get("folder", self.folder / str(trial.number))))
@@ -402,7 +421,7 @@ class StudyFiles:
                 if not StudyFiles(path.parents[1]).is_ours:  # that of a study named a/b lies in that of a
                     TrialFiles(path.parents[1]).remove(read_json(path).get("trial"))
             self.best.remove()
-            for path in (self.results, self.sweep_config):
+            for path in (self.results, self.sweep_config, self.signs, self.report):
                 path.unlink(missing_ok=True)
 
     def remove_mark(self) -> int:
@@ -473,7 +492,7 @@ class StudyFiles:
         old = RunFiles(self.folder / _MARK / "best-old")
         _remove(new.folder, old.folder)
         new.mark()
-        for name in ("config", "environment", "history", "result", "trained_on", "weights"):
+        for name in ("config", "environment", "history", "result", "signs", "trained_on", "weights"):
             if (path := getattr(source, name)).exists():
                 shutil.copy2(path, getattr(new, name))
         if target.folder.exists():
@@ -649,7 +668,7 @@ def write_whole(path: Path, content: str) -> None:
         temporary.write_text(content, encoding="utf-8")
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
     write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -662,6 +681,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return _read(path, json.loads)
 
 
+def read_json_list(path: Path) -> list[dict[str, Any]]:
+    """A file of ours that holds a list of mappings.
+
+    Raises:
+        Fault: if it cannot be read, or is damaged.
+    """
+    parsed = _parsed(path, json.loads)
+    if not isinstance(parsed, list) or not all(isinstance(item, dict) for item in parsed):
+        raise _damaged(path, "is not a list of mappings")
+    return parsed
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A file of ours.
 
@@ -671,13 +702,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return _read(path, yaml.safe_load)
 
 
-def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     with disk(path):
         content = path.read_bytes()
     try:
-        parsed = parse(content.decode())
+        return parse(content.decode())
     except (ValueError, yaml.YAMLError) as error:  # half a file, or another program's
         raise _damaged(path, "cannot be parsed") from error
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    parsed = _parsed(path, parse)
     if not isinstance(parsed, dict):
         raise _damaged(path, "is not a mapping")
     return parsed

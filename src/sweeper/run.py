@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import nan
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,8 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.literal import expanded
 from sweeper.record import RunFiles, StudyFiles
+from sweeper.results import run_sign, sign
+from sweeper.results.run_record import RunRecord, Task
 from sweeper.screen import log_any_name
 from sweeper.search.trial import Trial, trial
 
@@ -135,6 +137,7 @@ def _train_into(
     digests = loaded.train_digests
     trained_on = None if digests is None else provenance.trained_on(run, digests)
     rows: list[dict[str, Any]] = []
+    task, again = _task(loaded), saved.command(files.config, run.model)
 
     def on_epoch(epoch: Epoch) -> None:
         if epoch.epoch == 1:  # also where a batch did not fit, and training began again
@@ -151,10 +154,12 @@ def _train_into(
             fitted = fit(run, loaded, on_epoch)
     except Exception as error:  # pruned, or something broke: what was measured is kept
         if rows:
-            _write_result(files, run, rows, len(rows), type(error).__name__, current)
+            _write_result(files, run, rows, len(rows), type(error).__name__, current, task)
+            _write_signs(files, RunRecord(run, rows, task, is_over=True, again=again), current)
         raise
     ending = "diverged" if fitted.diverged else "early stopping" if fitted.stopped_early else "all epochs"
-    result = _write_result(files, run, rows, fitted.best_epoch, ending, current, fitted.per_class)
+    result = _write_result(files, run, rows, fitted.best_epoch, ending, current, task, fitted.per_class)
+    _write_signs(files, RunRecord(run, rows, task, is_over=True, again=again), current)
     with record.whole(files.weights) as path, path.open("wb") as file:  # which says why it cannot be written
         torch.save(fitted.model.state_dict(), file)
     if trained_on is not None:
@@ -210,6 +215,7 @@ def _write_result(
     best_epoch: int,
     ending: str,
     current: Trial,
+    task: Task,
     per_class: PerClass | None = None,
 ) -> dict[str, Any]:
     """Write ``result.json`` and show it with the trial; ``ending`` says why there are no more epochs."""
@@ -225,10 +231,35 @@ def _write_result(
     for name, value in measured.items():
         current.set_user_attr(name, value)
     result = {"study": run.study, "trial": current.number, "objective": run.objective, **measured}
+    result["task"] = asdict(task)
     if per_class is not None:
         result[PER_CLASS] = {"val": per_class}
     record.write_json(files.result, result)
     return result
+
+
+def _task(loaded: Data) -> Task:
+    """What the curves are judged against."""
+    from sweeper.training.chance import chance_accuracy, chance_loss
+
+    labels, n_classes = (loaded.train_y, loaded.val_y), len(loaded.classes)
+    return Task(
+        n_train=len(loaded.train_y),
+        n_val=len(loaded.val_y),
+        n_classes=n_classes,
+        multi_label=loaded.multi_label,
+        train_counts=tuple(_counts(loaded.train_y, loaded)[0]),
+        chance_loss=chance_loss(*labels, n_classes),
+        chance_accuracy=chance_accuracy(*labels, n_classes),
+    )
+
+
+def _write_signs(files: RunFiles, seen: RunRecord, current: Trial) -> None:
+    """Write ``signs.json``, and tell the study which signs the trial has."""
+    signs = run_sign.signs_of(seen)
+    sign.write(files.signs, signs)
+    if signs:
+        current.set_user_attr("signs", [each.sign for each in signs])
 
 
 def _tested(model: Any, run: schema.Run, loaded: Data, result: dict[str, Any]) -> dict[str, Any]:

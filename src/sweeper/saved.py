@@ -17,6 +17,7 @@ A saved run is data, whoever made it: what it names is imported only where ``may
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -35,7 +36,8 @@ from omegaconf.errors import OmegaConfBaseException
 from sweeper import schema
 from sweeper.conf import conf_folder
 from sweeper.errors import BadInput, bad_override, one_of
-from sweeper.program import TRUST, typed_besides
+from sweeper.program import TRUST, program, typed_besides
+from sweeper.words import near
 
 OPTION = "saved"
 """The option of each group that has what was saved of it."""
@@ -93,6 +95,12 @@ def trust_option_of(path: Path) -> str:
     model = values if isinstance(values, dict) else {}
     is_custom = model.get("source") == "custom" and not may_import(str(model.get("target")))
     return f" {TRUST}" if is_custom else ""
+
+
+def command(config: Path, model: schema.Model) -> str:
+    """The command that runs a saved run of ours again, to which overrides can be added."""
+    folder = shlex.quote(near(config.parent))
+    return f"{program()} --config-dir {folder} --config-name {config.stem}{trust_option(model)}"
 
 
 def refuse_import(model: schema.Model, where: str = "") -> None:

@@ -1,0 +1,1 @@
+"""What runs and studies left, read for people: signs, importance, the report. It trains nothing."""
