@@ -45,6 +45,8 @@ JOB_NAME = "sweeper"
 
 OUTPUTS = "outputs"
 JOURNAL = "studies.journal"
+PER_CLASS = "per_class"
+"""In ``result.json``: the scores of each class, by the part of the data."""
 LONG_OUTPUT = 10**6
 """Bytes above which what a trial printed takes room."""
 _MARK = ".sweeper"

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PER_CLASS = "per_class"
-"""In ``result.json``: the scores of each class, by the part of the data."""
-
 
 class Observer:
     """Is told how a run goes, for people to see; this one shows nothing."""
@@ -235,7 +232,7 @@ def _write_result(
     result = {"study": run.study, "trial": current.number, "objective": run.objective, **measured}
     result["task"] = asdict(task)
     if per_class is not None:
-        result[PER_CLASS] = {"val": per_class}
+        result[record.PER_CLASS] = {"val": per_class}
     record.write_json(files.result, result)
     return result
 
@@ -279,7 +276,7 @@ def _tested(model: Any, run: schema.Run, loaded: Data, result: dict[str, Any]) -
         per_class = metric.by_class(logits, labels, loaded.classes)
     named = {f"test_{name}": value for name, value in measured.items()}
     # The long part comes last.
-    return {**result, **named, PER_CLASS: {**result.pop(PER_CLASS, {}), "test": per_class}}
+    return {**result, **named, record.PER_CLASS: {**result.pop(record.PER_CLASS, {}), "test": per_class}}
 
 
 def _write_predictions(files: RunFiles, logits: Tensor, loaded: Data) -> None:

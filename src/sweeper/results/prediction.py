@@ -1,35 +1,57 @@
-"""What the best model says of the validation images: where it errs, how sure it is, and on which pictures."""
+"""What the best model says of the validation images: where it errs, how sure it is, and on which pictures.
+
+``Predictions`` are kept in ``predictions.npz``, and ``panels`` is what the report shows of them.
+"""
 
 from __future__ import annotations
 
+import shlex
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import sqrt
+from html import escape
+from io import BytesIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sweeper.errors import shortened, visible
 from sweeper.fault import Fault, disk
-from sweeper.record import RunFiles, whole
+from sweeper.program import program
+from sweeper.record import PER_CLASS, RunFiles, whole
+from sweeper.results.answer import (
+    Bin,
+    Floats,
+    Indices,
+    Labels,
+    Logits,
+    Mistake,
+    calibration_error,
+    confusion,
+    doubtful,
+    first,
+    most_confused,
+    probabilities,
+    reliability,
+    worst,
+)
+from sweeper.results.panel import Panel
+from sweeper.results.study_record import StudyRecord
+from sweeper.words import counted, near, some
 
-N_WORST = 8
-N_DOUBTFUL = 8
-"""Pictures that are kept as thumbnails: a screen each on a phone, and 100 kB in all (see ``thumbnail``)."""
-N_BINS = 15
-"""As in ``training.metric``: Guo et al. 2017."""
-_Z = 1.959964
-"""Of the interval that holds 95 %."""
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+MOST_CELLS = 20
+"""Classes that a matrix, or the table of scores, has room for on a screen."""
+MOST_PAIRS = 10
 
 _DAMAGES = (ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What numpy raises for a file that is none of ours, or half of one."""
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
-Labels = NDArray[np.integer]
-Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -117,165 +139,343 @@ class Predictions:
             raise ValueError("its parts do not fit together")
 
 
-# --------------------------------------------------------------------------------------- of each image
+# --------------------------------------------------------------------------------------- what is shown
 
 
-def probabilities(labels: Labels, logits: Logits) -> Floats:
-    """The softmax (n, n_classes) of the logits; for several labels their sigmoid."""
-    exact = logits.astype(np.float64)
-    if labels.ndim == 2:
-        sigmoid: Floats = np.exp(-np.logaddexp(0, -exact))
-        return sigmoid
-    shifted = np.exp(exact - exact.max(1, keepdims=True))
-    softmax: Floats = shifted / shifted.sum(1, keepdims=True)
-    return softmax
+def panels(record: StudyRecord, with_images: bool = True) -> list[Panel]:
+    """What the report shows of a study's best model; nothing where no trial is a training run of ours.
 
+    Args:
+        with_images: whether the pictures themselves are in it; their names are in any case.
 
-def losses(labels: Labels, logits: Logits) -> Floats:
-    """The cross entropy (n,) of each image; for several labels the mean over them of the binary one."""
-    exact = logits.astype(np.float64)
-    if labels.ndim == 2:
-        loss: Floats = (np.logaddexp(0, exact) - labels * exact).mean(1)
-        return loss
-    of_class: Floats = np.logaddexp.reduce(exact, 1) - exact[np.arange(len(labels)), labels]
-    return of_class
-
-
-def margins(labels: Labels, logits: Logits) -> Floats:
-    """How far (n,) each answer is from another: between the two likeliest classes' probabilities, or from
-    0.5 for the least certain of several labels.
+    Raises:
+        Fault: if a file of it is damaged.
     """
-    said = probabilities(labels, logits)
-    if labels.ndim == 2:
-        nearest: Floats = np.abs(said - 0.5).min(1)
-        return nearest
-    if said.shape[1] < 2:
-        return np.ones(len(said))
-    two = np.partition(said, -2, axis=1)[:, -2:]
-    margin: Floats = two[:, 1] - two[:, 0]
-    return margin
+    best = record.files.best
+    if not best.is_ours and not any(record.run(trial).is_ours for trial in record.trials):
+        return []
+    found, scores = Predictions.read(best), _score_panels(best)
+    if found is None or len(found.labels) == 0:
+        return [_apology(_why_none(record)), *scores]
+    if not np.isfinite(found.logits).all():
+        return [_apology("Its training diverged: it says nothing of any image."), *scores]
+    return [
+        *_confusion_panels(found),
+        *scores,
+        _reliability_panel(found),
+        *_picture_panels(found, with_images),
+    ]
 
 
-def worst(labels: Labels, logits: Logits, n: int = N_WORST) -> Indices:
-    """The images of the highest loss, the worst first."""
-    return _first(-np.nan_to_num(losses(labels, logits), nan=np.inf), n)
+def _apology(why: str) -> Panel:
+    return Panel("Best model", f"<p>{escape(why)}</p>")
 
 
-def doubtful(labels: Labels, logits: Logits, n: int = N_DOUBTFUL) -> Indices:
-    """The images whose answers were nearest to another, the nearest first."""
-    return _first(margins(labels, logits), n)
+def _why_none(record: StudyRecord) -> str:
+    """Why nothing is known of the best model, and what to type where that helps."""
+    best = record.files.best
+    if len(record.directions) > 1:
+        return "Several objectives have no single best model; `sweeper best` names the trials to choose from."
+    if any(not trial.state.is_finished() for trial in record.trials):
+        return "What the best model says of the validation images is written when the search ends."
+    if not best.is_ours:
+        return "No trial has completed, so there is no best model."
+    missing = "What the best model says of the validation images was not kept"
+    if best.weights.exists():
+        command = shlex.join(record.command) or "the command that began the search"
+        return f"{missing}, but its weights were: {command} makes up for it, as it trains nothing anew."
+    again = f"{program()} --config-dir {shlex.quote(near(best.folder))} --config-name {best.config.stem}"
+    return f"{missing}, nor were its weights: {again} trains it again."
 
 
-def picked(labels: Labels, logits: Logits) -> Indices:
-    """The images that are kept as thumbnails, each once."""
-    return np.unique(np.concatenate([worst(labels, logits), doubtful(labels, logits)]))
+# ------------------------------------------------------------------------------------------- confusion
 
 
-def _first(values: Floats, n: int) -> Indices:
-    first: Indices = np.argsort(values, kind="stable")[:n].astype(np.int64)
-    return first
+def _confusion_panels(found: Predictions) -> list[Panel]:
+    mistakes = most_confused(found.labels, found.logits, found.classes)
+    pairs = Panel("Most frequent mistakes", _mistakes(mistakes, found))
+    return [pairs] if found.multi_label else [_matrix_panel(found), pairs]
 
 
-# ---------------------------------------------------------------------------------------- of each class
+def _matrix_panel(found: Predictions) -> Panel:
+    table = confusion(found.labels, found.logits)
+    chosen = _most_involved(table)
+    n, n_right = int(table.sum()), int(np.trace(table))
+    wrong, n_shown = n - n_right, int(_off_diagonal(table)[np.ix_(chosen, chosen)].sum())
+    told = f"{n_right:,} of {counted(n, 'validation image')} are said right ({n_right / n:.1%})."
+    if len(chosen) < len(table):
+        told += (
+            f" Shown are the {len(chosen)} classes of {len(table):,} that are confused most,"
+            f" with {n_shown:,} of the {counted(wrong, 'mistake')}."
+        )
+    names = [visible(found.classes[i]) for i in chosen]
+    says = (
+        f"Confusion matrix: for each true class (row) the share of its images said to be each class. {told}"
+    )
+    figure = _heatmap(table[np.ix_(chosen, chosen)], table.sum(1)[chosen], names)
+    return Panel("Confusion matrix", f"<p>{escape(told)}</p>", figure, says)
 
 
-def answers(logits: Logits) -> Indices:
-    """The class (n,) that is said of images with one label."""
-    return logits.argmax(1).astype(np.int64)
+def _most_involved(table: Indices) -> Indices:
+    """The classes, in their order, that are in most mistakes, where there are too many to show all."""
+    if len(table) <= MOST_CELLS:
+        return np.arange(len(table))
+    wrong = _off_diagonal(table)
+    return np.sort(first(-(wrong.sum(0) + wrong.sum(1)), MOST_CELLS))
 
 
-def confusion(labels: Labels, logits: Logits) -> Indices:
-    """How many images of each class (row) were taken for each (column): (n_classes, n_classes)."""
-    n_classes = logits.shape[1]
-    cells = labels.astype(np.int64) * n_classes + answers(logits)
-    counts: Indices = np.bincount(cells, minlength=n_classes**2)
-    return counts.reshape(n_classes, n_classes)
+def _off_diagonal(table: Indices) -> Indices:
+    wrong: Indices = table * (1 - np.eye(len(table), dtype=np.int64))
+    return wrong
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """So many of all images that are ``true`` were said to be ``said``."""
+def _heatmap(table: Indices, of: Indices, names: Sequence[str]) -> go.Figure:
+    """Rows are true, columns said. A cell in which nothing is stays empty, so that mistakes stand out."""
+    import plotly.graph_objects as go
 
-    true: str
-    said: str
-    n: int
-    of: int
-
-
-def most_confused(
-    labels: Labels, logits: Logits, classes: Sequence[str], most: int | None = None
-) -> list[Mistake]:
-    """The mistakes that were made, the most frequent first, and of equal ones those of rarer classes.
-
-    Of several labels each has two: said of images without it, and not said of images that have it.
-    """
-    found = _of_labels(labels, logits, classes) if labels.ndim == 2 else _of_classes(labels, logits, classes)
-    return sorted(found, key=lambda mistake: (-mistake.n, mistake.of))[:most]
-
-
-def _of_classes(labels: Labels, logits: Logits, classes: Sequence[str]) -> Iterator[Mistake]:
-    table = confusion(labels, logits)
-    of = table.sum(1)
-    np.fill_diagonal(table, 0)
-    for true, said in np.argwhere(table):
-        yield Mistake(classes[true], classes[said], int(table[true, said]), int(of[true]))
-
-
-def _of_labels(labels: Labels, logits: Logits, classes: Sequence[str]) -> Iterator[Mistake]:
-    has, said = labels.astype(bool), logits >= 0
-    for name, of_label, of_answer in zip(classes, has.T, said.T, strict=True):
-        for true, other, there in ((name, f"no {name}", of_label), (f"no {name}", name, ~of_label)):
-            wrong = int((there & (of_answer != of_label)).sum())
-            if wrong:
-                yield Mistake(true, other, wrong, int(there.sum()))
-
-
-# -------------------------------------------------------------------------------------------- how sure
+    shares = np.where(table > 0, table / np.maximum(of, 1)[:, None], np.nan)
+    labels = [escape(shortened(name, _TICK), quote=False) for name in names]
+    whole = [escape(name, quote=False) for name in names]
+    counts = [counted(int(n), "image") for n in of]
+    hover = [
+        [
+            f"{true} said to be {said}:<br>{table[i, j]:,} of {counts[i]} ({shares[i, j]:.1%})"
+            for j, said in enumerate(whole)
+        ]
+        for i, true in enumerate(whole)
+    ]
+    places = list(range(len(names)))
+    cells = go.Heatmap(
+        z=[[None if np.isnan(share) else float(share) for share in row] for row in shares],
+        x=places,
+        y=places,
+        text=[[f"{n:,}" if n else "" for n in row] for row in table.tolist()],
+        texttemplate="%{text}",
+        hovertext=hover,
+        hovertemplate="%{hovertext}<extra></extra>",
+        hoverongaps=False,
+        zmin=0,
+        zmax=1,
+        xgap=1,
+        ygap=1,
+        colorscale="Viridis",
+        colorbar={"title": {"text": "share of<br>true class"}, "tickformat": ".0%"},
+    )
+    axis = {"tickvals": places, "ticktext": labels, "showgrid": False, "zeroline": False}
+    figure = go.Figure(cells)
+    figure.update_xaxes(title="said", **axis, constrain="domain")
+    figure.update_yaxes(title="true", **axis, autorange="reversed", scaleanchor="x", constrain="domain")
+    return figure
 
 
-@dataclass(frozen=True)
-class Bin:
-    """Answers of about the same probability: its mean, and the share that was right, with the 95 % interval
-    of Wilson 1927.
-    """
-
-    said: float
-    right: float
-    n: int
-    low: float
-    high: float
+_TICK = 16
+"""Characters of a class's name beside an axis."""
 
 
-def reliability(labels: Labels, logits: Logits) -> list[Bin]:
-    """Answers in the bins of ``training.metric``'s calibration error, whose empty ones are left out.
+def _mistakes(mistakes: Sequence[Mistake], found: Predictions) -> str:
+    if not mistakes:
+        return f"<p>None: all {counted(len(found.labels), 'validation image')} are said right.</p>"
+    shown = mistakes[:MOST_PAIRS]
+    rows = [(each.true, each.said, f"{each.n:,} of {each.of:,}", f"{each.n / each.of:.0%}") for each in shown]
+    n, n_shown = sum(each.n for each in mistakes), sum(each.n for each in shown)
+    more = f"<p>{counted(n - n_shown, 'other mistake')} in rarer pairs.</p>" if n > n_shown else ""
+    head = ("true", "said to be", "images", "share of true")
+    return _table("Which classes are taken for which", head, rows) + more
 
-    They are equal in width, so that the figure shows what the error adds up: the intervals say where few
-    answers stand behind a point. As in torchmetrics, answers of exactly 1 are a bin of their own. For several
-    labels each label of each image is an answer, "right" if the image has it.
-    """
-    said = probabilities(labels, logits)
-    if labels.ndim == 2:
-        sure, right = said.ravel(), labels.ravel() > 0
+
+# ------------------------------------------------------------------------------------ scores and calibration
+
+
+def _score_panels(best: RunFiles) -> list[Panel]:
+    """The scores of each class as ``result.json`` has them; none of an older run, which has not."""
+    scores = best.read_result().get(PER_CLASS, {}).get("val", {})
+    if not scores:
+        return []
+    columns = [name for name in next(iter(scores.values())) if name != "n_images"]
+    known = [(name, row) for name, row in scores.items() if row["f1"] is not None]
+    known.sort(key=lambda item: item[1]["f1"])
+    rows = [
+        (name, f"{row['n_images']:,}", *(_score(row[column]) for column in columns))
+        for name, row in known[:MOST_CELLS]
+    ]
+    head = ("class", "images", *(_COLUMNS.get(name, name.replace("_", " ")) for name in columns))
+    notes = []
+    if len(known) > MOST_CELLS:
+        notes.append(f"{len(known) - MOST_CELLS:,} more are better.")
+    if without := [name for name in scores if scores[name]["f1"] is None]:
+        notes.append(f"No validation image is of {some(map(visible, without), 5)}.")
+    html = _table("On the validation images, the worst first", head, rows)
+    return [Panel("Scores of each class", html + "".join(f"<p>{escape(note)}</p>" for note in notes))]
+
+
+_COLUMNS = {"f1": "F1"}
+
+
+def _score(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _reliability_panel(found: Predictions) -> Panel:
+    bins = reliability(found.labels, found.logits)
+    error, n = calibration_error(bins), sum(each.n for each in bins)
+    what = "each label" if found.multi_label else "the class that is said"
+    mean_said, mean_right = (sum(b.n * getattr(b, side) for b in bins) / n for side in ("said", "right"))
+    way = "surer than it may be" if mean_said > mean_right else "less sure than it may be"
+    if found.multi_label:
+        told = f"Mean probability of a label {mean_said:.1%}, share that has it {mean_right:.1%}"
     else:
-        sure = said.max(1).astype(np.float32).astype(np.float64)
-        right = answers(logits) == labels
-    where = np.searchsorted(np.linspace(0, 1, N_BINS + 1).astype(np.float32), sure, side="right") - 1
-    bins = []
-    for each in np.unique(where):
-        of_bin = where == each
-        n, n_right = int(of_bin.sum()), int(right[of_bin].sum())
-        bins.append(Bin(float(sure[of_bin].mean()), n_right / n, n, *wilson(n_right, n)))
-    return bins
+        told = f"On average the model is {mean_said:.1%} sure and {mean_right:.1%} right: {way}"
+    told = f"{told}. Calibration error {error:.3f}."
+    note = (
+        f"By the probability of {what}. Points below the line are surer than right. Bars are"
+        " 95 % intervals (Wilson): where they cross the line, the difference may be chance."
+    )
+    says = f"Reliability diagram: share right against probability, in {counted(len(bins), 'bin')}. {told}"
+    html = f"<p>{escape(told)}</p><p>{escape(note)}</p>"
+    return Panel("How sure and how right", html, _diagram(bins), says)
 
 
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """By how much the probabilities differ from the shares that are right, in the mean over all answers."""
-    return sum(each.n * abs(each.right - each.said) for each in bins) / sum(each.n for each in bins)
+def _diagram(bins: Sequence[Bin]) -> go.Figure:
+    import plotly.graph_objects as go
+
+    line = go.Scatter(
+        x=[0, 1],
+        y=[0, 1],
+        mode="lines",
+        line={"dash": "dot"},
+        name="as sure as right",
+        hoverinfo="skip",
+    )
+    points = go.Scatter(
+        x=[each.said for each in bins],
+        y=[each.right for each in bins],
+        error_y={
+            "array": [each.high - each.right for each in bins],
+            "arrayminus": [each.right - each.low for each in bins],
+        },
+        customdata=[[each.n, each.low, each.high] for each in bins],
+        hovertemplate=(
+            "said with %{x:.3f}<br>right %{y:.3f} (%{customdata[1]:.3f} … %{customdata[2]:.3f})"
+            "<br>%{customdata[0]:,} answers<extra></extra>"
+        ),
+        mode="lines+markers",
+        name="this model",
+    )
+    figure = go.Figure([line, points])
+    figure.update_xaxes(title="mean probability", range=[-0.02, 1.02])
+    figure.update_yaxes(title="share right", range=[-0.02, 1.02])
+    return figure
 
 
-def wilson(n_right: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of n (Wilson 1927), which also holds for few, and for none or all."""
-    share, z2 = n_right / n, _Z**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z / (1 + z2 / n) * sqrt(share * (1 - share) / n + z2 / (4 * n**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+# -------------------------------------------------------------------------------------------- pictures
+
+
+def _picture_panels(found: Predictions, with_images: bool) -> Iterator[Panel]:
+    labels, logits = found.labels, found.logits
+    for title, told, chosen, tell in (
+        (
+            "Worst pictures",
+            "Of the highest loss: wrong and sure of it, or mislabelled.",
+            worst(labels, logits),
+            _worst,
+        ),
+        (
+            "Most doubtful pictures",
+            "Those whose answer was nearest to another.",
+            doubtful(labels, logits),
+            _doubtful,
+        ),
+    ):
+        figures = "".join(_figure(found, int(i), tell(found, int(i)), with_images) for i in chosen)
+        yield Panel(title, f'<p>{told}</p><div class="pictures" style="{_GRID}">{figures}</div>')
+
+
+_GRID = "display:grid;grid-template-columns:repeat(auto-fill,minmax(8.5rem,1fr));gap:1rem"
+_SHOWN_SIDE = 96
+"""In the page's pixels."""
+
+
+def _figure(found: Predictions, image: int, told: str, with_images: bool) -> str:
+    place = np.flatnonzero(found.shown == image)
+    name = visible(found.names[place[0]]) if len(place) else ""
+    name = name or f"validation image {image}"
+    picture = ""
+    if with_images and len(place):
+        pixels = found.thumbnails[place[0]]
+        sharp = "image-rendering:pixelated;" if len(pixels) < _SHOWN_SIDE // 3 else ""
+        picture = (
+            f'<img src="data:image/png;base64,{_png(pixels)}" alt="{escape(f"{told}; {name}")}"'
+            f' width="{_SHOWN_SIDE}" height="{_SHOWN_SIDE}" style="{sharp}">'
+        )
+    caption = f'{escape(told)}<br><code style="overflow-wrap:anywhere">{escape(name)}</code>'
+    return f'<figure style="margin:0">{picture}<figcaption>{caption}</figcaption></figure>'
+
+
+def _png(pixels: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    content = BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(content, "PNG", optimize=True)
+    return b64encode(content.getvalue()).decode()
+
+
+def _worst(found: Predictions, image: int) -> str:
+    """``true cats, said dogs with 0.97``; of several labels those that were missed or made up."""
+    said = found.probabilities[image]
+    if not found.multi_label:
+        return _answer(found, image)
+    has, wrong = found.labels[image] > 0, (said >= 0.5) != (found.labels[image] > 0)
+    parts = [_true_labels(found, image)]
+    for word, which in (("missed", has & wrong), ("made up", ~has & wrong)):
+        if which.any():
+            order = [i for i in np.argsort(-np.abs(said - 0.5), kind="stable") if which[i]]
+            parts.append(f"{word} {_labels(found, image, order)}")
+    return ", ".join(parts)
+
+
+def _doubtful(found: Predictions, image: int) -> str:
+    """``true cats, said dogs with 0.51, then cats with 0.48``; the labels whose probability is near 0.5."""
+    said = found.probabilities[image]
+    if found.multi_label:
+        nearest = np.argsort(np.abs(said - 0.5), kind="stable")[:2]
+        return f"{_true_labels(found, image)}, doubtful about {_labels(found, image, nearest)}"
+    if len(said) < 2:
+        return _answer(found, image)
+    second = int(np.argsort(-said, kind="stable")[1])
+    return f"{_answer(found, image)}, then {visible(found.classes[second])} with {said[second]:.2f}"
+
+
+def _answer(found: Predictions, image: int) -> str:
+    said, true = int(found.logits[image].argmax()), int(found.labels[image])
+    name, how_sure = visible(found.classes[said]), f"with {found.probabilities[image, said]:.2f}"
+    return (
+        f"{name}, said {how_sure}"
+        if said == true
+        else f"true {visible(found.classes[true])}, said {name} {how_sure}"
+    )
+
+
+def _true_labels(found: Predictions, image: int) -> str:
+    names = [visible(found.classes[i]) for i in np.flatnonzero(found.labels[image])]
+    return f"true {some(names)}" if names else "true: no label"
+
+
+def _labels(found: Predictions, image: int, which: Iterable[int]) -> str:
+    return some(f"{visible(found.classes[i])} ({found.probabilities[image, i]:.2f})" for i in which)
+
+
+# ----------------------------------------------------------------------------------------------- tables
+
+
+def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows whose first cell is their heading; wider than a phone, it can be moved by touch and keyboard."""
+    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(visible(first))}</th>'
+        + "".join(f"<td>{escape(visible(cell))}</td>" for cell in others)
+        + "</tr>"
+        for first, *others in rows
+    )
+    title = escape(caption)
+    whole = f"<table><caption>{title}</caption><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide" tabindex="0" role="region" aria-label="{title}">{whole}</div>'

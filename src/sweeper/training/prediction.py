@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from sweeper.results.prediction import Predictions, picked
+from sweeper.results.answer import picked
+from sweeper.results.prediction import Predictions
 from sweeper.training.data import Data
 
 MOST_SIDE = 64
