@@ -105,7 +105,11 @@ class Predictions:
         if not files.is_ours or not files.predictions.exists():
             return None
         try:
-            with disk(files.predictions), np.load(files.predictions, allow_pickle=False) as found:
+            with (
+                disk(files.predictions),
+                files.predictions.open("rb") as file,  # numpy leaves one that is damaged open
+                np.load(file, allow_pickle=False) as found,
+            ):
                 read = cls(
                     logits=found["logits"],
                     labels=found["labels"],
@@ -203,6 +207,7 @@ def _matrix_panel(found: Predictions) -> Panel:
     n, n_right = int(table.sum()), int(np.trace(table))
     wrong, n_shown = n - n_right, int(_off_diagonal(table)[np.ix_(chosen, chosen)].sum())
     told = f"{n_right:,} of {counted(n, 'validation image')} are said right ({n_right / n:.1%})."
+    told += " Rows are the true classes, columns what is said; lighter cells are larger shares of their row."
     if len(chosen) < len(table):
         told += (
             f" Shown are the {len(chosen)} classes of {len(table):,} that are confused most,"
@@ -259,16 +264,16 @@ def _heatmap(table: Indices, of: Indices, names: Sequence[str]) -> go.Figure:
         xgap=1,
         ygap=1,
         colorscale="Viridis",
-        colorbar={"title": {"text": "share of<br>true class"}, "tickformat": ".0%"},
+        showscale=False,  # a phone has no room for it, and the numbers are there
     )
     axis = {"tickvals": places, "ticktext": labels, "showgrid": False, "zeroline": False}
     figure = go.Figure(cells)
-    figure.update_xaxes(title="said", **axis, constrain="domain")
-    figure.update_yaxes(title="true", **axis, autorange="reversed", scaleanchor="x", constrain="domain")
+    figure.update_xaxes(title="said", **axis)
+    figure.update_yaxes(title="true", **axis, autorange="reversed")
     return figure
 
 
-_TICK = 16
+_TICK = 12
 """Characters of a class's name beside an axis."""
 
 
@@ -276,10 +281,10 @@ def _mistakes(mistakes: Sequence[Mistake], found: Predictions) -> str:
     if not mistakes:
         return f"<p>None: all {counted(len(found.labels), 'validation image')} are said right.</p>"
     shown = mistakes[:MOST_PAIRS]
-    rows = [(each.true, each.said, f"{each.n:,} of {each.of:,}", f"{each.n / each.of:.0%}") for each in shown]
+    rows = [(each.true, each.said, f"{each.n:,} of {each.of:,} ({each.n / each.of:.0%})") for each in shown]
     n, n_shown = sum(each.n for each in mistakes), sum(each.n for each in shown)
     more = f"<p>{counted(n - n_shown, 'other mistake')} in rarer pairs.</p>" if n > n_shown else ""
-    head = ("true", "said to be", "images", "share of true")
+    head = ("true", "said to be", "images")
     return _table("Which classes are taken for which", head, rows) + more
 
 
@@ -338,14 +343,7 @@ def _reliability_panel(found: Predictions) -> Panel:
 def _diagram(bins: Sequence[Bin]) -> go.Figure:
     import plotly.graph_objects as go
 
-    line = go.Scatter(
-        x=[0, 1],
-        y=[0, 1],
-        mode="lines",
-        line={"dash": "dot"},
-        name="as sure as right",
-        hoverinfo="skip",
-    )
+    line = go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line={"dash": "dot"}, hoverinfo="skip")
     points = go.Scatter(
         x=[each.said for each in bins],
         y=[each.right for each in bins],
@@ -358,10 +356,10 @@ def _diagram(bins: Sequence[Bin]) -> go.Figure:
             "said with %{x:.3f}<br>right %{y:.3f} (%{customdata[1]:.3f} … %{customdata[2]:.3f})"
             "<br>%{customdata[0]:,} answers<extra></extra>"
         ),
-        mode="lines+markers",
-        name="this model",
+        mode="markers",
     )
     figure = go.Figure([line, points])
+    figure.update_layout(showlegend=False)
     figure.update_xaxes(title="mean probability", range=[-0.02, 1.02])
     figure.update_yaxes(title="share right", range=[-0.02, 1.02])
     return figure
