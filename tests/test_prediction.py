@@ -270,11 +270,11 @@ def test_the_panels_of_a_best_model(tmp_path: Path) -> None:
     }
     found = panels(study_of(tmp_path, of_two(), {"per_class": {"val": scores}}))
     assert [panel.title for panel in found] == [
-        *("Confusion matrix", "Most frequent mistakes", "Scores of each class", "How sure and how right"),
+        *("Confusion matrix", "Most frequent mistakes", "Scores of each class", "How sure, how right"),
         *("Worst pictures", "Most doubtful pictures"),
     ]
     matrix, mistakes, per_class, sure, bad, _ = found
-    assert "5 of 6 validation images are said right (83.3%)" in matrix.says
+    assert "right on 5 of 6 validation images (83.3%)" in matrix.says
     (cells,) = figure_of(matrix).data
     assert [list(row) for row in cells.text] == [["5", "1"], ["", ""]]
     assert cells.z[0][0] == pytest.approx(5 / 6)
@@ -357,7 +357,7 @@ def test_of_many_classes_the_most_confused_are_shown(tmp_path: Path) -> None:
     table = found["Scores of each class"].html
     assert table.count("<tr>") == 21
     assert table.index("c42") < table.index("c0")
-    assert "80 more are better." in table
+    assert "80 more classes at least as good." in table
 
 
 def test_several_labels_have_mistakes_and_pictures_but_no_matrix(tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_several_labels_have_mistakes_and_pictures_but_no_matrix(tmp_path: Path)
         )
     )
     assert [panel.title for panel in found] == [
-        *("Most frequent mistakes", "How sure and how right", "Worst pictures", "Most doubtful pictures"),
+        *("Most frequent mistakes", "How sure, how right", "Worst pictures", "Most doubtful pictures"),
     ]
     assert "true fur, tail, missed tail (0.02), made up wings (0.95)" in texts(found[2].html)[1]
     assert "true fur, doubtful about wings (0.48), fur (0.99)" in texts(found[3].html)[1]
@@ -389,9 +389,9 @@ def test_an_app_of_somebody_else_has_no_panels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "weights", "says"),
     [
-        ({}, True, "its weights were: sweeper -m study=pets makes up for it"),
-        ({}, False, "--config-name trial trains it again"),
-        ({"directions": ("maximize", "minimize")}, True, "Several objectives have no single best model"),
+        ({}, True, "writes it without training again: sweeper -m study=pets"),
+        ({}, False, "this trains it again, in a folder of its own: "),
+        ({"directions": ("maximize", "minimize")}, True, "best pets shows the trials to choose from"),
         (
             {"trials": [optuna.create_trial(state=TrialState.RUNNING)]},
             True,
