@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from optuna.trial import FrozenTrial
 
@@ -27,6 +28,9 @@ class StudyRecord:
     """The budget."""
     attributes: Mapping[str, object] = field(default_factory=dict)
     """What the search wrote of itself: the study's attribute ``sweeper``."""
+
+    read_at: datetime = field(default_factory=datetime.now)
+    """Until when its trials have run that still do."""
 
     def run(self, trial: FrozenTrial) -> RunFiles:
         """The files of a trial; ``is_ours`` says whether it is a training run of ours."""
