@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PER_CLASS = "per_class"
-"""In ``result.json``: the scores of each class, by the part of the data."""
-
 
 class Observer:
     """Is told how a run goes, for people to see; this one shows nothing."""
@@ -132,6 +129,7 @@ def _train_into(
     from sweeper.training.step import with_micro_batch_size
 
     files.mark()
+    files.forget_predictions()
     record.write_whole(files.config, saved.to_yaml(run))
     record.write_json(files.environment, environment.environment(run, loaded.fingerprint))
     digests = loaded.train_digests
@@ -171,6 +169,7 @@ def _train_into(
         result = _tested(fitted.model, run, loaded, result)
         record.write_json(files.result, result)
         show.result(result, files.folder)
+        _write_predictions(files, fitted.val_logits, loaded)
     scores = [nan] if fitted.diverged else _scores(run, rows, fitted.best_epoch)
     return scores if isinstance(run.objective, list) else scores[0]
 
@@ -238,7 +237,7 @@ def _write_result(
     result = {"study": run.study, "trial": current.number, "objective": run.objective, **measured}
     result["task"] = asdict(task)
     if per_class is not None:
-        result[PER_CLASS] = {"val": per_class}
+        result[record.PER_CLASS] = {"val": per_class}
     record.write_json(files.result, result)
     return result
 
@@ -282,7 +281,14 @@ def _tested(model: Any, run: schema.Run, loaded: Data, result: dict[str, Any]) -
         per_class = metric.by_class(logits, labels, loaded.classes)
     named = {f"test_{name}": value for name, value in measured.items()}
     # The long part comes last.
-    return {**result, **named, PER_CLASS: {**result.pop(PER_CLASS, {}), "test": per_class}}
+    return {**result, **named, record.PER_CLASS: {**result.pop(record.PER_CLASS, {}), "test": per_class}}
+
+
+def _write_predictions(files: RunFiles, logits: Tensor, loaded: Data) -> None:
+    """Keep what the model says of the validation images, for the report."""
+    from sweeper.training.prediction import predictions
+
+    predictions(logits, loaded.val_y, loaded).write(files)
 
 
 def _counts(labels: Tensor, loaded: Data) -> tuple[list[int], int]:
@@ -300,29 +306,36 @@ def _warn_of_undefined(run: schema.Run, loaded: Data, part: str) -> None:
 
 
 def test_best(folder: Path) -> None:
-    """Add what the best model of a search reaches on the test images to its result, if that is not there."""
+    """Add what the best model of a search reaches on the test images to its result, and keep what it says of
+    the validation images, if that is not there.
+    """
     best = StudyFiles(folder).best
     result = best.read_result()
-    if not result or is_tested(result) or not best.weights.exists():
+    if not result or best.predictions.exists() or not best.weights.exists():  # predictions are written last
         return
     run = check.to_run(record.read_yaml(best.config))
     if not saved.may_test(run.model):
         what = f"{best.config} alone names its network, {run.model.target}"
         log.warning("the best model is not tested: %s; add --trust to run that code", what)
         return
-    if check.find(run.dataset, Path.cwd()).n_test == 0:
-        return
     import torch
 
-    from sweeper.training import data
-    from sweeper.training.machine import resolve_device
+    from sweeper.training import data, machine
+    from sweeper.training.fit import predict
     from sweeper.training.model import build
+    from sweeper.training.step import with_micro_batch_size
 
-    device = resolve_device(run.device)
+    device = machine.resolve_device(run.device)
     loaded = data.load(run.dataset, device)
-    model = build(run.model, loaded.channels, loaded.side, len(loaded.classes)).to(device)
-    model.load_state_dict(torch.load(best.weights, map_location=device, weights_only=True))
-    record.write_json(best.result, _tested(model, run, loaded, result))
+    machine.make_repeatable(device, run.seed, run.training.tf32)  # as it was trained
+    model = build(run.model, loaded.channels, loaded.side, len(loaded.classes))
+    model.load_state_dict(torch.load(best.weights, map_location="cpu", weights_only=True))
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if not is_tested(result):
+        record.write_json(best.result, _tested(model, run, loaded, result))
+    with machine.threads(run.training.n_threads):
+        logits, _ = predict(model, loaded, "val", with_micro_batch_size(run).training)
+    _write_predictions(best, logits, loaded)
 
 
 def is_tested(result: dict[str, Any]) -> bool:

@@ -65,8 +65,9 @@ class Epoch:
 
 @dataclass
 class Fitted:
-    """A finished training; ``model`` has the weights of the best epoch by ``early_stopping.monitor``, and
-    ``per_class`` what ``metric.by_class`` says of it on the validation images.
+    """A finished training; ``model`` has the weights of the best epoch by ``early_stopping.monitor``,
+    ``val_logits`` are its logits on the validation images, and ``per_class`` is what ``metric.by_class`` says
+    of these.
 
     ``diverged`` means that a loss became infinite or NaN, which ended the training. If no epoch had a finite
     loss, the best one is the first.
@@ -76,6 +77,7 @@ class Fitted:
     best_epoch: int
     stopped_early: bool
     model: nn.Module
+    val_logits: Tensor
     diverged: bool = False
     per_class: metric.PerClass = field(default_factory=dict)
 
@@ -182,7 +184,8 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
         plateau.see(number, getattr(epoch, monitor))
     per_class = metric.by_class(best_logits, data.val_y.to(device), data.classes)
     is_early = not epoch.diverged and number < settings.epochs
-    return Fitted(history, best.epoch, is_early, best.restore(model), epoch.diverged, per_class)
+    model = best.restore(model)
+    return Fitted(history, best.epoch, is_early, model, best_logits, epoch.diverged, per_class)
 
 
 def build_model(run: schema.Run, data: Data) -> nn.Module:
