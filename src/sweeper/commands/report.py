@@ -64,6 +64,8 @@ def write(files: Sequence[StudyFiles], path: Path, with_images: bool = True) -> 
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    from sweeper.search.study import read
+
     records = [read(each) for each in files]
     from sweeper.results import report  # with plotly
 
@@ -79,21 +81,6 @@ def write_after_search(files: StudyFiles) -> None:
         log.debug("", exc_info=True)
     else:
         print(f"Report:    {near(files.report.absolute())}", flush=True)
-
-
-def read(files: StudyFiles) -> StudyRecord:
-    """What is known of a study, as its storage has it now."""
-    from sweeper.search.storage import look_into_storage
-    from sweeper.search.study import ATTRIBUTE, look
-
-    trials = look(files)
-    storage, name = look_into_storage(files.read_storage() or "memory"), files.read_name()
-    study_id = storage.get_study_id_from_name(name)
-    attributes = storage.get_study_user_attrs(study_id).get(ATTRIBUTE, {})
-    directions = tuple(each.name.lower() for each in storage.get_study_directions(study_id))
-    metrics = storage.get_study_system_attrs(study_id).get("study:metric_names") or attributes.get("metrics")
-    unnamed = ("value",) if len(directions) == 1 else tuple(f"value {i + 1}" for i in range(len(directions)))
-    return StudyRecord(name, files, directions, tuple(metrics or unnamed), trials, attributes=attributes)
 
 
 def _commands(seen: StudyRecord) -> list[tuple[str, str]]:
@@ -113,8 +100,11 @@ def _commands(seen: StudyRecord) -> list[tuple[str, str]]:
             ),
             ("Change it, and train once", f"{program()} {config} training.epochs=50"),
         ]
-    if seen.command:
-        found.append(("Go on with the search", shlex.join(seen.command)))
+    n_trials = f"hydra.sweeper.n_trials={2 * seen.n_trials}" if seen.n_trials else ""
+    if (again := seen.again(*filter(None, [n_trials]))) is not None:
+        found.append(("Go on with the search" + (", with twice the trials" if n_trials else ""), again))
+    if (anew := seen.anew()) is not None:
+        found.append(("Search the same again, as another study", anew))
     journal = str(Path(record.OUTPUTS, record.JOURNAL).absolute())
     is_elsewhere = seen.files.read_storage() not in (None, "memory", journal)
     found.append(("Browse the trials", f"{program()} dashboard{f' {name}' if is_elsewhere else ''}"))

@@ -15,6 +15,7 @@ from sweeper.results.markup import command, duration, facts, paragraph, table, t
 from sweeper.results.panel import Panel, Table
 from sweeper.results.sign import Sign
 from sweeper.results.study_record import StudyRecord
+from sweeper.secret import hide_secrets
 from sweeper.words import counted, one_line, some
 
 MOST_ROWS = 200
@@ -116,22 +117,22 @@ def searched(seen: StudyRecord) -> Panel:
     return Panel("Searched", html, is_small=True)
 
 
-def signs(seen: StudyRecord) -> list[Panel]:
-    """What the study and its best trial say, with the commands to type next."""
+def signs(seen: StudyRecord) -> Panel | None:
+    """What the study and its best trial say, the most helpful first, with the commands to type next."""
     run = standing.best_run(seen)
-    of_best = sign.read(run.signs) if run else []
-    shown = [("The study", study_sign.signs_of(seen)), ("The best trial", of_best)]
-    return [
-        Panel(f"Signs: {whose[0].lower()}{whose[1:]}", Markup().join(map(_sign, found)))
-        for whose, found in shown
-        if found
-    ]
+    of_best = sign.read_whole(run.signs) if run else []
+    found = sign.ordered([*of_best, *study_sign.signs_of(seen)])
+    if not found:
+        return None
+    html = Markup().join(_sign(one, "of the best trial" if one in of_best else "") for one in found)
+    return Panel("Signs", html)
 
 
-def _sign(of: Sign) -> Markup:
-    html = Markup('<div class="sign"><p><strong>{}</strong> {}</p><p>{}</p>{}</div>')
+def _sign(of: Sign, whose: str) -> Markup:
+    html = Markup('<div class="sign"><p><strong>{}</strong> <span>{}</span></p><p>{}</p><p>{}</p>{}</div>')
     line = command(of.command) if of.command else Markup()
-    return html.format(of.sign.replace("_", " "), of.evidence, of.advice, line)
+    texts = (hide_secrets(text) for text in (of.evidence, of.advice))
+    return html.format(of.sign.replace("_", " "), whose, *texts, line)
 
 
 def failures(seen: StudyRecord) -> Panel | None:

@@ -19,7 +19,7 @@ from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from sweeper import __version__, record
-from sweeper.results import chart, markup, overview, standing
+from sweeper.results import chart, importance, markup, overview, prediction, standing
 from sweeper.results.panel import Panel
 from sweeper.results.study_record import StudyRecord
 
@@ -175,13 +175,13 @@ def _study(seen: StudyRecord, commands: Commands, with_images: bool) -> Chapter:
             "There is nothing to compare before two trials are done.",
             "Each mark is a trial: a dot is done, a cross was pruned, the star is the best.",
         ),
-        Section("Importance", _made(lambda: _importance(seen))),
+        Section("Importance", _made(lambda: importance.panels(seen))),
         Section(
             "Workers and cost",
             _made(lambda: chart.timeline(seen), lambda: chart.costs(seen)),
             "No trial has begun yet.",
         ),
-        Section("Best model", _made(lambda: _prediction(seen, with_images))),
+        Section("Best model", _made(lambda: prediction.panels(seen, with_images))),
         Section(
             "Again",
             _made(lambda: overview.commands(commands), lambda: overview.environment(seen)),
@@ -204,22 +204,6 @@ def _best_curves(seen: StudyRecord) -> list[Panel]:
     if run is None or not run.history.exists():
         return []
     return chart.training_curves(run.read_history(), run.read_result().get("best_epoch"))
-
-
-def _importance(seen: StudyRecord) -> list[Panel]:
-    try:
-        from sweeper.results import importance
-    except ImportError:
-        return []
-    return importance.panels(seen)
-
-
-def _prediction(seen: StudyRecord, with_images: bool) -> list[Panel]:
-    try:
-        from sweeper.results import prediction
-    except ImportError:
-        return []
-    return prediction.panels(seen, with_images)
 
 
 def _compared(records: Sequence[StudyRecord]) -> Chapter:
