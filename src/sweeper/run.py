@@ -156,7 +156,10 @@ def _train_into(
             _write_signs(files, RunRecord(run, rows, task, is_over=True, again=again), current)
         raise
     ending = "diverged" if fitted.diverged else "early stopping" if fitted.stopped_early else "all epochs"
-    result = _write_result(files, run, rows, fitted.best_epoch, ending, current, task, fitted.per_class)
+    n_parameters = sum(p.numel() for p in fitted.model.parameters())
+    result = _write_result(
+        files, run, rows, fitted.best_epoch, ending, current, task, fitted.per_class, n_parameters
+    )
     _write_signs(files, RunRecord(run, rows, task, is_over=True, again=again), current)
     with record.whole(files.weights) as path, path.open("wb") as file:  # which says why it cannot be written
         torch.save(fitted.model.state_dict(), file)
@@ -216,6 +219,7 @@ def _write_result(
     current: Trial,
     task: Task,
     per_class: PerClass | None = None,
+    n_parameters: int | None = None,
 ) -> dict[str, Any]:
     """Write ``result.json`` and show it with the trial; ``ending`` says why there are no more epochs."""
     measured = {
@@ -226,6 +230,7 @@ def _write_result(
         "seconds": sum(row["seconds"] for row in rows),
         "images_per_second": sum(row["images_per_second"] for row in rows) / len(rows),
         "peak_memory_mb": max(row["peak_memory_mb"] for row in rows),
+        **({} if n_parameters is None else {"n_parameters": n_parameters}),
     }
     for name, value in measured.items():
         current.set_user_attr(name, value)
