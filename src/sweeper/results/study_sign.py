@@ -42,7 +42,7 @@ _EDGE = 0.8
 """Where the outer part of a range begins, from 0 at its other end to 1."""
 _LAST = 0.85
 """Where its last bit begins, in which scores must be better than in the bit before it."""
-_P = 0.03
+_P = 0.02
 """How probable a trend towards an end may be where there is none; two ends and a few parameters are looked
 at, and the best trials must lie there as well."""
 
@@ -499,7 +499,7 @@ def _cheap_rival(seen: StudyRecord) -> Finding | None:
     rival = min(near, key=_seconds)
     return Finding(
         f"trial {rival.number} has {seen.metrics[0]} {rival.values[0]:.5g} in {_seconds(rival):.1f} s, and "
-        f"the best, trial {best.number}, has {best.values[0]:.5g} in {cost:.1f} s; up to {noise:.2g} is noise",
+        f"the best, trial {best.number}, has {best.values[0]:.5g} in {cost:.1f} s; {noise:.2g} is noise",
         f"train trial {rival.number} instead, at 1/{cost / _seconds(rival):.0f} of the cost",
         command=seen.alone(rival),
     )
