@@ -203,6 +203,14 @@ def test_pruned_trials_count_as_worse_than_all_that_came_to_the_end() -> None:
     assert names(drawn(40, SPACE, pruned_below))[0] == "lr_at_edge"
 
 
+def test_pruned_trials_are_compared_at_equal_steps() -> None:
+    """One that was pruned late has beaten those that were worse then, though they came to the end."""
+    space = {"x": FloatDistribution(0, 1)}
+    curves = [[0.1, 0.2, 0.9], [0.2, 0.5], [0.3, 0.4, 0.5], [0.05], []]
+    trials = [ended({"x": 0.5}, space, curve[2:], curve=curve) for curve in curves]
+    assert study_sign.beaten(record_of(trials), trials).tolist() == [1, 0, 2, 3, 2]
+
+
 def test_where_a_range_ends_by_nature_there_is_no_edge() -> None:
     """Momentum is below 1 and dropout from 0 on: nothing could be searched beyond."""
     momentum, dropout = FloatDistribution(0.8, 0.99), FloatDistribution(0.0, 0.5)
@@ -365,7 +373,7 @@ def test_what_was_stopped_or_tried_again_has_not_failed() -> None:
 
 
 def learned(*signs: str, value: float | None = 0.1) -> FrozenTrial:
-    given = {"signs": list(signs)} if signs else {}
+    given: dict[str, Any] = {"signs": list(signs)} if signs else {}
     values = None if value is None else [value]
     return ended({"optimizer.lr": 1e-3}, {"optimizer.lr": LR}, values, **given)
 

@@ -79,17 +79,47 @@ def complete(seen: StudyRecord) -> list[FrozenTrial]:
 
 
 def beaten(seen: StudyRecord, trials: Sequence[FrozenTrial]) -> Array:
-    """How many of these trials are better than each in all objectives; a pruned one is below all complete."""
-    n = len(trials)
+    """How many of these trials are better than each, in all objectives.
+
+    Two that came to the end are compared by their values. One that was pruned is compared at its last step;
+    where it has reported nothing, it is below all that came to the end.
+    """
+    n, signs = len(trials), [-1.0 if direction == "maximize" else 1.0 for direction in seen.directions]
     is_complete = np.array([trial.state == TrialState.COMPLETE and bool(trial.values) for trial in trials])
-    signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in seen.directions])
-    values = np.array(
-        [trial.values if ok else signs * np.inf for trial, ok in zip(trials, is_complete, strict=True)]
-    )
-    costs = signs * values.reshape(n, len(signs))
+    worst = [math.inf] * len(signs)
+    costs = np.array(
+        [
+            np.multiply(signs, trial.values) if ok else worst
+            for trial, ok in zip(trials, is_complete, strict=True)
+        ]
+    ).reshape(n, len(signs))
     as_good = (costs[:, None, :] <= costs[None, :, :]).all(axis=2)
-    better = as_good & ~as_good.T & is_complete[:, None]
+    if len(signs) == 1:
+        both = is_complete[:, None] & is_complete[None, :]
+        early, late = _at_equal_steps(trials, signs[0])
+        as_good = np.where(both | np.isnan(early) | np.isnan(late), as_good, early <= late)
+    better = as_good & ~as_good.T
     return np.asarray(better.sum(axis=0), float)
+
+
+def _at_equal_steps(trials: Sequence[FrozenTrial], sign: float) -> tuple[Array, Array]:
+    """What the trials of each pair cost at the last step that both reached; NaN where there is none."""
+    n = len(trials)
+    steps = sorted({trial.last_step for trial in trials if trial.last_step is not None})
+    if not steps:
+        return np.full((n, n), np.nan), np.full((n, n), np.nan)
+    costs, last = np.full((n, len(steps)), np.nan), np.zeros(n, int)
+    for row, trial in enumerate(trials):
+        told = sorted(trial.intermediate_values.items())
+        if told:
+            places = np.searchsorted([step for step, _ in told], steps, side="right") - 1
+            values = np.array([value for _, value in told])
+            values = np.where(np.isfinite(values), sign * values, np.inf)
+            costs[row] = np.where(places >= 0, values[places], np.nan)
+            last[row] = steps.index(told[-1][0])
+    common = np.minimum(last[:, None], last[None, :])
+    rows = np.arange(n)
+    return costs[rows[:, None], common], costs[rows[None, :], common]
 
 
 def _runs_on(seen: StudyRecord) -> bool:
