@@ -567,6 +567,7 @@ RULES: tuple[Rule[StudyRecord], ...] = (
         "Read what the trial printed, fix the cause and go on: the same command resumes the search.",
         "Optuna: failed trials teach a sampler nothing; above max_failure_rate the search ends.",
         _failures,
+        "3 of 40 trials failed, 2 of them with: ValueError: 1 of 2; all have optimizer=sgd",
     ),
     Rule(
         "all_at_chance",
@@ -576,6 +577,7 @@ RULES: tuple[Rule[StudyRecord], ...] = (
         "fit the pictures.",
         "Both guides: diverging, so lower the learning rate; the defaults first, then the learning rate.",
         _all_at_chance,
+        "of 20 trials, 12 stayed at chance level, and none learned anything",
     ),
     Rule(
         f"…{AT_EDGE}",
@@ -584,6 +586,8 @@ RULES: tuple[Rule[StudyRecord], ...] = (
         "Search again, in a range around that end.",
         "The guides' ranges are places to start from: on a real transfer task the best rates lay outside.",
         _at_edge,
+        "the best 3 of 20 trials have optimizer.lr 0.000885 … 0.000914, at the upper end of "
+        "0.0001 … 0.001, and scores rise towards it (rank correlation 0.79)",
     ),
     Rule(
         "too_few_trials",
@@ -592,6 +596,7 @@ RULES: tuple[Rule[StudyRecord], ...] = (
         f"Let it go on to 10 trials for each parameter; the sign is shown below {_TRIALS_EACH}.",
         "Loeppky, Sacks, Welch 2009, Choosing the sample size of a computer experiment: ten for each input.",
         _too_few_trials,
+        "6 trials for 5 parameters; 3 came to the end",
     ),
     Rule(
         "most_pruned_first_epoch",
@@ -600,6 +605,8 @@ RULES: tuple[Rule[StudyRecord], ...] = (
         "Let the pruner judge later.",
         "Li et al. 2018, Hyperband: the least resource must be enough to tell good from bad.",
         _most_pruned_first_epoch,
+        "27 of 40 trials were pruned after step 1, and in those that went on, it hardly tells the"
+        " last score (rank correlation 0.11)",
     ),
     Rule(
         "cheap_rival",
@@ -607,6 +614,8 @@ RULES: tuple[Rule[StudyRecord], ...] = (
         "Take the cheaper one, or search around it.",
         "The guide for networks from scratch: watch speed and memory beside the score.",
         _cheap_rival,
+        "trial 3 has val_accuracy 0.902 in 10.0 s, and the best, trial 0, has 0.904 in 60.0 s; "
+        "0.0095 is noise",
     ),
 )
 """The rules, the most helpful first."""
