@@ -3,10 +3,10 @@
     python benchmarks/signs.py --runs runs.jsonl                  # digits and drawn shapes
     python benchmarks/signs.py --runs runs.jsonl --patches patches --weights lite0.pt    # transfer, too
     python benchmarks/signs.py --runs runs.jsonl --judge          # trains nothing: judges what is there
-    python benchmarks/signs.py --runs runs.jsonl --judge --half tune --wrong             # and tells which are wrong
+    python benchmarks/signs.py --runs runs.jsonl --judge --half tune --wrong      # and tells which are wrong
 
-Each run is trained by the product, in this process. What the rules read of it goes into a line of the file, so
-that thresholds can be set again in seconds; runs that are in the file are not trained again.
+Each run is trained by the product, in this process. What the rules read of it goes into a line of the file,
+so that thresholds can be set again in seconds; runs that are in the file are not trained again.
 """
 
 from __future__ import annotations

@@ -567,7 +567,7 @@ FULL = 0.9
 
 
 def _rate_fell(c: Course) -> int | None:
-    """The epoch in which a scheduler left less than a twentieth of the rate, with most still to be learned."""
+    """The epoch in which a scheduler left a twentieth of the rate or less, with much still to be learned."""
     if c.run.scheduler.name not in ("step", "plateau") or curve.last(c.val) < 0.2:
         return None
     small = [row["epoch"] for row in c.seen.history if row["lr"] < 0.05 * c.run.optimizer.lr]
