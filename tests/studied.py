@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper.record import FORMAT, StudyFiles
@@ -56,7 +57,9 @@ def record_of(
     attributes: Mapping[str, Any] | None = None,
 ) -> StudyRecord:
     """The record of a study with these trials, in that order."""
-    study = optuna.create_study(study_name=name, directions=list(directions))
+    study = optuna.create_study(
+        study_name=name, directions=[StudyDirection[name.upper()] for name in directions]
+    )
     study.add_trials(trials)
     begun = {"format": FORMAT, "folder": str(folder), "metrics": list(metrics), **(attributes or {})}
     study.set_user_attr(ATTRIBUTE, begun)
@@ -74,7 +77,10 @@ def on_disk(
     files, journal = StudyFiles(top / "outputs" / name), top / "outputs" / "studies.journal"
     files.folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
-        study_name=name, directions=list(directions), storage=open_journal(journal), load_if_exists=True
+        study_name=name,
+        directions=[StudyDirection[d.upper()] for d in directions],
+        storage=open_journal(journal),
+        load_if_exists=True,
     )
     study.add_trials(trials)
     if attributes is not None:
@@ -82,6 +88,10 @@ def on_disk(
     files.mark(name, str(journal))
     files.write_results(study)
     return files
+
+
+def _directions(names: Sequence[str]) -> list[StudyDirection]:
+    return [StudyDirection[name.upper()] for name in names]
 
 
 def many(n: int, make: Callable[[int], FrozenTrial]) -> list[FrozenTrial]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
 from sweeper.results import chart
@@ -138,12 +138,12 @@ def test_all_parameters_are_lines_from_axis_to_axis(seen: StudyRecord) -> None:
 
 def test_a_parameter_that_only_some_have_leaves_a_gap(tmp_path: Path) -> None:
     """A conditional parameter stands behind the others."""
-    space = {
+    space: dict[str, BaseDistribution] = {
         "a": FloatDistribution(0, 1),
         "b": FloatDistribution(0, 1),
         "c": CategoricalDistribution([None, True]),
     }
-    drawn = [{"c": None, "a": 0.1, "b": 0.2}, {"a": 0.3, "b": 0.4}]
+    drawn: list[dict[str, Any]] = [{"c": None, "a": 0.1, "b": 0.2}, {"a": 0.3, "b": 0.4}]
     seen = record_of(tmp_path, *(trial(0.1 + i, params=p, space=space) for i, p in enumerate(drawn)))
     panel = chart.parallel(seen)
     assert panel is not None
