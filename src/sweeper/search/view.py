@@ -12,8 +12,9 @@ from typing import Any
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeper import origin
 from sweeper.record import FORMAT, StudyFiles
-from sweeper.search.study import ATTRIBUTE, seen
+from sweeper.search.study import seen
 
 
 def view(storage: BaseStorage) -> BaseStorage:
@@ -40,7 +41,7 @@ class _View(BaseStorage):
 
     def _judged(self, study_id: int, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         """The trials, lost where their process is gone, of a study that is ours to judge."""
-        begun = self._storage.get_study_user_attrs(study_id).get(ATTRIBUTE, {})
+        begun = origin.read(self._storage, study_id)
         if begun.get("format") != FORMAT or not Path(begun["folder"]).is_dir():
             return trials
         read_again = partial(self._storage.get_all_trials, study_id, deepcopy=False)
