@@ -405,7 +405,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     with study.locked() as locked:
         locked.reap()
         study.files.write_results(study.optuna)  # a worker may have been killed before it did
-        write_note(study.optuna, study.files)
+        write_note(study.optuna, study.files, _command(study.search, master))
     search, trials = study.search, study.trials()
     summarize(study)
     if signum is not None:
@@ -431,6 +431,8 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     on_finish = Hooks.of(task).on_finish
     if on_finish is not None and trials:
         call_logged(on_finish, study.files.folder)
+        with study.locked():
+            write_note(study.optuna, study.files, _command(search, master))
 
 
 def _command(search: Search | None, master: DictConfig) -> str:
