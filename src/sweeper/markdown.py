@@ -30,10 +30,10 @@ def code(name: str) -> str:
     return f"{ticks}{space}{name}{space}{ticks}" if name else ""
 
 
-def block(command: str) -> list[str]:
-    """A command, in lines of its own."""
-    ticks = max(_longer_ticks(command), "```")
-    return [f"{ticks}sh", command, ticks, ""]
+def block(lines: str, language: str = "sh") -> list[str]:
+    """A command, or what a program printed, in lines of its own."""
+    ticks = max(_longer_ticks(lines), "```")
+    return [f"{ticks}{language}", lines, ticks, ""]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
