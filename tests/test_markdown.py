@@ -38,7 +38,7 @@ def test_a_table_keeps_its_cells() -> None:
     """A bar in a name is no end of a cell, also behind a backslash; numbers have five digits."""
     assert table(["name", "a|b"], [("x|y", 0.123456789), ("\\|", 64), ("z", True)]) == [
         "| name | a\\|b |",
-        "|---|---|",
+        "|:---|:---|",
         "| `x\\|y` | 0.12346 |",
         "| `\\\N{WORD JOINER}\\|` | 64 |",
         "| `z` | `True` |",

@@ -39,7 +39,7 @@ def block(lines: str, language: str = "sh") -> list[str]:
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
     """A table, where there are rows; floats have five digits."""
     lines = [_row(map(_cell, cells)) for cells in rows]
-    return [_row(map(text, head)), "|---" * len(head) + "|", *lines, ""] if lines else []
+    return [_row(map(text, head)), "|:---" * len(head) + "|", *lines, ""] if lines else []
 
 
 def _cell(value: Any) -> str:

@@ -88,11 +88,11 @@ def _compose(study: optuna.Study, files: StudyFiles, to_go_on: str | None) -> It
 
 def _one(best: FrozenTrial, names: Sequence[str], files: StudyFiles) -> Iterator[str]:
     yield from [f"# Best trial: number {best.number}, {code(names[0])} {best.value:.5g}", ""]
-    yield from table(["searched", "best trial"], best.params.items())
     result: dict[str, Any] = _there(files.best.read_result, {})
     if result.get("trial") == best.number:
-        scores = {name: value for name, value in result.items() if name.startswith("test_")}
-        yield from table(["on the test images", "best trial"], scores.items())
+        scores = [f"{code(name)} {told:.5g}" for name, told in result.items() if name.startswith("test_")]
+        yield from ["On the test images: " + ", ".join(scores), ""] if scores else []
+    yield from table(["searched", "best trial"], best.params.items())
 
 
 def _several(best: Sequence[FrozenTrial], names: Sequence[str]) -> Iterator[str]:
