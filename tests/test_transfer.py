@@ -103,7 +103,7 @@ def test_what_was_learned_on_other_digits_helps(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------- searches over ways of freezing
 
-RANGES = {"head": (1e-4, 1e-3), "last_block": (1e-6, 1e-4), "full": (1e-6, 1e-5)}
+RANGES = {"head": (1e-4, 1e-3), "last_block": (1e-5, 1e-3), "full": (1e-6, 1e-5)}
 
 
 @pytest.fixture(scope="module")

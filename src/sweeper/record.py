@@ -287,8 +287,13 @@ class StudyFiles:
 
     @property
     def signs(self) -> Path:
-        """What the study says: a list of signs."""
-        return self.folder / "signs.json"
+        """What the study says: a list of signs. The folder of another app's study is that app's."""
+        return (self.folder if self.has_our_runs else self.folder / _MARK) / "signs.json"
+
+    @property
+    def has_our_runs(self) -> bool:
+        """Whether a trial of the study is a training run of ours, in the study's folder."""
+        return self.best.is_ours or any(self.folder.glob(f"*/{_MARK}/run.json"))
 
     @property
     def report(self) -> Path:
@@ -415,13 +420,14 @@ class StudyFiles:
     def remove_trials(self, trials: Sequence[FrozenTrial] = ()) -> None:
         """Remove what is ours of these trials, of those whose folders are in the study's, and of the best."""
         with disk(self.folder):
+            signs = self.signs
             for trial in trials:
                 self.trial(trial).remove(trial.number)
             for path in sorted(self.folder.glob(f"*/{_MARK}/trial.json")):
                 if not StudyFiles(path.parents[1]).is_ours:  # that of a study named a/b lies in that of a
                     TrialFiles(path.parents[1]).remove(read_json(path).get("trial"))
             self.best.remove()
-            for path in (self.results, self.sweep_config, self.signs, self.report):
+            for path in (self.results, self.sweep_config, signs, self.report):
                 path.unlink(missing_ok=True)
 
     def remove_mark(self) -> int:

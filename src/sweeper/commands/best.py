@@ -18,6 +18,9 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.program import program
 from sweeper.record import WORDS, StudyFiles
+from sweeper.results import sign
+from sweeper.results.sign import Sign
+from sweeper.screen import Screen
 from sweeper.words import number as told
 
 log = logging.getLogger(__name__)
@@ -43,7 +46,29 @@ def show(name: str | None) -> None:
     else:
         title = _title(files, results["best_trial"], [results["best_value"]])
         console.print(_table(title, results["best_params"] | _measured(files)))
+    show_signs(files)
     show_commands(files)
+
+
+def show_signs(files: StudyFiles) -> None:
+    """What the study and its best trial say."""
+    best = sign.read_whole(files.best.signs) if files.best.is_ours else []
+    sign.show(Screen(), [*best, *_current(files)], files.signs, files.best.signs)
+
+
+def _current(files: StudyFiles) -> list[Sign]:
+    """The signs of the study as it is now: from its trials, where these have changed meanwhile."""
+    from sweeper.results.study_sign import signs_of
+    from sweeper.search.study import read
+
+    written = files.signs
+    if written.exists() and written.stat().st_mtime_ns >= files.results.stat().st_mtime_ns:
+        return sign.read_whole(written)
+    try:
+        return signs_of(read(files))
+    except (BadInput, Fault) as error:
+        log.debug("%s", error)
+        return sign.read_whole(written)
 
 
 def _counts(files: StudyFiles, written: dict[str, int]) -> str:

@@ -16,6 +16,9 @@ from rich.text import Text
 
 from sweeper import saved, schema
 from sweeper.program import program
+from sweeper.record import RunFiles
+from sweeper.results import sign
+from sweeper.results.sign import Sign
 from sweeper.run import Observer
 from sweeper.screen import Bar, Screen, live
 from sweeper.words import clock, near
@@ -87,11 +90,16 @@ class SingleRun(Observer):
             self._screen.say(Text(f"epoch {epoch.epoch}/{self._n_epochs}: {_sentence(self._row)}"))
         self._told.set()
 
+    def sign(self, found: Sign) -> None:
+        sign.show(self._screen, [found])
+
     def result(self, result: dict[str, Any], folder: Path) -> None:
         print(f"Best epoch: {result['best_epoch']} of {result['epochs']} ({result['ending']})")
         for part, prefix in (("Validation", "val_"), ("Test", "test_")):
             for name, value in metrics(result, prefix).items():
                 print(f"{part} {name}: {value:.4f}")
+        files = RunFiles(folder)
+        sign.show(self._screen, sign.read_whole(files.signs), files.signs)
         print(f"Folder: {near(folder)}")
         print(f"Reproduce: {program()} reproduce {shlex.quote(near(folder))}{self._trust}")
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import logging
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from rich.text import Text
+
 from sweeper import record
 from sweeper.fault import Fault
+from sweeper.screen import Screen
+from sweeper.words import counted, near
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,17 @@ class Finding:
     advice: str
     changes: tuple[str, ...] = ()
     """Overrides of the next command, as they are typed in a shell; none where no command can help."""
+    command: str | None = None
+    """The next command, where it is another one than the run's with these changes."""
+    about: str = ""
+    """What stands in the sign's name for the … of its rule."""
+    others: tuple[Finding, ...] = ()
+    """What the rule found besides; each is a sign of its own."""
+
+    @classmethod
+    def of_several(cls, findings: Sequence[Finding]) -> Finding:
+        """One that brings the others with it."""
+        return replace(findings[0], others=tuple(findings[1:]))
 
 
 Seen = TypeVar("Seen")
@@ -51,6 +70,77 @@ class Rule(Generic[Seen]):
     """A pure function of a ``RunRecord`` or a ``StudyRecord``."""
 
 
+def found(rules: Iterable[Rule[Seen]], seen: Seen) -> Iterator[tuple[Rule[Seen], Finding]]:
+    """What the rules find. One that breaks down is logged: nothing is lost by it but its sign."""
+    for rule in rules:
+        try:
+            finding = rule.read(seen)
+        except Exception:
+            log.exception("the sign %s could not be read", rule.sign)
+            continue
+        if finding is not None:
+            yield from ((rule, one) for one in (finding, *finding.others))
+
+
+MOST_SHOWN = 3
+"""Signs in a terminal; the rest is counted."""
+
+AT_ONCE = ("diverged", "chance_level")
+"""What is told while a search runs."""
+
+_FIRST = ("failures", "all_at_chance", "diverged", "chance_level")
+_LAST = ("plateaued", "too_few_trials", "most_pruned_first_epoch", "cheap_rival", "imbalanced")
+
+
+def ordered(signs: Iterable[Sign]) -> list[Sign]:
+    """Signs of a run and of its study, the most helpful first: what ruins all comes before what may gain."""
+
+    def place(sign: Sign) -> int:
+        names = (*_FIRST, "", *_LAST)
+        return names.index(sign.sign if sign.sign in names else "")
+
+    return sorted(signs, key=place)
+
+
+def show(screen: Screen, signs: Iterable[Sign], *files: Path) -> None:
+    """Print the most helpful signs, and how many more there are in the files.
+
+    Texts are wrapped to the terminal, and left whole where there is none. A command is one line, whatever the
+    width, so that it can be copied.
+    """
+    shown = ordered(signs)
+    if shown:
+        screen.tell([""])
+    for sign in shown[:MOST_SHOWN]:
+        _print(screen, Text.assemble((sign.sign, "bold"), f": {sign.evidence}"))
+        _print(screen, Text(_sentence(sign.advice)), indent=2)
+        if sign.command is not None:
+            screen.tell([f"  {sign.command}"])
+    if (n_more := len(shown) - MOST_SHOWN) > 0:
+        places = " and ".join(shlex.quote(near(path)) for path in files if path.exists())
+        _print(screen, Text(f"{counted(n_more, 'more sign')}{f' in {places}' if places else ''}"))
+    if shown:
+        screen.tell([""])
+
+
+def tell(screen: Screen, sign: str, advice: str, number: int) -> None:
+    """Say while a search runs that a trial has a sign."""
+    _print(screen, Text.assemble(f"trial {number}: ", (sign, "bold"), f". {_sentence(advice)}"))
+
+
+def _sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
+
+
+def _print(screen: Screen, text: Text, indent: int = 0) -> None:
+    if not screen.is_terminal:
+        screen.tell([" " * indent + text.plain])
+        return
+    for line in text.wrap(screen, max(20, screen.width - indent)):
+        screen.print(Text(" " * indent) + line, no_wrap=True, overflow="ignore", crop=False)
+
+
 def write(path: Path, signs: Sequence[Sign]) -> None:
     """Write ``signs.json``."""
     record.write_json(path, [asdict(sign) for sign in signs])
@@ -69,3 +159,12 @@ def read(path: Path) -> list[Sign]:
         return [Sign(**row) for row in rows]
     except TypeError as error:
         raise Fault(path, "holds no signs: the file is damaged", "remove it") from error
+
+
+def read_whole(path: Path) -> list[Sign]:
+    """The signs of a ``signs.json``; of a damaged one none, which is logged: no result is lost by it."""
+    try:
+        return read(path)
+    except Fault as fault:
+        log.warning("%s", fault)
+        return []

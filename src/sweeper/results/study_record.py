@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from optuna.trial import FrozenTrial
-
+from sweeper import origin
 from sweeper.record import RunFiles, StudyFiles
+from sweeper.words import near
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+HIDDEN = "URL"
+"""What stands in a command for a value with a password in it."""
+
+_STORAGE = "hydra.sweeper.storage"
 
 
 @dataclass(frozen=True)
@@ -25,9 +39,139 @@ class StudyRecord:
     """The words of the command that began it, as they were typed; empty where nobody knows."""
     n_trials: int | None = None
     """The budget."""
-    attributes: Mapping[str, object] = field(default_factory=dict)
-    """What the search wrote of itself: the study's attribute ``sweeper``."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """What the search wrote of itself, as ``origin`` reads it."""
 
     def run(self, trial: FrozenTrial) -> RunFiles:
         """The files of a trial; ``is_ours`` says whether it is a training run of ours."""
         return self.files.trial(trial).run
+
+    # ------------------------------------------------------------------------------------- the next command
+
+    def again(self, *changes: str) -> str | None:
+        """The command that goes on with this study, with other overrides; None where nobody knows it."""
+        names = [f"{self._named_by}={self.name}"]
+        if self.attributes.get("folder_by") == "time":
+            names.append(f"hydra.sweep.dir={self.attributes['folder']}")
+        # The folder remembers the storage.
+        return self._command(without={_STORAGE, *self._storage_keys}, changes=[*names, *changes])
+
+    def anew(self, *changes: str) -> str | None:
+        """The command that begins another study like this one, with other overrides."""
+        name, folder = self._next("")
+        names = [f"{self._named_by}={name}"]
+        if self.attributes.get("folder_by") == "nobody":
+            names.append(f"hydra.sweep.dir={folder}")
+        return self._command(changes=[*names, *changes])
+
+    def alone(self, trial: FrozenTrial) -> str | None:
+        """The command that runs once with a trial's parameters, without a search."""
+        words = self._split[1]
+        without = {
+            key for word in words if (key := key_of(word)).startswith(("hydra.sweeper", "hydra/sweeper"))
+        }
+        changes = [override(path_of(name), value) for name, value in trial.params.items()]
+        if self._named_by == "study":
+            changes.insert(0, f"study={self._next(f'-{trial.number}')[0]}")
+        else:
+            without.add(self._named_by)
+        without |= {"-m", "--multirun", "hydra.mode", "hydra.sweep.dir", "hydra.sweep.subdir"}
+        return self._command(without=without, changes=changes)
+
+    def described(self) -> str | None:
+        """The command that shows data and network of our own app, as the search had them."""
+        if self._named_by != "study":
+            return None
+        program, words = self._split
+        return replace(self, command=(*program, "describe", *words))._command((), without={"study"})
+
+    def shown(self, path: Path) -> str:
+        """The command that prints a file."""
+        return f"cat {shlex.quote(near(path))}"
+
+    def _command(self, changes: Sequence[str], without: Iterable[str] = ()) -> str | None:
+        program, words = self._split
+        if not program:
+            return None
+        left_out = {*without, "hydra.sweeper.take_over", *map(key_of, changes)}
+        left_out |= {key_of(word) for word in words if word == f"{_STORAGE}={HIDDEN}"}
+        kept = [word for word in words if key_of(word) not in left_out]
+        if any(word.endswith(f"={HIDDEN}") for word in kept):
+            return None  # it would not run without the password
+        return " ".join(map(shlex.quote, [*program, *kept, *changes]))
+
+    @property
+    def _split(self) -> tuple[Sequence[str], Sequence[str]]:
+        """The words that start the program, and its arguments."""
+        if not self.command:
+            return (), ()
+        is_python = Path(self.command[0]).name.startswith("python")
+        n = 1 if not is_python else 3 if self.command[1:2] == ("-m",) else 2
+        return self.command[:n], self.command[n:]
+
+    @property
+    def _named_by(self) -> str:
+        return str(self.attributes.get("named_by", "hydra.sweeper.study_name"))
+
+    @property
+    def _storage_keys(self) -> set[str]:
+        return {str(self.attributes.get("stored_by", _STORAGE))}
+
+    def _next(self, suffix: str) -> tuple[str, Path]:
+        """The first free name like this one, and the folder that goes with it."""
+        folder = Path(self.attributes.get("folder", self.files.folder))
+        name, found = self.name, re.fullmatch(r"(.+)-(\d+)", self.name)
+        if found and folder.name.endswith(f"-{found[2]}"):
+            before = folder.with_name(folder.name.removesuffix(f"-{found[2]}"))
+            if StudyFiles(before).is_ours:  # this one is itself the next of that
+                name, folder = found[1], before
+        tails = (f"{suffix}{f'-{n}' if n > 1 or not suffix else ''}" for n in count(1 if suffix else 2))
+        tail = next(tail for tail in tails if not folder.with_name(f"{folder.name}{tail}").exists())
+        return f"{name}{tail}", folder.with_name(f"{folder.name}{tail}")
+
+
+def of(study: optuna.Study, files: StudyFiles, trials: Sequence[FrozenTrial] | None = None) -> StudyRecord:
+    """The record of a study that is open.
+
+    Args:
+        trials: as ``search.study.look`` shows them; the study's own, where nobody has looked.
+    """
+    begun = origin.read(study._storage, study._study_id)
+    directions = tuple(direction.name.lower() for direction in study.directions)
+    names = begun.get("metrics") or study.metric_names or ["value"] * len(directions)
+    return StudyRecord(
+        name=study.study_name,
+        files=files,
+        directions=directions,
+        metrics=tuple(names),
+        trials=study.get_trials(deepcopy=False) if trials is None else trials,
+        command=tuple(begun.get("command", ())),
+        n_trials=begun.get("n_trials"),
+        attributes=begun,
+    )
+
+
+def key_of(word: str) -> str:
+    """What an override sets: ``a.b`` of ``++a.b=1``; an option is itself."""
+    return word.partition("=")[0].lstrip("+~") if not word.startswith("-") else word
+
+
+def path_of(name: str) -> str:
+    """The key of a parameter: ``optimizer.lr`` of ``optimizer.lr[freezing=head]``."""
+    return name.partition("[")[0]
+
+
+def options_of(name: str) -> list[str]:
+    """The options with which a parameter has its range: ``freezing=head``."""
+    inside = name.partition("[")[2].removesuffix("]")
+    return [option.strip() for option in inside.split(",") if "=" in option]
+
+
+def override(key: str, value: object) -> str:
+    """An override that sets a key to a drawn value."""
+    if value is None or isinstance(value, bool):
+        return f"{key}={'null' if value is None else str(value).lower()}"
+    if isinstance(value, str) and not re.fullmatch(r"[\w./+\-]+|\[.*\]|\{.*\}|'.*'", value):
+        escaped = value.replace("'", r"\'")
+        return f"{key}='{escaped}'"
+    return f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}"

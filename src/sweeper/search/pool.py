@@ -31,6 +31,9 @@ from sweeper.fault import Fault, FaultElsewhere, find_told
 from sweeper.note import write_note
 from sweeper.program import program, typed_besides
 from sweeper.record import StudyFiles
+from sweeper.results import sign, study_sign
+from sweeper.results.study_record import HIDDEN
+from sweeper.screen import Screen
 from sweeper.search import keys
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
@@ -111,7 +114,7 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
         space = Space(app.master, arguments, app.context.config_loader)
         check(Hooks.of(app.task), space, search, named_by)
         storage = open_storage(search.storage, search.storage_wait_s)
-        search = search.in_its_folder(storage)
+        search = replace(search.in_its_folder(storage), command=tuple(_words()))
         fixed = [hide_known_secrets(o) for o in space.fixed if o.partition("=")[0] != named_by]
         try:
             study = Study.open(search, storage, space, fixed)
@@ -408,6 +411,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         write_note(study.optuna, study.files, _command(study.search, master))
     search, trials = study.search, study.trials()
     summarize(study)
+    call_logged(partial(_show_signs, study), study.files.folder)
     if signum is not None:
         print(f"Stopped. To go on: {_command(search, master)}", flush=True)
         sys.exit(128 + signum)
@@ -435,6 +439,14 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
             write_note(study.optuna, study.files, _command(search, master))
 
 
+def _show_signs(study: Study, folder: Path) -> None:
+    """Write what the study says, and show it with what its best trial says."""
+    files, signs = study.files, study_sign.signs_of(study.record())
+    sign.write(files.signs, signs)
+    best = sign.read_whole(files.best.signs) if files.best.is_ours else []
+    sign.show(Screen(), [*best, *signs], files.signs, files.best.signs)
+
+
 def _command(search: Search | None, master: DictConfig) -> str:
     """This command, as it was typed; with the name of the study, which may have been made of the time.
 
@@ -443,18 +455,27 @@ def _command(search: Search | None, master: DictConfig) -> str:
     The folder remembers the storage, whose URL may hold a password; so it is the folder that is named where
     the app would take another one the next time. Until it does, the storage is told, but for a password.
     """
-    arguments = [*sys.argv[1:], *typed_besides]
+    arguments = _arguments()
     storage_keys = {"hydra.sweeper.storage", source_key(master, "storage")}
     if search and _is_remembered(search):
         arguments = [a for a in arguments if key_of(a) not in storage_keys]
-    is_open = {a: hide_known_secrets(a) == a == hide_secrets(a) for a in arguments}
-    arguments = [a if is_open[a] else f"{key_of(a)}=URL" for a in arguments]
     named_by, typed = study_key(master), {key_of(a) for a in arguments}
     if search and not {named_by, "hydra.sweeper.study_name"} & typed:
         arguments = [*arguments, f"{named_by}={search.study_name}"]
     if search and "hydra.sweep.dir" not in typed and is_named_by_time(master):
         arguments = [*arguments, f"hydra.sweep.dir={search.folder}"]
     return " ".join([_started_by(), *map(shlex.quote, arguments)])
+
+
+def _words() -> list[str]:
+    """Of this command, as it was typed, but for passwords."""
+    return [*shlex.split(_started_by()), *_arguments()]
+
+
+def _arguments() -> list[str]:
+    arguments = [*sys.argv[1:], *typed_besides]
+    is_open = {a: hide_known_secrets(a) == a == hide_secrets(a) for a in arguments}
+    return [a if is_open[a] else f"{key_of(a)}={HIDDEN}" for a in arguments]
 
 
 def _is_remembered(search: Search) -> bool:

@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from sweeper.record import best_trials, told_counts, word
+from sweeper.results import sign
 from sweeper.screen import Bar, Screen, live
 from sweeper.search.study import FINISHED, Study
 from sweeper.words import clock, counted, near, number, one_line
@@ -29,6 +30,11 @@ SILENCE_S = 60.0
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _STYLES = {"done": "green", "pruned": "yellow", "failed": "red", "lost": "red", "stopped": "magenta"}
 _BAR = 10
+_ADVICE = {
+    "diverged": "its loss became infinite; if that happens often, search lower learning rates",
+    "chance_level": "it learns nothing, and is as good as a guess; if most trials are so, look at labels and "
+    "learning rates",
+}
 
 
 class Progress:
@@ -57,6 +63,7 @@ class Progress:
         self._score_widths = [7] * len(self._search.directions)
         self._front: list[list[float]] = []
         """The values of the trials that no other one has beaten, each to be minimized."""
+        self._told_signs = {name for trial in self._trials for name in _signs(trial)}
         self._widen(self._trials)
         for trial in self._trials:
             self._take_in(trial)
@@ -92,10 +99,19 @@ class Progress:
             self._seen.add(trial.number)
             is_best = self._take_in(trial)
             self._screen.say(self._ended_line(trial, is_best))
+        self._tell_signs()
         if self._live is not None:
             self._live.refresh()
         else:
             self._tell_who_lives()
+
+    def _tell_signs(self) -> None:
+        """Say what ruins trials as soon as one of them has it, each once."""
+        for trial in self._trials:
+            for name in _signs(trial):
+                if name not in self._told_signs:
+                    self._told_signs.add(name)
+                    sign.tell(self._screen, name, _ADVICE[name], trial.number)
 
     def _tell_who_lives(self) -> None:
         now_s = self._now_s()
@@ -207,6 +223,15 @@ class Progress:
         if resource is None:
             return f"step {trial.last_step}"
         return f"step {trial.last_step:>{len(str(resource))}} of {resource}"
+
+
+def _signs(trial: FrozenTrial) -> list[str]:
+    """What is told at once of a trial; an app that reports an infinite value says no more of it."""
+    named = trial.user_attrs.get("signs")
+    found = set(named if isinstance(named, list) else ()) | (
+        {"diverged"} if trial.user_attrs.get("diverged") else set()
+    )
+    return [name for name in sign.AT_ONCE if name in found]
 
 
 def _is_as_good(values: Sequence[float], others: Sequence[float]) -> bool:

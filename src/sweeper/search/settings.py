@@ -89,6 +89,9 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         is_unnamed=is_unnamed,
         take_over=plain["take_over"],
         storage_wait_s=plain["storage_wait_s"],
+        named_by=study_key(master),
+        stored_by=source_key(master, "storage"),
+        folder_by=_folder_by(master),
     )
     build_pruner(search.pruner)
     return search, *_workers(plain, search)
@@ -217,6 +220,15 @@ def is_named_by_time(master: DictConfig) -> bool:
     sweep = OmegaConf.to_container(master.hydra.sweep, resolve=False)
     directory = str(sweep["dir"]) if isinstance(sweep, dict) else ""
     return "${now:" in directory and directory != _HYDRAS_FOLDER
+
+
+def _folder_by(master: DictConfig) -> str:
+    """What names the folder of a study: its ``name``, the ``time``, or ``nobody``."""
+    if is_named_by_time(master):
+        return "time"
+    sweep = OmegaConf.to_container(master.hydra.sweep, resolve=False)
+    directory = str(sweep["dir"]) if isinstance(sweep, dict) else ""
+    return "name" if "${" in directory else "nobody"
 
 
 def _raw(config: DictConfig, key: str) -> str:

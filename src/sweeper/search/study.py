@@ -37,6 +37,8 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, is_locked, locked
 from sweeper.record import FORMAT, StudyFiles, check_format, sweep_up
+from sweeper.results import study_record
+from sweeper.results.study_record import StudyRecord
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
 from sweeper.search.storage import WAIT_S, look_into_storage, opening_lock
@@ -77,6 +79,14 @@ class Search:
     """Whether trials that another host may still run are taken for lost when the study is opened."""
     storage_wait_s: float = WAIT_S
     """How long the storage's server is tried again while it cannot be reached."""
+    command: tuple[str, ...] = ()
+    """The words of the command, without secrets: what the next commands are made of."""
+    named_by: str = "hydra.sweeper.study_name"
+    """The key that names the study."""
+    stored_by: str = "hydra.sweeper.storage"
+    """The key that names the storage."""
+    folder_by: str = "name"
+    """What names the study's folder: its ``name``, the ``time``, or ``nobody``."""
 
     def in_its_folder(self, storage: BaseStorage) -> Search:
         """In the folder where the study was begun, also if the app's folders are named by the time."""
@@ -140,6 +150,12 @@ class Study:
             "space": {name: distribution_to_json(p.distribution) for name, p in space.parameters().items()},
             "fixed": list(fixed),
             "max_retries": search.max_retries,
+            "n_trials": search.n_trials,
+            "sampler": search.sampler["_target_"],
+            "command": list(search.command),
+            "named_by": search.named_by,
+            "stored_by": search.stored_by,
+            "folder_by": search.folder_by,
         }
         files = StudyFiles(search.folder)
         with opening_lock(search.storage), locked(files.lock):
@@ -178,6 +194,10 @@ class Study:
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.optuna.get_trials(deepcopy=False, states=states or None)
+
+    def record(self) -> StudyRecord:
+        """What is known of it now."""
+        return study_record.of(self.optuna, self.files)
 
     # ------------------------------------------------------------------------------- asking and telling
 
@@ -395,6 +415,19 @@ def look(files: StudyFiles) -> list[FrozenTrial]:
     study_id = storage.get_study_id_from_name(files.read_name())
     read = partial(storage.get_all_trials, study_id, deepcopy=False)
     return seen(read(), files, read)
+
+
+def read(files: StudyFiles) -> StudyRecord:
+    """The record of the study whose folder this is, with the trials that ``look`` shows.
+
+    Raises:
+        BadInput: if there is no such storage, or its trials were in the memory of a process.
+        Fault: if the storage cannot be read.
+    """
+    storage = look_into_storage(files.read_storage() or "memory")
+    study = optuna.load_study(study_name=files.read_name(), storage=storage, sampler=RandomSampler())
+    read = partial(study.get_trials, deepcopy=False)
+    return study_record.of(study, files, seen(read(), files, read))
 
 
 def _lost(trial: FrozenTrial) -> FrozenTrial:
