@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from optuna_dashboard import get_note, save_note
 
@@ -92,11 +94,21 @@ def test_signs_of_a_study_without_a_best_trial(study: optuna.Study, tmp_path: Pa
     assert get_note(study).startswith("## Signs\n\n**failures**: 1 of 1 trials failed.")
 
 
+def test_it_warns_of_an_importance_that_rests_on_little(study: optuna.Study, tmp_path: Path) -> None:
+    """optuna-dashboard draws an importance from two trials, and the note says what that is worth."""
+    for x in (1.0, 2.0):
+        trial = study.ask({"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)})
+        study.tell(trial, x)
+    write_note(study, StudyFiles(tmp_path))
+    assert re.search(r"\*\*Do not trust the hyperparameter importance .* 2 done trials", get_note(study))
+
+
 def test_damaged_signs_do_not_cost_the_note(
     study: optuna.Study, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What can be read is told, and what cannot is logged."""
     files = StudyFiles(tmp_path)
+    files.signs.parent.mkdir()
     files.signs.write_text("[{]")
     study.tell(study.ask(), 1.0)
     write_note(study, files)

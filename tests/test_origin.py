@@ -34,11 +34,13 @@ BEGUN = {
     "space": {name: distribution_to_json(distribution) for name, distribution in SPACE.items()},
     "fixed": ["training.epochs=3", "dataset=digits"],
     "max_retries": 1,
+    "n_trials": 40,
     "command": ["sweeper", "-m", "optimizer=adam,sgd", "model.names=[a, b]"],
 }
 ROWS = {
     "command": "sweeper -m optimizer=adam,sgd 'model.names=[a, b]'",
     "objective": "maximize val_accuracy, minimize seconds",
+    "budget": "40 trials",
     "folder": "/here/outputs/digits",
     "fixed": "training.epochs=3 dataset=digits",
     "searched optimizer": "adam, sgd",

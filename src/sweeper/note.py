@@ -6,16 +6,15 @@ import hashlib
 import logging
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from sweeper import origin, record
+from sweeper import record
 from sweeper.fault import Fault
 from sweeper.markdown import block, code, table, text
 from sweeper.program import program
-from sweeper.results import sign
+from sweeper.results import importance, sign, study_record
 from sweeper.words import counted, near
 
 if TYPE_CHECKING:
@@ -24,10 +23,9 @@ if TYPE_CHECKING:
 
     from sweeper.record import StudyFiles
     from sweeper.results.sign import Sign
+    from sweeper.results.study_record import StudyRecord
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _OURS = "sweeper:notes"
 """The system attribute with the digests of the last two notes that we wrote, of which a kill may have left
@@ -75,20 +73,25 @@ def _read(attributes: dict[str, Any]) -> str:
 
 
 def _compose(study: optuna.Study, files: StudyFiles, to_go_on: str | None) -> Iterator[str]:
-    best = record.best_trials(study)
-    signs = [*_signs(files.signs), *_signs(files.best.signs)]
+    seen, best = study_record.of(study, files), record.best_trials(study)
+    signs = [*sign.read_whole(files.best.signs), *sign.read_whole(files.signs)]
     if best:
-        metrics = origin.read(study._storage, study._study_id).get("metrics") or study.metric_names
-        names = metrics or ["value"] * len(study.directions)
-        yield from _one(best[0], names, files) if len(names) == 1 else _several(best, names)
+        is_one = len(seen.directions) == 1
+        yield from _one(best[0], seen) if is_one else _several(best, seen.metrics)
     yield from told_signs(signs)
+    if (doubt := importance.warning(seen)) is not None:
+        yield from [f"**{text(doubt)}**", ""]
     if best or signs:
         yield from _commands(best, files, to_go_on)
 
 
-def _one(best: FrozenTrial, names: Sequence[str], files: StudyFiles) -> Iterator[str]:
-    yield from [f"# Best trial: number {best.number}, {code(names[0])} {best.value:.5g}", ""]
-    result: dict[str, Any] = _there(files.best.read_result, {})
+def _one(best: FrozenTrial, seen: StudyRecord) -> Iterator[str]:
+    yield from [f"# Best trial: number {best.number}, {code(seen.metrics[0])} {best.value:.5g}", ""]
+    try:
+        result = seen.files.best.read_result()
+    except Fault as error:  # a damaged file must not cost the note
+        log.warning("%s", error)
+        result = {}
     if result.get("trial") == best.number:
         scores = [f"{code(name)} {told:.5g}" for name, told in result.items() if name.startswith("test_")]
         yield from ["On the test images: " + ", ".join(scores), ""] if scores else []
@@ -101,19 +104,6 @@ def _several(best: Sequence[FrozenTrial], names: Sequence[str]) -> Iterator[str]
     yield from table(["trial", *names], shown)
     if len(best) > _MOST:
         yield from [f"And {len(best) - _MOST:,} more.", ""]
-
-
-def _signs(path: Path) -> list[Sign]:
-    return _there(partial(sign.read, path), [])
-
-
-def _there(read: Callable[[], T], default: T) -> T:
-    """What a file holds: a damaged one must not cost the note."""
-    try:
-        return read()
-    except Fault as error:
-        log.warning("%s", error)
-        return default
 
 
 def told_signs(signs: Sequence[Sign]) -> Iterator[str]:

@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sweeper.words import counted
+
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
@@ -48,6 +50,7 @@ def rows(begun: Mapping[str, Any]) -> dict[str, str]:
     told = {
         "command": shlex.join(begun.get("command", ())),
         "objective": ", ".join(f"{direction} {name}".rstrip() for direction, name in objectives),
+        "budget": counted(begun["n_trials"], "trial") if begun.get("n_trials") else "",
         "folder": begun["folder"],
         "fixed": " ".join(begun["fixed"]),
     }
