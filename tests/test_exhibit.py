@@ -252,6 +252,36 @@ def test_a_folder_that_is_not_ours_is_not_looked_into(port: int, folder: Path) -
     assert ask(port, "GET", f"/artifacts/2/{trial['trial_id']}/history.csv")[0] == 404
 
 
+@pytest.mark.parametrize(
+    "begun",
+    [
+        {"format": FORMAT},
+        {"format": FORMAT, "folder": "x" * 5000, "space": 5, "directions": None},
+        {
+            "format": FORMAT,
+            "folder": ["\0"],
+            "space": {"x": "no json"},
+            "directions": [],
+            "metrics": [],
+            "fixed": [],
+        },
+        {"format": "another"},
+    ],
+)
+def test_a_study_that_says_nonsense_is_shown(port: int, folder: Path, begun: dict[str, Any]) -> None:
+    """A storage of somebody else may hold anything, and names no folder can have."""
+    study = optuna.create_study(storage=open_journal(journal(folder)))
+    study._storage.set_study_system_attr(study._study_id, origin.KEY, begun)
+    trial = study.ask()
+    trial.set_user_attr("folder", "x" * 5000)
+    trial.set_user_attr("signs", "no json")
+    status, _, content = ask(port, "GET", f"/api/studies/{study._study_id}")
+    assert (status, json.loads(content)["artifacts"]) == (200, [])
+    assert ask(port, "GET", f"/artifacts/{study._study_id}/report.html")[0] == 404
+    assert ask(port, "GET", f"/artifacts/{study._study_id}/{trial._trial_id}/history.csv")[0] == 404
+    optuna.delete_study(study_name=study.study_name, storage=study._storage)
+
+
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
 @pytest.mark.parametrize("target", ["0/report.html", "0/0/history.csv", "0", "0/0"])
 def test_files_are_neither_added_nor_deleted(port: int, folder: Path, method: str, target: str) -> None:
@@ -273,7 +303,10 @@ def test_renaming_and_deleting(port: int, folder: Path) -> None:
     """A renamed study says how it was begun, nothing that was only shown is in it, and who deletes a study in
     the page keeps its files."""
     begin(folder, "renamed")
-    status, _, content = ask(port, "POST", "/api/studies/3/rename", {"study_name": "other"})
+    number = next(
+        s._study_id for s in open_journal(journal(folder)).get_all_studies() if s.study_name == "renamed"
+    )
+    status, _, content = ask(port, "POST", f"/api/studies/{number}/rename", {"study_name": "other"})
     assert status == 201
     number, storage = json.loads(content)["study_id"], open_journal(journal(folder))
     study = optuna.load_study(study_name="other", storage=storage)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper.record import FORMAT
 from sweeper.words import counted
 
 if TYPE_CHECKING:
@@ -28,6 +31,15 @@ def read(storage: BaseStorage, study_id: int) -> dict[str, Any]:
     if begun is None:
         begun = storage.get_study_user_attrs(study_id).get(OLD)
     return begun if isinstance(begun, dict) else {}  # another program's attribute may have the name
+
+
+def folder(begun: Mapping[str, Any]) -> Path | None:
+    """The folder of the study, where it is one of ours and its folder is here."""
+    path = begun.get("folder")
+    if begun.get("format") == FORMAT and isinstance(path, str):
+        with suppress(OSError):  # of a storage of somebody else, in which any text may stand
+            return Path(path) if Path(path).is_dir() else None
+    return None
 
 
 def write(storage: BaseStorage, study_id: int, begun: Mapping[str, Any]) -> None:

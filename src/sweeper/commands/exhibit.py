@@ -24,6 +24,7 @@ from sweeper.note import told_signs
 from sweeper.record import FORMAT, RunFiles, StudyFiles
 from sweeper.results import sign
 from sweeper.results.drawing import loss_by_epoch
+from sweeper.results.sign import Sign
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -106,7 +107,7 @@ def _say_json(status: str, content: Any) -> Answer:
 
 def _file(storage: BaseStorage, study: str, trial: str | None, name: str) -> Answer:
     """A file of a study or of a trial, by one of the names that there are."""
-    with suppress(KeyError, FileNotFoundError, NotADirectoryError, PermissionError):
+    with suppress(KeyError, OSError):
         content = _of_trial(storage, int(trial), name) if trial else _of_study(storage, int(study), name)
         headers = [("Content-Type", _type(name)), ("Content-Length", str(len(content)))]
         return (
@@ -137,11 +138,9 @@ def _of_run(run: RunFiles, name: str) -> bytes:
 
 
 def _study_files(begun: Mapping[str, Any]) -> StudyFiles | None:
-    """The folder of a study of ours, where it is here."""
-    if begun.get("format") != FORMAT:
-        return None
-    files = StudyFiles(Path(begun["folder"]))
-    return files if files.is_ours else None
+    folder = origin.folder(begun)
+    files = StudyFiles(folder) if folder else None
+    return files if files is not None and _is_there(lambda: files.is_ours) else None
 
 
 def _type(name: str) -> str:
@@ -171,7 +170,7 @@ def _shown(storage: BaseStorage, study_id: int, study: dict[str, Any]) -> dict[s
     study["union_user_attrs"] = [row for row in study["union_user_attrs"] if row["key"] not in _REPEATED]
     study["artifacts"] = []
     if files is not None:
-        names = [_REPORT] * files.report.exists() + list(_BEST) * _has_history(files.best)
+        names = [_REPORT] * _is_there(files.report.exists) + list(_BEST) * _has_history(files.best)
         study["artifacts"] = _artifacts(*names)
         if _REPORT in names:
             study["note"]["body"] = _link(study_id) + study["note"]["body"]
@@ -183,7 +182,7 @@ def _shown(storage: BaseStorage, study_id: int, study: dict[str, Any]) -> dict[s
 def _rows(shown: list[dict[str, str]], begun: dict[str, Any]) -> list[dict[str, str]]:
     """A study's attributes: in rows also where an earlier version has begun it."""
     there = {row["key"]: row["value"] for row in shown if row["key"] != origin.OLD}
-    if begun.get("format") == FORMAT:
+    with suppress(KeyError, ValueError, TypeError, AttributeError):  # of a storage of somebody else
         there = {**origin.rows(begun), **there}
     return [{"key": key, "value": value} for key, value in there.items()]
 
@@ -229,7 +228,14 @@ def _complete(trial: dict[str, Any]) -> None:
 
 
 def _has_history(run: RunFiles) -> bool:
-    return run.is_ours and run.history.exists()
+    return _is_there(lambda: run.is_ours and run.history.exists())
+
+
+def _is_there(look: Callable[[], bool]) -> bool:
+    """Whether it is there for us: the folders of somebody else may be closed, and their names no names."""
+    with suppress(OSError):
+        return look()
+    return False
 
 
 def _told(attributes: Mapping[str, str], run: RunFiles | None) -> Iterator[str]:
@@ -241,16 +247,14 @@ def _told(attributes: Mapping[str, str], run: RunFiles | None) -> Iterator[str]:
             *block(attributes["traceback"], "text"),
         ]
     if run is not None and "signs" in attributes:
-        yield from told_signs(_signs(run.signs, run.signs.stat().st_mtime_ns if run.signs.exists() else 0))
+        with suppress(Fault, OSError):  # their names stand with the attributes
+            yield from told_signs(_signs(run.signs, run.signs.stat().st_mtime_ns))
 
 
 @lru_cache(maxsize=4096)
-def _signs(path: Path, written_ns: int) -> list[sign.Sign]:
+def _signs(path: Path, written_ns: int) -> list[Sign]:
     """Signs as they were written then: a page asks for them every few seconds."""
-    try:
-        return sign.read(path)
-    except Fault:
-        return []  # their names stand with the attributes
+    return sign.read(path)
 
 
 def _place(key: str) -> int:
