@@ -14,7 +14,7 @@ from rich.text import Text
 from sweeper import record
 from sweeper.fault import Fault
 from sweeper.screen import Screen
-from sweeper.words import counted, near
+from sweeper.words import counted, near, sentence
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def show(screen: Screen, signs: Iterable[Sign], *files: Path) -> None:
         screen.tell([""])
     for sign in shown[:MOST_SHOWN]:
         _print(screen, Text.assemble((sign.sign, "bold"), f": {sign.evidence}"))
-        _print(screen, Text(_sentence(sign.advice)), indent=2)
+        _print(screen, Text(sentence(sign.advice)), indent=2)
         if sign.command is not None:
             screen.tell([f"  {sign.command}"])
     if (n_more := len(shown) - MOST_SHOWN) > 0:
@@ -127,12 +127,7 @@ def show(screen: Screen, signs: Iterable[Sign], *files: Path) -> None:
 
 def tell(screen: Screen, sign: str, advice: str, number: int) -> None:
     """Say while a search runs that a trial has a sign."""
-    _print(screen, Text.assemble(f"trial {number}: ", (sign, "bold"), f". {_sentence(advice)}"))
-
-
-def _sentence(text: str) -> str:
-    """With a capital and a full stop."""
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
+    _print(screen, Text.assemble(f"trial {number}: ", (sign, "bold"), f". {sentence(advice)}"))
 
 
 def _print(screen: Screen, text: Text, indent: int = 0) -> None:
