@@ -177,10 +177,14 @@ def test_a_failed_trial_says_why(port: int, name: str) -> None:
     assert trial["artifacts"] == []
 
 
-def test_the_link_to_the_report_is_no_part_of_the_note(port: int, folder: Path) -> None:
-    """The note begins with the link, and a person who edits it saves only what is theirs."""
+def test_links_are_no_part_of_the_note(port: int, folder: Path) -> None:
+    """The note begins with links to report and picture, and who edits it saves only the note."""
     note = shown(port, "ours")["note"]
-    assert note["body"] == "[Open the report](/artifacts/0/report.html)\n\n# The note"
+    links = note["body"].removesuffix("\n\n# The note")
+    assert re.findall(r"\[([^]]+)\]\(/artifacts/0/([^)]+)\)", links) == [
+        ("Open the report", "report.html"),
+        ("Loss of the best trial by epoch", "best_trial_loss_by_epoch.svg"),
+    ]
     edited = {"version": note["version"] + 1, "body": f"{note['body']}, edited"}
     assert ask(port, "PUT", "/api/studies/0/note", edited)[0] == 204
     study = optuna.load_study(study_name="ours", storage=open_journal(journal(folder)))

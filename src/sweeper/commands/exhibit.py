@@ -40,6 +40,8 @@ _REPORT, _CURVE, _TABLE = "report.html", "loss_by_epoch.svg", "loss_by_epoch.csv
 _BEST = {f"best_trial_{name}": name for name in (_CURVE, _TABLE)}
 """Names in a study, of what its best trial has."""
 
+_OPENED = {_REPORT: "Open the report", f"best_trial_{_CURVE}": "Loss of the best trial by epoch"}
+
 _TYPES = {"html": "text/html; charset=utf-8", "svg": "image/svg+xml", "csv": "text/csv; charset=utf-8"}
 
 _ALONE = (
@@ -84,7 +86,7 @@ def _answer(app: WSGIApplication, storage: BaseStorage, environ: WSGIEnvironment
     if is_read and (found := _STUDY.fullmatch(path)):
         return _changed(call(app, environ), partial(_shown, storage, int(found[1])))
     if method == "PUT" and (found := _NOTE.fullmatch(path)):
-        _take_link_out(environ, int(found[1]))
+        _take_links_out(environ, int(found[1]))
     if method == "POST" and (found := _RENAME.fullmatch(path)):
         begun = origin.read(storage, int(found[1]))
         return _changed(call(app, environ), partial(_begun_as_before, storage, begun))
@@ -181,8 +183,7 @@ def _shown(storage: BaseStorage, study_id: int, study: dict[str, Any]) -> dict[s
     if files is not None:
         names = [_REPORT] * _is_there(files.report.exists) + list(_BEST) * _has_history(files.best)
         study["artifacts"] = _artifacts(*names)
-        if _REPORT in names:
-            study["note"]["body"] = _link(study_id) + study["note"]["body"]
+        study["note"]["body"] = _links(study_id, names) + study["note"]["body"]
     for trial in [*study["trials"], *study["best_trials"]]:
         _complete(trial)
     return study
@@ -196,16 +197,20 @@ def _rows(shown: list[dict[str, str]], begun: dict[str, Any]) -> list[dict[str, 
     return [{"key": key, "value": value} for key, value in there.items()]
 
 
-def _link(study_id: int) -> str:
-    return f"[Open the report](/artifacts/{study_id}/{_REPORT})\n\n"
+def _links(study_id: int, names: Iterable[str]) -> str:
+    """A line that opens report and picture: the page only lets an artifact be downloaded."""
+    links = [f"[{_OPENED[name]}](/artifacts/{study_id}/{name})" for name in names if name in _OPENED]
+    return f"{' · '.join(links)}\n\n" if links else ""
 
 
-def _take_link_out(environ: WSGIEnvironment, study_id: int) -> None:
-    """The link is no part of the note that a person edits."""
+def _take_links_out(environ: WSGIEnvironment, study_id: int) -> None:
+    """The line of links is no part of the note that a person edits."""
     content = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
     with suppress(ValueError, TypeError, KeyError, AttributeError):  # optuna-dashboard says what is wrong
         sent = json.loads(content)
-        content = json.dumps(sent | {"body": sent["body"].replace(_link(study_id), "", 1)}).encode()
+        for names in (_OPENED, *([name] for name in _OPENED)):
+            sent["body"] = sent["body"].removeprefix(_links(study_id, names))
+        content = json.dumps(sent).encode()
     environ |= {"wsgi.input": io.BytesIO(content), "CONTENT_LENGTH": str(len(content))}
 
 
