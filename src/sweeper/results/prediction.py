@@ -417,8 +417,8 @@ _SHOWN_SIDE = 96
 def _figure(found: Predictions, image: int, told: str, with_images: bool) -> Markup:
     place = np.flatnonzero(found.shown == image)
     name = visible(found.names[place[0]]) if len(place) else ""
-    shown = Markup("<code>{}</code>").format(name) if name else f"validation image {image}"
-    caption = Markup("<figcaption>{}<br>{}</figcaption>").format(told, shown)
+    shown = Markup("<code>{}</code>").format(markup.breakable(name)) if name else f"validation image {image}"
+    caption = Markup('<figcaption style="font-size:13px">{}<br>{}</figcaption>').format(told, shown)
     picture = Markup()
     if with_images and len(place):
         pixels = found.thumbnails[place[0]]
@@ -426,7 +426,7 @@ def _figure(found: Predictions, image: int, told: str, with_images: bool) -> Mar
         html = '<img src="data:image/png;base64,{}" alt="{}" width="{}" height="{}" style="{}">'
         alt = f"{told}; {name or shown}"
         picture = Markup(html).format(_png(pixels), alt, _SHOWN_SIDE, _SHOWN_SIDE, look)
-    return Markup('<figure style="margin:0">{}{}</figure>').format(picture, caption)
+    return Markup('<figure style="margin:0;overflow-wrap:anywhere">{}{}</figure>').format(picture, caption)
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:
