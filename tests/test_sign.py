@@ -119,7 +119,7 @@ def test_what_ruins_trials_is_told_once_while_a_search_runs(capsys: pytest.Captu
 def test_a_single_run_tells_a_sign_as_soon_as_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     """Whole: evidence, advice and command."""
     SingleRun(Run()).sign(Sign("diverged", "the loss is infinite", "lower the rate", "python -m sweeper x=1"))
-    expected = "\ndiverged: the loss is infinite\n  Lower the rate.\n  python -m sweeper x=1\n\n"
+    expected = "\ndiverged: the loss is infinite.\n  Lower the rate.\n  python -m sweeper x=1\n\n"
     assert capsys.readouterr().out == expected
 
 
@@ -135,7 +135,7 @@ def test_a_search_shows_its_signs_and_best_shows_them_again(tmp_path: Path) -> N
     assert files.signs == app.out / ".sweeper" / "signs.json"
     assert not (app.out / "signs.json").exists()
     assert [one.sign for one in sign.read(files.signs)] == ["too_few_trials"]
-    files.signs.unlink()
+    files.signs.write_text("[{}]")
     assert expected in sweeper(tmp_path, "best", "out")
 
 

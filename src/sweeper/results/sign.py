@@ -114,7 +114,7 @@ def show(screen: Screen, signs: Iterable[Sign], *files: Path) -> None:
     if shown:
         screen.tell([""])
     for sign in shown[:MOST_SHOWN]:
-        _print(screen, Text.assemble((sign.sign, "bold"), f": {sign.evidence}"))
+        _print(screen, Text.assemble((sign.sign, "bold"), ": ", _ended(sign.evidence)))
         _print(screen, Text(_sentence(sign.advice)), indent=2)
         if sign.command is not None:
             screen.tell([f"  {sign.command}"])
@@ -132,7 +132,11 @@ def tell(screen: Screen, sign: str, advice: str, number: int) -> None:
 
 def _sentence(text: str) -> str:
     """With a capital and a full stop."""
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
+    return _ended(f"{text[:1].upper()}{text[1:]}")
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _print(screen: Screen, text: Text, indent: int = 0) -> None:
@@ -140,6 +144,7 @@ def _print(screen: Screen, text: Text, indent: int = 0) -> None:
         screen.tell([" " * indent + text.plain])
         return
     for line in text.wrap(screen, max(20, screen.width - indent)):
+        line.rstrip()
         screen.print(Text(" " * indent) + line, no_wrap=True, overflow="ignore", crop=False)
 
 
