@@ -174,6 +174,27 @@ def best(study: str | None) -> None:
 
 
 @verbs.command()
+@click.argument("studies", nargs=-1, metavar="[STUDY]...", shell_complete=completion.studies)
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(),
+    help="Default: report.html in the study's folder, of several in outputs/.",
+)
+@click.option("--no-images", is_flag=True, help="Without pictures of the data.")
+@click.option("--open", "opens", is_flag=True, help="Open it in the browser.")
+def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bool) -> None:
+    """Write a report of a study, or of several side by side, as one HTML file.
+
+    STUDY is a name or a folder; default: the newest. The file needs no network. A search writes it at
+    its end; while one runs, this shows how far it is.
+    """
+    from sweeper.commands import report
+
+    report.show(studies, out, with_images=not no_images, opens=opens)
+
+
+@verbs.command()
 @_study
 @click.option("--trial", type=int, metavar="N", help="Another trial than the best.")
 @_TRUST

@@ -45,9 +45,12 @@ JOB_NAME = "sweeper"
 
 OUTPUTS = "outputs"
 JOURNAL = "studies.journal"
+PER_CLASS = "per_class"
+"""In ``result.json``: the scores of each class, by the part of the data."""
 LONG_OUTPUT = 10**6
 """Bytes above which what a trial printed takes room."""
 _MARK = ".sweeper"
+_OF_WEIGHTS = ("trained_on", "weights")
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # a build of PyYAML may lack libyaml
 
@@ -143,6 +146,11 @@ class RunFiles:
             (self.folder / _MARK / "run.lock").unlink(missing_ok=True)
             self._mark.unlink()
             _remove_empty(self._mark.parent)
+
+    def forget_predictions(self) -> None:
+        """Remove those of a run that was here before: they are not of the one that begins."""
+        with disk(self.predictions):
+            self.predictions.unlink(missing_ok=True)
 
     def write_trained_on(self, digests: NDArray[np.uint64]) -> None:
         """Remember the pictures that the weights have seen, by their digests."""
@@ -498,7 +506,17 @@ class StudyFiles:
         old = RunFiles(self.folder / _MARK / "best-old")
         _remove(new.folder, old.folder)
         new.mark()
-        for name in ("config", "environment", "history", "result", "signs", "trained_on", "weights"):
+        copied = (
+            "config",
+            "environment",
+            "history",
+            "predictions",
+            "result",
+            "signs",
+            "trained_on",
+            "weights",
+        )
+        for name in copied:
             if (path := getattr(source, name)).exists():
                 shutil.copy2(path, getattr(new, name))
         if target.folder.exists():

@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from sweeper import check, run
-from sweeper.commands import best
+from sweeper.commands import best, report
 from sweeper.commands.show import SingleRun, metrics
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
@@ -62,6 +62,7 @@ def finish(folder: Path) -> None:
     if result and not run.is_tested(result) and not files.best.weights.exists():
         print(f"{best_folder} has lost its weights; {program()} reproduce trains them again")
     best.show_commands(files)
+    report.write_after_search(files)
 
 
 @hooks(check=check.check, preload=run.preload, on_last_worker=run.test_best, on_finish=finish)

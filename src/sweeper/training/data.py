@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from typing import Any
@@ -84,6 +85,8 @@ class Data:
     """Those of the training pictures (see ``Images``), to know them again."""
     held_out: NDArray[np.uint64] | None = None
     """Those of the pictures in val and test."""
+    val_names: Sequence[str] | None = None
+    """Those of the validation images within the data (see ``Images``), to find their files."""
 
     @property
     def device(self) -> torch.device:
@@ -166,6 +169,7 @@ def _load(dataset: schema.Dataset, device: torch.device) -> Data:
         summary=summarise(everything, (train, val, test), dataset),
         train_digests=None if everything.digests is None else everything.digests[train],
         held_out=images.held_out(everything, (train, val, test)),
+        val_names=None if everything.names is None else [everything.names[i] for i in val],
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training import custom, features, freeze, machine, metric, source, step, weights
+from sweeper.training import custom, dead_unit, features, freeze, machine, metric, source, step, weights
 from sweeper.training.augment import Augment, Variations
 from sweeper.training.data import Data, Pixels
 from sweeper.training.loss import build_loss
@@ -65,8 +65,9 @@ class Epoch:
 
 @dataclass
 class Fitted:
-    """A finished training; ``model`` has the weights of the best epoch by ``early_stopping.monitor``, and
-    ``per_class`` what ``metric.by_class`` says of it on the validation images.
+    """A finished training; ``model`` has the weights of the best epoch by ``early_stopping.monitor``,
+    ``val_logits`` are its logits on the validation images, and ``per_class`` is what ``metric.by_class`` says
+    of these.
 
     ``diverged`` means that a loss became infinite or NaN, which ended the training. If no epoch had a finite
     loss, the best one is the first.
@@ -76,8 +77,11 @@ class Fitted:
     best_epoch: int
     stopped_early: bool
     model: nn.Module
+    val_logits: Tensor
     diverged: bool = False
     per_class: metric.PerClass = field(default_factory=dict)
+    dead_units: float | None = None
+    """After the last epoch; see ``dead_unit.dead_units``."""
 
 
 def fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Fitted:
@@ -182,7 +186,9 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
         plateau.see(number, getattr(epoch, monitor))
     per_class = metric.by_class(best_logits, data.val_y.to(device), data.classes)
     is_early = not epoch.diverged and number < settings.epochs
-    return Fitted(history, best.epoch, is_early, best.restore(model), epoch.diverged, per_class)
+    dead = dead_unit.dead_units(model, data)  # of the last epoch, not of the best
+    model = best.restore(model)
+    return Fitted(history, best.epoch, is_early, model, best_logits, epoch.diverged, per_class, dead)
 
 
 def build_model(run: schema.Run, data: Data) -> nn.Module:

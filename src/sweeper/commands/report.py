@@ -1,0 +1,112 @@
+"""``sweeper report [STUDY…]``: one HTML file of a study, or of several side by side."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweeper import record, saved
+from sweeper.errors import BadInput
+from sweeper.program import program
+from sweeper.record import StudyFiles
+from sweeper.results.study_record import StudyRecord
+from sweeper.words import near
+
+log = logging.getLogger(__name__)
+
+SEVERAL = "report.html"
+"""The file of several studies, under ``outputs/``."""
+
+
+def show(names: Sequence[str | None], out: str | None, with_images: bool, opens: bool) -> None:
+    """Write the report of the studies, the newest if none is named, and say where it is.
+
+    Raises:
+        BadInput: if there is no such study.
+        Fault: if it cannot be read, or the report not be written.
+    """
+    found = [record.find_study(name) for name in names or (None,)]
+    files = list({each.folder.absolute(): each for each in found}.values())
+    path = _path(files, out)
+    write(files, path, with_images)
+    print(f"Report:    {near(path)}")
+    if opens:
+        webbrowser.open(path.absolute().as_uri())
+    else:
+        print(f"Open it:   {_opener()} {shlex.quote(near(path))}")
+
+
+def _path(files: Sequence[StudyFiles], out: str | None) -> Path:
+    if out is None:
+        return files[0].report if len(files) == 1 else Path(record.OUTPUTS, SEVERAL)
+    path = Path(out)
+    if path.is_dir():
+        raise BadInput("--out", out, "is a folder", f"write a file, as --out {path / SEVERAL}")
+    return path
+
+
+def _opener() -> str:
+    """What opens a file in the person's browser."""
+    return "open" if os.uname().sysname == "Darwin" else "xdg-open"
+
+
+def write(files: Sequence[StudyFiles], path: Path, with_images: bool = True) -> None:
+    """Write the report of these studies.
+
+    Raises:
+        BadInput: if a study's storage is gone.
+        Fault: if it cannot be read, or the report not be written.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    from sweeper.search.study import read
+
+    records = [read(each) for each in files]
+    from sweeper.results import report  # with plotly
+
+    report.write(path, [(seen, _commands(seen)) for seen in records], with_images)
+
+
+def write_after_search(files: StudyFiles) -> None:
+    """Write the report of a search that has ended; whatever goes wrong with that is one line in the log."""
+    try:
+        write([files], files.report)
+    except Exception as error:  # the trials are safe, and the exit code is theirs
+        log.warning("there is no report: %s", next(iter(str(error).splitlines()), repr(error)))
+        log.debug("", exc_info=True)
+    else:
+        print(f"Report:    {near(files.report.absolute())}", flush=True)
+
+
+def _commands(seen: StudyRecord) -> list[tuple[str, str]]:
+    """What a person may want to type next."""
+    folder = Path(os.path.relpath(seen.files.folder))
+    name = shlex.quote(
+        str(folder.relative_to(record.OUTPUTS) if folder.parts[0] == record.OUTPUTS else folder)
+    )
+    found, best = list[tuple[str, str]](), seen.files.best
+    if best.is_complete:
+        trust = saved.trust_option_of(best.config)
+        config = f"--config-dir {shlex.quote(near(best.folder))} --config-name {best.config.stem}{trust}"
+        found += [
+            (
+                "Train the best trial again, and compare to the last bit",
+                f"{program()} reproduce {name}{trust}",
+            ),
+            ("Change it, and train once", f"{program()} {config} training.epochs=50"),
+        ]
+    n_trials = f"hydra.sweeper.n_trials={2 * seen.n_trials}" if seen.n_trials else ""
+    if (again := seen.again(*filter(None, [n_trials]))) is not None:
+        found.append(("Go on with the search" + (", with twice the trials" if n_trials else ""), again))
+    if (anew := seen.anew()) is not None:
+        found.append(("Search the same again, as another study", anew))
+    journal = str(Path(record.OUTPUTS, record.JOURNAL).absolute())
+    is_elsewhere = seen.files.read_storage() not in (None, "memory", journal)
+    found.append(("Browse the trials", f"{program()} dashboard{f' {name}' if is_elsewhere else ''}"))
+    found.append(("Write this report again", f"{program()} report {name}"))
+    return found
