@@ -91,6 +91,7 @@ AT_ONCE = ("diverged", "chance_level")
 """What is told while a search runs."""
 
 _FIRST = ("failures", "all_at_chance", "diverged", "chance_level")
+_EDGE = "_at_edge"
 _LAST = ("plateaued", "too_few_trials", "most_pruned_first_epoch", "cheap_rival", "imbalanced")
 
 
@@ -98,8 +99,9 @@ def ordered(signs: Iterable[Sign]) -> list[Sign]:
     """Signs of a run and of its study, the most helpful first: what ruins all comes before what may gain."""
 
     def place(sign: Sign) -> int:
-        names = (*_FIRST, "", *_LAST)
-        return names.index(sign.sign if sign.sign in names else "")
+        names = (*_FIRST, _EDGE, "", *_LAST)
+        name = _EDGE if sign.sign.endswith(_EDGE) else sign.sign
+        return names.index(name if name in names else "")
 
     return sorted(signs, key=place)
 
