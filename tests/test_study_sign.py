@@ -507,6 +507,12 @@ def test_a_storage_with_a_password_is_left_out() -> None:
     assert record_of([], "db.url=URL").again() is None
 
 
+def test_a_key_that_was_added_is_added_again() -> None:
+    """What the config lacks keeps its plus, as Hydra refuses it without."""
+    seen = record_of([], "+x=interval(0,1)", "++y=2")
+    assert seen.anew("x=interval(1,2)", "y=3") == "python -m sweeper -m study=s-2 '+x=interval(1,2)' ++y=3"
+
+
 def run_command(folder: Path, sign: Sign, *more: str) -> str:
     """Run a sign's command in a shell, as a person who copies it, with this Python."""
     words = [sys.executable if word == "python" else word for word in shlex.split(sign.command or "false")]
