@@ -4,8 +4,9 @@
     python benchmarks/importance.py --n-studies 10   # a look
 
 Six parameters as a search of the digits has them. The score is noise, or depends on the learning rate alone
-(too small and too large are bad), or is a sum of three effects and noise. The true share of a parameter is what
-it explains by itself of the variance of the ranks of 20,000 random trials. Idle is one with a share of zero.
+(too small and too large are bad), or is a sum of three effects and noise. The true share of a parameter is
+what it explains by itself of the variance of the ranks of 20,000 random trials. Idle
+is one whose share is zero.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
+    IntDistribution,
 )
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
@@ -48,6 +50,22 @@ DRAWN = {"random": (7, 20, 40, 100), "TPE": (40, 100)}
 
 Point = Mapping[str, Any]
 Score = Callable[[Point, np.random.Generator], float]
+
+
+def draw(rng: np.random.Generator, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """A point of a space: each parameter by itself, and uniform in its range."""
+    point = dict[str, Any]()
+    for name, distribution in space.items():
+        match distribution:
+            case CategoricalDistribution(choices=choices):
+                point[name] = choices[rng.integers(len(choices))]
+            case FloatDistribution(low=low, high=high, log=True):
+                point[name] = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+            case FloatDistribution(low=low, high=high):
+                point[name] = float(rng.uniform(low, high))
+            case IntDistribution(low=low, high=high):
+                point[name] = int(rng.integers(low, high + 1))
+    return point
 
 
 def rate(point: Point) -> float:
@@ -79,20 +97,20 @@ def search(score: Score, n_trials: int, sampler: BaseSampler, seed: int) -> optu
 
 
 @cache
-def true_shares(score: Score) -> dict[str, float]:
+def true_shares(score: Score, n: int = 20_000) -> dict[str, float]:
+    """How much of the variance of the ranks each parameter explains by itself."""
     rng = np.random.default_rng(99)
-    study = optuna.create_study(sampler=RandomSampler(seed=1))
-    points = [study.ask(SPACE).params for _ in range(20_000)]
+    points = [draw(rng, SPACE) for _ in range(n)]
     ranks = np.argsort(np.argsort([score(point, rng) for point in points])).astype(float)
     found = {}
     for name, distribution in SPACE.items():
         values = [point[name] for point in points]
         is_float = isinstance(distribution, FloatDistribution)
-        ordered = np.argsort(np.argsort(values)) * 50 // len(values)
+        ordered = np.argsort(np.argsort(values)) * 50 // n
         places = ordered if is_float else np.unique(values, return_inverse=True)[1]
         n_at = np.bincount(places)
         means = np.bincount(places, ranks) / n_at
-        within = float(((ranks - means[places]) ** 2).sum()) / (len(ranks) - len(n_at))
+        within = float(((ranks - means[places]) ** 2).sum()) / (n - len(n_at))
         found[name] = max(0.0, 1 - within / float(ranks.var(ddof=1)))
     return found
 
