@@ -18,7 +18,7 @@ from sweeper import record
 from sweeper.results import standing
 from sweeper.results.markup import duration, paragraph, told
 from sweeper.results.panel import Panel, Table
-from sweeper.results.standing import Curve, Point, Price
+from sweeper.results.standing import Curve, Point, Price, option
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import counted, some
 
@@ -51,7 +51,8 @@ def history(seen: StudyRecord) -> list[Panel]:
     for index, name in enumerate(seen.metrics):
         figure = _history([seen], index)
         values = [trial.values[index] for trial in done]
-        figure.update_yaxes(range=standing.scale(values, seen.directions[index]), title=name)
+        range_ = standing.scale(values, seen.directions[index])
+        figure.update_yaxes(range=range_, title=name)
         figure.update_xaxes(title="trial")
         pick = max if seen.directions[index] == "maximize" else min
         best = pick(values)
@@ -59,7 +60,8 @@ def history(seen: StudyRecord) -> list[Panel]:
             f"{name} of {counted(len(done), 'completed trial')}, in the order of their numbers. "
             f"The best is {told(best)}, the middle {told(statistics.median(values))}."
         )
-        panels.append(Panel(f"{_name(seen, name)} by trial", figure=figure, says=says))
+        html = paragraph(f"{off[0]}.") if (off := _off(values, range_)) else ""
+        panels.append(Panel(f"{_name(seen, name)} by trial", html, figure, says))
     return panels
 
 
@@ -74,7 +76,7 @@ def _history(records: Sequence[StudyRecord], objective: int = 0) -> go.Figure:
     lines = [trace for trace in figure.data if trace.mode == "lines"]
     for traces in (lines, [trace for trace in figure.data if trace.mode == "markers"]):
         for seen, trace, colour in zip(records, traces, cycle(PALETTE), strict=False):
-            name = f"{standing.short(seen.name)}: " if len(records) > 1 else ""
+            name = f"{standing.cut(seen.name, 30)}: " if len(records) > 1 else ""
             trace.name = name + ("best so far" if trace.mode == "lines" else "trials")
             trace.line = {"color": BEST if len(records) == 1 else colour, "width": 2, "shape": "hv"}
             trace.marker = {"color": colour, "size": 6}
@@ -122,8 +124,7 @@ def learning_curves(seen: StudyRecord, objective: int = 0) -> Panel | None:
         f"{counted(longest, 'step')}. They end at {told(min(last))} … {told(max(last))}."
     )
     notes = [f"Every {every}th point of each curve is drawn, and its last one."] if every > 1 else []
-    off = sum(not range_[0] <= value <= range_[1] for value in last) if range_ else 0
-    notes += [f"{counted(off, 'trial')} went astray and end off this scale."] if off else []
+    notes += [f"{told_off}." for told_off in _off(last, range_)]
     missing = sum(trial.state.is_finished() for trial in seen.trials) - len(found)
     notes += [f"{counted(missing, 'trial')} left no values."] if missing > 0 else []
     html = paragraph(" ".join(notes)) if notes else ""
@@ -227,6 +228,12 @@ def _shown_scores(seen: StudyRecord, objective: int) -> list[float]:
     return scores["done"] + pruned[: (len(pruned) + 1) // 2]
 
 
+def _off(values: Sequence[float], range_: tuple[float, float] | None) -> list[str]:
+    """How many trials a scale leaves out, if any."""
+    n = sum(not range_[0] <= value <= range_[1] for value in values) if range_ else 0
+    return [f"{n} of {counted(len(values), 'trial')} off this scale"] if n else []
+
+
 def _slice(
     seen: StudyRecord,
     name: str,
@@ -238,6 +245,9 @@ def _slice(
     objective: int,
 ) -> Panel:
     is_choice = isinstance(distribution, CategoricalDistribution)
+    scores = [p.score for p in points]
+    if range_ and not any(range_[0] <= value <= range_[1] for value in scores):
+        range_ = standing.scale(scores, seen.directions[objective])  # none would be seen
     figure = go.Figure()
     for word, colour in (("pruned", QUIET), ("done", DONE)):
         some_ = [p for p in points if p.word == word and p.number not in best]
@@ -248,7 +258,7 @@ def _slice(
     figure.update_yaxes(title=seen.metrics[objective], range=range_)
     done = [p for p in points if p.word == "done"]
     if isinstance(distribution, CategoricalDistribution):
-        choices = [standing.short(told(choice), 24) for choice in distribution.choices]
+        choices = [standing.cut(option(choice), 24) for choice in distribution.choices]
         figure.update_xaxes(type="category", categoryorder="array", categoryarray=choices)
         figure.update_xaxes(range=[-0.5, len(choices) - 0.5])
         table, says = _by_choice(distribution, done, seen.directions[objective])
@@ -258,16 +268,14 @@ def _slice(
         says = f"Searched within {standing.told_range(distribution)}."
         says += _where(distribution, [p.value for p in points if p.number in best])
     says = f"{name} against {seen.metrics[objective]}, {counted(len(points), 'trial')}. {says}"
-    off = sum(not range_[0] <= p.score <= range_[1] for p in points) if range_ else 0
-    note = f" · {off} of {counted(len(points), 'trial')} off the scale" if off else ""
-    html = paragraph(f"{standing.told_range(distribution)}{note}")
+    html = paragraph(" · ".join([standing.told_range(distribution), *_off(scores, range_)]))
     figure.update_layout(showlegend=False)
     return Panel(title, html, figure, says, table if table.rows else None, height=240, is_small=True)
 
 
 def _dots(points: Sequence[Point], word: str, colour: str, is_choice: bool, size: int) -> go.Scatter:
     return go.Scatter(
-        x=[standing.short(told(p.value), 24) if is_choice else p.value for p in points],
+        x=[standing.cut(option(p.value), 24) if is_choice else p.value for p in points],
         y=[_rounded(p.score) for p in points],
         customdata=[p.number for p in points],
         mode="markers",
@@ -313,9 +321,11 @@ def _by_choice(
     for choice in distribution.choices:
         scores = [p.score for p in done if p.value == choice]
         best, middle = (pick(scores), statistics.median(scores)) if scores else (None, None)
-        rows.append([told(choice), len(scores), best, middle])
+        rows.append([option(choice), len(scores), best, middle])
         said.append(
-            f"{told(choice)}: best {told(best)} of {len(scores)}" if scores else f"{told(choice)}: none done"
+            f"{option(choice)}: best {told(best)} of {len(scores)}"
+            if scores
+            else f"{option(choice)}: none done"
         )
     return Table(["option", "done", "best", "median"], rows), f"{some(said, 6)}."
 
@@ -351,7 +361,7 @@ def parallel(seen: StudyRecord, objective: int = 0) -> Panel | None:
                 drawn = trial.params.get(name)
                 x.append(i)
                 y.append(None if name not in trial.params else _height(drawn, space[name]))
-                text.append(f"trial {trial.number}<br>{standing.short(name)}: {told(drawn)}")
+                text.append(f"trial {trial.number}<br>{standing.short(name)}: {option(drawn)}")
             x += [len(names), None]
             value = trial.values[objective]
             y += [min(1.0, max(0.0, (value - bounds[0]) / (bounds[1] - bounds[0]))), None]
@@ -402,7 +412,7 @@ def _draw_axes(
         distribution = space.get(name)
         if isinstance(distribution, CategoricalDistribution):
             n = len(distribution.choices)
-            ticks = [((j + 0.5) / n, told(choice)) for j, choice in enumerate(distribution.choices)]
+            ticks = [((j + 0.5) / n, option(choice)) for j, choice in enumerate(distribution.choices)]
             ticks = ticks if n <= 8 else []
         else:
             low, high = bounds if distribution is None else (distribution.low, distribution.high)
@@ -412,7 +422,7 @@ def _draw_axes(
             figure.add_annotation(
                 x=i,
                 y=y,
-                text=standing.short(text, 14),
+                text=standing.cut(text, 14),
                 showarrow=False,
                 yshift=(9 if y else -9) if is_end else 0,
                 xshift=0 if is_end else 4,
@@ -517,22 +527,20 @@ def _cost(seen: StudyRecord, attribute: str, name: str, paid: Sequence[Price]) -
     figure.update_xaxes(title=name, nticks=6)
     if is_wide:
         figure.update_xaxes(type="log", **_powers(min(values), max(values)))
-    figure.update_yaxes(
-        title=seen.metrics[0], range=standing.scale([p.score for p in paid], seen.directions[0])
-    )
+    scores = [p.score for p in paid]
+    range_ = standing.scale(scores, seen.directions[0])
+    figure.update_yaxes(title=seen.metrics[0], range=range_)
     table = Table(["trial", name, seen.metrics[0]], [[str(p.number), p.cost, p.score] for p in best])
     says = (
         f"{seen.metrics[0]} against {name} of {counted(len(paid), 'trial')}. On the Pareto front: "
         + some([f"{told(p.score)} for {told(p.cost)}" for p in best], 6)
         + "."
     )
-    note = (
-        "On a CPU, the peak of the worker's process since it started."
-        if attribute == "peak_memory_mb"
-        else ""
-    )
+    notes = _off(scores, range_)
+    if attribute == "peak_memory_mb":
+        notes.append("on a CPU, the peak of the worker's process since it started")
     title = {"seconds": "Time", "peak_memory_mb": "Memory", "n_parameters": "Size"}[attribute]
-    html = paragraph(note) if note else ""
+    html = paragraph(" · ".join(notes)) if notes else ""
     return Panel(f"{title} against score", html, figure, says, table, height=280, is_small=True)
 
 

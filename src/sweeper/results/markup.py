@@ -12,7 +12,6 @@ from markupsafe import Markup
 
 from sweeper.results.panel import Table
 from sweeper.secret import hide_secrets
-from sweeper.words import clock
 
 _JOINER = "\N{WORD JOINER}"
 _TAG = re.compile("<(?=[/A-Za-z])(?!br>|/?extra>)")
@@ -57,8 +56,11 @@ def _number(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``0.81 s``, ``0:01:33``."""
-    return f"{seconds:#.2g} s" if seconds < 9.95 else f"{seconds:.0f} s" if seconds < 100 else clock(seconds)
+    """``0.81 s``, ``1 min 33 s``, ``2 h 5 min``."""
+    if seconds < 59.5:
+        return f"{seconds:#.2g} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
 def breakable(name: str) -> Markup:

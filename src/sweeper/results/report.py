@@ -183,7 +183,7 @@ def _study(seen: StudyRecord, commands: Commands, with_images: bool) -> Chapter:
         ),
         Section("Best model", _made(lambda: prediction.panels(seen, with_images))),
         Section(
-            "Again",
+            "Commands and environment",
             _made(lambda: overview.commands(commands), lambda: overview.environment(seen)),
         ),
     ]

@@ -108,7 +108,11 @@ def scale(values: Iterable[float], direction: str) -> tuple[float, float] | None
 def short(name: str, most: int = 30) -> str:
     """A parameter by the last part of its name, and whose it is."""
     key, bracket, whose = name.partition("[")
-    text = key.rpartition(".")[2] + (f" [{whose}" if bracket else "")
+    return cut(key.rpartition(".")[2] + (f" [{whose}" if bracket else ""), most)
+
+
+def cut(text: str, most: int) -> str:
+    """A text of which no more than so many characters are shown."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
@@ -140,10 +144,15 @@ def _wider(a: BaseDistribution | None, b: BaseDistribution) -> BaseDistribution:
     return a
 
 
+def option(value: object) -> str:
+    """One of several choices, as it is typed."""
+    return told("null" if value is None else str(value).lower() if isinstance(value, bool) else value)
+
+
 def told_range(distribution: BaseDistribution) -> str:
     match distribution:
         case CategoricalDistribution(choices=choices):
-            return ", ".join(map(told, choices))
+            return ", ".join(map(option, choices))
         case FloatDistribution(low=low, high=high) | IntDistribution(low=low, high=high):
             step = getattr(distribution, "step", None)
             steps = f", in steps of {told(step)}" if step not in (None, 1) else ""
