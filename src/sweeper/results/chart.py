@@ -101,9 +101,9 @@ def learning_curves(seen: StudyRecord, objective: int = 0) -> Panel | None:
     found = standing.curves(seen, objective)
     if not found:
         return None
-    kept, every = standing.thinned(found)
     name, direction = seen.metrics[objective], seen.directions[objective]
     best = {trial.number for trial in standing.best_trials(seen)}
+    kept, every = standing.thinned(found, best)
     figure = go.Figure()
     groups = {word: [c for c in kept if c.word == word and c.number not in best] for word in COLOURS}
     for word, group in groups.items():
@@ -123,7 +123,8 @@ def learning_curves(seen: StudyRecord, objective: int = 0) -> Panel | None:
         f"{name} step by step, of {counted(len(found), 'trial')}, {pruned} of them pruned, over up to "
         f"{counted(longest, 'step')}. They end at {told(min(last))} … {told(max(last))}."
     )
-    notes = [f"Every {every}th point of each curve is drawn, and its last one."] if every > 1 else []
+    notes = [f"{len(kept)} of {len(found):,} curves are drawn."] if len(kept) < len(found) else []
+    notes += [f"Of each, one point in {every} is drawn, and the last one."] if every > 1 else []
     notes += [f"{told_off}." for told_off in _off(last, range_)]
     missing = sum(trial.state.is_finished() for trial in seen.trials) - len(found)
     notes += [f"{counted(missing, 'trial')} left no values."] if missing > 0 else []
@@ -270,6 +271,7 @@ def _slice(
     says = f"{name} against {seen.metrics[objective]}, {counted(len(points), 'trial')}. {says}"
     html = paragraph(" · ".join([standing.told_range(distribution), *_off(scores, range_)]))
     figure.update_layout(showlegend=False)
+    title = f"{title} against {seen.metrics[objective]}" if len(seen.metrics) > 1 else title
     return Panel(title, html, figure, says, table if table.rows else None, height=240, is_small=True)
 
 
@@ -348,7 +350,8 @@ def parallel(seen: StudyRecord, objective: int = 0) -> Panel | None:
     ranked = sorted(done, key=lambda t: sign * t.values[objective])
     shown = ranked[:MOST_LINES]
     scores = [trial.values[objective] for trial in shown]
-    bounds = standing.scale(scores, seen.directions[objective]) or (0, 1)
+    low, high = standing.scale(scores, seen.directions[objective]) or (0.0, 1.0)
+    bounds = max(low, min(scores)), min(high, max(scores))
     quarter = max(1, len(shown) // 4)
     groups = {"the others": shown[quarter:], "the best quarter": shown[1:quarter], "the best": shown[:1]}
     looks = {"the others": (QUIET, 1, 0.35), "the best quarter": (DONE, 1.2, 0.8), "the best": (BEST, 3, 1)}
@@ -364,7 +367,7 @@ def parallel(seen: StudyRecord, objective: int = 0) -> Panel | None:
                 text.append(f"trial {trial.number}<br>{standing.short(name)}: {option(drawn)}")
             x += [len(names), None]
             value = trial.values[objective]
-            y += [min(1.0, max(0.0, (value - bounds[0]) / (bounds[1] - bounds[0]))), None]
+            y += [min(1.0, max(0.0, (value - bounds[0]) / (bounds[1] - bounds[0] or 1))), None]
             text += [f"trial {trial.number}<br>{seen.metrics[objective]}: {told(value)}", ""]
         if group:
             figure.add_trace(
@@ -416,7 +419,7 @@ def _draw_axes(
             ticks = ticks if n <= 8 else []
         else:
             low, high = bounds if distribution is None else (distribution.low, distribution.high)
-            ticks = [(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")]
+            ticks = [(place, told(float(f"{end:.3g}"))) for place, end in ((0.0, low), (1.0, high))]
         for y, text in ticks:
             is_end = y in (0, 1)
             figure.add_annotation(
@@ -538,7 +541,7 @@ def _cost(seen: StudyRecord, attribute: str, name: str, paid: Sequence[Price]) -
     )
     notes = _off(scores, range_)
     if attribute == "peak_memory_mb":
-        notes.append("on a CPU, the peak of the worker's process since it started")
+        notes.append("On a CPU, the peak of the worker's process since it started")
     title = {"seconds": "Time", "peak_memory_mb": "Memory", "n_parameters": "Size"}[attribute]
     html = paragraph(" · ".join(notes)) if notes else ""
     return Panel(f"{title} against score", html, figure, says, table, height=280, is_small=True)

@@ -89,7 +89,8 @@ def found(seen: StudyRecord) -> Panel:
     if there:
         rows = [[name, *(scores[part].get(name) for part in there)] for name in names]
         html += table(Table(["score", *there], rows))
-    about: dict[str, object] = {"trial": str(trial.number)}
+    about: dict[str, object] = {} if there else {seen.metrics[0]: trial.values[0]}
+    about["trial"] = str(trial.number)
     if "best_epoch" in result:
         about["best epoch"] = f"{result['best_epoch']} of {result['epochs']} ({result.get('ending', '')})"
     seconds = result.get("seconds", trial.duration.total_seconds() if trial.duration else None)
@@ -131,7 +132,9 @@ def signs(seen: StudyRecord) -> Panel | None:
 def _sign(of: Sign, whose: str) -> Markup:
     html = Markup('<div class="sign"><p><strong>{}</strong> <span>{}</span></p><p>{}</p><p>{}</p>{}</div>')
     line = command(of.command) if of.command else Markup()
-    texts = (hide_secrets(text) for text in (of.evidence, of.advice))
+    texts = (
+        hide_secrets(text) for text in (of.evidence, f"{of.advice[:1].upper()}{of.advice[1:].rstrip('.')}.")
+    )
     return html.format(of.sign.replace("_", " "), whose, *texts, line)
 
 
