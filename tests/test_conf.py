@@ -100,7 +100,7 @@ def test_the_documented_range_stands_with_its_option(option: str, key: str, expe
 def test_body_and_head_learn_in_the_documented_ranges(
     option: str, body: tuple[float, float] | None, head: tuple[float, float]
 ) -> None:
-    """The body stays in the span of 1e-6 … 1e-3; with the factor of full, the head learns 100 times faster."""
+    """The body stays in the span of 1e-6 … 1e-3, and the head learns by the factor that an option brings."""
     config = compose("config", [f"freezing={option}"], return_hydra_config=True)
     ends = [float(x) for x in re.findall(r"1e-\d", config.hydra.sweeper.params[LR])]
     assert [end * config.optimizer.head_lr_factor for end in ends] == pytest.approx(head)

@@ -202,7 +202,7 @@ def test_a_terminal_shows_each_worker_and_a_total(tmp_path: Path, columns: int) 
     told = terminal.finish()
 
     assert terminal.process.returncode == 0, told
-    assert max(len(line) for line in told) <= columns
+    assert max(len(line) for line in told if not line.startswith("  python ")) <= columns  # it is whole
     for number in (2, 3):
         row = rf"trial {number} +step  3 of 20  [━─]+ +0\.50000 +\d+ s  x="
         assert any(re.match(row, line) for line in told), told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from math import nan
@@ -21,6 +21,7 @@ from sweeper.literal import expanded
 from sweeper.record import RunFiles, StudyFiles
 from sweeper.results import run_sign, sign
 from sweeper.results.run_record import RunRecord, Task
+from sweeper.results.sign import Sign
 from sweeper.screen import log_any_name
 from sweeper.search.trial import Trial, trial
 
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sweeper.training.data import Data
-    from sweeper.training.fit import Epoch
-    from sweeper.training.metric import PerClass
+    from sweeper.training.fit import Epoch, Fitted
     from sweeper.training.summary import Summary
 
 
@@ -49,6 +49,9 @@ class Observer:
     def found(self, summary: Summary) -> None: ...
 
     def epoch(self, epoch: Epoch) -> None: ...
+
+    def sign(self, sign: Sign) -> None:
+        """Told at once, while training goes on; those of the end are in ``signs.json``."""
 
     def result(self, result: dict[str, Any], folder: Path) -> None: ...
 
@@ -135,16 +138,22 @@ def _train_into(
     digests = loaded.train_digests
     trained_on = None if digests is None else provenance.trained_on(run, digests)
     rows: list[dict[str, Any]] = []
-    task, again = _task(loaded), saved.command(files.config, run.model)
+    seen = RunRecord(run, rows, task_of(loaded), is_over=False, again=saved.command(files.config, run.model))
+    told: list[str] = []
 
     def on_epoch(epoch: Epoch) -> None:
         if epoch.epoch == 1:  # also where a batch did not fit, and training began again
             rows.clear()
+            told.clear()
             if (smaller := with_micro_batch_size(run)) != run:
                 record.write_whole(files.config, saved.to_yaml(smaller))
         rows.append(epoch.row())
         files.write_history(rows)
         show.epoch(epoch)
+        for new in [each for each in run_sign.signs_of(seen) if each.sign not in told]:
+            told.append(new.sign)
+            current.set_user_attr("signs", told)
+            show.sign(new)
         current.report(nan if epoch.diverged else _scores(run, rows, epoch.epoch)[0], epoch.epoch)
 
     try:
@@ -152,15 +161,12 @@ def _train_into(
             fitted = fit(run, loaded, on_epoch)
     except Exception as error:  # pruned, or something broke: what was measured is kept
         if rows:
-            _write_result(files, run, rows, len(rows), type(error).__name__, current, task)
-            _write_signs(files, RunRecord(run, rows, task, is_over=True, again=again), current)
+            _write_result(files, run, rows, len(rows), type(error).__name__, current, seen.task)
+            _write_signs(files, replace(seen, is_over=True, was_cut=True), current, told)
         raise
     ending = "diverged" if fitted.diverged else "early stopping" if fitted.stopped_early else "all epochs"
-    n_parameters = sum(p.numel() for p in fitted.model.parameters())
-    result = _write_result(
-        files, run, rows, fitted.best_epoch, ending, current, task, fitted.per_class, n_parameters
-    )
-    _write_signs(files, RunRecord(run, rows, task, is_over=True, again=again), current)
+    result = _write_result(files, run, rows, fitted.best_epoch, ending, current, seen.task, fitted)
+    _write_signs(files, _over(seen, fitted, loaded), current, told)
     with record.whole(files.weights) as path, path.open("wb") as file:  # which says why it cannot be written
         torch.save(fitted.model.state_dict(), file)
     if trained_on is not None:
@@ -218,8 +224,7 @@ def _write_result(
     ending: str,
     current: Trial,
     task: Task,
-    per_class: PerClass | None = None,
-    n_parameters: int | None = None,
+    fitted: Fitted | None = None,
 ) -> dict[str, Any]:
     """Write ``result.json`` and show it with the trial; ``ending`` says why there are no more epochs."""
     measured = {
@@ -230,19 +235,20 @@ def _write_result(
         "seconds": sum(row["seconds"] for row in rows),
         "images_per_second": sum(row["images_per_second"] for row in rows) / len(rows),
         "peak_memory_mb": max(row["peak_memory_mb"] for row in rows),
-        **({} if n_parameters is None else {"n_parameters": n_parameters}),
+        **({} if fitted is None else {"n_parameters": sum(p.numel() for p in fitted.model.parameters())}),
     }
     for name, value in measured.items():
         current.set_user_attr(name, value)
     result = {"study": run.study, "trial": current.number, "objective": run.objective, **measured}
     result["task"] = asdict(task)
-    if per_class is not None:
-        result[record.PER_CLASS] = {"val": per_class}
+    if fitted is not None:
+        result |= {} if fitted.dead_units is None else {"dead_units": fitted.dead_units}
+        result[record.PER_CLASS] = {"val": fitted.per_class}
     record.write_json(files.result, result)
     return result
 
 
-def _task(loaded: Data) -> Task:
+def task_of(loaded: Data) -> Task:
     """What the curves are judged against."""
     from sweeper.training.chance import chance_accuracy, chance_loss
 
@@ -258,11 +264,27 @@ def _task(loaded: Data) -> Task:
     )
 
 
-def _write_signs(files: RunFiles, seen: RunRecord, current: Trial) -> None:
-    """Write ``signs.json``, and tell the study which signs the trial has."""
+def _over(seen: RunRecord, fitted: Fitted, loaded: Data) -> RunRecord:
+    """The record of a run that went to its end, with what was measured there."""
+    from sweeper.training import machine
+    from sweeper.training.step import with_micro_batch_size
+
+    in_pieces = with_micro_batch_size(seen.run) != seen.run
+    return replace(
+        seen,
+        is_over=True,
+        dead_units=fitted.dead_units,
+        recall={name: scores["recall"] for name, scores in fitted.per_class.items()},
+        gpu_memory_mb=machine.memory_mb(loaded.device),
+        micro_batch_size=with_micro_batch_size(seen.run).training.micro_batch_size if in_pieces else None,
+    )
+
+
+def _write_signs(files: RunFiles, seen: RunRecord, current: Trial, told: Sequence[str]) -> None:
+    """Write ``signs.json``, and tell the study which signs the trial has, in place of those told before."""
     signs = run_sign.signs_of(seen)
     sign.write(files.signs, signs)
-    if signs:
+    if signs or told:
         current.set_user_attr("signs", [each.sign for each in signs])
 
 

@@ -20,6 +20,9 @@ N_BINS = 15
 _Z = 1.959964
 """Of the interval that holds 95 %."""
 
+_QUIET = np.errstate(invalid="ignore")
+"""The logits of a training that diverged are NaN or infinite, as what follows from them is."""
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Labels = NDArray[np.integer]
@@ -29,6 +32,7 @@ Logits = NDArray[np.float32]
 # --------------------------------------------------------------------------------------- of each image
 
 
+@_QUIET
 def probabilities(labels: Labels, logits: Logits) -> Floats:
     """The softmax (n, n_classes) of the logits; for several labels their sigmoid."""
     exact = logits.astype(np.float64)
@@ -40,6 +44,7 @@ def probabilities(labels: Labels, logits: Logits) -> Floats:
     return softmax
 
 
+@_QUIET
 def losses(labels: Labels, logits: Logits) -> Floats:
     """The cross entropy (n,) of each image; for several labels the mean over them of the binary one."""
     exact = logits.astype(np.float64)

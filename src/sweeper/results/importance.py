@@ -55,9 +55,9 @@ FEWEST = 10
 FEWEST_WITH_IT = 5
 """Trials that have a parameter, below which nothing is told of it."""
 
-NOTHING = 0.01
-"""A share up to which an interval's lower end counts as zero. Parameters without effect then pass for
-important in less than 1 % of cases, with uniform draws and with TPE's (``benchmarks/importance.py``)."""
+NOTHING = 0.005
+"""A share up to which an interval's lower end reads 0.00. Parameters without effect pass for important in
+less than 1 % of cases, with uniform draws and with TPE's (``benchmarks/importance.py``)."""
 
 LITTLE = 0.05
 """A share below which a parameter does little, which is something to tell."""
@@ -156,7 +156,7 @@ def _panel(title: str, weighed: Sequence[Importance], rest: tuple[float, float] 
     return Panel(
         title,
         body + _table(weighed),
-        _figure([one for one in told if one.matters]),
+        _figure(told),
         "; ".join(f"{one.name}: {one.says}" for one in told) or lines[-1],
     )
 

@@ -105,7 +105,11 @@ class Predictions:
         if not files.is_ours or not files.predictions.exists():
             return None
         try:
-            with disk(files.predictions), np.load(files.predictions, allow_pickle=False) as found:
+            with (
+                disk(files.predictions),
+                files.predictions.open("rb") as file,  # numpy leaves one that is damaged open
+                np.load(file, allow_pickle=False) as found,
+            ):
                 read = cls(
                     logits=found["logits"],
                     labels=found["labels"],
@@ -173,19 +177,20 @@ def _apology(why: str) -> Panel:
 
 def _why_none(record: StudyRecord) -> str:
     """Why nothing is known of the best model, and what to type where that helps."""
-    best = record.files.best
+    best, name = record.files.best, shlex.quote(record.name)
     if len(record.directions) > 1:
-        return "Several objectives have no single best model; `sweeper best` names the trials to choose from."
+        choose = f"{program()} best {name} shows the trials to choose from"
+        return f"Several objectives have no single best model. {choose}."
     if any(not trial.state.is_finished() for trial in record.trials):
         return "What the best model says of the validation images is written when the search ends."
     if not best.is_ours:
         return "No trial has completed, so there is no best model."
-    missing = "What the best model says of the validation images was not kept"
+    missing = "What the best model says of the validation images was not kept."
     if best.weights.exists():
         command = shlex.join(record.command) or "the command that began the search"
-        return f"{missing}, but its weights were: {command} makes up for it, as it trains nothing anew."
+        return f"{missing} Its weights were, so this writes it without training again: {command}"
     again = f"{program()} --config-dir {shlex.quote(near(best.folder))} --config-name {best.config.stem}"
-    return f"{missing}, nor were its weights: {again} trains it again."
+    return f"{missing} Nor were its weights; this trains it again, in a folder of its own: {again}"
 
 
 # ------------------------------------------------------------------------------------------- confusion
@@ -202,7 +207,8 @@ def _matrix_panel(found: Predictions) -> Panel:
     chosen = _most_involved(table)
     n, n_right = int(table.sum()), int(np.trace(table))
     wrong, n_shown = n - n_right, int(_off_diagonal(table)[np.ix_(chosen, chosen)].sum())
-    told = f"{n_right:,} of {counted(n, 'validation image')} are said right ({n_right / n:.1%})."
+    told = f"The model is right on {n_right:,} of {counted(n, 'validation image')} ({n_right / n:.1%})."
+    told += " Rows are the true classes, columns what is said; lighter cells are larger shares of their row."
     if len(chosen) < len(table):
         told += (
             f" Shown are the {len(chosen)} classes of {len(table):,} that are confused most,"
@@ -259,27 +265,31 @@ def _heatmap(table: Indices, of: Indices, names: Sequence[str]) -> go.Figure:
         xgap=1,
         ygap=1,
         colorscale="Viridis",
-        colorbar={"title": {"text": "share of<br>true class"}, "tickformat": ".0%"},
+        showscale=False,  # a phone has no room for it, and the numbers are there
     )
     axis = {"tickvals": places, "ticktext": labels, "showgrid": False, "zeroline": False}
     figure = go.Figure(cells)
-    figure.update_xaxes(title="said", **axis, constrain="domain")
-    figure.update_yaxes(title="true", **axis, autorange="reversed", scaleanchor="x", constrain="domain")
+    figure.update_xaxes(title="said", **axis)
+    figure.update_yaxes(title="true", **axis, autorange="reversed")
     return figure
 
 
-_TICK = 16
+_TICK = 12
 """Characters of a class's name beside an axis."""
 
 
 def _mistakes(mistakes: Sequence[Mistake], found: Predictions) -> str:
     if not mistakes:
-        return f"<p>None: all {counted(len(found.labels), 'validation image')} are said right.</p>"
+        return f"<p>None: it is right on all {counted(len(found.labels), 'validation image')}.</p>"
     shown = mistakes[:MOST_PAIRS]
-    rows = [(each.true, each.said, f"{each.n:,} of {each.of:,}", f"{each.n / each.of:.0%}") for each in shown]
+    rows = [(each.true, each.said, f"{each.n:,} of {each.of:,} ({each.n / each.of:.0%})") for each in shown]
     n, n_shown = sum(each.n for each in mistakes), sum(each.n for each in shown)
-    more = f"<p>{counted(n - n_shown, 'other mistake')} in rarer pairs.</p>" if n > n_shown else ""
-    head = ("true", "said to be", "images", "share of true")
+    more = (
+        f"<p>{counted(n - n_shown, 'more mistake', 'more mistakes')} in rarer pairs.</p>"
+        if n > n_shown
+        else ""
+    )
+    head = ("true", "said to be", "images")
     return _table("Which classes are taken for which", head, rows) + more
 
 
@@ -301,7 +311,7 @@ def _score_panels(best: RunFiles) -> list[Panel]:
     head = ("class", "images", *(_COLUMNS.get(name, name.replace("_", " ")) for name in columns))
     notes = []
     if len(known) > MOST_CELLS:
-        notes.append(f"{len(known) - MOST_CELLS:,} more are better.")
+        notes.append(f"{counted(len(known) - MOST_CELLS, 'more class', 'more classes')} at least as good.")
     if without := [name for name in scores if scores[name]["f1"] is None]:
         notes.append(f"No validation image is of {some(map(visible, without), 5)}.")
     html = _table("On the validation images, the worst first", head, rows)
@@ -318,34 +328,34 @@ def _score(value: float | None) -> str:
 def _reliability_panel(found: Predictions) -> Panel:
     bins = reliability(found.labels, found.logits)
     error, n = calibration_error(bins), sum(each.n for each in bins)
-    what = "each label" if found.multi_label else "the class that is said"
-    mean_said, mean_right = (sum(b.n * getattr(b, side) for b in bins) / n for side in ("said", "right"))
-    way = "surer than it may be" if mean_said > mean_right else "less sure than it may be"
+    sure, right = (sum(b.n * getattr(b, side) for b in bins) / n for side in ("said", "right"))
     if found.multi_label:
-        told = f"Mean probability of a label {mean_said:.1%}, share that has it {mean_right:.1%}"
+        told = f"On average a label's probability is {sure:.1%}, and {right:.1%} of the labels are there"
     else:
-        told = f"On average the model is {mean_said:.1%} sure and {mean_right:.1%} right: {way}"
+        told = f"On average it is {sure:.1%} sure, and right on {right:.1%}: {_way(sure - right)}"
     told = f"{told}. Calibration error {error:.3f}."
     note = (
-        f"By the probability of {what}. Points below the line are surer than right. Bars are"
-        " 95 % intervals (Wilson): where they cross the line, the difference may be chance."
+        "Each point stands for answers of about the same probability. Bars are 95 % intervals (Wilson):"
+        " where one crosses the line, the difference may be chance."
     )
     says = f"Reliability diagram: share right against probability, in {counted(len(bins), 'bin')}. {told}"
     html = f"<p>{escape(told)}</p><p>{escape(note)}</p>"
-    return Panel("How sure and how right", html, _diagram(bins), says)
+    return Panel("How sure, how right", html, _diagram(bins), says)
+
+
+def _way(surplus: float) -> str:
+    if abs(surplus) < _ALIKE:
+        return "about as sure as it should be"
+    return "surer than it should be" if surplus > 0 else "less sure than it could be"
+
+
+_ALIKE = 0.01
 
 
 def _diagram(bins: Sequence[Bin]) -> go.Figure:
     import plotly.graph_objects as go
 
-    line = go.Scatter(
-        x=[0, 1],
-        y=[0, 1],
-        mode="lines",
-        line={"dash": "dot"},
-        name="as sure as right",
-        hoverinfo="skip",
-    )
+    line = go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line={"dash": "dot"}, hoverinfo="skip")
     points = go.Scatter(
         x=[each.said for each in bins],
         y=[each.right for each in bins],
@@ -358,10 +368,10 @@ def _diagram(bins: Sequence[Bin]) -> go.Figure:
             "said with %{x:.3f}<br>right %{y:.3f} (%{customdata[1]:.3f} … %{customdata[2]:.3f})"
             "<br>%{customdata[0]:,} answers<extra></extra>"
         ),
-        mode="lines+markers",
-        name="this model",
+        mode="markers",
     )
     figure = go.Figure([line, points])
+    figure.update_layout(showlegend=False)
     figure.update_xaxes(title="mean probability", range=[-0.02, 1.02])
     figure.update_yaxes(title="share right", range=[-0.02, 1.02])
     return figure
@@ -372,22 +382,14 @@ def _diagram(bins: Sequence[Bin]) -> go.Figure:
 
 def _picture_panels(found: Predictions, with_images: bool) -> Iterator[Panel]:
     labels, logits = found.labels, found.logits
-    for title, told, chosen, tell in (
-        (
-            "Worst pictures",
-            "Of the highest loss: wrong and sure of it, or mislabelled.",
-            worst(labels, logits),
-            _worst,
-        ),
-        (
-            "Most doubtful pictures",
-            "Those whose answer was nearest to another.",
-            doubtful(labels, logits),
-            _doubtful,
-        ),
-    ):
+    doubt = "a label's probability was near 0.5" if found.multi_label else "two answers were nearly as likely"
+    kinds = (
+        ("Worst pictures", "The highest losses first: look for wrong labels.", worst(labels, logits), _worst),
+        ("Most doubtful pictures", f"Where {doubt}.", doubtful(labels, logits), _doubtful),
+    )
+    for title, told, chosen, tell in kinds:
         figures = "".join(_figure(found, int(i), tell(found, int(i)), with_images) for i in chosen)
-        yield Panel(title, f'<p>{told}</p><div class="pictures" style="{_GRID}">{figures}</div>')
+        yield Panel(title, f'<p>{escape(told)}</p><div class="pictures" style="{_GRID}">{figures}</div>')
 
 
 _GRID = "display:grid;grid-template-columns:repeat(auto-fill,minmax(8.5rem,1fr));gap:1rem"
@@ -398,17 +400,18 @@ _SHOWN_SIDE = 96
 def _figure(found: Predictions, image: int, told: str, with_images: bool) -> str:
     place = np.flatnonzero(found.shown == image)
     name = visible(found.names[place[0]]) if len(place) else ""
-    name = name or f"validation image {image}"
+    shown = (
+        f'<code style="overflow-wrap:anywhere">{escape(name)}</code>' if name else f"validation image {image}"
+    )
     picture = ""
     if with_images and len(place):
         pixels = found.thumbnails[place[0]]
         sharp = "image-rendering:pixelated;" if len(pixels) < _SHOWN_SIDE // 3 else ""
         picture = (
-            f'<img src="data:image/png;base64,{_png(pixels)}" alt="{escape(f"{told}; {name}")}"'
+            f'<img src="data:image/png;base64,{_png(pixels)}" alt="{escape(f"{told}; {name or image}")}"'
             f' width="{_SHOWN_SIDE}" height="{_SHOWN_SIDE}" style="{sharp}">'
         )
-    caption = f'{escape(told)}<br><code style="overflow-wrap:anywhere">{escape(name)}</code>'
-    return f'<figure style="margin:0">{picture}<figcaption>{caption}</figcaption></figure>'
+    return f'<figure style="margin:0">{picture}<figcaption>{escape(told)}<br>{shown}</figcaption></figure>'
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sweeper import schema
 
@@ -40,3 +40,9 @@ class RunRecord:
     """The fraction of units of our own CNN that no validation image activates, after the last epoch."""
     gpu_memory_mb: float | None = None
     """All of the GPU's memory; None on a CPU."""
+    micro_batch_size: int | None = None
+    """Images that went through the GPU at once, where it had no room for a whole batch."""
+    recall: Mapping[str, float | None] = field(default_factory=dict)
+    """Of each class on the validation images, after the best epoch; empty while training goes on."""
+    was_cut: bool = False
+    """Whether training was ended before its time: it was pruned, or something broke."""

@@ -68,6 +68,8 @@ class Rule(Generic[Seen]):
     """Where the guides, or who else, tell people to watch for it."""
     read: Callable[[Seen], Finding | None]
     """A pure function of a ``RunRecord`` or a ``StudyRecord``."""
+    example: str = ""
+    """Of evidence, for the page that explains the signs."""
 
 
 def found(rules: Iterable[Rule[Seen]], seen: Seen) -> Iterator[tuple[Rule[Seen], Finding]]:

@@ -42,7 +42,7 @@ _EDGE = 0.8
 """Where the outer part of a range begins, from 0 at its other end to 1."""
 _LAST = 0.85
 """Where its last bit begins, in which scores must be better than in the bit before it."""
-_P = 0.03
+_P = 0.02
 """How probable a trend towards an end may be where there is none; two ends and a few parameters are looked
 at, and the best trials must lie there as well."""
 
@@ -79,17 +79,47 @@ def complete(seen: StudyRecord) -> list[FrozenTrial]:
 
 
 def beaten(seen: StudyRecord, trials: Sequence[FrozenTrial]) -> Array:
-    """How many of these trials are better than each in all objectives; a pruned one is below all complete."""
-    n = len(trials)
+    """How many of these trials are better than each, in all objectives.
+
+    Two that came to the end are compared by their values. One that was pruned is compared at its last step;
+    where it has reported nothing, it is below all that came to the end.
+    """
+    n, signs = len(trials), [-1.0 if direction == "maximize" else 1.0 for direction in seen.directions]
     is_complete = np.array([trial.state == TrialState.COMPLETE and bool(trial.values) for trial in trials])
-    signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in seen.directions])
-    values = np.array(
-        [trial.values if ok else signs * np.inf for trial, ok in zip(trials, is_complete, strict=True)]
-    )
-    costs = signs * values.reshape(n, len(signs))
+    worst = [math.inf] * len(signs)
+    costs = np.array(
+        [
+            np.multiply(signs, trial.values) if ok else worst
+            for trial, ok in zip(trials, is_complete, strict=True)
+        ]
+    ).reshape(n, len(signs))
     as_good = (costs[:, None, :] <= costs[None, :, :]).all(axis=2)
-    better = as_good & ~as_good.T & is_complete[:, None]
+    if len(signs) == 1:
+        both = is_complete[:, None] & is_complete[None, :]
+        early, late = _at_equal_steps(trials, signs[0])
+        as_good = np.where(both | np.isnan(early) | np.isnan(late), as_good, early <= late)
+    better = as_good & ~as_good.T
     return np.asarray(better.sum(axis=0), float)
+
+
+def _at_equal_steps(trials: Sequence[FrozenTrial], sign: float) -> tuple[Array, Array]:
+    """What the trials of each pair cost at the last step that both reached; NaN where there is none."""
+    n = len(trials)
+    steps = sorted({trial.last_step for trial in trials if trial.last_step is not None})
+    if not steps:
+        return np.full((n, n), np.nan), np.full((n, n), np.nan)
+    costs, last = np.full((n, len(steps)), np.nan), np.zeros(n, int)
+    for row, trial in enumerate(trials):
+        told = sorted(trial.intermediate_values.items())
+        if told:
+            places = np.searchsorted([step for step, _ in told], steps, side="right") - 1
+            values = np.array([value for _, value in told])
+            values = np.where(np.isfinite(values), sign * values, np.inf)
+            costs[row] = np.where(places >= 0, values[places], np.nan)
+            last[row] = steps.index(told[-1][0])
+    common = np.minimum(last[:, None], last[None, :])
+    rows = np.arange(n)
+    return costs[rows[:, None], common], costs[rows[None, :], common]
 
 
 def _runs_on(seen: StudyRecord) -> bool:
@@ -499,7 +529,7 @@ def _cheap_rival(seen: StudyRecord) -> Finding | None:
     rival = min(near, key=_seconds)
     return Finding(
         f"trial {rival.number} has {seen.metrics[0]} {rival.values[0]:.5g} in {_seconds(rival):.1f} s, and "
-        f"the best, trial {best.number}, has {best.values[0]:.5g} in {cost:.1f} s; up to {noise:.2g} is noise",
+        f"the best, trial {best.number}, has {best.values[0]:.5g} in {cost:.1f} s; {noise:.2g} is noise",
         f"train trial {rival.number} instead, at 1/{cost / _seconds(rival):.0f} of the cost",
         command=seen.alone(rival),
     )
@@ -537,6 +567,7 @@ RULES: tuple[Rule[StudyRecord], ...] = (
         "Read what the trial printed, fix the cause and go on: the same command resumes the search.",
         "Optuna: failed trials teach a sampler nothing; above max_failure_rate the search ends.",
         _failures,
+        "3 of 40 trials failed, 2 of them with: ValueError: 1 of 2; all have optimizer=sgd",
     ),
     Rule(
         "all_at_chance",
@@ -546,6 +577,7 @@ RULES: tuple[Rule[StudyRecord], ...] = (
         "fit the pictures.",
         "Both guides: diverging, so lower the learning rate; the defaults first, then the learning rate.",
         _all_at_chance,
+        "of 20 trials, 12 stayed at chance level, and none learned anything",
     ),
     Rule(
         f"…{AT_EDGE}",
@@ -554,6 +586,8 @@ RULES: tuple[Rule[StudyRecord], ...] = (
         "Search again, in a range around that end.",
         "The guides' ranges are places to start from: on a real transfer task the best rates lay outside.",
         _at_edge,
+        "the best 3 of 20 trials have optimizer.lr 0.000885 … 0.000914, at the upper end of "
+        "0.0001 … 0.001, and scores rise towards it (rank correlation 0.79)",
     ),
     Rule(
         "too_few_trials",
@@ -562,6 +596,7 @@ RULES: tuple[Rule[StudyRecord], ...] = (
         f"Let it go on to 10 trials for each parameter; the sign is shown below {_TRIALS_EACH}.",
         "Loeppky, Sacks, Welch 2009, Choosing the sample size of a computer experiment: ten for each input.",
         _too_few_trials,
+        "6 trials for 5 parameters; 3 came to the end",
     ),
     Rule(
         "most_pruned_first_epoch",
@@ -570,6 +605,8 @@ RULES: tuple[Rule[StudyRecord], ...] = (
         "Let the pruner judge later.",
         "Li et al. 2018, Hyperband: the least resource must be enough to tell good from bad.",
         _most_pruned_first_epoch,
+        "27 of 40 trials were pruned after step 1, and in those that went on, it hardly tells the"
+        " last score (rank correlation 0.11)",
     ),
     Rule(
         "cheap_rival",
@@ -577,6 +614,8 @@ RULES: tuple[Rule[StudyRecord], ...] = (
         "Take the cheaper one, or search around it.",
         "The guide for networks from scratch: watch speed and memory beside the score.",
         _cheap_rival,
+        "trial 3 has val_accuracy 0.902 in 10.0 s, and the best, trial 0, has 0.904 in 60.0 s; "
+        "0.0095 is noise",
     ),
 )
 """The rules, the most helpful first."""

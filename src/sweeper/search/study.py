@@ -152,7 +152,7 @@ class Study:
             "fixed": list(fixed),
             "max_retries": search.max_retries,
             "n_trials": search.n_trials,
-            "sampler": search.sampler["_target_"],
+            "sampler": search.sampler.get("_target_"),
             "command": list(search.command),
             "named_by": search.named_by,
             "stored_by": search.stored_by,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training import custom, features, freeze, machine, metric, source, step, weights
+from sweeper.training import custom, dead_unit, features, freeze, machine, metric, source, step, weights
 from sweeper.training.augment import Augment, Variations
 from sweeper.training.data import Data, Pixels
 from sweeper.training.loss import build_loss
@@ -80,6 +80,8 @@ class Fitted:
     val_logits: Tensor
     diverged: bool = False
     per_class: metric.PerClass = field(default_factory=dict)
+    dead_units: float | None = None
+    """After the last epoch; see ``dead_unit.dead_units``."""
 
 
 def fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Fitted:
@@ -184,8 +186,9 @@ def _fit(run: schema.Run, data: Data, on_epoch: Callable[[Epoch], None]) -> Fitt
         plateau.see(number, getattr(epoch, monitor))
     per_class = metric.by_class(best_logits, data.val_y.to(device), data.classes)
     is_early = not epoch.diverged and number < settings.epochs
+    dead = dead_unit.dead_units(model, data)  # of the last epoch, not of the best
     model = best.restore(model)
-    return Fitted(history, best.epoch, is_early, model, best_logits, epoch.diverged, per_class)
+    return Fitted(history, best.epoch, is_early, model, best_logits, epoch.diverged, per_class, dead)
 
 
 def build_model(run: schema.Run, data: Data) -> nn.Module:

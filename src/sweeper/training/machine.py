@@ -104,6 +104,13 @@ def peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * in_bytes / 2**20
 
 
+def memory_mb(device: torch.device) -> float | None:
+    """All of a GPU's memory; None for a CPU."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.get_device_properties(device).total_memory / 2**20
+
+
 def is_full(error: Exception) -> bool:
     """Whether this error means that a GPU is out of memory."""
     told = isinstance(error, RuntimeError) and any(text in str(error) for text in FULL)
