@@ -132,10 +132,7 @@ def signs(seen: StudyRecord) -> Panel | None:
 def _sign(of: Sign, whose: str) -> Markup:
     html = Markup('<div class="sign"><p><strong>{}</strong> <span>{}</span></p><p>{}</p><p>{}</p>{}</div>')
     line = command(of.command) if of.command else Markup()
-    advice = f"{of.advice[:1].upper()}{of.advice[1:].rstrip('.')}."
-    texts = map(hide_secrets, (of.evidence, advice))
-        hide_secrets(text) for text in (of.evidence, f"{of.advice[:1].upper()}{of.advice[1:].rstrip('.')}.")
-    )
+    texts = map(hide_secrets, (of.evidence, sign.sentence(of.advice)))
     return html.format(of.sign.replace("_", " "), whose, *texts, line)
 
 

@@ -198,7 +198,7 @@ def _why_none(record: StudyRecord) -> str:
 
 def _confusion_panels(found: Predictions) -> list[Panel]:
     mistakes = most_confused(found.labels, found.logits, found.classes)
-    pairs = Panel("Most frequent mistakes", _mistakes(mistakes, found))
+    pairs = Panel("Most frequent mistakes", _mistakes(mistakes, found), is_small=True)
     return [pairs] if found.multi_label else [_matrix_panel(found), pairs]
 
 
@@ -219,7 +219,7 @@ def _matrix_panel(found: Predictions) -> Panel:
         f"Confusion matrix: for each true class (row) the share of its images said to be each class. {told}"
     )
     figure = _heatmap(table[np.ix_(chosen, chosen)], table.sum(1)[chosen], names)
-    return Panel("Confusion matrix", f"<p>{escape(told)}</p>", figure, says)
+    return Panel("Confusion matrix", f"<p>{escape(told)}</p>", figure, says, height=420)
 
 
 def _most_involved(table: Indices) -> Indices:
@@ -315,7 +315,8 @@ def _score_panels(best: RunFiles) -> list[Panel]:
     if without := [name for name in scores if scores[name]["f1"] is None]:
         notes.append(f"No validation image is of {some(map(visible, without), 5)}.")
     html = _table("On the validation images, the worst first", head, rows)
-    return [Panel("Scores of each class", html + "".join(f"<p>{escape(note)}</p>" for note in notes))]
+    html += "".join(f"<p>{escape(note)}</p>" for note in notes)
+    return [Panel("Scores of each class", html, is_small=True)]
 
 
 _COLUMNS = {"f1": "F1"}
@@ -340,7 +341,7 @@ def _reliability_panel(found: Predictions) -> Panel:
     )
     says = f"Reliability diagram: share right against probability, in {counted(len(bins), 'bin')}. {told}"
     html = f"<p>{escape(told)}</p><p>{escape(note)}</p>"
-    return Panel("How sure, how right", html, _diagram(bins), says)
+    return Panel("How sure, how right", html, _diagram(bins), says, is_small=True)
 
 
 def _way(surplus: float) -> str:
@@ -481,4 +482,4 @@ def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     )
     title = escape(caption)
     whole = f"<table><caption>{title}</caption><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="wide" tabindex="0" role="region" aria-label="{title}">{whole}</div>'
+    return f'<div class="wide" tabindex="0" role="group" aria-label="{title}">{whole}</div>'
