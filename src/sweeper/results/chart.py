@@ -340,12 +340,14 @@ def parallel(seen: StudyRecord, objective: int = 0) -> Panel | None:
     """A line for each completed trial through all that it drew, and its score."""
     done = [t for t in standing.completed(seen) if standing.score(t, objective) is not None]
     space = standing.space(seen)
-    # What all trials drew is an axis; what only some have would break the lines of the others.
-    names = [n for n in space if sum(n in t.params for t in done) == len(done)]
-    partly = [n for n in space if n not in names and any(n in t.params for t in done)]
-    names = [*names, *partly][:MOST_AXES]
+    # What only some have stands behind the score, where the lines of the others end.
+    common = [n for n in space if all(n in t.params for t in done)][:MOST_AXES]
+    partly = [n for n in space if n not in common and any(n in t.params for t in done)]
+    partly = partly[: MOST_AXES - len(common)]
+    names = [*common, *partly]
     if len(done) < 2 or len(names) < 2:
         return None
+    axes = [*common, seen.metrics[objective], *partly]
     sign = 1 if seen.directions[objective] == "minimize" else -1
     ranked = sorted(done, key=lambda t: sign * t.values[objective])
     shown = ranked[:MOST_LINES]
@@ -360,15 +362,15 @@ def parallel(seen: StudyRecord, objective: int = 0) -> Panel | None:
         colour, width, opacity = looks[label]
         x, y, text = list[int | None](), list[float | None](), list[str]()
         for trial in group:
-            for i, name in enumerate(names):
-                drawn = trial.params.get(name)
-                x.append(i)
-                y.append(None if name not in trial.params else _height(drawn, space[name]))
-                text.append(f"trial {trial.number}<br>{standing.short(name)}: {option(drawn)}")
-            x += [len(names), None]
             value = trial.values[objective]
-            y += [min(1.0, max(0.0, (value - bounds[0]) / (bounds[1] - bounds[0] or 1))), None]
-            text += [f"trial {trial.number}<br>{seen.metrics[objective]}: {told(value)}", ""]
+            height = (value - bounds[0]) / (bounds[1] - bounds[0] or 1)
+            at = {seen.metrics[objective]: (min(1.0, max(0.0, height)), told(value))}
+            at |= {n: (_height(v, space[n]), option(v)) for n, v in trial.params.items() if n in space}
+            for i, name in enumerate(axes):
+                x.append(i)
+                y.append(at[name][0] if name in at else None)
+                text.append(f"trial {trial.number}<br>{name}: {at[name][1]}" if name in at else "")
+            x, y, text = [*x, None], [*y, None], [*text, ""]
         if group:
             figure.add_trace(
                 go.Scatter(
@@ -382,7 +384,7 @@ def parallel(seen: StudyRecord, objective: int = 0) -> Panel | None:
                     hovertemplate="%{text}<extra></extra>",
                 )
             )
-    _draw_axes(figure, [*names, seen.metrics[objective]], space, bounds)
+    _draw_axes(figure, axes, space, bounds)
     says = (
         f"A line for each of {counted(len(shown), 'completed trial')}, through {some(names, 12)} to "
         f"{seen.metrics[objective]}. The best quarter stands out."

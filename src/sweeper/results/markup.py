@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -74,13 +74,26 @@ def paragraph(text: str) -> Markup:
 
 def table(of: Table) -> Markup:
     """Rows whose first cell is their heading."""
-    head = Markup().join(Markup('<th scope="col">{}</th>').format(breakable(name)) for name in of.head)
+    columns = list(zip(*of.rows, strict=True)) or [()] * len(of.head)
+    head = Markup().join(map(_head, of.head, columns))
     rows = Markup().join(_row(row) for row in of.rows)
     thead = Markup("<thead><tr>{}</tr></thead>").format(head) if any(of.head) else Markup()
     whole = Markup(
         '<div class="wide" tabindex="0" role="group" aria-label="Table"><table>{}<tbody>{}</tbody>'
     )
     return whole.format(thead, rows) + Markup("</table></div>")
+
+
+def _head(name: str, column: Sequence[object]) -> Markup:
+    """The heading stands above its numbers."""
+    kinds = {_kind(cell) for cell in column if cell is not None}
+    return Markup('<th scope="col" class="{}">{}</th>').format(
+        *(kinds if len(kinds) == 1 else ["text"]), breakable(name)
+    )
+
+
+def _kind(cell: object) -> str:
+    return "number" if isinstance(cell, int | float) and not isinstance(cell, bool) else "text"
 
 
 def _row(row: Iterable[object]) -> Markup:
@@ -90,8 +103,7 @@ def _row(row: Iterable[object]) -> Markup:
 
 
 def _cell(value: object) -> Markup:
-    kind = "number" if isinstance(value, int | float) and not isinstance(value, bool) else "text"
-    return Markup('<td class="{}">{}</td>').format(kind, told(value))
+    return Markup('<td class="{}">{}</td>').format(_kind(value), told(value))
 
 
 def command(line: str) -> Markup:

@@ -125,12 +125,12 @@ def signs(seen: StudyRecord) -> Panel | None:
     found = sign.ordered([*of_best, *study_sign.signs_of(seen)])
     if not found:
         return None
-    html = Markup().join(_sign(one, "of the best trial" if one in of_best else "") for one in found)
+    html = Markup().join(_sign(one, " (best trial)" if one in of_best else "") for one in found)
     return Panel("Signs", html)
 
 
 def _sign(of: Sign, whose: str) -> Markup:
-    html = Markup('<div class="sign"><p><strong>{}</strong> <span>{}</span></p><p>{}</p><p>{}</p>{}</div>')
+    html = Markup('<div class="sign"><p><strong>{}</strong>{}: {}</p><p>{}</p>{}</div>')
     line = command(of.command) if of.command else Markup()
     texts = map(hide_secrets, (of.evidence, sign.sentence(of.advice)))
     return html.format(of.sign.replace("_", " "), whose, *texts, line)
