@@ -355,35 +355,26 @@ def parallel(seen: StudyRecord, objective: int = 0) -> Panel | None:
     low, high = standing.scale(scores, seen.directions[objective]) or (0.0, 1.0)
     bounds = max(low, min(scores)), min(high, max(scores))
     quarter = max(1, len(shown) // 4)
-    groups = {"the others": shown[quarter:], "the best quarter": shown[1:quarter], "the best": shown[:1]}
-    looks = {"the others": (QUIET, 1, 0.35), "the best quarter": (DONE, 1.2, 0.8), "the best": (BEST, 3, 1)}
-    figure = go.Figure()
-    for label, group in groups.items():
-        colour, width, opacity = looks[label]
-        x, y, text = list[int | None](), list[float | None](), list[str]()
-        for trial in group:
-            value = trial.values[objective]
-            height = (value - bounds[0]) / (bounds[1] - bounds[0] or 1)
-            at = {seen.metrics[objective]: (min(1.0, max(0.0, height)), told(value))}
-            at |= {n: (_height(v, space[n]), option(v)) for n, v in trial.params.items() if n in space}
-            for i, name in enumerate(axes):
-                x.append(i)
-                y.append(at[name][0] if name in at else None)
-                text.append(f"trial {trial.number}<br>{name}: {at[name][1]}" if name in at else "")
-            x, y, text = [*x, None], [*y, None], [*text, ""]
-        if group:
-            figure.add_trace(
-                go.Scatter(
-                    x=x,
-                    y=y,
-                    text=text,
-                    name=label,
-                    mode="lines",
-                    opacity=opacity,
-                    line={"color": colour, "width": width},
-                    hovertemplate="%{text}<extra></extra>",
-                )
-            )
+
+    def places(trial: FrozenTrial) -> dict[str, tuple[float, str]]:
+        """Where a trial's line passes each axis, and what it has there."""
+        value = trial.values[objective]
+        height = (value - bounds[0]) / (bounds[1] - bounds[0] or 1)
+        drawn = {n: (_height(v, space[n]), option(v)) for n, v in trial.params.items() if n in space}
+        return {seen.metrics[objective]: (min(1.0, max(0.0, height)), told(value))} | drawn
+
+    groups = (
+        ("the others", shown[quarter:], QUIET, 1.0, 0.35),
+        ("the best quarter", shown[1:quarter], DONE, 1.2, 0.8),
+        ("the best", shown[:1], BEST, 3.0, 1.0),
+    )
+    figure = go.Figure(
+        [
+            _through(axes, {trial.number: places(trial) for trial in group}, name, colour, width, opacity)
+            for name, group, colour, width, opacity in groups
+            if group
+        ]
+    )
     _draw_axes(figure, axes, space, bounds)
     says = (
         f"A line for each of {counted(len(shown), 'completed trial')}, through {some(names, 12)} to "
@@ -394,6 +385,31 @@ def parallel(seen: StudyRecord, objective: int = 0) -> Panel | None:
     notes += [f"{counted(n_left, 'parameter')} more would not fit."] if n_left > 0 else []
     html = paragraph(" ".join(notes)) if notes else ""
     return Panel("All parameters together", html, figure, says, height=380)
+
+
+def _through(
+    axes: Sequence[str],
+    places: Mapping[int, Mapping[str, tuple[float, str]]],
+    name: str,
+    colour: str,
+    width: float,
+    opacity: float,
+) -> go.Scatter:
+    """The lines of some trials from axis to axis, in one trace."""
+    y, text = list[float | None](), list[str]()
+    for number, at in places.items():
+        y += [*(at[axis][0] if axis in at else None for axis in axes), None]
+        text += [*(f"trial {number}<br>{axis}: {at[axis][1]}" if axis in at else "" for axis in axes), ""]
+    return go.Scatter(
+        x=[*range(len(axes)), None] * len(places),
+        y=y,
+        text=text,
+        name=name,
+        mode="lines",
+        opacity=opacity,
+        line={"color": colour, "width": width},
+        hovertemplate="%{text}<extra></extra>",
+    )
 
 
 def _height(value: Any, distribution: Any) -> float:

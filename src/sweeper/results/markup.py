@@ -86,10 +86,8 @@ def table(of: Table) -> Markup:
 
 def _head(name: str, column: Sequence[object]) -> Markup:
     """The heading stands above its numbers."""
-    kinds = {_kind(cell) for cell in column if cell is not None}
-    return Markup('<th scope="col" class="{}">{}</th>').format(
-        *(kinds if len(kinds) == 1 else ["text"]), breakable(name)
-    )
+    kind = "number" if {_kind(cell) for cell in column if cell is not None} == {"number"} else "text"
+    return Markup('<th scope="col" class="{}">{}</th>').format(kind, breakable(name))
 
 
 def _kind(cell: object) -> str:
