@@ -53,9 +53,9 @@ def headline(seen: StudyRecord) -> list[tuple[str, str, str]]:
         ]
     if seen.trials:
         times = standing.times(seen)
-        epochs = standing.n_epochs(seen)
+        steps, unit = standing.n_steps(seen)
         found.append(("trials", told(len(seen.trials)), record.told_counts(map(record.word, seen.trials))))
-        work = f"{duration(times.trial_s)} of work" + (f", {counted(epochs, 'epoch')}" if epochs else "")
+        work = f"{duration(times.trial_s)} of work" + (f", {counted(steps, unit)}" if steps else "")
         found.append(("time", duration(times.wall_s), work))
     return found
 
@@ -75,10 +75,10 @@ def found(seen: StudyRecord) -> Panel:
     best = standing.best_trials(seen)
     if not best:
         said = "No trial is done yet." if seen.trials else "The study has no trials yet."
-        return Panel("Found", paragraph(said))
+        return Panel("Found", paragraph(said), is_small=True)
     if len(seen.directions) > 1:
         rows = [[str(t.number), *t.values] for t in best]
-        return Panel("Found", table(Table(["trial", *seen.metrics], rows)))
+        return Panel("Found", table(Table(["trial", *seen.metrics], rows)), is_small=True)
     (trial,) = best
     run = standing.best_run(seen)
     result = run.read_result() if run else {}
@@ -110,7 +110,7 @@ def searched(seen: StudyRecord) -> Panel:
         for name, distribution in standing.space(seen).items()
     ]
     if not rows:
-        return Panel("Searched", paragraph("Nothing was searched yet."))
+        return Panel("Searched", paragraph("Nothing was searched yet."), is_small=True)
     head = ["parameter", "range", *(["best"] if is_one else [])]
     html = table(Table(head, rows))
     if fixed := standing.fixed(seen):

@@ -263,12 +263,10 @@ def _lanes(
     return lanes, [f"lane {i + 1}" for i in range(len(free_at))]
 
 
-def n_epochs(seen: StudyRecord) -> int:
-    """Epochs, or what an app reported step by step, of all trials."""
-    return sum(
-        int(t.user_attrs["epochs"]) if "epochs" in t.user_attrs else len(t.intermediate_values)
-        for t in seen.trials
-    )
+def n_steps(seen: StudyRecord) -> tuple[int, str]:
+    """How many epochs all trials had together; or steps, of what an app reported."""
+    n = sum(int(t.user_attrs.get("epochs", len(t.intermediate_values))) for t in seen.trials)
+    return n, "epoch" if any("epochs" in t.user_attrs for t in seen.trials) else "step"
 
 
 class Price(NamedTuple):
