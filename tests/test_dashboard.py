@@ -17,7 +17,6 @@ import optuna
 import pytest
 
 from sweeper.record import FORMAT, StudyFiles
-from sweeper.search.study import ATTRIBUTE
 from tests.conftest import Cli
 from tests.journal import open_journal
 from tests.program import dashboard, finish, start, until
@@ -97,7 +96,7 @@ def begin_and_die(folder: Path) -> None:
     files, journal = StudyFiles(folder / "outputs" / "killed"), folder / "outputs" / "studies.journal"
     files.mark("killed", str(journal))
     study = optuna.create_study(study_name="killed", storage=open_journal(journal))
-    study.set_user_attr(ATTRIBUTE, {"format": FORMAT, "folder": str(files.folder), "max_retries": 1})
+    study.set_user_attr("sweeper", {"format": FORMAT, "folder": str(files.folder), "max_retries": 1})
     study.tell(study.ask(), 1.0)
     study.ask().set_user_attr("worker", f"{socket.gethostname()}-1-00")
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
 from optuna_dashboard import get_note, save_note
 
 from sweeper.note import write_note
 from sweeper.record import StudyFiles
+from sweeper.results import sign
+from sweeper.results.sign import Sign
 from sweeper.search.storage import open_storage
 
 
@@ -26,7 +33,7 @@ def test_the_dashboard_reads_the_note(study: optuna.Study, tmp_path: Path) -> No
     for value in (1.0, 2.0):
         study.tell(study.ask(), value)
         write_note(study, files)
-    assert get_note(study) == "**Best trial: 1** (2)\n"
+    assert get_note(study).startswith("# Best trial: number 1, `value` 2\n")
 
 
 def test_a_persons_note_is_theirs(study: optuna.Study, tmp_path: Path) -> None:
@@ -47,13 +54,66 @@ def test_a_long_note_becomes_short(tmp_path: Path) -> None:
     files = StudyFiles(tmp_path)
     for x in range(200):
         study.tell(study.ask(), [x, -x])
-    write_note(study, files)
+    write_note(study, files, to_go_on="x" * 5000)
     long = get_note(study)
-    assert "**Best trial: 199** (199, -199)" in long
+    assert "# 200 best trials" in long
+    assert "| 49 | 49 | -49 |\n\nAnd 150 more." in long
     assert len(long) > 2 * 2045
     study.tell(study.ask(), [-1, -1000])
     write_note(study, files)
-    assert get_note(study) == "**Best trial: 200** (-1, -1000)\n"
+    short = get_note(study)
+    assert short.startswith("# 1 best trial: ")
+    assert "| trial | value | value |\n|:---|:---|:---|\n| 200 | -1 | -1000 |\n" in short
+    assert len(short) < 2045
+
+
+def test_signs_and_commands(study: optuna.Study, tmp_path: Path) -> None:
+    """The study's signs and the best trial's stand there with what to type; so does how to go on."""
+    files = StudyFiles(tmp_path)
+    sign.write(files.signs, [Sign("lr_at_edge", "The best lies at 1e-2.", "Widen it.", "run -m lr=1")])
+    files.best.folder.mkdir()
+    sign.write(files.best.signs, [Sign("overfitting", "val_loss rises.", "Regularise.", None)])
+    study.tell(study.ask(), 1.0)
+    write_note(study, files, "run -m x=1 study=a")
+    note = get_note(study)
+    for part in (
+        "**lr\\_at\\_edge**: The best lies at 1e-2. Widen it.\n\n```sh\nrun -m lr=1\n```\n",
+        "**overfitting**: val\\_loss rises. Regularise.\n\n",
+        "```sh\nrun -m x=1 study=a\n```",
+        f" report {shlex.quote(os.path.relpath(tmp_path))}\n",
+    ):
+        assert part in note
+
+
+def test_signs_of_a_study_without_a_best_trial(study: optuna.Study, tmp_path: Path) -> None:
+    """Where all trials have failed, the note says why."""
+    study.tell(study.ask(), state=TrialState.FAIL)
+    files = StudyFiles(tmp_path)
+    sign.write(files.signs, [Sign("failures", "1 of 1 trials failed.", "Fix it.", None)])
+    write_note(study, files)
+    assert get_note(study).startswith("## Signs\n\n**failures**: 1 of 1 trials failed.")
+
+
+def test_it_warns_of_an_importance_that_rests_on_little(study: optuna.Study, tmp_path: Path) -> None:
+    """optuna-dashboard draws an importance from two trials, and the note says what that is worth."""
+    for x in (1.0, 2.0):
+        trial = study.ask({"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)})
+        study.tell(trial, x)
+    write_note(study, StudyFiles(tmp_path))
+    assert re.search(r"\*\*Do not trust the hyperparameter importance .* 2 done trials", get_note(study))
+
+
+def test_damaged_signs_do_not_cost_the_note(
+    study: optuna.Study, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What can be read is told, and what cannot is logged."""
+    files = StudyFiles(tmp_path)
+    files.signs.parent.mkdir()
+    files.signs.write_text("[{]")
+    study.tell(study.ask(), 1.0)
+    write_note(study, files)
+    assert "# Best trial: number 0" in get_note(study)
+    assert "signs.json" in caplog.text
 
 
 def test_killed_while_writing(study: optuna.Study, tmp_path: Path) -> None:
@@ -72,4 +132,4 @@ def test_killed_while_writing(study: optuna.Study, tmp_path: Path) -> None:
         torn.write_text("".join(lines[:n]))
         again = optuna.load_study(study_name=study.study_name, storage=open_storage(str(torn)))
         write_note(again, files)
-        assert get_note(again) == "**Best trial: 1** (2)\n"
+        assert get_note(again) == get_note(study)

@@ -15,6 +15,7 @@ import pytest
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.trial import TrialState
 
+from sweeper import origin
 from sweeper.errors import BadInput
 from sweeper.record import StudyFiles
 from sweeper.search.parameter import suggest
@@ -287,6 +288,20 @@ def test_a_resume_goes_on(make_search: MakeSearch, plain: Space, worker: Worker)
     while run_next(again, plain, worker):
         pass
     assert [trial.number for trial in again.trials()] == [0, 1, 2]
+
+
+def test_a_study_of_an_earlier_version_goes_on(make_search: MakeSearch, make_space: MakeSpace) -> None:
+    """A study that says in one JSON attribute how it was begun goes on, checked as ever."""
+    space, other = (make_space({"config": {"c": "a"}}, f"c={choices}") for choices in ("a,b", "a,d"))
+    search, new, old = make_search(), InMemoryStorage(), InMemoryStorage()
+    begun = origin.read(new, begin(search, space, new).optuna._study_id)
+    study = optuna.create_study(study_name="name", storage=old)
+    study.set_user_attr("sweeper", begun)
+    study.tell(study.ask(), 1.0)
+    with pytest.raises(BadInput, match=r"^c=choice\(a, d\): the study was started with choice\(a, b\)"):
+        begin(search, other, old)
+    assert len(begin(search, space, old).trials()) == 1
+    assert study.user_attrs["searched c"] == "a, b"
 
 
 def test_a_study_keeps_its_folder(make_search: MakeSearch, plain: Space, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from optuna.trial import TrialState
 
 from sweeper.record import FORMAT, StudyFiles
 from sweeper.search.storage import open_storage
-from sweeper.search.study import ATTRIBUTE
 from sweeper.search.view import view
 from tests.program import end, run, start_holding
 
@@ -62,7 +61,7 @@ def alive(files: StudyFiles, tmp_path: Path) -> Iterator[str]:
 def begin(storage: BaseStorage, files: StudyFiles, *workers: str | None) -> optuna.Study:
     """A study with a running trial of each worker, after one that is complete."""
     study = optuna.create_study(study_name="study", storage=storage)
-    study.set_user_attr(ATTRIBUTE, {"format": FORMAT, "folder": str(files.folder)})
+    study.set_user_attr("sweeper", {"format": FORMAT, "folder": str(files.folder)})
     study.tell(study.ask(), 1.0)
     for worker in workers:
         trial = study.ask()
@@ -103,9 +102,9 @@ def test_a_trial_without_a_worker_yet(storage: BaseStorage, files: StudyFiles) -
 def test_only_our_studies_are_judged(storage: BaseStorage, files: StudyFiles) -> None:
     """A study of plain Optuna, and one whose folder is not here, keep their running trials."""
     study = begin(storage, files, None, DEAD)
-    study.set_user_attr(ATTRIBUTE, {"format": FORMAT, "folder": "/not/here"})
+    study.set_user_attr("sweeper", {"format": FORMAT, "folder": "/not/here"})
     assert seen(study) == ["COMPLETE", "RUNNING", "RUNNING"]
-    study.set_user_attr(ATTRIBUTE, {})
+    study.set_user_attr("sweeper", {})
     assert seen(study) == ["COMPLETE", "RUNNING", "RUNNING"]
 
 

@@ -1,20 +1,31 @@
-"""The note on a study that optuna-dashboard shows: its best trial, and how to reproduce it."""
+"""The note on a study that optuna-dashboard shows: what was found, what it says, and what to do next."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper import record
+from sweeper.fault import Fault
+from sweeper.markdown import block, code, table, text
 from sweeper.program import program
+from sweeper.results import importance, sign, study_record
+from sweeper.words import counted, near
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
     from sweeper.record import StudyFiles
+    from sweeper.results.sign import Sign
+    from sweeper.results.study_record import StudyRecord
+
+log = logging.getLogger(__name__)
 
 _OURS = "sweeper:notes"
 """The system attribute with the digests of the last two notes that we wrote, of which a kill may have left
@@ -25,11 +36,18 @@ _PIECE = "dashboard:note_str:"
 _PIECE_LENGTH = 2045
 """How optuna-dashboard keeps a note. Importing it for that would take seconds."""
 
+_MOST = 50
+"""Trials of a Pareto front that are listed."""
 
-def write_note(study: optuna.Study, files: StudyFiles) -> None:
-    """Bring the study's note up to date, unless a person has written one."""
+
+def write_note(study: optuna.Study, files: StudyFiles, to_go_on: str | None = None) -> None:
+    """Bring the study's note up to date, unless a person has written one.
+
+    Args:
+        to_go_on: the command that goes on with the search.
+    """
     attributes = study._storage.get_study_system_attrs(study._study_id)
-    before, note = _read(attributes), _compose(study, files)
+    before, note = _read(attributes), "\n".join(_compose(study, files, to_go_on))
     is_ours = before == "" or _digest(before) in attributes.get(_OURS, [])
     if not is_ours or note == before:
         return
@@ -51,15 +69,70 @@ def _read(attributes: dict[str, Any]) -> str:
     return "".join(attributes[f"{_PIECE}{index}"] for index in range(n_pieces))
 
 
-def _compose(study: optuna.Study, files: StudyFiles) -> str:
-    best = record.best_trials(study)
+# ------------------------------------------------------------------------------------------ what it says
+
+
+def _compose(study: optuna.Study, files: StudyFiles, to_go_on: str | None) -> Iterator[str]:
+    seen, best = study_record.of(study, files), record.best_trials(study)
+    signs = [*sign.read_whole(files.best.signs), *sign.read_whole(files.signs)]
+    if best:
+        is_one = len(seen.directions) == 1
+        yield from _one(best[0], seen) if is_one else _several(best, seen.metrics)
+    yield from told_signs(signs)
+    if (doubt := importance.warning(seen)) is not None:
+        yield from [f"**{text(doubt)}**", ""]
+    if best or signs:
+        yield from _commands(best, files, to_go_on)
+
+
+def _one(best: FrozenTrial, seen: StudyRecord) -> Iterator[str]:
+    yield from [f"# Best trial: number {best.number}, {code(seen.metrics[0])} {best.value:.5g}", ""]
+    try:
+        result = seen.files.best.read_result()
+    except Fault as error:  # a damaged file must not cost the note
+        log.warning("%s", error)
+        result = {}
+    if result.get("trial") == best.number:
+        scores = [f"{code(name)} {told:.5g}" for name, told in result.items() if name.startswith("test_")]
+        yield from ["On the test images: " + ", ".join(scores), ""] if scores else []
+    yield from table(["searched", "best trial"], best.params.items())
+
+
+def _several(best: Sequence[FrozenTrial], names: Sequence[str]) -> Iterator[str]:
+    yield from [f"# {counted(len(best), 'best trial')}: none is better in every objective", ""]
+    shown = ((trial.number, *trial.values) for trial in best[:_MOST])
+    yield from table(["trial", *names], shown)
+    if len(best) > _MOST:
+        yield from [f"And {len(best) - _MOST:,} more.", ""]
+
+
+def told_signs(signs: Sequence[Sign]) -> Iterator[str]:
+    """Signs with what to do about them, in Markdown."""
+    if signs:
+        yield from ["## Signs", ""]
+    for each in signs:
+        yield from [f"**{text(each.sign)}**: {text(each.evidence)} {text(each.advice)}", ""]
+        if each.command:
+            yield from block(each.command)
+
+
+def _commands(best: Sequence[FrozenTrial], files: StudyFiles, to_go_on: str | None) -> Iterator[str]:
     folder = Path(os.path.relpath(files.folder))
-    name = folder.name if folder.parent == Path(record.OUTPUTS) else str(folder)
-    lines = []
-    for trial in best:
-        values = ", ".join(f"{value:.5g}" for value in trial.values)
-        lines += [f"**Best trial: {trial.number}** ({values})", ""]
-        if files.trial(trial).run.is_complete:
-            number = f" --trial {trial.number}" if len(best) > 1 else ""
-            lines += ["```", f"{program()} reproduce {shlex.quote(name)}{number}", "```", ""]
-    return "\n".join(lines)
+    is_known = folder.parts[0] == record.OUTPUTS
+    name = shlex.quote(str(folder.relative_to(record.OUTPUTS) if is_known else folder))
+    yield from [f"## Commands, in the folder {code(str(Path.cwd()))}", ""]
+    runs = [trial.number for trial in best if files.trial(trial).run.is_complete]
+    if runs:
+        is_one = len(best) == 1
+        yield from [f"Reproduce {'the best trial' if is_one else 'one of them, by its number'}:", ""]
+        yield from block(f"{program()} reproduce {name}{'' if is_one else f' --trial {runs[0]}'}")
+    if runs and files.best.is_complete:
+        config = shlex.quote(os.path.relpath(files.best.folder))
+        yield from ["Change it:", ""]
+        yield from block(f"{program()} --config-dir {config} --config-name trial training.epochs=50")
+    if to_go_on:
+        yield from ["Resume the search; `hydra.sweeper.n_trials=N` adds trials:", ""]
+        yield from block(to_go_on)
+    where = f", in {code(near(files.report))} now" if files.report.exists() else ""
+    yield from [f"See everything in one page{where}:", ""]
+    yield from block(f"{program()} report {name}")

@@ -13,6 +13,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import optuna
 
 from sweeper import record
+from sweeper.commands.exhibit import exhibiting
 from sweeper.commands.guard import guarded
 from sweeper.errors import BadInput
 from sweeper.program import program
@@ -46,7 +47,7 @@ def serve(port: int, study: str | None, storage_url: str | None) -> None:
         storage = view(look_into_storage(storage_url))
         for name in record.studies_in(others):
             print(f"More studies: {program()} dashboard {shlex.quote(name)}")
-        server.set_app(guarded(_app(storage)))
+        server.set_app(guarded(exhibiting(_app(storage), storage)))
         print(f"Dashboard: http://{HOST}:{server.server_port}  (Ctrl-C ends it)", flush=True)
         try:
             server.serve_forever()

@@ -78,17 +78,17 @@ def _answer(app: WSGIApplication, environ: WSGIEnvironment) -> Answer:
         environ.pop(name, None)  # Bottle would redirect there
     if (refusal := _refusal(environ)) is not None:
         _read(environ, at_most=1 << 16)  # left unread, it could take the answer with it
-        return _say("403 Forbidden", refusal)
+        return say("403 Forbidden", refusal)
     if environ["REQUEST_METHOD"] not in _SAFE:
         if _length(environ) > _MAX_BYTES:
-            return _say("413 Content Too Large", f"No request may have more than {_MAX_BYTES:,} bytes.")
+            return say("413 Content Too Large", f"No request may have more than {_MAX_BYTES:,} bytes.")
         sent = _NO_TAG.sub(b"<", _read(environ))
         environ |= {"wsgi.input": BytesIO(sent), "CONTENT_LENGTH": str(len(sent))}
     try:
-        return _with_names_as_text(_call(app, environ))
+        return _with_names_as_text(call(app, environ))
     except Exception as error:
         print(hide_secrets(f"dashboard: {[*str(error).splitlines(), repr(error)][0]}"), file=sys.stderr)
-        return _say("500 Internal Server Error", _FAILED)
+        return say("500 Internal Server Error", _FAILED)
 
 
 def _refusal(environ: WSGIEnvironment) -> str | None:
@@ -131,11 +131,13 @@ def _read(environ: WSGIEnvironment, at_most: int | None = None) -> bytes:
     return body
 
 
-def _say(status: str, text: str) -> Answer:
+def say(status: str, text: str) -> Answer:
+    """An answer of one line."""
     return status, [("Content-Type", "text/plain; charset=utf-8")], [f"{text}\n".encode()]
 
 
-def _call(app: WSGIApplication, environ: WSGIEnvironment) -> Answer:
+def call(app: WSGIApplication, environ: WSGIEnvironment) -> Answer:
+    """What the app answers."""
     started: list[tuple[str, list[tuple[str, str]]]] = []
 
     def start(status: str, headers: list[tuple[str, str]], error: Any = None) -> Any:

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeper import record
+from sweeper import origin, record
 from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault
 from sweeper.lock import living, locked
@@ -119,16 +119,22 @@ def _of_storage(url: str) -> list[Listed]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = look_into_storage(url)
     return [
-        _listed(study, partial(storage.get_all_trials, study._study_id, deepcopy=False), url)
+        _listed(
+            study,
+            origin.read(storage, study._study_id),
+            partial(storage.get_all_trials, study._study_id, deepcopy=False),
+            url,
+        )
         for study in storage.get_all_studies()
     ]
 
 
-def _listed(study: FrozenStudy, read_trials: Callable[[], list[FrozenTrial]], url: str) -> Listed:
+def _listed(
+    study: FrozenStudy, begun: Mapping[str, Any], read_trials: Callable[[], list[FrozenTrial]], url: str
+) -> Listed:
     from sweeper.search.study import seen
 
     trials = read_trials()
-    begun = study.user_attrs.get("sweeper", {})
     files = _its_folder(begun.get("folder"), study.study_name, url)
     shown = seen(trials, files, read_trials) if files else trials
     times = [time for t in trials for time in (t.datetime_complete, t.datetime_start) if time]

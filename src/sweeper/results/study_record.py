@@ -11,15 +11,13 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper import origin
 from sweeper.record import RunFiles, StudyFiles
 from sweeper.words import near
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
-
-ATTRIBUTE = "sweeper"
-"""The user attribute in which a study says how it was begun."""
 
 HIDDEN = "URL"
 """What stands in a command for a value with a password in it."""
@@ -43,7 +41,7 @@ class StudyRecord:
     n_trials: int | None = None
     """The budget."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    """What the search wrote of itself: the study's attribute ``sweeper``."""
+    """What the search wrote of itself, as ``origin`` reads it."""
     read_at: datetime = field(default_factory=datetime.now)
     """Until when its trials have run that still do."""
 
@@ -141,8 +139,7 @@ def of(study: optuna.Study, files: StudyFiles, trials: Sequence[FrozenTrial] | N
     Args:
         trials: as ``search.study.look`` shows them; the study's own, where nobody has looked.
     """
-    begun = study.user_attrs.get(ATTRIBUTE, {})
-    begun = begun if isinstance(begun, dict) else {}
+    begun = origin.read(study._storage, study._study_id)
     directions = tuple(direction.name.lower() for direction in study.directions)
     names = begun.get("metrics") or study.metric_names or ["value"] * len(directions)
     return StudyRecord(

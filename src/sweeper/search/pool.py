@@ -408,10 +408,10 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     with study.locked() as locked:
         locked.reap()
         study.files.write_results(study.optuna)  # a worker may have been killed before it did
-        write_note(study.optuna, study.files)
     search, trials = study.search, study.trials()
     summarize(study)
     call_logged(partial(_show_signs, study), study.files.folder)
+    _note(study, master)
     if signum is not None:
         print(f"Stopped. To go on: {_command(search, master)}", flush=True)
         sys.exit(128 + signum)
@@ -435,6 +435,14 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     on_finish = Hooks.of(task).on_finish
     if on_finish is not None and trials:
         call_logged(on_finish, study.files.folder)
+        _note(
+            study, master
+        )  # which tells the report, and the test scores, where the app has only now seen to them
+
+
+def _note(study: Study, master: DictConfig) -> None:
+    with study.locked():
+        write_note(study.optuna, study.files, _command(study.search, master))
 
 
 def _show_signs(study: Study, folder: Path) -> None:

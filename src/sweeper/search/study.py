@@ -32,6 +32,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeper import origin
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, is_locked, locked
@@ -49,8 +50,6 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 """The states that the budget counts."""
 
 _TAKEN = (*FINISHED, TrialState.RUNNING)
-
-ATTRIBUTE = study_record.ATTRIBUTE
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Search:
         """In the folder where the study was begun, also if the app's folders are named by the time."""
         for study in storage.get_all_studies():
             if study.study_name == self.study_name and not StudyFiles(self.folder).is_ours:
-                begun = Path(study.user_attrs.get(ATTRIBUTE, {}).get("folder", self.folder))
+                begun = Path(origin.read(storage, study._study_id).get("folder", self.folder))
                 return replace(self, folder=begun) if begun.is_dir() else self
         return self
 
@@ -175,7 +174,7 @@ class Study:
             _refuse_elsewhere(search, files, running)
             sweep_up(files.folder, depth=2)
             forget_the_dead(files.heartbeats, kept=[t.user_attrs.get("worker", "") for t in running])
-            study.optuna.set_user_attr(ATTRIBUTE, begun)
+            origin.write(storage, study.optuna._study_id, begun)
             files.mark(search.study_name, search.storage)
             files.write_results(study.optuna)
         return study
@@ -469,7 +468,8 @@ def _create(search: Search, storage: BaseStorage) -> None:
 
 def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> None:
     directions = [direction.name.lower() for direction in study.directions]
-    before = study.user_attrs.get(ATTRIBUTE, now)  # plain Optuna, or the official sweeper, may have begun it
+    # Plain Optuna, or the official sweeper, may have begun it.
+    before = origin.read(study._storage, study._study_id) or now
     check_format("study", search.study_name, before)
     remedy = f"write it as before, or start another study than {search.study_name}"
     if before["metrics"] and before["metrics"] != now["metrics"]:

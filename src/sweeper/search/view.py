@@ -6,14 +6,14 @@ import abc
 from collections.abc import Callable, Container
 from copy import deepcopy as copied
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper.record import FORMAT, StudyFiles
-from sweeper.search.study import ATTRIBUTE, seen
+from sweeper import origin
+from sweeper.record import StudyFiles
+from sweeper.search.study import seen
 
 
 def view(storage: BaseStorage) -> BaseStorage:
@@ -40,11 +40,11 @@ class _View(BaseStorage):
 
     def _judged(self, study_id: int, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         """The trials, lost where their process is gone, of a study that is ours to judge."""
-        begun = self._storage.get_study_user_attrs(study_id).get(ATTRIBUTE, {})
-        if begun.get("format") != FORMAT or not Path(begun["folder"]).is_dir():
+        folder = origin.folder(origin.read(self._storage, study_id))
+        if folder is None:
             return trials
         read_again = partial(self._storage.get_all_trials, study_id, deepcopy=False)
-        return seen(trials, StudyFiles(Path(begun["folder"])), read_again)
+        return seen(trials, StudyFiles(folder), read_again)
 
 
 def _delegate(name: str) -> Callable[..., Any]:

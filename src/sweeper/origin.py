@@ -1,0 +1,86 @@
+"""How a study was begun: what the program reads of it again, and the rows in which people see it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeper.record import FORMAT
+from sweeper.words import counted
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+KEY = "sweeper:begun"
+"""A system attribute, which no dashboard shows."""
+
+OLD = "sweeper"
+"""The user attribute in which studies said the same at first, and which cannot be removed."""
+
+_KEY_LENGTH = 512
+"""What Optuna's tables have room for, also of a parameter's name."""
+
+
+def read(storage: BaseStorage, study_id: int) -> dict[str, Any]:
+    """How the study was begun; empty where another program has done it."""
+    begun = storage.get_study_system_attrs(study_id).get(KEY)
+    if begun is None:
+        begun = storage.get_study_user_attrs(study_id).get(OLD)
+    return begun if isinstance(begun, dict) else {}  # another program's attribute may have the name
+
+
+def folder(begun: Mapping[str, Any]) -> Path | None:
+    """The folder of the study, where it is one of ours and its folder is here."""
+    path = begun.get("folder")
+    if begun.get("format") == FORMAT and isinstance(path, str):
+        with suppress(OSError):  # of a storage of somebody else, in which any text may stand
+            return Path(path) if Path(path).is_dir() else None
+    return None
+
+
+def write(storage: BaseStorage, study_id: int, begun: Mapping[str, Any]) -> None:
+    """Say how the study is begun, or how it goes on."""
+    before = storage.get_study_user_attrs(study_id)
+    if storage.get_study_system_attrs(study_id).get(KEY) != begun:
+        storage.set_study_system_attr(study_id, KEY, dict(begun))
+    shown: dict[str, Any] = rows(begun)
+    if OLD in before:
+        shown[OLD] = {}
+    for name, value in shown.items():
+        if before.get(name) != value:
+            storage.set_study_user_attr(study_id, name, value)
+
+
+def rows(begun: Mapping[str, Any]) -> dict[str, str]:
+    """What a person wants to know of it, the first rows first: the dashboard shows five at a time."""
+    names = begun["metrics"] or [""] * len(begun["directions"])
+    objectives = zip(begun["directions"], names, strict=True)
+    told = {
+        "command": shlex.join(begun.get("command", ())),
+        "objective": ", ".join(f"{direction} {name}".rstrip() for direction, name in objectives),
+        "budget": counted(begun["n_trials"], "trial") if begun.get("n_trials") else "",
+        "folder": begun["folder"],
+        "fixed": " ".join(begun["fixed"]),
+    }
+    for name, text in begun["space"].items():
+        told[f"searched {name}"[:_KEY_LENGTH]] = _range(**json.loads(text)["attributes"])
+    return {name: value for name, value in told.items() if value}
+
+
+def _range(
+    choices: list[Any] | None = None,
+    low: float = 0,
+    high: float = 0,
+    log: bool = False,
+    step: float | None = None,
+) -> str:
+    """A distribution, by Optuna's own names, as people write it."""
+    if choices is not None:
+        return ", ".join(choice if isinstance(choice, str) else json.dumps(choice) for choice in choices)
+    is_told = step is not None and (step != 1 or isinstance(step, float))  # of whole numbers 1 is meant
+    steps = f", in steps of {step:g}" if is_told else ""
+    return f"{low:g} … {high:g}{', log' if log else ''}{steps}"
