@@ -12,9 +12,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweeper import origin
 from sweeper.record import FORMAT, StudyFiles
 from sweeper.results import study_record
-from sweeper.results.study_record import ATTRIBUTE, StudyRecord
+from sweeper.results.study_record import StudyRecord
 from tests.journal import open_journal
 
 BEGUN = datetime(2026, 1, 1)
@@ -62,7 +63,7 @@ def record_of(
     )
     study.add_trials(trials)
     begun = {"format": FORMAT, "folder": str(folder), "metrics": list(metrics), **(attributes or {})}
-    study.set_user_attr(ATTRIBUTE, begun)
+    study._storage.set_study_system_attr(study._study_id, origin.KEY, begun)
     return study_record.of(study, StudyFiles(folder))
 
 
@@ -84,7 +85,8 @@ def on_disk(
     )
     study.add_trials(trials)
     if attributes is not None:
-        study.set_user_attr(ATTRIBUTE, {"format": FORMAT, "folder": str(files.folder), **attributes})
+        begun = {"format": FORMAT, "folder": str(files.folder), **attributes}
+        study._storage.set_study_system_attr(study._study_id, origin.KEY, begun)
     files.mark(name, str(journal))
     files.write_results(study)
     return files

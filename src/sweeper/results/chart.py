@@ -52,7 +52,7 @@ def history(seen: StudyRecord) -> list[Panel]:
         figure = _history([seen], index)
         values = [trial.values[index] for trial in done]
         range_ = standing.scale(values, seen.directions[index])
-        figure.update_yaxes(range=range_, title=name)
+        figure.update_yaxes(range=range_, title=standing.cut(name, 40))
         figure.update_xaxes(title="trial")
         pick = max if seen.directions[index] == "maximize" else min
         best = pick(values)
@@ -115,7 +115,7 @@ def learning_curves(seen: StudyRecord, objective: int = 0) -> Panel | None:
     range_ = standing.scale([*last, *(v for c in chosen for v in c.values)], direction)
     longest = max(curve.steps[-1] for curve in kept)
     figure.update_xaxes(title="epoch" if seen.run(seen.trials[kept[0].number]).is_ours else "step")
-    figure.update_yaxes(title=name, range=range_)
+    figure.update_yaxes(title=standing.cut(name, 40), range=range_)
     if longest <= 12:
         figure.update_xaxes(dtick=1)
     pruned = sum(curve.word == "pruned" for curve in found)
@@ -256,7 +256,7 @@ def _slice(
             figure.add_trace(_dots(some_, word, colour, is_choice, size=6))
     if chosen := [p for p in points if p.number in best]:
         figure.add_trace(_dots(chosen, "best", BEST, is_choice, size=12))
-    figure.update_yaxes(title=seen.metrics[objective], range=range_)
+    figure.update_yaxes(title=standing.cut(seen.metrics[objective], 30), range=range_)
     done = [p for p in points if p.word == "done"]
     if isinstance(distribution, CategoricalDistribution):
         choices = [standing.cut(option(choice), 24) for choice in distribution.choices]
@@ -451,7 +451,7 @@ def _draw_axes(
             )
     figure.update_xaxes(
         tickvals=list(range(len(names))),
-        ticktext=[labels[name] for name in names],
+        ticktext=[standing.cut(labels[name], 30) for name in names],
         range=[-0.4, len(names) - 0.6],
         showgrid=False,
         zeroline=False,
@@ -550,7 +550,7 @@ def _cost(seen: StudyRecord, attribute: str, name: str, paid: Sequence[Price]) -
         figure.update_xaxes(type="log", **_powers(min(values), max(values)))
     scores = [p.score for p in paid]
     range_ = standing.scale(scores, seen.directions[0])
-    figure.update_yaxes(title=seen.metrics[0], range=range_)
+    figure.update_yaxes(title=standing.cut(seen.metrics[0], 30), range=range_)
     table = Table(["trial", name, seen.metrics[0]], [[str(p.number), p.cost, p.score] for p in best])
     says = (
         f"{seen.metrics[0]} against {name} of {counted(len(paid), 'trial')}. On the Pareto front: "

@@ -13,8 +13,8 @@ from markupsafe import Markup
 from sweeper.results.panel import Table
 from sweeper.secret import hide_secrets
 
-_JOINER = "\N{WORD JOINER}"
-_TAG = re.compile("<(?=[/A-Za-z])(?!br>|/?extra>)")
+JOINER = "\N{WORD JOINER}"
+TAG = re.compile("<(?=[/A-Za-z])(?!br>|/?extra>)")
 """Plots obey some tags in names, links among them (https://plotly.com/javascript/reference/layout). With a
 joiner, which nobody sees, they are text. ``br`` and ``extra`` are in Optuna's own plots."""
 
@@ -22,7 +22,7 @@ joiner, which nobody sees, they are text. ``br`` and ``extra`` are in Optuna's o
 def as_text(value: Any) -> Any:
     """A figure's content, all the way down, of which a plot obeys no tag; without passwords."""
     if isinstance(value, str):
-        return _TAG.sub(f"<{_JOINER}", hide_secrets(value))
+        return TAG.sub(f"<{JOINER}", hide_secrets(value))
     if isinstance(value, list | tuple):
         return [as_text(item) for item in value]
     if isinstance(value, dict):
