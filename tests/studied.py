@@ -63,7 +63,7 @@ def record_of(
     )
     study.add_trials(trials)
     begun = {"format": FORMAT, "folder": str(folder), "metrics": list(metrics), **(attributes or {})}
-    study.set_user_attr(origin.OLD, begun)
+    study._storage.set_study_system_attr(study._study_id, origin.KEY, begun)
     return study_record.of(study, StudyFiles(folder))
 
 
@@ -85,7 +85,8 @@ def on_disk(
     )
     study.add_trials(trials)
     if attributes is not None:
-        study.set_user_attr(origin.OLD, {"format": FORMAT, "folder": str(files.folder), **attributes})
+        begun = {"format": FORMAT, "folder": str(files.folder), **attributes}
+        study._storage.set_study_system_attr(study._study_id, origin.KEY, begun)
     files.mark(name, str(journal))
     files.write_results(study)
     return files

@@ -117,7 +117,7 @@ def show(screen: Screen, signs: Iterable[Sign], *files: Path) -> None:
         screen.tell([""])
     for sign in shown[:MOST_SHOWN]:
         _print(screen, Text.assemble((sign.sign, "bold"), ": ", _ended(sign.evidence)))
-        _print(screen, Text(_sentence(sign.advice)), indent=2)
+        _print(screen, Text(sentence(sign.advice)), indent=2)
         if sign.command is not None:
             screen.tell([f"  {sign.command}"])
     if (n_more := len(shown) - MOST_SHOWN) > 0:
@@ -129,10 +129,10 @@ def show(screen: Screen, signs: Iterable[Sign], *files: Path) -> None:
 
 def tell(screen: Screen, sign: str, advice: str, number: int) -> None:
     """Say while a search runs that a trial has a sign."""
-    _print(screen, Text.assemble(f"trial {number}: ", (sign, "bold"), f". {_sentence(advice)}"))
+    _print(screen, Text.assemble(f"trial {number}: ", (sign, "bold"), f". {sentence(advice)}"))
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     """With a capital and a full stop."""
     return _ended(f"{text[:1].upper()}{text[1:]}")
 
