@@ -214,23 +214,34 @@ def test_artifacts_open(port: int) -> None:
         assert ask(port, "HEAD", target)[::2] == (200, b"")
 
 
+def test_the_losses_as_a_table(port: int) -> None:
+    """An epoch a row, in numbers that can be read."""
+    _, _, content = ask(port, "GET", "/artifacts/0/0/loss_by_epoch.csv")
+    assert content.decode().splitlines()[:4] == [
+        "epoch,train_loss,val_loss",
+        "1,2,2.5",
+        "2,1,1.25",
+        "3,0.66667,0.83333",
+    ]
+
+
 @pytest.mark.parametrize(
     "target",
     [
         "/artifacts/0/0/result.json",
-        "/artifacts/0/0/..%2F0%2Fhistory.csv",
-        "/artifacts/0/0/../0/history.csv",
+        "/artifacts/0/0/..%2F0%2Floss_by_epoch.csv",
+        "/artifacts/0/0/../0/loss_by_epoch.csv",
         "/artifacts/0/..%2freport.html",
         "/artifacts/0/%2e%2e/%2e%2e/studies.journal",
         "/artifacts/0/../../../../etc/passwd",
         "/artifacts/0//etc/passwd",
-        "/artifacts/0/history.csv",
+        "/artifacts/0/loss_by_epoch.csv",
         "/artifacts/0/0/report.html",
-        "/artifacts/0/2/history.csv",
-        "/artifacts/0/99/history.csv",
+        "/artifacts/0/2/loss_by_epoch.csv",
+        "/artifacts/0/99/loss_by_epoch.csv",
         "/artifacts/99/report.html",
         "/artifacts/1/report.html",
-        "/artifacts/2/6/history.csv",
+        "/artifacts/2/6/loss_by_epoch.csv",
         "/artifacts/-1/report.html",
         "/artifacts/0/0aaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa",
     ],
@@ -249,7 +260,7 @@ def test_a_folder_that_is_not_ours_is_not_looked_into(port: int, folder: Path) -
     files.run(0).history.write_text("epoch,train_loss\n1,2\n")
     assert shown(port, "theirs")["trials"][0]["artifacts"] == []
     (trial,) = (t for t in shown(port, "theirs")["trials"] if t["number"] == 0)
-    assert ask(port, "GET", f"/artifacts/2/{trial['trial_id']}/history.csv")[0] == 404
+    assert ask(port, "GET", f"/artifacts/2/{trial['trial_id']}/loss_by_epoch.csv")[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -278,16 +289,16 @@ def test_a_study_that_says_nonsense_is_shown(port: int, folder: Path, begun: dic
     status, _, content = ask(port, "GET", f"/api/studies/{study._study_id}")
     assert (status, json.loads(content)["artifacts"]) == (200, [])
     assert ask(port, "GET", f"/artifacts/{study._study_id}/report.html")[0] == 404
-    assert ask(port, "GET", f"/artifacts/{study._study_id}/{trial._trial_id}/history.csv")[0] == 404
+    assert ask(port, "GET", f"/artifacts/{study._study_id}/{trial._trial_id}/loss_by_epoch.csv")[0] == 404
     optuna.delete_study(study_name=study.study_name, storage=study._storage)
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-@pytest.mark.parametrize("target", ["0/report.html", "0/0/history.csv", "0", "0/0"])
+@pytest.mark.parametrize("target", ["0/report.html", "0/0/loss_by_epoch.csv", "0", "0/0"])
 def test_files_are_neither_added_nor_deleted(port: int, folder: Path, method: str, target: str) -> None:
     """The buttons of the page for that say in a line why they do nothing."""
     status, _, content = ask(port, method, f"/api/artifacts/{target}", {"file": "data:,x", "filename": "x"})
-    assert (status, "neither deleted nor added" in json.loads(content)["reason"]) == (403, True)
+    assert (status, "only shown here" in json.loads(content)["reason"]) == (403, True)
     assert StudyFiles(folder / "outputs" / "ours").report.read_text() == REPORT
 
 
@@ -361,4 +372,4 @@ def test_the_page_says_that_nothing_is_uploaded(page: Page, port: int, tmp_path:
     (tmp_path / "file.txt").write_text("x")
     page.goto(f"http://127.0.0.1:{port}/dashboard/studies/0")
     page.locator("input[type=file]").first.set_input_files(tmp_path / "file.txt")
-    page.get_by_text(re.compile("failed|neither", re.IGNORECASE)).first.wait_for()
+    page.get_by_text("Failed to upload anything: the files of a search are only shown here").first.wait_for()

@@ -70,14 +70,14 @@ def test_a_long_note_becomes_short(tmp_path: Path) -> None:
 def test_signs_and_commands(study: optuna.Study, tmp_path: Path) -> None:
     """The study's signs and the best trial's stand there with what to type; so does how to go on."""
     files = StudyFiles(tmp_path)
-    sign.write(files.signs, [Sign("lr_at_edge", "The best lies at 1e-2.", "Widen it.", "run -m lr=1")])
+    sign.write(files.signs, [Sign("lr_at_edge", "the best lies at 1e-2", "widen it", "run -m lr=1")])
     files.best.folder.mkdir()
     sign.write(files.best.signs, [Sign("overfitting", "val_loss rises.", "Regularise.", None)])
     study.tell(study.ask(), 1.0)
     write_note(study, files, "run -m x=1 study=a")
     note = get_note(study)
     for part in (
-        "**lr\\_at\\_edge**: The best lies at 1e-2. Widen it.\n\n```sh\nrun -m lr=1\n```\n",
+        "**lr\\_at\\_edge**: the best lies at 1e-2. Widen it.\n\n```sh\nrun -m lr=1\n```\n",
         "**overfitting**: val\\_loss rises. Regularise.\n\n",
         "```sh\nrun -m x=1 study=a\n```",
         f" report {shlex.quote(os.path.relpath(tmp_path))}\n",

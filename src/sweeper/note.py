@@ -15,7 +15,7 @@ from sweeper.fault import Fault
 from sweeper.markdown import block, code, table, text
 from sweeper.program import program
 from sweeper.results import importance, sign, study_record
-from sweeper.words import counted, near
+from sweeper.words import counted, near, sentence
 
 if TYPE_CHECKING:
     import optuna
@@ -107,11 +107,12 @@ def _several(best: Sequence[FrozenTrial], names: Sequence[str]) -> Iterator[str]
 
 
 def told_signs(signs: Sequence[Sign]) -> Iterator[str]:
-    """Signs with what to do about them, in Markdown."""
+    """Signs with what to do about them, the most helpful first, in Markdown."""
     if signs:
         yield from ["## Signs", ""]
-    for each in signs:
-        yield from [f"**{text(each.sign)}**: {text(each.evidence)} {text(each.advice)}", ""]
+    for each in sign.ordered(signs):
+        told = f"{each.evidence[:1]}{sentence(each.evidence)[1:]} {sentence(each.advice)}"
+        yield from [f"**{text(each.sign)}**: {text(told)}", ""]
         if each.command:
             yield from block(each.command)
 
@@ -128,7 +129,7 @@ def _commands(best: Sequence[FrozenTrial], files: StudyFiles, to_go_on: str | No
         yield from block(f"{program()} reproduce {name}{'' if is_one else f' --trial {runs[0]}'}")
     if runs and files.best.is_complete:
         config = shlex.quote(os.path.relpath(files.best.folder))
-        yield from ["Change it:", ""]
+        yield from ["Train it again with changes:", ""]
         yield from block(f"{program()} --config-dir {config} --config-name trial training.epochs=50")
     if to_go_on:
         yield from ["Resume the search; `hydra.sweeper.n_trials=N` adds trials:", ""]

@@ -59,15 +59,18 @@ def rows(begun: Mapping[str, Any]) -> dict[str, str]:
     """What a person wants to know of it, the first rows first: the dashboard shows five at a time."""
     names = begun["metrics"] or [""] * len(begun["directions"])
     objectives = zip(begun["directions"], names, strict=True)
+    ranges = {
+        f"searched {name}"[:_KEY_LENGTH]: _range(**json.loads(text)["attributes"])
+        for name, text in begun["space"].items()
+    }
     told = {
         "command": shlex.join(begun.get("command", ())),
         "objective": ", ".join(f"{direction} {name}".rstrip() for direction, name in objectives),
+        **ranges,
+        "fixed": " ".join(begun["fixed"]),
         "budget": counted(begun["n_trials"], "trial") if begun.get("n_trials") else "",
         "folder": begun["folder"],
-        "fixed": " ".join(begun["fixed"]),
     }
-    for name, text in begun["space"].items():
-        told[f"searched {name}"[:_KEY_LENGTH]] = _range(**json.loads(text)["attributes"])
     return {name: value for name, value in told.items() if value}
 
 

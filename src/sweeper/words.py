@@ -46,6 +46,11 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
+
+
 def argument(key: str, text: str) -> str:
     """``key=text`` as it is typed in a shell."""
     return shlex.quote(f"{key}={text}")

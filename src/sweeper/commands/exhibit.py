@@ -7,12 +7,13 @@ holding what people should see rather than what is so: a study that is renamed i
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ _RENAME = re.compile(r"/api/studies/(\d+)/rename")
 _NOTE = re.compile(r"/api/studies/(\d+)/note")
 _FILE = re.compile(r"/artifacts/(\d+)(?:/(\d+))?/([^/]+)")
 
-_REPORT, _CURVE, _TABLE = "report.html", "loss_by_epoch.svg", "history.csv"
+_REPORT, _CURVE, _TABLE = "report.html", "loss_by_epoch.svg", "loss_by_epoch.csv"
 _BEST = {f"best_trial_{name}": name for name in (_CURVE, _TABLE)}
 """Names in a study, of what its best trial has."""
 
@@ -48,9 +49,8 @@ _ALONE = (
 """The policy of a report. Its script runs in an origin of its own, from which nothing can be asked of the
 dashboard, nor of anybody else; its plots compile shaders' code (``unsafe-eval``)."""
 
-_READ_ONLY = (
-    "What is shown here are the files of the search: they are neither deleted nor added to from here."
-)
+_READ_ONLY = "anything: the files of a search are only shown here"
+"""Behind the page's *Failed to upload* and *Failed to delete*."""
 
 _REPEATED = ("overrides", "traceback")
 """Attributes of trials that are shown elsewhere: as parameters, and in the note."""
@@ -133,8 +133,17 @@ def _of_run(run: RunFiles, name: str) -> bytes:
     if not run.is_ours or name not in (_CURVE, _TABLE):
         raise KeyError(name)
     if name == _TABLE:
-        return run.history.read_bytes()
+        return _table(run.read_history()).encode()
     return loss_by_epoch(run.read_history(), run.read_result().get("best_epoch")).encode()
+
+
+def _table(history: Sequence[Mapping[str, float]]) -> str:
+    """What is measured of each epoch, in five digits; the file beside it has all of them."""
+    names = [name for name in history[0] if name == "epoch" or name.startswith(("train_", "val_", "lr"))]
+    rows = [names, *([f"{row[name]:.5g}" for name in names] for row in history)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def _study_files(begun: Mapping[str, Any]) -> StudyFiles | None:
@@ -197,7 +206,7 @@ def _take_link_out(environ: WSGIEnvironment, study_id: int) -> None:
     with suppress(ValueError, TypeError, KeyError, AttributeError):  # optuna-dashboard says what is wrong
         sent = json.loads(content)
         content = json.dumps(sent | {"body": sent["body"].replace(_link(study_id), "", 1)}).encode()
-    environ |= {"wsgi.input": BytesIO(content), "CONTENT_LENGTH": str(len(content))}
+    environ |= {"wsgi.input": io.BytesIO(content), "CONTENT_LENGTH": str(len(content))}
 
 
 def _begun_as_before(storage: BaseStorage, begun: dict[str, Any], renamed: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from sweeper.results.panel import Panel, Table
 from sweeper.results.sign import Sign
 from sweeper.results.study_record import StudyRecord
 from sweeper.secret import hide_secrets
-from sweeper.words import counted, one_line, some
+from sweeper.words import counted, one_line, sentence, some
 
 MOST_ROWS = 200
 """Of the table of all trials."""
@@ -132,7 +132,7 @@ def signs(seen: StudyRecord) -> Panel | None:
 def _sign(of: Sign, whose: str) -> Markup:
     html = Markup('<div class="sign"><p><strong>{}</strong>{}: {}</p><p>{}</p>{}</div>')
     line = command(of.command) if of.command else Markup()
-    texts = map(hide_secrets, (of.evidence, sign.sentence(of.advice)))
+    texts = map(hide_secrets, (of.evidence, sentence(of.advice)))
     return html.format(of.sign.replace("_", " "), whose, *texts, line)
 
 

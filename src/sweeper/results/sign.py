@@ -14,7 +14,7 @@ from rich.text import Text
 from sweeper import record
 from sweeper.fault import Fault
 from sweeper.screen import Screen
-from sweeper.words import counted, near
+from sweeper.words import counted, near, sentence
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def show(screen: Screen, signs: Iterable[Sign], *files: Path) -> None:
     if shown:
         screen.tell([""])
     for sign in shown[:MOST_SHOWN]:
-        _print(screen, Text.assemble((sign.sign, "bold"), ": ", _ended(sign.evidence)))
+        _print(screen, Text.assemble((sign.sign, "bold"), ": ", sentence(sign.evidence)))
         _print(screen, Text(sentence(sign.advice)), indent=2)
         if sign.command is not None:
             screen.tell([f"  {sign.command}"])
@@ -130,15 +130,6 @@ def show(screen: Screen, signs: Iterable[Sign], *files: Path) -> None:
 def tell(screen: Screen, sign: str, advice: str, number: int) -> None:
     """Say while a search runs that a trial has a sign."""
     _print(screen, Text.assemble(f"trial {number}: ", (sign, "bold"), f". {sentence(advice)}"))
-
-
-def sentence(text: str) -> str:
-    """With a capital and a full stop."""
-    return _ended(f"{text[:1].upper()}{text[1:]}")
-
-
-def _ended(text: str) -> str:
-    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _print(screen: Screen, text: Text, indent: int = 0) -> None:

@@ -435,9 +435,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     on_finish = Hooks.of(task).on_finish
     if on_finish is not None and trials:
         call_logged(on_finish, study.files.folder)
-        _note(
-            study, master
-        )  # which tells the report, and the test scores, where the app has only now seen to them
+        _note(study, master)  # with what the app has only now added: its report, its test scores
 
 
 def _note(study: Study, master: DictConfig) -> None:
