@@ -63,6 +63,7 @@ CAUSES = {
     "healthy": _cause(""),
     "lr too small": _cause("too_slow chance_level", "still_improving few_steps"),
     "lr too large": _cause("diverged oscillating chance_level", "dead_units plateaued"),
+    "lr somewhat too large": _cause("oscillating diverged", "dead_units plateaued chance_level"),
     "lr far too large": _cause("diverged", "dead_units"),
     "epochs too few": _cause("still_improving too_slow", "few_steps"),
     "epochs too many": _cause("plateaued overfitting"),
@@ -75,7 +76,7 @@ CAUSES = {
     "dropout too large": _cause("underfitting chance_level", "too_slow still_improving"),
     "filters too few": _cause("underfitting", "too_slow still_improving dead_units"),
     "filters too many": _cause("overfitting", "plateaued"),
-    "augmentation too strong": _cause("underfitting too_slow still_improving"),
+    "augmentation too strong": _cause("underfitting too_slow still_improving chance_level"),
     "scheduler too early": _cause("too_slow underfitting plateaued"),
     "scheduler none at a high rate": _cause("plateaued oscillating overfitting", "dead_units"),
     "warm-up too long": _cause("still_improving too_slow", "few_steps chance_level"),
@@ -84,6 +85,32 @@ CAUSES = {
         "dead_units", "oscillating chance_level diverged underfitting plateaued overfitting"
     ),
 }
+
+
+TREATS = {
+    "lr too small": "optimizer.lr optimizer.momentum training.batch_size training.epochs",
+    "lr too large": "optimizer.lr",
+    "lr somewhat too large": "optimizer.lr",
+    "lr far too large": "optimizer.lr",
+    "epochs too few": "training.epochs optimizer.lr training.batch_size",
+    "epochs too many": "training.early_stopping.patience",
+    "batch too large": "training.batch_size",
+    "batch too small for its rate": "optimizer.lr",
+    "momentum too large": "optimizer.momentum optimizer.lr",
+    "momentum too small": "optimizer.momentum optimizer.lr training.epochs",
+    "weight decay too large": "optimizer.weight_decay",
+    "nothing regularised": "model.dropout augmentation optimizer.weight_decay",
+    "dropout too large": "model.dropout",
+    "filters too few": "'model.filters 'model.hidden_units",
+    "filters too many": "model.dropout augmentation optimizer.weight_decay",
+    "augmentation too strong": "augmentation",
+    "scheduler too early": "scheduler optimizer.lr",
+    "scheduler none at a high rate": "scheduler optimizer.lr training.early_stopping.patience",
+    "warm-up too long": "scheduler.warmup_epochs",
+    "classes unequal": "loss.class_weights",
+    "units dead": "model.activation optimizer.lr",
+}
+"""The keys that the next command should change, by the cause; an option ``optimizer`` changes the rate."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +166,6 @@ def _from_scratch() -> Iterator[Wanted]:
             "optimizer=adam optimizer.lr=0.003 training.epochs=25 model.batch_norm=true scheduler=cosine"
             " training.early_stopping.monitor=val_accuracy",
         ],
-        3,
     )
     yield from _of(
         "healthy",
@@ -180,6 +206,15 @@ def _from_scratch() -> Iterator[Wanted]:
     yield from _of("lr far too large", both, ["optimizer.lr=1e4", "optimizer=adam optimizer.lr=1e10"], 1)
     yield from _of(
         "lr far too large", "shapes40", ["optimizer.lr=1e6", "optimizer.lr=1e3 model.init=kaiming_uniform"]
+    )
+    yield from _of(
+        "lr somewhat too large",
+        both,
+        [
+            f"optimizer=adam optimizer.lr=0.02 model.activation=leaky_relu training.epochs=15 {NO_END}",
+            f"optimizer=adam optimizer.lr=0.03 model.activation=leaky_relu training.epochs=12 {NO_END}",
+            f"optimizer=rmsprop optimizer.lr=0.003 model.activation=leaky_relu training.epochs=12 {NO_END}",
+        ],
     )
     yield from _of(
         "epochs too few",
@@ -310,7 +345,7 @@ def _from_scratch() -> Iterator[Wanted]:
         both,
         [
             f"optimizer=adam optimizer.lr=0.01 training.epochs=60 {NO_END}",
-            f"optimizer.lr=0.1 training.epochs=60 {NO_END}",
+            f"optimizer.lr=0.05 training.epochs=60 {NO_END}",
         ],
     )
     yield from _of(
@@ -557,7 +592,9 @@ class Judged:
             dead_units=row["dead_units"],
             recall=row["recall"],
         )
-        self.signs = [sign.sign for sign in signs_of(self.record)]
+        told = signs_of(self.record)
+        self.signs = [sign.sign for sign in told]
+        self.command = (told[0].command or "") if told else ""
         self.cause = CAUSES[wanted.cause]
 
     @property
@@ -567,6 +604,12 @@ class Judged:
     @property
     def is_hit(self) -> bool:
         return bool(self.cause.shows & set(self.signs))
+
+    @property
+    def is_treated(self) -> bool:
+        """Whether the first command changes what caused it."""
+        changed = {word.partition("=")[0] for word in self.command.removeprefix(AGAIN).split()}
+        return bool(changed & {*TREATS.get(self.wanted.cause, "").split()})
 
     @property
     def is_false_alarm(self) -> bool:
@@ -604,14 +647,17 @@ def judge(known: Sequence[Judged], half: str, tells_wrong: bool) -> None:
     by_cause: dict[str, list[Judged]] = defaultdict(list)
     for one in some:
         by_cause[one.wanted.cause].append(one)
-    print("| cause | runs | recognised | other signs | what is told first |")
-    print("|---|---|---|---|---|")
+    print("| cause | runs | recognised | other signs | first command treats it | what is told first |")
+    print("|---|---|---|---|---|---|")
     for name in CAUSES:
         runs = by_cause[name]
         first = Counter(one.signs[0] if one.signs else "nothing" for one in runs)
         told = ", ".join(f"{sign} {n}" for sign, n in first.most_common(4))
         hits = "" if name == "healthy" else f"{sum(one.is_hit for one in runs)}"
-        print(f"| {name} | {len(runs)} | {hits} | {sum(one.is_false_alarm for one in runs)} | {told} |")
+        wrong, treated = sum(one.is_false_alarm for one in runs), sum(one.is_treated for one in runs)
+        print(
+            f"| {name} | {len(runs)} | {hits} | {wrong} | {'' if name == 'healthy' else treated} | {told} |"
+        )
     print()
     print("| sign | runs that should show it or an equal one | do | told | of these accepted |")
     print("|---|---|---|---|---|")
@@ -631,6 +677,8 @@ def judge(known: Sequence[Judged], half: str, tells_wrong: bool) -> None:
         for one in some:
             if one.is_false_alarm or (one.cause.shows and not one.is_hit):
                 print(f"{one.signs} {one.wanted.name}")
+            elif one.cause.shows and not one.is_treated:
+                print(f"not treated: {one.signs} {one.command.removeprefix(AGAIN)} {one.wanted.name}")
 
 
 def share(those: Sequence[bool]) -> str:
@@ -660,10 +708,9 @@ def main() -> None:
 
 
 def make(wanted: Sequence[Wanted], places: dict[str, list[str]], path: Path) -> None:
-    done = read(path)
     with composing([]), initialize_config_dir(str(conf_folder()), **VERSION_BASE), path.open("a") as file:
         for i, one in enumerate(wanted):
-            if one.name in done:
+            if one.name in read(path):  # another process may make some of them
                 continue
             row = train(one, places[one.where])
             file.write(json.dumps(row) + "\n")

@@ -136,8 +136,8 @@ def test_all_parameters_are_lines_from_axis_to_axis(seen: StudyRecord) -> None:
     assert heights["score"] > 0.8
 
 
-def test_a_parameter_that_only_some_have_leaves_a_gap(tmp_path: Path) -> None:
-    """A conditional parameter stands behind the others."""
+def test_a_parameter_that_only_some_have_stands_behind_the_score(tmp_path: Path) -> None:
+    """The lines of the others end at the score."""
     space: dict[str, BaseDistribution] = {
         "a": FloatDistribution(0, 1),
         "b": FloatDistribution(0, 1),
@@ -148,8 +148,8 @@ def test_a_parameter_that_only_some_have_leaves_a_gap(tmp_path: Path) -> None:
     panel = chart.parallel(seen)
     assert panel is not None
     assert panel.figure is not None
-    assert list(panel.figure.layout.xaxis.ticktext) == ["a", "b", "c", "score"]
-    assert list(traces(panel)["the best"].y)[2] is None
+    assert list(panel.figure.layout.xaxis.ticktext) == ["a", "b", "score", "c"]
+    assert list(traces(panel)["the best"].y)[3] is None
 
 
 def test_workers_are_bars_coloured_by_how_a_trial_ended(seen: StudyRecord) -> None:

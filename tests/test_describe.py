@@ -72,10 +72,10 @@ def test_each_stage_has_its_parameters_and_what_trains_under_each_freezing(descr
     low = "lr 1e-6 … 1e-5"
     assert said.rows["conv1"][1:] == ["frozen", "frozen", f"from epoch 11, {low}", f"from epoch 1, {low}"]
     assert said.rows["layer3"][1:] == ["frozen", "frozen", f"from epoch 5, {low}", f"from epoch 1, {low}"]
-    last = "from epoch 1, lr 1e-6 … 1e-4"
+    last = "from epoch 1, lr 1e-5 … 1e-3"
     assert said.rows["layer4"][1:] == ["frozen", last, f"from epoch 3, {low}", f"from epoch 1, {low}"]
     high = "from epoch 1, lr 1e-4 … 1e-3"
-    assert said.rows["head"][1:] == [high, "from epoch 1, lr 1e-5 … 1e-3", high, high]
+    assert said.rows["head"][1:] == [high, "from epoch 1, lr 1e-4 … 1e-2", high, high]
     whole = n_parameters(real, 3, 32, 10)
     assert said.rows["total"] == [whole, "5,130 train", "8,398,858 train", f"{whole} train", f"{whole} train"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+from benchmarks.importance import SPACE, additive, draw, hump, noise, rate, true_shares
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -27,36 +27,8 @@ from sweeper.results.study_record import StudyRecord
 LR = FloatDistribution(1e-4, 1e-2, log=True)
 DECAY = FloatDistribution(1e-6, 1e-2, log=True)
 DROPOUT = FloatDistribution(0.0, 0.6)
-BATCH = CategoricalDistribution([16, 32, 64, 128])
-OPTIMIZER = CategoricalDistribution(["sgd", "adam", "rmsprop"])
-FILTERS = CategoricalDistribution(["[6,16]", "[16,32]", "[16,32,64]"])
 MOMENTUM = FloatDistribution(0.8, 0.99)
-SPACE: dict[str, BaseDistribution] = {
-    "optimizer.lr": LR,
-    "optimizer.weight_decay": DECAY,
-    "model.dropout": DROPOUT,
-    "training.batch_size": BATCH,
-    "optimizer": OPTIMIZER,
-    "model.filters": FILTERS,
-}
-
 Point = dict[str, Any]
-
-
-def draw(rng: np.random.Generator, space: dict[str, BaseDistribution]) -> Point:
-    """A point of a space, each parameter by itself and uniform in its range."""
-    point: Point = {}
-    for name, distribution in space.items():
-        match distribution:
-            case CategoricalDistribution(choices=choices):
-                point[name] = choices[rng.integers(len(choices))]
-            case FloatDistribution(low=low, high=high, log=True):
-                point[name] = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-            case FloatDistribution(low=low, high=high):
-                point[name] = float(rng.uniform(low, high))
-            case IntDistribution(low=low, high=high):
-                point[name] = int(rng.integers(low, high + 1))
-    return point
 
 
 def done(point: Point, *values: float, space: dict[str, BaseDistribution] = SPACE) -> FrozenTrial:
@@ -105,45 +77,10 @@ def where(distribution: FloatDistribution, value: float) -> float:
     )
 
 
-def hump(point: Point, rng: np.random.Generator) -> float:
-    """What a learning rate does: too small and too large are bad. Little else matters."""
-    return -9 * (where(LR, point["optimizer.lr"]) - 0.7) ** 2 + 0.3 * float(rng.normal())
-
-
-def additive(point: Point, rng: np.random.Generator) -> float:
-    rate = 3.4 * (where(LR, point["optimizer.lr"]) - 0.5)
-    size = 0.45 * (np.log2(point["training.batch_size"]) - 5.5)
-    return float(rate + 0.8 * (point["optimizer"] == "adam") + size + 0.5 * rng.normal())
-
-
-def noise(point: Point, rng: np.random.Generator) -> float:
-    return float(rng.normal())
-
-
-@cache
-def true_shares(score: Callable[[Point, np.random.Generator], float], n: int = 5000) -> dict[str, float]:
-    """How much of the variance of the ranks each parameter explains by itself, from very many trials."""
-    rng = np.random.default_rng(99)
-    points = [draw(rng, SPACE) for _ in range(n)]
-    ranks = np.argsort(np.argsort([score(point, rng) for point in points])).astype(float)
-    found = {}
-    for name in SPACE:
-        values = [point[name] for point in points]
-        if isinstance(SPACE[name], FloatDistribution):
-            places = np.argsort(np.argsort(values)) * 50 // len(values)
-        else:
-            places = np.unique(values, return_inverse=True)[1]
-        n_at = np.bincount(places)
-        means = np.bincount(places, ranks) / n_at
-        within = float(((ranks - means[places]) ** 2).sum()) / (len(ranks) - len(n_at))
-        found[name] = max(0.0, 1 - within / float(ranks.var(ddof=1)))
-    return found
-
-
 def test_the_one_parameter_that_matters_is_named() -> None:
     """It comes first, with an interval around its true share; no other is called important."""
     found = importances(study(hump))
-    truth = true_shares(hump)["optimizer.lr"]
+    truth = true_shares(hump, 5000)["optimizer.lr"]
     assert found[0].name == "optimizer.lr"
     assert found[0].low <= truth <= found[0].high
     assert found[0].says == f"the guide: five stars; your data: {found[0].low:.2f} … {found[0].high:.2f}"
@@ -154,7 +91,7 @@ def test_the_one_parameter_that_matters_is_named() -> None:
 def test_the_shares_of_a_sum_are_found() -> None:
     """Three parameters come before all that does nothing, the heaviest first, each with its true share."""
     found = importances(study(additive, n=200, seed=1))
-    truth = true_shares(additive)
+    truth = true_shares(additive, 5000)
     assert found[0].name == "optimizer.lr"
     assert {one.name for one in found[:3]} == {"optimizer.lr", "optimizer", "training.batch_size"}
     assert [one.matters for one in found] == [True, True, True, False, False, False]
@@ -163,14 +100,14 @@ def test_the_shares_of_a_sum_are_found() -> None:
 
 
 def test_of_noise_nothing_is_told() -> None:
-    """No parameter is called important, in any of ten studies."""
-    found = [one for seed in range(10) for one in importances(study(noise, seed=seed))]
+    """No parameter is called important, in any of five studies."""
+    found = [one for seed in range(5) for one in importances(study(noise, seed=seed))]
     assert not [one.says for one in found if one.matters]
 
 
 def test_seven_trials_tell_nothing() -> None:
     """Not even of what decides everything: "weight decay 0.44 from 7 complete trials" cannot be."""
-    found = importances(study(lambda point, _: where(LR, point["optimizer.lr"]), n=7))
+    found = importances(study(lambda point, _: rate(point), n=7))
     assert {one.name for one in found} == set(SPACE)
     assert by_name(found)["optimizer.lr"].says == "the guide: five stars; your data do not tell: 7 trials"
     assert by_name(found)["model.filters"].says == "your data do not tell: 7 trials"
@@ -224,8 +161,8 @@ def test_pruned_trials_are_compared_at_equal_epochs() -> None:
     trials = []
     for _ in range(80):
         point = draw(rng, SPACE)
-        rate = where(LR, point["optimizer.lr"]) + 0.1 * float(rng.normal())
-        curve = [epoch + rate for epoch in range(1, 11)]
+        slope = rate(point) + 0.1 * float(rng.normal())
+        curve = [epoch + slope for epoch in range(1, 11)]
         trials.append(pruned(point, curve[:1]) if point["model.dropout"] > 0.3 else pruned(point, curve))
     found = by_name(importances(of(trials)))
     assert found["optimizer.lr"].low > 0.7
@@ -258,10 +195,7 @@ def test_what_diverged_is_the_worst() -> None:
     """A parameter that decides only who diverges is important."""
     rng = np.random.default_rng(0)
     points = [draw(rng, SPACE) for _ in range(60)]
-    trials = [
-        pruned(p, [float("nan")]) if where(LR, p["optimizer.lr"]) > 0.6 else done(p, float(rng.normal()))
-        for p in points
-    ]
+    trials = [pruned(p, [float("nan")]) if rate(p) > 0.6 else done(p, float(rng.normal())) for p in points]
     assert [one.name for one in importances(of(trials)) if one.matters] == ["optimizer.lr"]
 
 
@@ -414,7 +348,7 @@ def test_the_dashboards_importance_is_warned_of_where_trials_are_few() -> None:
 @pytest.mark.parametrize("n", [20, 40, 100])
 def test_noise_is_called_important_in_few_cases(n: int) -> None:
     """At most 5 % of parameters without effect, beside others that have one, with uniform draws."""
-    truth = true_shares(additive, 20_000)
+    truth = true_shares(additive)
     called = [
         one.matters
         for score in (noise, additive)
@@ -450,7 +384,7 @@ def test_nine_of_ten_intervals_hold_the_true_share(n: int) -> None:
     """As the report says, for what has an effect; and of that hardly any is said to do little."""
     held, wrong = [], 0
     for score in (hump, additive):
-        truth = {name: share for name, share in true_shares(score, 20_000).items() if share > 0.02}
+        truth = {name: share for name, share in true_shares(score).items() if share > 0.02}
         for seed in range(40):
             found = by_name(importances(study(score, n=n, seed=seed)))
             held += [found[name].low <= share <= found[name].high for name, share in truth.items()]

@@ -359,6 +359,7 @@ OPTIONS = {
     "describe": ["-m, --multirun"],
     "studies": ["--delete STUDY", "--yes", "--storage URL"],
     "best": [],
+    "report": ["--out FILE", "--no-images", "--open"],
     "reproduce": ["--trial N"],
     "dashboard": ["--port INTEGER", "--storage URL"],
     "clean": ["--keep-top N"],

@@ -177,11 +177,12 @@ def test_a_run_of_ours_has_its_curve_in_its_history(tmp_path: Path) -> None:
 def test_many_curves_are_thinned_and_keep_their_ends(tmp_path: Path) -> None:
     """The file stays small, and where a curve ends can be seen."""
     seen = record_of(tmp_path, *(trial(0.5, curve=[i / 50 for i in range(50)]) for _ in range(10)))
-    kept, every = standing.thinned(standing.curves(seen), most=100)
+    kept, every = standing.thinned(standing.curves(seen), most_points=100)
     assert every == 5
     assert all((curve.steps[0], curve.steps[-1]) == (1, 50) for curve in kept)
     assert sum(len(curve.steps) for curve in kept) <= 110
-    assert standing.thinned(kept)[1] == 1
+    some, every = standing.thinned(standing.curves(seen), kept=[7], most=3)
+    assert ([curve.number for curve in some], every) == ([0, 4, 7, 8], 1)
 
 
 def test_an_axis_of_powers_is_marked_at_powers() -> None:

@@ -347,8 +347,12 @@ def test_best(folder: Path) -> None:
     from sweeper.training.model import build
     from sweeper.training.step import with_micro_batch_size
 
-    device = machine.resolve_device(run.device)
-    loaded = data.load(run.dataset, device)
+    try:
+        device = machine.resolve_device(run.device)
+        loaded = data.load(run.dataset, device)
+    except BadInput as error:  # on another machine, or without its data
+        log.warning("the best model is not tested: %s", error)
+        return
     machine.make_repeatable(device, run.seed, run.training.tf32)  # as it was trained
     model = build(run.model, loaded.channels, loaded.side, len(loaded.classes))
     model.load_state_dict(torch.load(best.weights, map_location="cpu", weights_only=True))

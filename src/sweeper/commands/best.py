@@ -57,18 +57,15 @@ def show_signs(files: StudyFiles) -> None:
 
 
 def _current(files: StudyFiles) -> list[Sign]:
-    """The signs of the study as it is now: from its trials, where these have changed meanwhile."""
+    """The signs of the study as it is now; as they were written where the storage cannot be read."""
     from sweeper.results.study_sign import signs_of
     from sweeper.search.study import read
 
-    written = files.signs
-    if written.exists() and written.stat().st_mtime_ns >= files.results.stat().st_mtime_ns:
-        return sign.read_whole(written)
     try:
         return signs_of(read(files))
     except (BadInput, Fault) as error:
         log.debug("%s", error)
-        return sign.read_whole(written)
+        return sign.read_whole(files.signs)
 
 
 def _counts(files: StudyFiles, written: dict[str, int]) -> str:

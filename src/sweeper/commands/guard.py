@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from sweeper.results.markup import JOINER, TAG
 from sweeper.secret import hide_secrets
 
 if TYPE_CHECKING:
@@ -54,11 +55,8 @@ _NOT_OURS = (
 _NOT_FROM_OUR_PAGE = "A page of another origin may change nothing: do it in the dashboard's own page."
 _FAILED = "The study could not be read or changed: the terminal says why."
 
-_JOINER = "\N{WORD JOINER}"
-_TAG = re.compile("<(?=[/A-Za-z])(?!br>|/?extra>)")
-_NO_TAG = re.compile(f"<{_JOINER}(?=[/A-Za-z])".encode())
-"""Plots obey some tags in names, links among them (https://plotly.com/javascript/reference/layout). With a
-joiner, which nobody sees, they are text. ``br`` and ``extra`` are in Optuna's own plots."""
+_NO_TAG = re.compile(f"<{JOINER}(?=[/A-Za-z])".encode())
+"""A tag that was shown as text, when it comes back."""
 
 
 def guarded(app: WSGIApplication) -> WSGIApplication:
@@ -153,7 +151,7 @@ def _with_names_as_text(answer: Answer) -> Answer:
     if ("content-type", "application/json") not in [(name.lower(), value) for name, value in headers]:
         return answer
     content = b"".join(body)
-    if _TAG.search(content.decode()):
+    if TAG.search(content.decode()):
         content = json.dumps(_as_text(json.loads(content))).encode()
         others = [(name, value) for name, value in headers if name.lower() != "content-length"]
         headers = [*others, ("Content-Length", str(len(content)))]
@@ -162,7 +160,7 @@ def _with_names_as_text(answer: Answer) -> Answer:
 
 def _as_text(value: Any) -> Any:
     if isinstance(value, str):
-        return _TAG.sub(f"<{_JOINER}", value)
+        return TAG.sub(f"<{JOINER}", value)
     if isinstance(value, list):
         return [_as_text(item) for item in value]
     if isinstance(value, dict):  # a note is shown without its tags being obeyed, and no plot has it

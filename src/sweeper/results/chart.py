@@ -52,7 +52,7 @@ def history(seen: StudyRecord) -> list[Panel]:
         figure = _history([seen], index)
         values = [trial.values[index] for trial in done]
         range_ = standing.scale(values, seen.directions[index])
-        figure.update_yaxes(range=range_, title=name)
+        figure.update_yaxes(range=range_, title=standing.cut(name, 40))
         figure.update_xaxes(title="trial")
         pick = max if seen.directions[index] == "maximize" else min
         best = pick(values)
@@ -101,9 +101,9 @@ def learning_curves(seen: StudyRecord, objective: int = 0) -> Panel | None:
     found = standing.curves(seen, objective)
     if not found:
         return None
-    kept, every = standing.thinned(found)
     name, direction = seen.metrics[objective], seen.directions[objective]
     best = {trial.number for trial in standing.best_trials(seen)}
+    kept, every = standing.thinned(found, best)
     figure = go.Figure()
     groups = {word: [c for c in kept if c.word == word and c.number not in best] for word in COLOURS}
     for word, group in groups.items():
@@ -115,7 +115,7 @@ def learning_curves(seen: StudyRecord, objective: int = 0) -> Panel | None:
     range_ = standing.scale([*last, *(v for c in chosen for v in c.values)], direction)
     longest = max(curve.steps[-1] for curve in kept)
     figure.update_xaxes(title="epoch" if seen.run(seen.trials[kept[0].number]).is_ours else "step")
-    figure.update_yaxes(title=name, range=range_)
+    figure.update_yaxes(title=standing.cut(name, 40), range=range_)
     if longest <= 12:
         figure.update_xaxes(dtick=1)
     pruned = sum(curve.word == "pruned" for curve in found)
@@ -123,7 +123,8 @@ def learning_curves(seen: StudyRecord, objective: int = 0) -> Panel | None:
         f"{name} step by step, of {counted(len(found), 'trial')}, {pruned} of them pruned, over up to "
         f"{counted(longest, 'step')}. They end at {told(min(last))} … {told(max(last))}."
     )
-    notes = [f"Every {every}th point of each curve is drawn, and its last one."] if every > 1 else []
+    notes = [f"{len(kept)} of {len(found):,} curves are drawn."] if len(kept) < len(found) else []
+    notes += [f"Of each, one point in {every} is drawn, and the last one."] if every > 1 else []
     notes += [f"{told_off}." for told_off in _off(last, range_)]
     missing = sum(trial.state.is_finished() for trial in seen.trials) - len(found)
     notes += [f"{counted(missing, 'trial')} left no values."] if missing > 0 else []
@@ -255,7 +256,7 @@ def _slice(
             figure.add_trace(_dots(some_, word, colour, is_choice, size=6))
     if chosen := [p for p in points if p.number in best]:
         figure.add_trace(_dots(chosen, "best", BEST, is_choice, size=12))
-    figure.update_yaxes(title=seen.metrics[objective], range=range_)
+    figure.update_yaxes(title=standing.cut(seen.metrics[objective], 30), range=range_)
     done = [p for p in points if p.word == "done"]
     if isinstance(distribution, CategoricalDistribution):
         choices = [standing.cut(option(choice), 24) for choice in distribution.choices]
@@ -270,6 +271,7 @@ def _slice(
     says = f"{name} against {seen.metrics[objective]}, {counted(len(points), 'trial')}. {says}"
     html = paragraph(" · ".join([standing.told_range(distribution), *_off(scores, range_)]))
     figure.update_layout(showlegend=False)
+    title = f"{title} against {seen.metrics[objective]}" if len(seen.metrics) > 1 else title
     return Panel(title, html, figure, says, table if table.rows else None, height=240, is_small=True)
 
 
@@ -338,48 +340,42 @@ def parallel(seen: StudyRecord, objective: int = 0) -> Panel | None:
     """A line for each completed trial through all that it drew, and its score."""
     done = [t for t in standing.completed(seen) if standing.score(t, objective) is not None]
     space = standing.space(seen)
-    # What all trials drew is an axis; what only some have would break the lines of the others.
-    names = [n for n in space if sum(n in t.params for t in done) == len(done)]
-    partly = [n for n in space if n not in names and any(n in t.params for t in done)]
-    names = [*names, *partly][:MOST_AXES]
+    # What only some have stands behind the score, where the lines of the others end.
+    common = [n for n in space if all(n in t.params for t in done)][:MOST_AXES]
+    partly = [n for n in space if n not in common and any(n in t.params for t in done)]
+    partly = partly[: MOST_AXES - len(common)]
+    names = [*common, *partly]
     if len(done) < 2 or len(names) < 2:
         return None
+    axes = [*common, seen.metrics[objective], *partly]
     sign = 1 if seen.directions[objective] == "minimize" else -1
     ranked = sorted(done, key=lambda t: sign * t.values[objective])
     shown = ranked[:MOST_LINES]
     scores = [trial.values[objective] for trial in shown]
-    bounds = standing.scale(scores, seen.directions[objective]) or (0, 1)
+    low, high = standing.scale(scores, seen.directions[objective]) or (0.0, 1.0)
+    bounds = max(low, min(scores)), min(high, max(scores))
     quarter = max(1, len(shown) // 4)
-    groups = {"the others": shown[quarter:], "the best quarter": shown[1:quarter], "the best": shown[:1]}
-    looks = {"the others": (QUIET, 1, 0.35), "the best quarter": (DONE, 1.2, 0.8), "the best": (BEST, 3, 1)}
-    figure = go.Figure()
-    for label, group in groups.items():
-        colour, width, opacity = looks[label]
-        x, y, text = list[int | None](), list[float | None](), list[str]()
-        for trial in group:
-            for i, name in enumerate(names):
-                drawn = trial.params.get(name)
-                x.append(i)
-                y.append(None if name not in trial.params else _height(drawn, space[name]))
-                text.append(f"trial {trial.number}<br>{standing.short(name)}: {option(drawn)}")
-            x += [len(names), None]
-            value = trial.values[objective]
-            y += [min(1.0, max(0.0, (value - bounds[0]) / (bounds[1] - bounds[0]))), None]
-            text += [f"trial {trial.number}<br>{seen.metrics[objective]}: {told(value)}", ""]
-        if group:
-            figure.add_trace(
-                go.Scatter(
-                    x=x,
-                    y=y,
-                    text=text,
-                    name=label,
-                    mode="lines",
-                    opacity=opacity,
-                    line={"color": colour, "width": width},
-                    hovertemplate="%{text}<extra></extra>",
-                )
-            )
-    _draw_axes(figure, [*names, seen.metrics[objective]], space, bounds)
+
+    def places(trial: FrozenTrial) -> dict[str, tuple[float, str]]:
+        """Where a trial's line passes each axis, and what it has there."""
+        value = trial.values[objective]
+        height = (value - bounds[0]) / (bounds[1] - bounds[0] or 1)
+        drawn = {n: (_height(v, space[n]), option(v)) for n, v in trial.params.items() if n in space}
+        return {seen.metrics[objective]: (min(1.0, max(0.0, height)), told(value))} | drawn
+
+    groups = (
+        ("the others", shown[quarter:], QUIET, 1.0, 0.35),
+        ("the best quarter", shown[1:quarter], DONE, 1.2, 0.8),
+        ("the best", shown[:1], BEST, 3.0, 1.0),
+    )
+    figure = go.Figure(
+        [
+            _through(axes, {trial.number: places(trial) for trial in group}, name, colour, width, opacity)
+            for name, group, colour, width, opacity in groups
+            if group
+        ]
+    )
+    _draw_axes(figure, axes, space, bounds)
     says = (
         f"A line for each of {counted(len(shown), 'completed trial')}, through {some(names, 12)} to "
         f"{seen.metrics[objective]}. The best quarter stands out."
@@ -389,6 +385,31 @@ def parallel(seen: StudyRecord, objective: int = 0) -> Panel | None:
     notes += [f"{counted(n_left, 'parameter')} more would not fit."] if n_left > 0 else []
     html = paragraph(" ".join(notes)) if notes else ""
     return Panel("All parameters together", html, figure, says, height=380)
+
+
+def _through(
+    axes: Sequence[str],
+    places: Mapping[int, Mapping[str, tuple[float, str]]],
+    name: str,
+    colour: str,
+    width: float,
+    opacity: float,
+) -> go.Scatter:
+    """The lines of some trials from axis to axis, in one trace."""
+    y, text = list[float | None](), list[str]()
+    for number, at in places.items():
+        y += [*(at[axis][0] if axis in at else None for axis in axes), None]
+        text += [*(f"trial {number}<br>{axis}: {at[axis][1]}" if axis in at else "" for axis in axes), ""]
+    return go.Scatter(
+        x=[*range(len(axes)), None] * len(places),
+        y=y,
+        text=text,
+        name=name,
+        mode="lines",
+        opacity=opacity,
+        line={"color": colour, "width": width},
+        hovertemplate="%{text}<extra></extra>",
+    )
 
 
 def _height(value: Any, distribution: Any) -> float:
@@ -416,7 +437,7 @@ def _draw_axes(
             ticks = ticks if n <= 8 else []
         else:
             low, high = bounds if distribution is None else (distribution.low, distribution.high)
-            ticks = [(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")]
+            ticks = [(place, told(float(f"{end:.3g}"))) for place, end in ((0.0, low), (1.0, high))]
         for y, text in ticks:
             is_end = y in (0, 1)
             figure.add_annotation(
@@ -430,7 +451,7 @@ def _draw_axes(
             )
     figure.update_xaxes(
         tickvals=list(range(len(names))),
-        ticktext=[labels[name] for name in names],
+        ticktext=[standing.cut(labels[name], 30) for name in names],
         range=[-0.4, len(names) - 0.6],
         showgrid=False,
         zeroline=False,
@@ -529,7 +550,7 @@ def _cost(seen: StudyRecord, attribute: str, name: str, paid: Sequence[Price]) -
         figure.update_xaxes(type="log", **_powers(min(values), max(values)))
     scores = [p.score for p in paid]
     range_ = standing.scale(scores, seen.directions[0])
-    figure.update_yaxes(title=seen.metrics[0], range=range_)
+    figure.update_yaxes(title=standing.cut(seen.metrics[0], 30), range=range_)
     table = Table(["trial", name, seen.metrics[0]], [[str(p.number), p.cost, p.score] for p in best])
     says = (
         f"{seen.metrics[0]} against {name} of {counted(len(paid), 'trial')}. On the Pareto front: "
@@ -538,7 +559,7 @@ def _cost(seen: StudyRecord, attribute: str, name: str, paid: Sequence[Price]) -
     )
     notes = _off(scores, range_)
     if attribute == "peak_memory_mb":
-        notes.append("on a CPU, the peak of the worker's process since it started")
+        notes.append("On a CPU, the peak of the worker's process since it started")
     title = {"seconds": "Time", "peak_memory_mb": "Memory", "n_parameters": "Size"}[attribute]
     html = paragraph(" · ".join(notes)) if notes else ""
     return Panel(f"{title} against score", html, figure, says, table, height=280, is_small=True)

@@ -60,8 +60,13 @@ def fall_noise(values: Sequence[float] | Values, share: float = 0.25) -> float:
 
 
 def is_falling(values: Sequence[float] | Values, share: float = 0.25) -> bool:
-    """Whether the last quarter lies below the one before by more than twice the noise."""
+    """Whether the last quarter lies below the one before by more than twice the noise.
+
+    A bend counts as noise in a short curve, so that one of which each value is lower falls, too.
+    """
     drop = fall(values, share)
+    if 1 < len(values) < 8 and bool((np.diff(np.asarray(values, dtype=float)) < 0).all()):
+        return True
     return drop > 0 and drop > 2 * fall_noise(values, share)
 
 

@@ -158,6 +158,7 @@ def _panel(title: str, weighed: Sequence[Importance], rest: tuple[float, float] 
         body + _table(weighed),
         _figure(told),
         "; ".join(f"{one.name}: {one.says}" for one in told) or lines[-1],
+        height=90 + 34 * len(told),
     )
 
 
@@ -168,7 +169,8 @@ def _table(weighed: Iterable[Importance]) -> str:
         for one in weighed
     )
     heads = "".join(f'<th scope="col">{head}</th>' for head in ("parameter", "the guide", "your data"))
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<div class="wide" tabindex="0" role="group" aria-label="Table">{table}</div>'
 
 
 def _data_say(one: Importance) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,8 +13,8 @@ from markupsafe import Markup
 from sweeper.results.panel import Table
 from sweeper.secret import hide_secrets
 
-_JOINER = "\N{WORD JOINER}"
-_TAG = re.compile("<(?=[/A-Za-z])(?!br>|/?extra>)")
+JOINER = "\N{WORD JOINER}"
+TAG = re.compile("<(?=[/A-Za-z])(?!br>|/?extra>)")
 """Plots obey some tags in names, links among them (https://plotly.com/javascript/reference/layout). With a
 joiner, which nobody sees, they are text. ``br`` and ``extra`` are in Optuna's own plots."""
 
@@ -22,7 +22,7 @@ joiner, which nobody sees, they are text. ``br`` and ``extra`` are in Optuna's o
 def as_text(value: Any) -> Any:
     """A figure's content, all the way down, of which a plot obeys no tag; without passwords."""
     if isinstance(value, str):
-        return _TAG.sub(f"<{_JOINER}", hide_secrets(value))
+        return TAG.sub(f"<{JOINER}", hide_secrets(value))
     if isinstance(value, list | tuple):
         return [as_text(item) for item in value]
     if isinstance(value, dict):
@@ -74,13 +74,24 @@ def paragraph(text: str) -> Markup:
 
 def table(of: Table) -> Markup:
     """Rows whose first cell is their heading."""
-    head = Markup().join(Markup('<th scope="col">{}</th>').format(breakable(name)) for name in of.head)
+    columns = list(zip(*of.rows, strict=True)) or [()] * len(of.head)
+    head = Markup().join(map(_head, of.head, columns))
     rows = Markup().join(_row(row) for row in of.rows)
     thead = Markup("<thead><tr>{}</tr></thead>").format(head) if any(of.head) else Markup()
     whole = Markup(
         '<div class="wide" tabindex="0" role="group" aria-label="Table"><table>{}<tbody>{}</tbody>'
     )
     return whole.format(thead, rows) + Markup("</table></div>")
+
+
+def _head(name: str, column: Sequence[object]) -> Markup:
+    """The heading stands above its numbers."""
+    kind = "number" if {_kind(cell) for cell in column if cell is not None} == {"number"} else "text"
+    return Markup('<th scope="col" class="{}">{}</th>').format(kind, breakable(name))
+
+
+def _kind(cell: object) -> str:
+    return "number" if isinstance(cell, int | float) and not isinstance(cell, bool) else "text"
 
 
 def _row(row: Iterable[object]) -> Markup:
@@ -90,8 +101,7 @@ def _row(row: Iterable[object]) -> Markup:
 
 
 def _cell(value: object) -> Markup:
-    kind = "number" if isinstance(value, int | float) and not isinstance(value, bool) else "text"
-    return Markup('<td class="{}">{}</td>').format(kind, told(value))
+    return Markup('<td class="{}">{}</td>').format(_kind(value), told(value))
 
 
 def command(line: str) -> Markup:

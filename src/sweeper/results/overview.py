@@ -16,7 +16,7 @@ from sweeper.results.panel import Panel, Table
 from sweeper.results.sign import Sign
 from sweeper.results.study_record import StudyRecord
 from sweeper.secret import hide_secrets
-from sweeper.words import counted, one_line, some
+from sweeper.words import counted, one_line, sentence, some
 
 MOST_ROWS = 200
 """Of the table of all trials."""
@@ -53,9 +53,9 @@ def headline(seen: StudyRecord) -> list[tuple[str, str, str]]:
         ]
     if seen.trials:
         times = standing.times(seen)
-        epochs = standing.n_epochs(seen)
+        steps, unit = standing.n_steps(seen)
         found.append(("trials", told(len(seen.trials)), record.told_counts(map(record.word, seen.trials))))
-        work = f"{duration(times.trial_s)} of work" + (f", {counted(epochs, 'epoch')}" if epochs else "")
+        work = f"{duration(times.trial_s)} of work" + (f", {counted(steps, unit)}" if steps else "")
         found.append(("time", duration(times.wall_s), work))
     return found
 
@@ -75,10 +75,10 @@ def found(seen: StudyRecord) -> Panel:
     best = standing.best_trials(seen)
     if not best:
         said = "No trial is done yet." if seen.trials else "The study has no trials yet."
-        return Panel("Found", paragraph(said))
+        return Panel("Found", paragraph(said), is_small=True)
     if len(seen.directions) > 1:
         rows = [[str(t.number), *t.values] for t in best]
-        return Panel("Found", table(Table(["trial", *seen.metrics], rows)))
+        return Panel("Found", table(Table(["trial", *seen.metrics], rows)), is_small=True)
     (trial,) = best
     run = standing.best_run(seen)
     result = run.read_result() if run else {}
@@ -89,7 +89,8 @@ def found(seen: StudyRecord) -> Panel:
     if there:
         rows = [[name, *(scores[part].get(name) for part in there)] for name in names]
         html += table(Table(["score", *there], rows))
-    about: dict[str, object] = {"trial": str(trial.number)}
+    about: dict[str, object] = {} if there else {seen.metrics[0]: trial.values[0]}
+    about["trial"] = str(trial.number)
     if "best_epoch" in result:
         about["best epoch"] = f"{result['best_epoch']} of {result['epochs']} ({result.get('ending', '')})"
     seconds = result.get("seconds", trial.duration.total_seconds() if trial.duration else None)
@@ -109,7 +110,7 @@ def searched(seen: StudyRecord) -> Panel:
         for name, distribution in standing.space(seen).items()
     ]
     if not rows:
-        return Panel("Searched", paragraph("Nothing was searched yet."))
+        return Panel("Searched", paragraph("Nothing was searched yet."), is_small=True)
     head = ["parameter", "range", *(["best"] if is_one else [])]
     html = table(Table(head, rows))
     if fixed := standing.fixed(seen):
@@ -124,14 +125,14 @@ def signs(seen: StudyRecord) -> Panel | None:
     found = sign.ordered([*of_best, *study_sign.signs_of(seen)])
     if not found:
         return None
-    html = Markup().join(_sign(one, "of the best trial" if one in of_best else "") for one in found)
+    html = Markup().join(_sign(one, " (best trial)" if one in of_best else "") for one in found)
     return Panel("Signs", html)
 
 
 def _sign(of: Sign, whose: str) -> Markup:
-    html = Markup('<div class="sign"><p><strong>{}</strong> <span>{}</span></p><p>{}</p><p>{}</p>{}</div>')
+    html = Markup('<div class="sign"><p><strong>{}</strong>{}: {}</p><p>{}</p>{}</div>')
     line = command(of.command) if of.command else Markup()
-    texts = (hide_secrets(text) for text in (of.evidence, of.advice))
+    texts = map(hide_secrets, (of.evidence, sentence(of.advice)))
     return html.format(of.sign.replace("_", " "), whose, *texts, line)
 
 

@@ -17,12 +17,14 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from sweeper.errors import shortened, visible
 from sweeper.fault import Fault, disk
 from sweeper.program import program
 from sweeper.record import PER_CLASS, RunFiles, whole
+from sweeper.results import markup
 from sweeper.results.answer import (
     Bin,
     Floats,
@@ -39,7 +41,7 @@ from sweeper.results.answer import (
     reliability,
     worst,
 )
-from sweeper.results.panel import Panel
+from sweeper.results.panel import Panel, Table
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import counted, near, some
 
@@ -160,7 +162,7 @@ def panels(record: StudyRecord, with_images: bool = True) -> list[Panel]:
         return []
     found, scores = Predictions.read(best), _score_panels(best)
     if found is None or len(found.labels) == 0:
-        return [_apology(_why_none(record)), *scores]
+        return [_apology(*_why_none(record)), *scores]
     if not np.isfinite(found.logits).all():
         return [_apology("Its training diverged: it says nothing of any image."), *scores]
     return [
@@ -171,26 +173,28 @@ def panels(record: StudyRecord, with_images: bool = True) -> list[Panel]:
     ]
 
 
-def _apology(why: str) -> Panel:
-    return Panel("Best model", f"<p>{escape(why)}</p>")
+def _apology(why: str, command: str | None = None) -> Panel:
+    html = markup.paragraph(why)
+    return Panel("Mistakes and pictures", html if command is None else html + markup.command(command))
 
 
-def _why_none(record: StudyRecord) -> str:
-    """Why nothing is known of the best model, and what to type where that helps."""
-    best, name = record.files.best, shlex.quote(record.name)
+def _why_none(record: StudyRecord) -> tuple[str, str | None]:
+    """Why nothing is known of the best model's answers, and the command that helps."""
+    best = record.files.best
     if len(record.directions) > 1:
-        choose = f"{program()} best {name} shows the trials to choose from"
-        return f"Several objectives have no single best model. {choose}."
+        why = "Several objectives have no single best model. The trials to choose from:"
+        return why, f"{program()} best {shlex.quote(record.name)}"
     if any(not trial.state.is_finished() for trial in record.trials):
-        return "What the best model says of the validation images is written when the search ends."
+        return "What the best model says of the validation images is written when the search ends.", None
     if not best.is_ours:
-        return "No trial has completed, so there is no best model."
-    missing = "What the best model says of the validation images was not kept."
-    if best.weights.exists():
-        command = shlex.join(record.command) or "the command that began the search"
-        return f"{missing} Its weights were, so this writes it without training again: {command}"
-    again = f"{program()} --config-dir {shlex.quote(near(best.folder))} --config-name {best.config.stem}"
-    return f"{missing} Nor were its weights; this trains it again, in a folder of its own: {again}"
+        return "No trial has completed, so there is no best model.", None
+    missing = "What the best model says of the validation images was not kept"
+    if not best.weights.exists():
+        again = f"{program()} --config-dir {shlex.quote(near(best.folder))} --config-name {best.config.stem}"
+        return f"{missing}, nor were its weights. This trains it again, in a folder of its own:", again
+    if (command := record.again()) is None:
+        return f"{missing}. The command that began the search, with its study=NAME, makes up for it.", None
+    return f"{missing}. Its weights were, so this makes up for it without training again:", command
 
 
 # ------------------------------------------------------------------------------------------- confusion
@@ -198,7 +202,7 @@ def _why_none(record: StudyRecord) -> str:
 
 def _confusion_panels(found: Predictions) -> list[Panel]:
     mistakes = most_confused(found.labels, found.logits, found.classes)
-    pairs = Panel("Most frequent mistakes", _mistakes(mistakes, found))
+    pairs = _mistakes_panel(mistakes, found)
     return [pairs] if found.multi_label else [_matrix_panel(found), pairs]
 
 
@@ -218,8 +222,16 @@ def _matrix_panel(found: Predictions) -> Panel:
     says = (
         f"Confusion matrix: for each true class (row) the share of its images said to be each class. {told}"
     )
-    figure = _heatmap(table[np.ix_(chosen, chosen)], table.sum(1)[chosen], names)
-    return Panel("Confusion matrix", f"<p>{escape(told)}</p>", figure, says)
+    shown = table[np.ix_(chosen, chosen)]
+    rows = [(name, *row) for name, row in zip(names, shown.tolist(), strict=True)]
+    return Panel(
+        "Confusion matrix",
+        markup.paragraph(told),
+        _heatmap(shown, table.sum(1)[chosen], names),
+        says,
+        Table(("true, and said to be", *names), rows),
+        height=_AROUND + _ROW * max(len(names), 8),
+    )
 
 
 def _most_involved(table: Indices) -> Indices:
@@ -274,23 +286,25 @@ def _heatmap(table: Indices, of: Indices, names: Sequence[str]) -> go.Figure:
     return figure
 
 
+_AROUND, _ROW = 140, 26
+"""Pixels of the figure around the cells, and of a row of them."""
 _TICK = 12
 """Characters of a class's name beside an axis."""
 
 
-def _mistakes(mistakes: Sequence[Mistake], found: Predictions) -> str:
+def _mistakes_panel(mistakes: Sequence[Mistake], found: Predictions) -> Panel:
+    title = "Most frequent mistakes"
     if not mistakes:
-        return f"<p>None: it is right on all {counted(len(found.labels), 'validation image')}.</p>"
+        told = f"None: it is right on all {counted(len(found.labels), 'validation image')}."
+        return Panel(title, markup.paragraph(told), is_small=True)
     shown = mistakes[:MOST_PAIRS]
-    rows = [(each.true, each.said, f"{each.n:,} of {each.of:,} ({each.n / each.of:.0%})") for each in shown]
-    n, n_shown = sum(each.n for each in mistakes), sum(each.n for each in shown)
-    more = (
-        f"<p>{counted(n - n_shown, 'more mistake', 'more mistakes')} in rarer pairs.</p>"
-        if n > n_shown
-        else ""
-    )
-    head = ("true", "said to be", "images")
-    return _table("Which classes are taken for which", head, rows) + more
+    rows = [
+        (visible(each.true), visible(each.said), f"{each.n:,} of {each.of:,} ({each.n / each.of:.0%})")
+        for each in shown
+    ]
+    n = sum(each.n for each in mistakes) - sum(each.n for each in shown)
+    more = markup.paragraph(f"{counted(n, 'more mistake')} in rarer pairs.") if n else ""
+    return Panel(title, more, table=Table(("true", "said to be", "images"), rows), is_small=True)
 
 
 # ------------------------------------------------------------------------------------ scores and calibration
@@ -305,17 +319,17 @@ def _score_panels(best: RunFiles) -> list[Panel]:
     known = [(name, row) for name, row in scores.items() if row["f1"] is not None]
     known.sort(key=lambda item: item[1]["f1"])
     rows = [
-        (name, f"{row['n_images']:,}", *(_score(row[column]) for column in columns))
+        (visible(name), row["n_images"], *(_score(row[column]) for column in columns))
         for name, row in known[:MOST_CELLS]
     ]
     head = ("class", "images", *(_COLUMNS.get(name, name.replace("_", " ")) for name in columns))
-    notes = []
+    notes = ["On the validation images, the worst first."]
     if len(known) > MOST_CELLS:
         notes.append(f"{counted(len(known) - MOST_CELLS, 'more class', 'more classes')} at least as good.")
     if without := [name for name in scores if scores[name]["f1"] is None]:
         notes.append(f"No validation image is of {some(map(visible, without), 5)}.")
-    html = _table("On the validation images, the worst first", head, rows)
-    return [Panel("Scores of each class", html + "".join(f"<p>{escape(note)}</p>" for note in notes))]
+    html = markup.paragraph(" ".join(notes))
+    return [Panel("Scores of each class", html, table=Table(head, rows), is_small=True)]
 
 
 _COLUMNS = {"f1": "F1"}
@@ -339,8 +353,10 @@ def _reliability_panel(found: Predictions) -> Panel:
         " where one crosses the line, the difference may be chance."
     )
     says = f"Reliability diagram: share right against probability, in {counted(len(bins), 'bin')}. {told}"
-    html = f"<p>{escape(told)}</p><p>{escape(note)}</p>"
-    return Panel("How sure, how right", html, _diagram(bins), says)
+    head = ("mean probability", "share right", "from", "to", "answers")
+    rows = [(*(f"{x:.3f}" for x in (b.said, b.right, b.low, b.high)), b.n) for b in bins]
+    html = markup.paragraph(told) + markup.paragraph(note)
+    return Panel("How sure, how right", html, _diagram(bins), says, Table(head, rows))
 
 
 def _way(surplus: float) -> str:
@@ -388,8 +404,9 @@ def _picture_panels(found: Predictions, with_images: bool) -> Iterator[Panel]:
         ("Most doubtful pictures", f"Where {doubt}.", doubtful(labels, logits), _doubtful),
     )
     for title, told, chosen, tell in kinds:
-        figures = "".join(_figure(found, int(i), tell(found, int(i)), with_images) for i in chosen)
-        yield Panel(title, f'<p>{escape(told)}</p><div class="pictures" style="{_GRID}">{figures}</div>')
+        figures = Markup().join(_figure(found, int(i), tell(found, int(i)), with_images) for i in chosen)
+        html = Markup('{}<div class="pictures" style="{}">{}</div>')
+        yield Panel(title, html.format(markup.paragraph(told), _GRID, figures))
 
 
 _GRID = "display:grid;grid-template-columns:repeat(auto-fill,minmax(8.5rem,1fr));gap:1rem"
@@ -397,21 +414,19 @@ _SHOWN_SIDE = 96
 """In the page's pixels."""
 
 
-def _figure(found: Predictions, image: int, told: str, with_images: bool) -> str:
+def _figure(found: Predictions, image: int, told: str, with_images: bool) -> Markup:
     place = np.flatnonzero(found.shown == image)
     name = visible(found.names[place[0]]) if len(place) else ""
-    shown = (
-        f'<code style="overflow-wrap:anywhere">{escape(name)}</code>' if name else f"validation image {image}"
-    )
-    picture = ""
+    shown = Markup("<code>{}</code>").format(markup.breakable(name)) if name else f"validation image {image}"
+    caption = Markup('<figcaption style="font-size:13px">{}<br>{}</figcaption>').format(told, shown)
+    picture = Markup()
     if with_images and len(place):
         pixels = found.thumbnails[place[0]]
-        sharp = "image-rendering:pixelated;" if len(pixels) < _SHOWN_SIDE // 3 else ""
-        picture = (
-            f'<img src="data:image/png;base64,{_png(pixels)}" alt="{escape(f"{told}; {name or image}")}"'
-            f' width="{_SHOWN_SIDE}" height="{_SHOWN_SIDE}" style="{sharp}">'
-        )
-    return f'<figure style="margin:0">{picture}<figcaption>{escape(told)}<br>{shown}</figcaption></figure>'
+        look = "image-rendering:pixelated" if len(pixels) < _SHOWN_SIDE // 3 else ""
+        html = '<img src="data:image/png;base64,{}" alt="{}" width="{}" height="{}" style="{}">'
+        alt = f"{told}; {name or shown}"
+        picture = Markup(html).format(_png(pixels), alt, _SHOWN_SIDE, _SHOWN_SIDE, look)
+    return Markup('<figure style="margin:0;overflow-wrap:anywhere">{}{}</figure>').format(picture, caption)
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:
@@ -465,20 +480,3 @@ def _true_labels(found: Predictions, image: int) -> str:
 
 def _labels(found: Predictions, image: int, which: Iterable[int]) -> str:
     return some(f"{visible(found.classes[i])} ({found.probabilities[image, i]:.2f})" for i in which)
-
-
-# ----------------------------------------------------------------------------------------------- tables
-
-
-def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows whose first cell is their heading; wider than a phone, it can be moved by touch and keyboard."""
-    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "".join(
-        f'<tr><th scope="row">{escape(visible(first))}</th>'
-        + "".join(f"<td>{escape(visible(cell))}</td>" for cell in others)
-        + "</tr>"
-        for first, *others in rows
-    )
-    title = escape(caption)
-    whole = f"<table><caption>{title}</caption><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="wide" tabindex="0" role="region" aria-label="{title}">{whole}</div>'

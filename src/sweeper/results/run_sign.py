@@ -133,9 +133,10 @@ class Course:
             is_narrow = narrowest is not None and narrowest < self.seen.task.n_classes
             if is_narrow or max(model.filters) < min(max(filters) for filters in FILTERS) / 4:
                 return _widen(run)
-        varies = run.augmentation.name in ("standard", "strong")
-        if varies and self.train_is_plain and self.n and curve.last(self.train) > 1.5 * curve.last(self.val):
-            return "Vary the training images less", ("augmentation=light",)
+        if run.augmentation.name == "strong" and self.n and self.train_is_plain:
+            train, val = curve.last(self.train), curve.last(self.val)
+            if train > AT_CHANCE or (train > 1.5 * val and not curve.is_falling(self.val)):
+                return "Vary the training images less", ("augmentation=light",)
         return None
 
 
@@ -219,6 +220,9 @@ def _diverged(seen: RunRecord) -> Finding | None:
     elif _is_far_above(c):
         times = float(c.train[-1])
         evidence = f"The training loss is {times:.3g} times that of chance after epoch {c.n}."
+    elif _climbs(c):
+        low, end = (value * seen.task.chance_loss for value in (c.train.min(), c.train[-1]))
+        evidence = f"The training loss fell to {low:.3g}, but has risen to {end:.3g} since."
     else:
         return None
     told, changes = _calm(seen.run)
@@ -235,6 +239,14 @@ def _is_far_above(c: Course) -> bool:
         return c.seen.is_over and min(c.train[-1], c.val[-1]) > 2 * FAR_ABOVE
     level = FAR_ABOVE if c.train_is_plain else 2 * FAR_ABOVE
     return bool(min(c.train[last].min(), c.val[last].min()) > level)
+
+
+def _climbs(c: Course) -> bool:
+    """Whether the training loss came down and went up again, for two epochs at least."""
+    if c.n < 4 or c.run.freezing.name == "gradual" or not c.train_is_plain:
+        return False
+    lowest = float(c.train.min())
+    return float(c.train[-2:].min()) > max(2 * lowest, lowest + 0.2)
 
 
 def _chance_level(seen: RunRecord) -> Finding | None:
@@ -446,7 +458,7 @@ def _regularise(seen: RunRecord) -> tuple[str, tuple[str, ...]]:
 
 def _underfitting(seen: RunRecord) -> Finding | None:
     c = Course(seen)
-    if c.n < 4 or not c.is_finite or not c.is_whole:
+    if c.n < 4 or not c.is_finite or not c.is_whole or _rate_fell(c) is not None:
         return None
     level = min(curve.last(c.val), curve.last(c.train)) if c.train_is_plain else curve.last(c.val)
     if c.brake is None:
@@ -462,7 +474,7 @@ def _underfitting(seen: RunRecord) -> Finding | None:
     return Finding(evidence, f"{told}.", changes)
 
 
-UNDER, BRAKED = 0.25, 0.12
+UNDER, BRAKED = 0.25, 0.06
 
 FILTERS = ([6, 16], [16, 32], [16, 32, 64], [32, 64, 128])
 
@@ -503,6 +515,8 @@ def _dead_units(seen: RunRecord) -> Finding | None:
     advice = "Use LeakyReLU, which always passes a gradient"
     changes: tuple[str, ...] = ("model.activation=leaky_relu",)
     c = Course(seen)
+    if not c.is_finite:
+        return None
     if c.effective_lr / (10 if seen.run.optimizer.name == "sgd" else 1) > 5 * _usual_lr(seen.run):
         told, more = _calm(seen.run)
         advice, changes = f"{advice}. {told}", (*changes, *more)
@@ -516,7 +530,7 @@ def _imbalanced(seen: RunRecord) -> Finding | None:
     if len(seen.recall) != len(counts) or not Course(seen).is_finite:
         return None
     most = max(counts)
-    rare = [name for name, n in zip(seen.recall, counts, strict=True) if n <= most / UNEQUAL]
+    rare = [name for name, n in zip(seen.recall, counts, strict=True) if _is_rare(n, most)]
     common = [name for name in seen.recall if name not in rare]
     if not rare:
         return None
@@ -536,6 +550,11 @@ def _imbalanced(seen: RunRecord) -> Finding | None:
 
 
 UNEQUAL, NEGLECTED = 4, 0.15
+
+
+def _is_rare(n: int, most: int) -> bool:
+    """Whether a class has so much fewer images than the largest that it cannot be by chance."""
+    return n <= most / UNEQUAL and most - n > 3 * sqrt(most + n)
 
 
 def _memory_bound(seen: RunRecord) -> Finding | None:
@@ -586,6 +605,8 @@ def _plateaued(seen: RunRecord) -> Finding | None:
     early = _rate_fell(c)
     if c.n < run.training.epochs and early is None:
         return None  # early stopping did what is advised
+    if run.training.early_stopping.patience is not None and curve.last(c.val) < 0.1:
+        return None  # nearly all is learned, and it would have stopped
     if n_flat < (3 if early else max(6, 0.5 * c.n)):
         return None
     evidence = (
@@ -706,14 +727,14 @@ _OF_CURVES = frozenset(
     }
 )
 SILENCES: dict[str, frozenset[str]] = {
-    "diverged": _OF_CURVES | {"dead_units", "imbalanced"},
+    "diverged": _OF_CURVES | {"imbalanced"},
     "chance_level": _OF_CURVES - {"chance_level", "few_steps"} | {"imbalanced"},
     "oscillating": frozenset({"still_improving", "underfitting", "plateaued", "too_slow", "few_steps"}),
     "few_steps": frozenset({"too_slow", "still_improving", "underfitting", "plateaued"}),
     "too_slow": frozenset({"still_improving", "underfitting", "plateaued"}),
     "still_improving": frozenset({"plateaued"}),
     "overfitting": frozenset({"underfitting", "plateaued"}),
-    "underfitting": frozenset({"plateaued"}),
+    "underfitting": frozenset({"plateaued", "still_improving"}),
 }
 """What a sign explains, and so keeps from being told besides."""
 

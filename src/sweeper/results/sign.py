@@ -91,6 +91,7 @@ AT_ONCE = ("diverged", "chance_level")
 """What is told while a search runs."""
 
 _FIRST = ("failures", "all_at_chance", "diverged", "chance_level")
+_EDGE = "_at_edge"
 _LAST = ("plateaued", "too_few_trials", "most_pruned_first_epoch", "cheap_rival", "imbalanced")
 
 
@@ -98,8 +99,9 @@ def ordered(signs: Iterable[Sign]) -> list[Sign]:
     """Signs of a run and of its study, the most helpful first: what ruins all comes before what may gain."""
 
     def place(sign: Sign) -> int:
-        names = (*_FIRST, "", *_LAST)
-        return names.index(sign.sign if sign.sign in names else "")
+        names = (*_FIRST, _EDGE, "", *_LAST)
+        name = _EDGE if sign.sign.endswith(_EDGE) else sign.sign
+        return names.index(name if name in names else "")
 
     return sorted(signs, key=place)
 
@@ -114,7 +116,7 @@ def show(screen: Screen, signs: Iterable[Sign], *files: Path) -> None:
     if shown:
         screen.tell([""])
     for sign in shown[:MOST_SHOWN]:
-        _print(screen, Text.assemble((sign.sign, "bold"), f": {sign.evidence}"))
+        _print(screen, Text.assemble((sign.sign, "bold"), ": ", sentence(sign.evidence)))
         _print(screen, Text(sentence(sign.advice)), indent=2)
         if sign.command is not None:
             screen.tell([f"  {sign.command}"])
@@ -135,6 +137,7 @@ def _print(screen: Screen, text: Text, indent: int = 0) -> None:
         screen.tell([" " * indent + text.plain])
         return
     for line in text.wrap(screen, max(20, screen.width - indent)):
+        line.rstrip()
         screen.print(Text(" " * indent) + line, no_wrap=True, overflow="ignore", crop=False)
 
 

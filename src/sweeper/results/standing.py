@@ -263,12 +263,10 @@ def _lanes(
     return lanes, [f"lane {i + 1}" for i in range(len(free_at))]
 
 
-def n_epochs(seen: StudyRecord) -> int:
-    """Epochs, or what an app reported step by step, of all trials."""
-    return sum(
-        int(t.user_attrs["epochs"]) if "epochs" in t.user_attrs else len(t.intermediate_values)
-        for t in seen.trials
-    )
+def n_steps(seen: StudyRecord) -> tuple[int, str]:
+    """How many epochs all trials had together; or steps, of what an app reported."""
+    n = sum(int(t.user_attrs.get("epochs", len(t.intermediate_values))) for t in seen.trials)
+    return n, "epoch" if any("epochs" in t.user_attrs for t in seen.trials) else "step"
 
 
 class Price(NamedTuple):
@@ -316,8 +314,10 @@ class Curve:
     values: Sequence[float]
 
 
-MOST_POINTS = 20_000
+MOST_POINTS = 10_000
 """Of all curves together: more make the file large, and nobody sees them."""
+MOST_CURVES = 200
+"""More cover each other."""
 
 
 def curves(seen: StudyRecord, objective: int = 0) -> list[Curve]:
@@ -343,11 +343,18 @@ def _from_history(seen: StudyRecord, trial: FrozenTrial, objective: int) -> Curv
     return Curve(trial.number, record.word(trial), *zip(*points, strict=True)) if points else None
 
 
-def thinned(of: Sequence[Curve], most: int = MOST_POINTS) -> tuple[list[Curve], int]:
-    """The curves with every n-th point and their last one; and n."""
-    n_points = sum(len(curve.steps) for curve in of)
-    every = max(1, math.ceil(n_points / most))
-    return [_every(curve, every) for curve in of], every
+def thinned(
+    of: Sequence[Curve], kept: Iterable[int] = (), most: int = MOST_CURVES, most_points: int = MOST_POINTS
+) -> tuple[list[Curve], int]:
+    """So many curves, with every n-th of their points and their last one; and n.
+
+    Args:
+        kept: the numbers of trials whose curves are among them.
+    """
+    whole = {*kept, *(curve.number for curve in of[:: math.ceil(len(of) / most) or 1])}
+    some = [curve for curve in of if curve.number in whole]
+    every = max(1, math.ceil(sum(len(curve.steps) for curve in some) / most_points))
+    return [_every(curve, every) for curve in some], every
 
 
 def _every(curve: Curve, every: int) -> Curve:

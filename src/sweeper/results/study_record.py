@@ -101,7 +101,9 @@ class StudyRecord:
         kept = [word for word in words if key_of(word) not in left_out]
         if any(word.endswith(f"={HIDDEN}") for word in kept):
             return None  # it would not run without the password
-        return " ".join(map(shlex.quote, [*program, *kept, *changes]))
+        added = {key_of(word): word[: -len(word.lstrip("+"))] for word in words if word.startswith("+")}
+        changed = [f"{added.get(key_of(change), '')}{change}" for change in changes]
+        return " ".join(map(shlex.quote, [*program, *kept, *changed]))
 
     @property
     def _split(self) -> tuple[Sequence[str], Sequence[str]]:

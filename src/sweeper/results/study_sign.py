@@ -39,10 +39,12 @@ _LEAST_RANKED = 8
 """Trials with a parameter below which nothing is said of its range."""
 _LEAST_COMPLETE = 4
 _EDGE = 0.8
-"""Where the outer part of a range begins, from 0 at its other end to 1."""
+"""Where the outer part of a range begins, from 0 at its other end to 1: there the best trial must lie."""
+_NEAR = 0.6
+"""Where the best few must lie at least, if not many trials lie further out."""
 _LAST = 0.85
 """Where its last bit begins, in which scores must be better than in the bit before it."""
-_P = 0.02
+_P = 0.01
 """How probable a trend towards an end may be where there is none; two ends and a few parameters are looked
 at, and the best trials must lie there as well."""
 
@@ -181,7 +183,9 @@ def _edge(seen: StudyRecord, name: str) -> Edge | None:
     best = np.argsort(rank, kind="stable")[:n_best]
     is_upper = bool(np.median(places[best]) > 0.5)
     towards = places if is_upper else 1 - places
-    if np.median(towards[best]) < _EDGE or widened(path_of(name), bounds, is_upper) is None:
+    outermost = float(np.sort(towards)[-min(len(towards), 2 * n_best)])
+    lie_there = np.median(towards[best]) >= min(_EDGE, max(_NEAR, outermost))
+    if towards[best[0]] < _EDGE or not lie_there or widened(path_of(name), bounds, is_upper) is None:
         return None
     correlation, p = _trend(towards, -rank, _others(trials, name))
     if p > _P or not _still_rises(towards, -rank):

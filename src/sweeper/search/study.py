@@ -426,8 +426,8 @@ def read(files: StudyFiles) -> StudyRecord:
     """
     storage = look_into_storage(files.read_storage() or "memory")
     study = optuna.load_study(study_name=files.read_name(), storage=storage, sampler=RandomSampler())
-    read = partial(study.get_trials, deepcopy=False)
-    return study_record.of(study, files, seen(read(), files, read))
+    read_trials = partial(study.get_trials, deepcopy=False)
+    return study_record.of(study, files, seen(read_trials(), files, read_trials))
 
 
 def _lost(trial: FrozenTrial) -> FrozenTrial:
