@@ -76,7 +76,7 @@ def test_three_signs_are_shown_and_the_rest_is_counted(
     sign.write(path, some_signs(*NAMES))
     sign.show(Screen(), some_signs(*NAMES), path, tmp_path / "not_there.json")
     shown = capsys.readouterr().out
-    assert [name for name in NAMES if f"{name}: evidence" in shown] == ["lr_at_edge", "diverged", "failures"]
+    assert [name for name in NAMES if f"{name}: Evidence" in shown] == ["lr_at_edge", "diverged", "failures"]
     assert f"2 more signs in '{path}'" in shown
     sign.show(Screen(), [])
     assert capsys.readouterr().out == ""
@@ -92,7 +92,7 @@ def test_a_terminal_wraps_texts_and_no_command(tmp_path: Path, columns: int) -> 
     texts = [line.rstrip() for line in shown if COMMAND not in line]
     assert columns * 0.8 < max(map(len, texts)) <= columns
     assert " ".join(" ".join(texts).lower().split()).count(WORDS) == 2 * MOST_SHOWN
-    assert any(line.startswith("failures: words") for line in texts)
+    assert any(line.startswith("failures: Words") for line in texts)
     assert "2 more signs in signs.json" in texts
 
 
@@ -115,7 +115,7 @@ def test_what_ruins_trials_is_told_once_while_a_search_runs(capsys: pytest.Captu
 def test_a_single_run_tells_a_sign_as_soon_as_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     """Whole: evidence, advice and command."""
     SingleRun(Run()).sign(Sign("diverged", "the loss is infinite", "lower the rate", "python -m sweeper x=1"))
-    expected = "\ndiverged: the loss is infinite.\n  Lower the rate.\n  python -m sweeper x=1\n\n"
+    expected = "\ndiverged: The loss is infinite.\n  Lower the rate.\n  python -m sweeper x=1\n\n"
     assert capsys.readouterr().out == expected
 
 
