@@ -270,6 +270,8 @@ def _leave_chance(c: Course) -> tuple[str, tuple[str, ...]]:
     run = c.run
     if c.brake is not None:
         return c.brake
+    if _rate_fell(c) is not None:
+        return "Let the scheduler reduce the rate more slowly", ("scheduler=cosine",)
     if c.falls_steadily:
         return _hasten(run)
     lr = c.effective_lr / (10 if run.optimizer.name == "sgd" else 1)
@@ -290,6 +292,10 @@ def _oscillating(seen: RunRecord) -> Finding | None:
     if c.n < 4 or not c.is_finite or not seen.is_over:
         return None
     (swing, n_rises), (of_val, _) = _swing(c, c.train), _swing(c, c.val)
+    told, changes = _calm(seen.run)
+    if _overshoots(c):
+        evidence = f"In the first epoch the training loss was {c.train[0]:.3g} times that of chance."
+        return Finding(evidence, f"{told}: the first steps are too large.", changes)
     if min(swing, of_val) < SWING or n_rises < 2:
         return None
     worst = float(curve.rises(c.train).max() * seen.task.chance_loss)
@@ -297,12 +303,19 @@ def _oscillating(seen: RunRecord) -> Finding | None:
         f"The training loss rose in {n_rises} of {c.n - 1} epochs, by up to {worst:.3g}, "
         f"and ends {percent(float(c.train[-1] / max(1e-12, c.train.min())))} of its best."
     )
-    told, changes = _calm(seen.run)
     return Finding(evidence, f"{told}: the steps are too large.", changes)
 
 
 SWING = 0.25
 """Share of upward steps in all movement of the training loss, at a level that matters, in an oscillation."""
+
+
+def _overshoots(c: Course) -> bool:
+    """Whether the first steps led far away from where the network began, which is near chance."""
+    return c.train_is_plain and c.brake is None and c.steps_per_epoch >= 5 and float(c.train[0]) > OVERSHOT
+
+
+OVERSHOT = 2.0
 
 
 def _swing(c: Course, values: Values) -> tuple[float, int]:
@@ -312,7 +325,8 @@ def _swing(c: Course, values: Values) -> tuple[float, int]:
         steps = steps[[(epoch - 1) % (c.run.freezing.every or 1) != 0 for epoch in range(3, c.n + 1)]]
     level, up = float(np.median(values)), np.maximum(steps, 0)
     share = float(up.sum() / max(1e-9, np.abs(steps).sum()))
-    return share if level > 0.05 else 0.0, int((up > 0.05 * level + 0.01).sum())
+    by_luck = 3 * level / sqrt(max(1, c.seen.task.n_train))
+    return share if level > 0.05 else 0.0, int((up > max(0.05 * level + 0.01, by_luck)).sum())
 
 
 FEW_STEPS = 250
@@ -416,20 +430,26 @@ def _overfitting(seen: RunRecord) -> Finding | None:
         return None
     best = int(np.argmin(curve.smooth(c.val)))
     lowest, end = float(curve.smooth(c.val)[best]), curve.last(c.val)
-    rise = end - lowest
-    gap = end - curve.last(c.train) if c.train_is_plain else 0.0
-    if rise < RISE or gap < GAP:
+    train = curve.last(c.train)
+    gap = end - train if c.train_is_plain else 0.0
+    by_luck = 3 * end / sqrt(max(1, seen.task.n_val))
+    is_apart = gap > max(APART, by_luck) and train < 0.5 * end and not curve.is_falling(c.val)
+    rise = max(RISE, 2 * curve.noise(c.val))
+    if not is_apart and (end - lowest < rise or gap < GAP):
         return None
-    lowest, end, train = (seen.task.chance_loss * value for value in (lowest, end, c.train[-1]))
+    lowest, end, train = (seen.task.chance_loss * value for value in (lowest, end, train))
     evidence = (
         f"Since epoch {best + 1} the validation loss rose from {lowest:.3g} to {end:.3g}, "
         f"while the training loss fell to {train:.3g}."
+        if end > 1.02 * lowest
+        else f"The training loss fell to {train:.3g}, but the validation loss stays at {end:.3g}."
     )
     told, changes = _regularise(seen)
     return Finding(evidence, told, changes)
 
 
-RISE, GAP = 0.05, 0.2
+RISE, GAP, APART = 0.05, 0.2, 0.3
+"""Parts of the loss at chance: how far validation rose, and how far it lies above training."""
 
 
 def _regularise(seen: RunRecord) -> tuple[str, tuple[str, ...]]:
@@ -462,6 +482,8 @@ def _underfitting(seen: RunRecord) -> Finding | None:
         return None
     level = min(curve.last(c.val), curve.last(c.train)) if c.train_is_plain else curve.last(c.val)
     if c.brake is None:
+        if c.train_is_plain and curve.last(c.train) < 0.6 * curve.last(c.val):
+            return None
         if level < UNDER or curve.fall(c.val) / level > STILL / 2:
             return None
     elif (curve.last(c.train) if c.train_is_plain else level) < BRAKED:
