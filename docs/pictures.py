@@ -57,20 +57,35 @@ def main() -> None:
     arguments = parser.parse_args()
     out = arguments.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as temporary:
+    with project() as folder:
         search = [
             "-m",
             "study=digits",
             *(["experiment=quick"] if arguments.quick else []),
             "optimizer=adam,sgd",
         ]
-        photograph(Path(temporary), search, out)
+        photograph(folder, search, out)
     written = sorted(out.iterdir())
     for path in written:
         print(f"{path.stat().st_size / 1000:7.0f} kB  {path}")
     total = sum(path.stat().st_size for path in written)
     if total > MOST_BYTES:
         raise SystemExit(f"{total:,} bytes are more than {MOST_BYTES:,}: take fewer or smaller ones")
+
+
+@contextmanager
+def project() -> Iterator[Path]:
+    """An empty folder whose name may be seen; another where somebody has one of that name."""
+    folder = Path(tempfile.gettempdir(), "my-project")
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        folder = Path(tempfile.mkdtemp())
+        print(f"{folder} may be seen in the pictures: remove {folder.with_name('my-project')} for good ones")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def photograph(folder: Path, search: Sequence[str], out: Path) -> None:
