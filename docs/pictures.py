@@ -117,7 +117,7 @@ def photograph(folder: Path, search: Sequence[str], out: Path) -> None:
             link.wait_for()
             shoot(page, out / "dashboard.webp", WIDE)
             link.click()
-            page.get_by_text("History").locator("visible=true").first.wait_for()
+            page.locator(".scatterlayer path.point").first.wait_for()  # the history has its trials
             shoot(page, out / "dashboard-study.webp", WIDE)
             page.locator("a[href$='/note']").first.click()
             page.get_by_text("reproduce digits").first.wait_for()
