@@ -435,7 +435,7 @@ def _overfitting(seen: RunRecord) -> Finding | None:
     by_luck = 3 * end / sqrt(max(1, seen.task.n_val))
     is_apart = gap > max(APART, by_luck) and train < 0.5 * end and not curve.is_falling(c.val)
     rise = max(RISE, 2 * curve.noise(c.val))
-    if not is_apart and (end - lowest < rise or gap < GAP):
+    if not is_apart and (end - lowest < rise or gap < GAP or curve.is_falling(c.val)):
         return None
     lowest, end, train = (seen.task.chance_loss * value for value in (lowest, end, train))
     evidence = (
