@@ -29,7 +29,7 @@ from sweeper.record import StudyFiles
 from sweeper.results import study_record, study_sign
 from sweeper.results.sign import Sign
 from sweeper.results.study_record import StudyRecord
-from sweeper.results.study_sign import edges, signs_of, widened
+from sweeper.results.study_sign import Ladder, edges, signs_of, widened
 from sweeper.search.study import read
 from tests.foreign_app import App
 from tests.program import IN_PROCESS, sweeper
@@ -139,7 +139,7 @@ def test_a_best_trial_at_the_end_of_a_range_is_told() -> None:
     assert (
         "at the upper end of 0.0001 … 0.01, and scores rise towards it (rank correlation 0." in sign.evidence
     )
-    assert sign.advice == "search around that end: 0.003 … 0.3"
+    assert sign.advice == "Search around that end: 0.003 … 0.3."
     assert sign.command == ("python -m sweeper -m study=s-2 'optimizer.lr=tag(log, interval(3e-3, 0.3))'")
 
 
@@ -248,20 +248,47 @@ def test_where_a_range_ends_by_nature_there_is_no_edge() -> None:
         ("app.x", FloatDistribution(0.0, 1.0), True, None),
         ("app.x", FloatDistribution(0.0, 1.0), False, None),
         ("app.x", FloatDistribution(-2.0, 2.0), True, (0.0, 6.0)),
-        ("app.depth", IntDistribution(1, 8), True, (4, 15)),
+        ("app.depth", IntDistribution(1, 8), True, (5, 15)),
         ("app.depth", IntDistribution(1, 8), False, None),
-        ("app.width", IntDistribution(16, 128, log=True), True, (50, 3000)),
+        ("app.width", IntDistribution(16, 128, log=True), True, (90, 400)),
+        ("app.width", IntDistribution(16, 128, step=16), True, (80, 240)),
+        ("app.x", FloatDistribution(-5.0, 1.0), True, (-2.0, 7.0)),
+        ("app.n", Ladder((16, 32, 64)), True, (64, 128)),
+        ("app.n", Ladder((1, 2, 4)), False, None),
+        ("training.batch_size", Ladder((16, 32, 64)), False, (8, 16)),
+        ("app.share", Ladder((0.25, 0.5, 1.0)), True, None),
     ],
 )
 def test_a_range_is_widened_as_far_as_its_key_may_go(
     key: str,
-    bounds: FloatDistribution | IntDistribution,
+    bounds: FloatDistribution | IntDistribution | Ladder,
     is_upper: bool,
     expected: tuple[float, float] | None,
 ) -> None:
     """By the limits of our own keys; of an app's, 0 and 1 are taken for natural ends."""
     found = widened(key, bounds, is_upper)
     assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_choices_between_numbers_have_ends_too() -> None:
+    """A search over 16, 32, 64 whose best has 64 goes on with the next powers of two."""
+    sizes = CategoricalDistribution([16, 32, 64])
+    better = lambda params, number: math.log2(params["training.batch_size"]) / 10  # noqa: E731
+    seen = drawn(24, {"training.batch_size": sizes, **SPACE}, better)
+    assert "training.batch_size=32,64,128" in (one(seen, "batch_size_at_edge").command or "")
+    choices = CategoricalDistribution(["a", "b", "c"])
+    named = drawn(24, {"kind": choices}, lambda params, number: float(params["kind"] == "c"))
+    assert not edges(named)
+
+
+def test_two_edges_are_two_studies() -> None:
+    """Their commands may be typed one after the other."""
+
+    def both(params: Mapping[str, Any], number: int) -> float:
+        return rising(params, number) + 0.2 * place(DECAY, params["optimizer.weight_decay"])
+
+    found = [sign.command or "" for sign in signs_of(drawn(200, SPACE, both)) if "_at_edge" in sign.sign]
+    assert [shlex.split(command)[4] for command in found] == ["study=s-2", "study=s-3"]
 
 
 def test_a_range_of_one_option_is_searched_with_that_option() -> None:
@@ -301,7 +328,7 @@ def test_few_trials_for_many_parameters_are_told() -> None:
     """With the command that goes on with this study, to ten trials for each parameter."""
     seen = drawn(9, SPACE, lambda params, number: 0.0)
     sign = one(seen, "too_few_trials")
-    assert sign.evidence == "9 trials for 2 parameters; 9 came to the end"
+    assert sign.evidence == "9 trials for 2 parameters; 9 came to the end."
     assert sign.command == "python -m sweeper -m study=s hydra.sweeper.n_trials=20"
     assert "too_few_trials" not in names(drawn(10, SPACE, lambda params, number: 0.0))
 
@@ -362,7 +389,7 @@ def test_failures_are_told_with_their_common_reason() -> None:
     done = [ended({"c": "b"}, {"c": CategoricalDistribution(["a", "b"])}, [0.5]) for _ in range(7)]
     few = [failed("ValueError: 1 of 2"), failed("ValueError: 3 of 4"), failed("KeyError: x")]
     sign = one(record_of([*done, *few]), "failures")
-    assert sign.evidence == "3 of 10 trials failed, 2 of them with: ValueError: 1 of 2; all have c=a"
+    assert sign.evidence == "3 of 10 trials failed, 2 of them with: ValueError: 1 of 2; all have c=a."
     assert sign.command == "python -m sweeper -m study=s"
 
 
@@ -396,7 +423,7 @@ def learned(*signs: str, value: float | None = 0.1) -> FrozenTrial:
 def test_a_study_in_which_nothing_learned_is_told() -> None:
     """At chance level, it is the data that should be looked at."""
     sign = one(record_of([learned("chance_level") for _ in range(4)], "optimizer=adam,sgd"), "all_at_chance")
-    assert sign.evidence == "of 4 trials, 4 stayed at chance level, and none learned anything"
+    assert sign.evidence == "Of 4 trials, 4 stayed at chance level, and none learned anything."
     assert sign.command == "python -m sweeper describe -m optimizer=adam,sgd"
 
 
@@ -433,7 +460,7 @@ def test_a_rival_at_a_fraction_of_the_cost_is_told() -> None:
     """Within the noise of the curve, with the command that trains it."""
     sign = one(compared(0.902, 10.0), "cheap_rival")
     assert sign.evidence == (
-        "trial 3 has value 0.902 in 10.0 s, and the best, trial 0, has 0.904 in 60.0 s; 0.004 is noise"
+        "Trial 3 has value 0.902 in 10.0 s, and the best, trial 0, has 0.904 in 60.0 s; 0.0048 is noise."
     )
     assert shlex.split(sign.command or "") == ["python", "-m", "sweeper", "study=s-3", "x=0.25", "c='a b'"]
 
@@ -520,6 +547,22 @@ def test_a_storage_with_a_password_is_left_out() -> None:
     kept = record_of([], "hydra.sweeper.storage=sqlite:///s.db")
     assert kept.anew() == "python -m sweeper -m hydra.sweeper.storage=sqlite:///s.db study=s-2"
     assert record_of([], "db.url=URL").again() is None
+
+
+def test_another_pruner_takes_no_arguments_of_the_first() -> None:
+    """Hydra would refuse the percentile of a pruner that has none."""
+    words = ("hydra/sweeper/pruner=percentile", "hydra.sweeper.pruner.percentile=10", "x=1")
+    changes = ("hydra/sweeper/pruner=hyperband", "hydra.sweeper.pruner.min_resource=2")
+    changed = record_of([], *words).anew(*changes)
+    assert changed == f"python -m sweeper -m x=1 study=s-2 {' '.join(changes)}"
+
+
+def test_a_rising_curve_is_not_noise(tmp_path: Path) -> None:
+    """What a score gains with each epoch says nothing of how it wavers."""
+    steady = [0.5 + 0.02 * step for step in range(20)]
+    slow = ended({}, {}, [0.9], curve=steady, seconds=100)
+    others = [ended({}, {}, [value], curve=steady, seconds=10) for value in (0.86, 0.85, 0.84)]
+    assert "cheap_rival" not in names(record_of([slow, *others], metrics=("f1",)))
 
 
 def test_a_key_that_was_added_is_added_again() -> None:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +59,13 @@ class StudyRecord:
         # The folder remembers the storage.
         return self._command(without={_STORAGE, *self._storage_keys}, changes=[*names, *changes])
 
-    def anew(self, *changes: str) -> str | None:
-        """The command that begins another study like this one, with other overrides."""
-        name, folder = self._next("")
+    def anew(self, *changes: str, n_before: int = 0) -> str | None:
+        """The command that begins another study like this one, with other overrides.
+
+        Args:
+            n_before: how many such commands are told beside it: each begins a study of its own.
+        """
+        name, folder = self._next("", n_before)
         names = [f"{self._named_by}={name}"]
         if self.attributes.get("folder_by") == "nobody":
             names.append(f"hydra.sweep.dir={folder}")
@@ -98,7 +102,11 @@ class StudyRecord:
             return None
         left_out = {*without, "hydra.sweeper.take_over", *map(key_of, changes)}
         left_out |= {key_of(word) for word in words if word == f"{_STORAGE}={HIDDEN}"}
-        kept = [word for word in words if key_of(word) not in left_out]
+        # Another option of a group has other arguments: those of a pruner, say.
+        groups = tuple(key.replace("/", ".") + "." for key in left_out if key.startswith("hydra/"))
+        kept = [
+            word for word in words if key_of(word) not in left_out and not key_of(word).startswith(groups)
+        ]
         if any(word.endswith(f"={HIDDEN}") for word in kept):
             return None  # it would not run without the password
         added = {key_of(word): word[: -len(word.lstrip("+"))] for word in words if word.startswith("+")}
@@ -122,8 +130,8 @@ class StudyRecord:
     def _storage_keys(self) -> set[str]:
         return {str(self.attributes.get("stored_by", _STORAGE))}
 
-    def _next(self, suffix: str) -> tuple[str, Path]:
-        """The first free name like this one, and the folder that goes with it."""
+    def _next(self, suffix: str, n_before: int = 0) -> tuple[str, Path]:
+        """A free name like this one, and the folder that goes with it: the first, or one behind it."""
         folder = Path(self.attributes.get("folder", self.files.folder))
         name, found = self.name, re.fullmatch(r"(.+)-(\d+)", self.name)
         if found and folder.name.endswith(f"-{found[2]}"):
@@ -131,7 +139,8 @@ class StudyRecord:
             if StudyFiles(before).is_ours:  # this one is itself the next of that
                 name, folder = found[1], before
         tails = (f"{suffix}{f'-{n}' if n > 1 or not suffix else ''}" for n in count(1 if suffix else 2))
-        tail = next(tail for tail in tails if not folder.with_name(f"{folder.name}{tail}").exists())
+        free = (tail for tail in tails if not folder.with_name(f"{folder.name}{tail}").exists())
+        tail = next(islice(free, n_before, None))
         return f"{name}{tail}", folder.with_name(f"{folder.name}{tail}")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,63 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import schema
+from sweeper.results import curve
 from sweeper.results.sign import Finding, Rule, Sign, found
 from sweeper.results.study_record import StudyRecord, options_of, override, path_of
-from sweeper.words import counted, one_line
+from sweeper.words import counted, one_line, sentence
 
 Array = NDArray[np.float64]
-Range = FloatDistribution | IntDistribution
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Choices between numbers, such as 16, 32, 64: a range with rungs."""
+
+    rungs: tuple[float, ...]
+    """From the lowest to the highest."""
+    log: bool = False
+    step: None = None
+
+    @property
+    def low(self) -> float:
+        return self.rungs[0]
+
+    @property
+    def high(self) -> float:
+        return self.rungs[-1]
+
+    @property
+    def is_whole(self) -> bool:
+        return all(isinstance(rung, int) for rung in self.rungs)
+
+    def beyond(self, is_upper: bool) -> Iterator[float]:
+        """The rungs that would come next, by the ratio of the last two, or their difference."""
+        last, before = (self.rungs[-1], self.rungs[-2]) if is_upper else (self.rungs[0], self.rungs[1])
+        while True:
+            if min(self.rungs) > 0:
+                after = last * last / before
+                after = round(after) if self.is_whole else after
+            else:
+                after = 2 * last - before
+            if after == last:
+                return
+            yield (after := float(f"{after:.6g}") if isinstance(after, float) else after)
+            last, before = after, last
+
+
+Range = FloatDistribution | IntDistribution | Ladder
+
+
+def _range_of(distribution: BaseDistribution | None) -> Range | None:
+    """What has two ends and something between them."""
+    if isinstance(distribution, FloatDistribution | IntDistribution):
+        return None if distribution.single() else distribution
+    if isinstance(distribution, CategoricalDistribution):
+        choices = distribution.choices
+        if len(set(choices)) > 2 and all(type(choice) in (int, float) for choice in choices):
+            return Ladder(tuple(sorted(set(choices))))  # type: ignore[arg-type]
+    return None
+
 
 AT_EDGE = "_at_edge"
 
@@ -63,7 +114,12 @@ _COSTLY_S = 10.0
 def signs_of(seen: StudyRecord) -> list[Sign]:
     """The signs of a study, the most helpful first."""
     return [
-        Sign(rule.sign.replace("…", finding.about), finding.evidence, finding.advice, finding.command)
+        Sign(
+            rule.sign.replace("…", finding.about),
+            sentence(finding.evidence),
+            sentence(finding.advice),
+            finding.command,
+        )
         for rule, finding in found(RULES, seen)
     ]
 
@@ -152,7 +208,7 @@ class Edge:
 
 
 def _at_edge(seen: StudyRecord) -> Finding | None:
-    findings = [_told_edge(seen, edge) for edge in edges(seen)]
+    findings = [_told_edge(seen, edge, n) for n, edge in enumerate(edges(seen))]
     return None if not findings else Finding.of_several(findings)
 
 
@@ -166,15 +222,15 @@ def _ranges(seen: StudyRecord) -> dict[str, Range]:
     """The ranges that were searched, as the last trial has them; a range of one value is none."""
     ranges: dict[str, Range] = {}
     for trial in finished(seen):
-        for name, bounds in trial.distributions.items():
-            if isinstance(bounds, FloatDistribution | IntDistribution) and not bounds.single():
+        for name, distribution in trial.distributions.items():
+            if (bounds := _range_of(distribution)) is not None:
                 ranges[name] = bounds
     return ranges
 
 
 def _edge(seen: StudyRecord, name: str) -> Edge | None:
     bounds = _ranges(seen)[name]
-    trials = [trial for trial in finished(seen) if trial.distributions.get(name) == bounds]
+    trials = [trial for trial in finished(seen) if _range_of(trial.distributions.get(name)) == bounds]
     if len(trials) < _LEAST_RANKED or sum(t.state == TrialState.COMPLETE for t in trials) < _LEAST_COMPLETE:
         return None
     places = np.array([_place(bounds, trial.params[name]) for trial in trials])
@@ -188,15 +244,19 @@ def _edge(seen: StudyRecord, name: str) -> Edge | None:
     if towards[best[0]] < _EDGE or not lie_there or widened(path_of(name), bounds, is_upper) is None:
         return None
     correlation, p = _trend(towards, -rank, _others(trials, name))
-    if p > _P or not _still_rises(towards, -rank):
+    next_to_last = 1 - 1 / (len(bounds.rungs) - 1) if isinstance(bounds, Ladder) else 2 * _LAST - 1
+    if p > _P or not _still_rises(towards, -rank, next_to_last):
         return None
     values = tuple(trials[i].params[name] for i in best)
     return Edge(name, bounds, is_upper, values, len(trials), correlation)
 
 
-def _still_rises(towards: Array, scores: Array) -> bool:
-    """Whether scores are better in the last bit of a range than before it, as far as both were tried."""
-    last, before = towards >= _LAST, (towards >= 2 * _LAST - 1) & (towards < _LAST)
+def _still_rises(towards: Array, scores: Array, next_to_last: float) -> bool:
+    """Whether scores are better in the last bit of a range than in that before it, where that begins.
+
+    So it is told, too, where too few trials were in one of them.
+    """
+    last, before = towards >= _LAST, (towards >= next_to_last) & (towards < _LAST)
     if min(last.sum(), before.sum()) < 2:
         return bool(last.any())
     return bool(np.mean(scores[last]) > np.mean(scores[before]))
@@ -204,6 +264,8 @@ def _still_rises(towards: Array, scores: Array) -> bool:
 
 def _place(bounds: Range, value: float) -> float:
     """Where a value lies in its range, from 0 to 1."""
+    if isinstance(bounds, Ladder):
+        return bounds.rungs.index(value) / (len(bounds.rungs) - 1)
     if bounds.log:
         return math.log(value / bounds.low) / math.log(bounds.high / bounds.low)
     return (value - bounds.low) / (bounds.high - bounds.low)
@@ -269,31 +331,49 @@ def _student_above(t: float, free: int) -> float:
 
 def widened(key: str, bounds: Range, is_upper: bool) -> tuple[float, float] | None:
     """A range around the end of another one, most of it beyond; None where there is no room for it."""
+    if isinstance(bounds, Ladder):
+        edge, after = bounds.high if is_upper else bounds.low, next(bounds.beyond(is_upper), None)
+        if after is None or not _may_be(key, after, bounds):
+            return None
+        return (edge, after) if is_upper else (after, edge)
     low, high = (math.log(bounds.low), math.log(bounds.high)) if bounds.log else (bounds.low, bounds.high)
-    width = min(high - low, math.log(10)) if bounds.log else high - low
+    most = math.log(2 if isinstance(bounds, IntDistribution) else 10)
+    width = min(high - low, most) if bounds.log else high - low
     out, sign = (1.5 * width if bounds.log else width), 1 if is_upper else -1
     end, inner = (high if is_upper else low), (high if is_upper else low) - sign * width / 2
 
     def value(place: float) -> float:
         rounded = _rounded(math.exp(place) if bounds.log else place, width / 20 if not bounds.log else None)
-        return round(rounded) if isinstance(bounds, IntDistribution) else rounded
+        return rounded if bounds.step is None or bounds.log else _on_grid(bounds, rounded)
 
     edge = bounds.high if is_upper else bounds.low
     for part in (1.0, 0.5, 0.25):  # as far as the key's limit admits
         outer = value(end + sign * out * part)
-        if outer != edge and (outer > edge) == is_upper and _may_be(key, outer, edge):
+        if outer != edge and (outer > edge) == is_upper and _may_be(key, outer, bounds):
             near = value(inner)
             return (near, outer) if is_upper else (outer, near)
     return None
 
 
-def _may_be(key: str, value: float, edge: float) -> bool:
-    """Whether a key may have a value beyond the end of a range; 0 and 1 end what nobody knows."""
+def _on_grid(bounds: Range, value: float) -> float:
+    """The nearest value that lies a whole number of steps from the range's low end."""
+    step = bounds.step or 1
+    place = bounds.low + round((value - bounds.low) / step) * step
+    return int(place) if isinstance(bounds, IntDistribution) else float(f"{place:.12g}")
+
+
+def _may_be(key: str, value: float, bounds: Range) -> bool:
+    """Whether a key may have a value beyond the end of a range.
+
+    Of a key that nobody knows, shares stay within 0 … 1, and what was not negative stays above 0.
+    """
     limit = schema.LIMITS.get(key)
     if limit is not None:
         return limit.holds(value)
-    is_natural_end = edge in (0, 1)
-    return not is_natural_end and (value > 0) == (edge > 0)
+    is_whole = isinstance(bounds, IntDistribution) or (isinstance(bounds, Ladder) and bounds.is_whole)
+    if bounds.low >= 0 and bounds.high == 1 and not is_whole:
+        return 0 <= value <= 1
+    return bounds.low < 0 or value > 0
 
 
 def _rounded(value: float, step: float | None) -> float:
@@ -306,7 +386,10 @@ def _rounded(value: float, step: float | None) -> float:
     return float(f"{rounded:.12g}")
 
 
-def _told_edge(seen: StudyRecord, edge: Edge) -> Finding:
+def _told_edge(seen: StudyRecord, edge: Edge, n_before: int) -> Finding:
+    """Args:
+    n_before: edges that were told before; each one's command begins a study of its own.
+    """
     new = widened(path_of(edge.name), edge.bounds, edge.is_upper)
     assert new is not None
     searched = f"{_told(edge.bounds.low)} … {_told(edge.bounds.high)}"
@@ -319,7 +402,9 @@ def _told_edge(seen: StudyRecord, edge: Edge) -> Finding:
     advice = f"search around that end: {_told(new[0])} … {_told(new[1])}"
     ranged = f"{path_of(edge.name)}={_expression(edge.bounds, *new)}"
     about = short([name for trial in seen.trials for name in trial.distributions], edge.name)
-    return Finding(evidence, advice, about=about, command=seen.anew(*options_of(edge.name), ranged))
+    return Finding(
+        evidence, advice, about=about, command=seen.anew(*options_of(edge.name), ranged, n_before=n_before)
+    )
 
 
 def _told(value: float) -> str:
@@ -328,6 +413,9 @@ def _told(value: float) -> str:
 
 def _expression(bounds: Range, low: float, high: float) -> str:
     """The range as one writes it on the command line."""
+    if isinstance(bounds, Ladder):
+        inner = bounds.rungs[-2] if low == bounds.high else bounds.rungs[1]
+        return ",".join(f"{rung:.12g}" for rung in sorted({inner, low, high}))
     if isinstance(bounds, IntDistribution):
         step = f", {bounds.step}" if bounds.step != 1 else ""
         text = f"range({int(low)}, {int(high) + 1}{step})"
@@ -415,9 +503,9 @@ def _most_pruned_first_epoch(seen: StudyRecord) -> Finding | None:
     if foreseen is not None and foreseen >= _FORESEEN:
         return None
     judged = (
-        f"only {counted(len(whole), 'trial')} came to the end"
+        f"only {counted(len(whole), 'trial')} completed"
         if foreseen is None
-        else f"in those that went on, it hardly tells the last score (rank correlation {foreseen:.2f})"
+        else f"in those that went on, it hardly predicts the final score (rank correlation {foreseen:.2f})"
     )
     later = max(first + 1, min(last - 1, round(last / 4)))
     return Finding(
@@ -443,13 +531,13 @@ def _failures(seen: StudyRecord) -> Finding | None:
     reasons = Counter(_reason(trial) for trial in failed)
     reason, n = reasons.most_common(1)[0]
     example = next(trial for trial in failed if _reason(trial) == reason)
-    which = f"all {n}" if n == len(failed) > 1 else f"{n} of them" if n < len(failed) else "it"
+    which = f", all {n}" if n == len(failed) > 1 else f", {n} of them" if n < len(failed) else ""
     said = one_line(str(example.user_attrs.get("reason") or "nobody knows why"))[:300]
     common = _common_choice(seen, failed)
     where = f"; all have {common}" if common else ""
     traceback = seen.files.trial(example).traceback
     return Finding(
-        f"{len(failed)} of {counted(len(ended), 'trial')} failed, {which} with: {said}{where}",
+        f"{len(failed)} of {counted(len(ended), 'trial')} failed{which} with: {said}{where}",
         f"read what trial {example.number} says, fix the cause, and go on"
         if traceback.exists()
         else "fix the cause, and go on with the search",
@@ -553,10 +641,10 @@ def _noise(seen: StudyRecord, best: FrozenTrial) -> float | None:
     score = best.values[0]
     if n_val and "accuracy" in seen.metrics[0] and 0 <= score <= 1:
         return math.sqrt(max(score * (1 - score), 1 / n_val) / n_val)
-    curve = [best.intermediate_values[step] for step in sorted(best.intermediate_values)]
-    late = np.array(curve[len(curve) // 2 :], float)
+    told = [best.intermediate_values[step] for step in sorted(best.intermediate_values)]
+    late = np.array(told[len(told) // 2 :], float)
     late = late[np.isfinite(late)]
-    return float(np.median(np.abs(np.diff(late)))) if len(late) >= 4 else None
+    return curve.noise(late) if len(late) >= 4 else None
 
 
 def _n_val(seen: StudyRecord, trial: FrozenTrial) -> int | None:
@@ -609,8 +697,8 @@ RULES: tuple[Rule[StudyRecord], ...] = (
         "Let the pruner judge later.",
         "Li et al. 2018, Hyperband: the least resource must be enough to tell good from bad.",
         _most_pruned_first_epoch,
-        "27 of 40 trials were pruned after step 1, and in those that went on, it hardly tells the"
-        " last score (rank correlation 0.11)",
+        "27 of 40 trials were pruned after step 1, and in those that went on, it hardly predicts"
+        " the final score (rank correlation 0.11)",
     ),
     Rule(
         "cheap_rival",
