@@ -6,8 +6,8 @@
     python benchmarks/signs.py --judge zero.jsonl one.jsonl --wrong     # and tells which are judged wrongly
 
 Each run is trained by the product, in this process, with settings and on pictures that the seed draws. What
-the rules read of it goes into a line of the file; runs that are in the file are not trained again. To change a
-rule, look at the runs of one seed, then judge once by those of another.
+the rules read of it goes into a line of the file; runs that are in the file are not trained again. To change
+a rule, look at the runs of one seed, then judge once by those of another.
 """
 
 from __future__ import annotations
@@ -366,7 +366,7 @@ KINDS: tuple[tuple[str, str, int, tuple[str, ...]], ...] = (
         "weight decay too large",
         "real",
         2,
-        (f"{HEAD} optimizer.lr={{0.002..0.004}} optimizer.weight_decay={{80..150}}",),
+        (f"{HEAD} optimizer.lr={{0.002..0.004}} optimizer.weight_decay={{60..100}}",),
     ),
     ("dropout too large", BOTH, 2, (f"{ADAM} model.dropout={{0.96..0.985}}",)),
     (
