@@ -109,7 +109,7 @@ def leave_chance(c: Course) -> Remedy:
         return held
     if c.rate_fell is not None:
         return "Let the scheduler reduce the rate more slowly", ("scheduler=cosine",)
-    if c.falls_steadily:
+    if c.falls_steadily and c.speed <= 5:
         return hasten(c)
     return calm(c) if c.speed > 5 or (c.seen.dead_units or 0) > DEAD else hasten(c)
 
