@@ -280,7 +280,7 @@ MULTI_LABEL_LOSSES = frozenset({"bce_with_logits"})
 _NUMBER_OF_LAYERS = 64
 _WIDTH = 65_536
 _LONGEST_SEPARATOR = 16
-_MAX_LR = 1e30
+MAX_LR = 1e30
 _UNLIKELY = "float32 has no numbers for the steps of a larger one"
 _EPOCHS = "nobody waits for more epochs"
 _IMAGES = "no memory has room for more images at once"
@@ -397,7 +397,7 @@ LIMITS: dict[str, Limit] = {
     "model.init": limit.option("default", "xavier_uniform", "kaiming_uniform"),
     "model.dropout": _fraction("model.dropout", 0.5),
     "optimizer.name": limit.option("sgd", "adam", "adamw", "rmsprop"),
-    "optimizer.lr": _factor(1e-12, _MAX_LR, "optimizer.lr", 0.001, _UNLIKELY),
+    "optimizer.lr": _factor(1e-12, MAX_LR, "optimizer.lr", 0.001, _UNLIKELY),
     "optimizer.momentum": _fraction("optimizer.momentum", 0.9),
     "optimizer.weight_decay": limit.number(
         0, 100, "write for example optimizer.weight_decay=0.0001", "nothing is left of the weights"
@@ -413,7 +413,7 @@ LIMITS: dict[str, Limit] = {
     "scheduler.factor": limit.between(0, 1, "write for example scheduler.factor=0.1"),
     "scheduler.patience": _epochs(0, "scheduler.patience", 3),
     "scheduler.t_max": _epochs(1, "scheduler.t_max", 20),
-    "scheduler.eta_min": limit.number(0, _MAX_LR, "write for example scheduler.eta_min=0", _UNLIKELY),
+    "scheduler.eta_min": limit.number(0, MAX_LR, "write for example scheduler.eta_min=0", _UNLIKELY),
     "scheduler.warmup_epochs": _epochs(0, "scheduler.warmup_epochs", 0),
     "augmentation.name": limit.option("none", "light", "standard", "strong"),
     "augmentation.rotation_deg": _within(0, 180, "augmentation.rotation_deg", 10),

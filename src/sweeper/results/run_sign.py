@@ -6,16 +6,13 @@ the curve itself. ``benchmarks/signs.py`` measures them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from math import ceil, isfinite, log2, sqrt
+from math import ceil, isfinite, sqrt
 from statistics import mean
 
 import numpy as np
 
-from sweeper import schema
-from sweeper.results import curve
-from sweeper.results.curve import Values
+from sweeper.results import curve, remedy
+from sweeper.results.course import Course
 from sweeper.results.run_record import RunRecord
 from sweeper.results.sign import Finding, Rule, Sign
 from sweeper.words import counted
@@ -23,186 +20,9 @@ from sweeper.words import counted
 CNN_GUIDE = "guide to small CNNs"
 TRANSFER_GUIDE = "guide to transfer learning"
 
-# ------------------------------------------------------------------------------------------- what is seen
-
-
-@dataclass(frozen=True)
-class Course:
-    """The curves of a run in units of its task: a loss of 1 is that of chance."""
-
-    seen: RunRecord
-
-    @property
-    def run(self) -> schema.Run:
-        return self.seen.run
-
-    @property
-    def n(self) -> int:
-        return len(self.seen.history)
-
-    def _column(self, name: str) -> Values | None:
-        if not self.n or any(name not in row for row in self.seen.history):
-            return None
-        return np.array([row[name] for row in self.seen.history], dtype=float)
-
-    @cached_property
-    def train(self) -> Values:
-        """The training loss; see ``train_is_plain``."""
-        column = self._column("train_loss")
-        return np.empty(0) if column is None else column / self.seen.task.chance_loss
-
-    @cached_property
-    def val(self) -> Values:
-        column = self._column("val_loss")
-        return np.empty(0) if column is None else column / self.seen.task.chance_loss
-
-    @cached_property
-    def train_accuracy(self) -> Values | None:
-        return self._column("train_accuracy")
-
-    @cached_property
-    def val_accuracy(self) -> Values | None:
-        return self._column("val_accuracy")
-
-    @property
-    def train_is_plain(self) -> bool:
-        """Whether the training loss is one of the same kind as the validation loss."""
-        loss = self.run.loss
-        return not loss.label_smoothing and loss.class_weights is None and loss.pos_weight is None
-
-    @property
-    def is_finite(self) -> bool:
-        return bool(np.isfinite(self.train).all() and np.isfinite(self.val).all())
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return max(1, ceil(self.seen.task.n_train / self.run.training.batch_size))
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether training went to its own end."""
-        return self.seen.is_over and not self.seen.was_cut
-
-    @property
-    def used_all_epochs(self) -> bool:
-        return self.is_whole and self.n >= self.run.training.epochs
-
-    @cached_property
-    def is_at_chance(self) -> bool:
-        """Whether neither loss nor accuracy are better than those of chance, in the last quarter."""
-        if not self.n or not self.is_finite:
-            return False
-        task, accuracy = self.seen.task, self.val_accuracy
-        if curve.last(self.val) < (SURELY_AT_CHANCE if self.falls_steadily else AT_CHANCE):
-            return False
-        if self.train_is_plain and curve.last(self.train) < 0.93:
-            return False  # it learned something, though nothing that helps on other images
-        if accuracy is None or task.chance_accuracy is None:
-            return True
-        p = max(task.chance_accuracy, 1 / max(1, task.n_classes))
-        by_luck = 3 * sqrt(p * (1 - p) / max(1, task.n_val))
-        return float(np.median(accuracy[-max(1, self.n // 4) :])) <= p + by_luck
-
-    @cached_property
-    def falls_steadily(self) -> bool:
-        """Whether nearly every epoch's validation loss is lower than that before."""
-        if self.n < 4:
-            return False
-        course = self.val if self.n < 8 else curve.smooth(self.val)
-        steps = np.diff(course)
-        return bool((steps < 0).mean() >= 0.8)
-
-    @property
-    def effective_lr(self) -> float:
-        """The learning rate that steps in one direction add up to; momentum multiplies it."""
-        optimizer = self.run.optimizer
-        momentum = optimizer.momentum or 0.0 if optimizer.name in WITH_MOMENTUM else 0.0
-        return optimizer.lr / max(1e-4, 1 - momentum)
-
-    @property
-    def brake(self) -> tuple[str, tuple[str, ...]] | None:
-        """What holds the network back from learning, by its settings: what to do, and the overrides."""
-        run = self.run
-        most = 1.0 if run.optimizer.name == "adamw" else 0.01  # adamw's bounds the weights by its inverse
-        if run.optimizer.weight_decay > most:
-            return _less_decay(run)
-        if run.model.dropout > 0.7:
-            return f"Lower the dropout ({run.model.dropout:g} → 0.5)", ("model.dropout=0.5",)
-        model, narrowest = run.model, min(run.model.hidden_units, default=None)
-        if model.source == "sweeper":
-            is_narrow = narrowest is not None and narrowest < self.seen.task.n_classes
-            if is_narrow or max(model.filters) < min(max(filters) for filters in FILTERS) / 4:
-                return _widen(run)
-        if run.augmentation.name == "strong" and self.n and self.train_is_plain:
-            train, val = curve.last(self.train), curve.last(self.val)
-            if train > AT_CHANCE or (train > 1.5 * val and not curve.is_falling(self.val)):
-                return "Vary the training images less", ("augmentation=light",)
-        return None
-
 
 def percent(value: float) -> str:
     return f"{100 * value:.0f} %"
-
-
-AT_CHANCE, SURELY_AT_CHANCE = 0.975, 0.985
-"""Part of the loss at chance above which nothing was learned; the second one while it falls steadily."""
-
-WITH_MOMENTUM = ("sgd", "rmsprop")
-
-# ---------------------------------------------------------------------------------------------- changes
-
-
-def _value(key: str, value: float) -> str:
-    return f"{key}={value:.3g}"
-
-
-def _quoted(key: str, values: list[int]) -> str:
-    return f"'{key}=[{','.join(map(str, values))}]'"
-
-
-def _usual_lr(run: schema.Run) -> float:
-    """A rate that nearly always trains: the guides' defaults."""
-    if run.freezing.name in ("full", "gradual"):
-        return 1e-5
-    if run.freezing.name == "last_block":
-        return 1e-4
-    return 1e-3
-
-
-def _lower_lr(run: schema.Run) -> tuple[str, ...]:
-    """A tenth of the rate, or the usual one if that is still lower; and what must be lower then, too."""
-    highest = _usual_lr(run) * (10 if run.optimizer.name == "sgd" else 1)
-    lr = run.optimizer.lr / 10
-    lr = max(min(lr, highest), 1e-12)
-    keeps = run.scheduler.eta_min <= lr or run.scheduler.name != "cosine"
-    return (_value("optimizer.lr", lr), *(() if keeps else ("scheduler.eta_min=0",)))
-
-
-def _calm(run: schema.Run) -> tuple[str, tuple[str, ...]]:
-    """What makes steps smaller, in words and as overrides."""
-    momentum = run.optimizer.momentum or 0.0
-    lr = run.optimizer.lr
-    if run.optimizer.name in WITH_MOMENTUM and momentum > 0.95 and lr <= 0.01:
-        return f"Lower the momentum ({momentum:g} → 0.9)", ("optimizer.momentum=0.9",)
-    changes = _lower_lr(run)
-    told = f"Lower the learning rate ({lr:g} → {changes[0].partition('=')[2]})"
-    if run.optimizer.name in WITH_MOMENTUM and momentum > 0.95:
-        return f"{told} and the momentum ({momentum:g} → 0.9)", (*changes, "optimizer.momentum=0.9")
-    return told, changes
-
-
-def _hasten(run: schema.Run) -> tuple[str, tuple[str, ...]]:
-    """What makes training faster, in words and as overrides."""
-    if run.scheduler.warmup_epochs > 0.3 * run.training.epochs:
-        return "Shorten the warm-up, in which the rate only grows", ("scheduler.warmup_epochs=0",)
-    if run.optimizer.name == "sgd" and (run.optimizer.momentum or 0) < 0.8:
-        return "Give the optimizer its usual momentum", ("optimizer.momentum=0.9",)
-    lr = min(run.optimizer.lr * 10, schema._MAX_LR)
-    if run.optimizer.name == "sgd" and lr > 0.1:
-        return "Try Adam, which sets its own step sizes", ("optimizer=adam",)
-    lr = max(lr, _usual_lr(run) / 10)
-    other = "" if run.optimizer.name.startswith("adam") else ", or try Adam"
-    return f"Raise the learning rate ({run.optimizer.lr:g} → {lr:.3g}){other}", (_value("optimizer.lr", lr),)
 
 
 # ------------------------------------------------------------------------------------------------ rules
@@ -217,36 +37,16 @@ def _diverged(seen: RunRecord) -> Finding | None:
             i for i, row in enumerate(seen.history) if not isfinite(row["train_loss"] + row["val_loss"])
         )
         evidence = f"The loss is no longer a number after epoch {bad + 1}."
-    elif _is_far_above(c):
+    elif c.is_far_above:
         times = float(c.train[-1])
         evidence = f"The training loss is {times:.3g} times that of chance after epoch {c.n}."
-    elif _climbs(c):
+    elif c.climbs:
         low, end = (value * seen.task.chance_loss for value in (c.train.min(), c.train[-1]))
         evidence = f"The training loss fell to {low:.3g}, but has risen to {end:.3g} since."
     else:
         return None
-    told, changes = _calm(seen.run)
+    told, changes = remedy.calm(c)
     return Finding(evidence, f"{told}: the steps are too large.", changes)
-
-
-FAR_ABOVE = 1.5
-
-
-def _is_far_above(c: Course) -> bool:
-    """Whether the loss went up and away, on the images that are trained on as on the others."""
-    last = slice(-2, None) if not c.seen.is_over else slice(-1, None)
-    if c.n < 2:
-        return c.seen.is_over and min(c.train[-1], c.val[-1]) > 2 * FAR_ABOVE
-    level = FAR_ABOVE if c.train_is_plain else 2 * FAR_ABOVE
-    return bool(min(c.train[last].min(), c.val[last].min()) > level)
-
-
-def _climbs(c: Course) -> bool:
-    """Whether the training loss came down and went up again, for two epochs at least."""
-    if c.n < 4 or c.run.freezing.name == "gradual" or not c.train_is_plain:
-        return False
-    lowest = float(c.train.min())
-    return float(c.train[-2:].min()) > max(2 * lowest, lowest + 0.2)
 
 
 def _chance_level(seen: RunRecord) -> Finding | None:
@@ -262,38 +62,17 @@ def _chance_level(seen: RunRecord) -> Finding | None:
     if c.val_accuracy is not None and seen.task.chance_accuracy is not None:
         best, chance = float(c.val_accuracy.max()), seen.task.chance_accuracy
         evidence += f", and the best accuracy {best:.3f}, where always saying one class gives {chance:.3f}"
-    told, changes = _leave_chance(c)
+    told, changes = remedy.leave_chance(c)
     return Finding(f"{evidence}.", f"Nothing was learned yet. {told}.", changes)
-
-
-def _leave_chance(c: Course) -> tuple[str, tuple[str, ...]]:
-    run = c.run
-    if c.brake is not None:
-        return c.brake
-    if _rate_fell(c) is not None:
-        return "Let the scheduler reduce the rate more slowly", ("scheduler=cosine",)
-    if c.falls_steadily:
-        return _hasten(run)
-    lr = c.effective_lr / (10 if run.optimizer.name == "sgd" else 1)
-    is_high = lr > 5 * _usual_lr(run) or (c.seen.dead_units or 0) > DEAD
-    return _calm(run) if is_high else _hasten(run)
-
-
-def _less_decay(run: schema.Run) -> tuple[str, tuple[str, ...]]:
-    decay = 1e-4
-    return (
-        f"Lower the weight decay ({run.optimizer.weight_decay:g} → {decay:g}): too much of it underfits",
-        (_value("optimizer.weight_decay", decay),),
-    )
 
 
 def _oscillating(seen: RunRecord) -> Finding | None:
     c = Course(seen)
     if c.n < 4 or not c.is_finite or not seen.is_over:
         return None
-    (swing, n_rises), (of_val, _) = _swing(c, c.train), _swing(c, c.val)
-    told, changes = _calm(seen.run)
-    if _overshoots(c):
+    (swing, n_rises), (of_val, _) = c.swing(c.train), c.swing(c.val)
+    told, changes = remedy.calm(c)
+    if c.overshoots and remedy.brake(c) is None:
         evidence = f"In the first epoch the training loss was {c.train[0]:.3g} times that of chance."
         return Finding(evidence, f"{told}: the first steps are too large.", changes)
     if min(swing, of_val) < SWING or n_rises < 2:
@@ -310,25 +89,6 @@ SWING = 0.25
 """Share of upward steps in all movement of the training loss, at a level that matters, in an oscillation."""
 
 
-def _overshoots(c: Course) -> bool:
-    """Whether the first steps led far away from where the network began, which is near chance."""
-    return c.train_is_plain and c.brake is None and c.steps_per_epoch >= 5 and float(c.train[0]) > OVERSHOT
-
-
-OVERSHOT = 2.0
-
-
-def _swing(c: Course, values: Values) -> tuple[float, int]:
-    """The share of upward steps in all movement, and how many of them are large."""
-    steps = np.diff(values[1:])
-    if c.run.freezing.name == "gradual":  # what has just unfrozen may shake the rest
-        steps = steps[[(epoch - 1) % (c.run.freezing.every or 1) != 0 for epoch in range(3, c.n + 1)]]
-    level, up = float(np.median(values)), np.maximum(steps, 0)
-    share = float(up.sum() / max(1e-9, np.abs(steps).sum()))
-    by_luck = 3 * level / sqrt(max(1, c.seen.task.n_train))
-    return share if level > 0.05 else 0.0, int((up > max(0.05 * level + 0.01, by_luck)).sum())
-
-
 FEW_STEPS = 250
 
 
@@ -338,9 +98,9 @@ def _few_steps(seen: RunRecord) -> Finding | None:
     total = n_steps * c.n
     if not c.n or not c.used_all_epochs or not c.is_finite or total > FEW_STEPS or n_steps > 12:
         return None
-    if run.training.batch_size <= 8 or not _has_more_to_learn(c):
+    if run.training.batch_size <= 8 or not c.has_more_to_learn or c.speed < SLOW_RATE:
         return None
-    smaller = _smaller_batch(seen)
+    smaller = remedy.smaller_batch(seen)
     if smaller is None:
         return None
     evidence = (
@@ -354,49 +114,39 @@ def _few_steps(seen: RunRecord) -> Finding | None:
     )
 
 
-def _smaller_batch(seen: RunRecord) -> int | None:
-    """The power of two that gives some 32 steps an epoch, from 8 to 32; None if it is no smaller."""
-    fits = 2 ** int(log2(max(8, min(32, seen.task.n_train / 32))))
-    return fits if fits < seen.run.training.batch_size else None
-
-
-def _has_more_to_learn(c: Course) -> bool:
-    return float(c.val[-1]) > 0.3 and (c.n < 3 or curve.is_falling(c.val) or c.falls_steadily)
-
-
 def _too_slow(seen: RunRecord) -> Finding | None:
     c = Course(seen)
-    if c.n < 4 or not c.is_finite or not seen.is_over:
+    if c.n < 3 or not c.is_finite or not seen.is_over or remedy.brake(c) is not None:
+        return None  # against a brake more speed would not help
+    level, is_slow_rate = float(c.val[-1]), c.speed < SLOW_RATE
+    if c.rate_fell is not None:
         return None
-    level = float(c.val[-1])
-    if c.brake is not None:
-        return None  # more speed would not help
-    begun = curve.first_below(c.val, 0.9)
-    late = begun is None or begun > 0.25 * c.n
-    if _slows_down(c) or _rate_fell(c) is not None:
-        return None
-    if level < SLOW or not (curve.is_falling(c.val) or c.falls_steadily):
-        return None
-    if not late and curve.ahead(c.val) < 0.6 * level:
-        return None
+    if not (is_slow_rate and level > BEGUN):  # else it has hardly begun, whatever its course
+        falls = curve.is_falling(c.val) or c.falls_steadily
+        if c.n < 4 or c.slows_down or not falls or level < (SLOW / 2 if is_slow_rate else SLOW):
+            return None
+        if not c.used_all_epochs and not is_slow_rate:
+            return None  # it stopped because validation did not improve
+        begun = curve.first_below(c.val, BEGUN)
+        late = begun is None or begun > 0.25 * c.n
+        if not late and not is_slow_rate and curve.ahead(c.val) < 0.6 * level:
+            return None
+    falls_told = "falls steadily" if c.falls_steadily else "hardly falls"
     evidence = (
-        f"The validation loss falls steadily, but after {counted(c.n, 'epoch')} it still is "
+        f"The validation loss {falls_told}, but after {counted(c.n, 'epoch')} it still is "
         f"{percent(level)} of that of chance."
     )
-    told, changes = _hasten(seen.run)
+    told, changes = remedy.hasten(c)
     return Finding(evidence, f"{told}.", changes)
 
 
+BEGUN = 0.9
+"""Part of the loss at chance below which learning has begun."""
+
+SLOW_RATE = 0.04
+"""Part of the usual learning rate below which slowness is blamed on it."""
+
 SLOW = 0.3
-
-
-def _slows_down(c: Course) -> bool:
-    """Whether the last quarter of the epochs brought much less than the best one before."""
-    if c.n < 8:
-        return False
-    quarters = [float(part.mean()) for part in np.array_split(c.val, 4)]
-    falls = -np.diff(quarters)
-    return bool(falls[-1] < 0.3 * falls.max())
 
 
 def _still_improving(seen: RunRecord) -> Finding | None:
@@ -412,7 +162,7 @@ def _still_improving(seen: RunRecord) -> Finding | None:
     else:
         values = np.concatenate([c.train[:1], c.val]) if c.n < 4 and c.train_is_plain else c.val
         drop = curve.fall(values) / level
-        if not curve.is_falling(values) or drop < STILL:
+        if not curve.is_falling(values) or drop < STILL * min(1, c.n / 8):
             return None
         evidence = (
             f"In the last quarter of {n} epochs the validation loss still fell by "
@@ -426,17 +176,19 @@ STILL = 0.1
 
 def _overfitting(seen: RunRecord) -> Finding | None:
     c = Course(seen)
-    if c.n < 4 or not c.is_finite or not seen.is_over:
+    if c.n < 4 or not c.is_finite or not seen.is_over or (c.overshoots and c.val[-1] > 1):
         return None
     best = int(np.argmin(curve.smooth(c.val)))
     lowest, end = float(curve.smooth(c.val)[best]), curve.last(c.val)
     train = curve.last(c.train)
-    gap = end - train if c.train_is_plain else 0.0
-    by_luck = 3 * end / sqrt(max(1, seen.task.n_val))
-    is_apart = gap > max(APART, by_luck) and train < 0.5 * end and not curve.is_falling(c.val)
-    rise = max(RISE, 2 * curve.noise(c.val))
-    if not is_apart and (end - lowest < rise or gap < GAP or curve.is_falling(c.val)):
-        return None
+    if not c.is_learned_by_heart:
+        gap = end - train if c.train_is_plain else 0.0
+        if gap < 3 * end / sqrt(max(1, seen.task.n_val)) or curve.is_falling(c.val):
+            return None
+        rise = max(RISE, 2 * curve.noise(c.val))
+        is_apart = gap > APART and train < 0.5 * end
+        if not is_apart and (end - lowest < rise or gap < GAP):
+            return None
     lowest, end, train = (seen.task.chance_loss * value for value in (lowest, end, train))
     evidence = (
         f"Since epoch {best + 1} the validation loss rose from {lowest:.3g} to {end:.3g}, "
@@ -444,7 +196,7 @@ def _overfitting(seen: RunRecord) -> Finding | None:
         if end > 1.02 * lowest
         else f"The training loss fell to {train:.3g}, but the validation loss stays at {end:.3g}."
     )
-    told, changes = _regularise(seen)
+    told, changes = remedy.regularise(seen)
     return Finding(evidence, told, changes)
 
 
@@ -452,39 +204,16 @@ RISE, GAP, APART = 0.05, 0.2, 0.3
 """Parts of the loss at chance: how far validation rose, and how far it lies above training."""
 
 
-def _regularise(seen: RunRecord) -> tuple[str, tuple[str, ...]]:
-    run, more = seen.run, []
-    stop = ("training.early_stopping.patience=5",) if run.training.early_stopping.patience is None else ()
-    if stop:
-        more.append("stop when validation no longer improves")
-    if run.model.dropout < 0.3 and run.freezing.name != "head":
-        told, changes = "Use dropout (0.5)", ["model.dropout=0.5"]
-    elif run.augmentation.name == "none" and run.dataset.name != "digits":
-        told, changes = "Vary the training images (augmentation)", ["augmentation=light"]
-    elif run.optimizer.weight_decay < 1e-2:
-        decay = min(1e-2, max(1e-4, 10 * run.optimizer.weight_decay))
-        told = f"Use more weight decay ({run.optimizer.weight_decay:g} → {decay:g})"
-        changes = [_value("optimizer.weight_decay", decay)]
-    elif run.training.batch_size > 16:
-        told, changes = "Take smaller batches, which generalise better", ["training.batch_size=16"]
-    elif not stop:
-        return "More pictures would help most; the weights of the best epoch are kept.", ()
-    else:
-        told, changes = "", []
-    parts = [part for part in (told, *more) if part]
-    text = ", and ".join(parts)
-    return f"{text[0].upper()}{text[1:]}.", (*changes, *stop)
-
-
 def _underfitting(seen: RunRecord) -> Finding | None:
     c = Course(seen)
-    if c.n < 4 or not c.is_finite or not c.is_whole or _rate_fell(c) is not None:
+    if c.n < 4 or not c.is_finite or not c.is_whole or c.rate_fell is not None:
         return None
     level = min(curve.last(c.val), curve.last(c.train)) if c.train_is_plain else curve.last(c.val)
-    if c.brake is None:
+    held = remedy.brake(c)
+    if held is None:
         if c.train_is_plain and curve.last(c.train) < 0.6 * curve.last(c.val):
             return None
-        if level < UNDER or curve.fall(c.val) / level > STILL / 2:
+        if c.speed < SLOW_RATE or level < UNDER or curve.fall(c.val) / level > STILL / 2:
             return None
     elif (curve.last(c.train) if c.train_is_plain else level) < BRAKED:
         return None
@@ -492,46 +221,15 @@ def _underfitting(seen: RunRecord) -> Finding | None:
         f"Training and validation loss end at {percent(curve.last(c.train))} and "
         f"{percent(curve.last(c.val))} of that of chance."
     )
-    told, changes = c.brake or _give_room(seen.run)
+    told, changes = held or remedy.give_room(seen.run)
     return Finding(evidence, f"{told}.", changes)
 
 
 UNDER, BRAKED = 0.25, 0.06
 
-FILTERS = ([6, 16], [16, 32], [16, 32, 64], [32, 64, 128])
-
-
-def _give_room(run: schema.Run) -> tuple[str, tuple[str, ...]]:
-    """What lets a network learn more, in words and as overrides."""
-    if run.optimizer.weight_decay > 1e-3 and run.optimizer.name != "adamw":
-        return _less_decay(run)
-    if run.augmentation.name in ("strong", "standard"):
-        return "Vary the training images less", ("augmentation=light",)
-    if run.freezing.name == "head":
-        return "Train the last block of the network, too", ("freezing=last_block",)
-    if run.freezing.name == "last_block":
-        return "Train the whole network", ("freezing=full",)
-    return _widen(run) if run.model.source == "sweeper" else ("Try a larger network", ())
-
-
-def _widen(run: schema.Run) -> tuple[str, tuple[str, ...]]:
-    """More filters and units of our own CNN, in words and as overrides."""
-    wider = [filters for filters in FILTERS if sum(filters) > sum(run.model.filters)]
-    changes = [_quoted("model.filters", wider[0])] if wider else []
-    if run.model.hidden_units and min(run.model.hidden_units) < 64:
-        changes.append(_quoted("model.hidden_units", [128]))
-    return (
-        ("Give the network more filters or units", tuple(changes))
-        if changes
-        else ("Try a larger network", ())
-    )
-
-
-DEAD = 0.5
-
 
 def _dead_units(seen: RunRecord) -> Finding | None:
-    if seen.dead_units is None or seen.dead_units < DEAD or seen.run.model.activation != "relu":
+    if seen.dead_units is None or seen.dead_units < remedy.DEAD or seen.run.model.activation != "relu":
         return None
     evidence = f"{100 * seen.dead_units:.0f} % of the network's units are not activated by any image."
     advice = "Use LeakyReLU, which always passes a gradient"
@@ -539,8 +237,8 @@ def _dead_units(seen: RunRecord) -> Finding | None:
     c = Course(seen)
     if not c.is_finite:
         return None
-    if c.effective_lr / (10 if seen.run.optimizer.name == "sgd" else 1) > 5 * _usual_lr(seen.run):
-        told, more = _calm(seen.run)
+    if c.speed > 5:
+        told, more = remedy.calm(c)
         advice, changes = f"{advice}. {told}", (*changes, *more)
     return Finding(evidence, f"{advice}.", changes)
 
@@ -607,15 +305,6 @@ def _memory_bound(seen: RunRecord) -> Finding | None:
 FULL = 0.9
 
 
-def _rate_fell(c: Course) -> int | None:
-    """The epoch in which a scheduler left a twentieth of the rate or less, with much still to be learned."""
-    if c.run.scheduler.name not in ("step", "plateau") or curve.last(c.val) < 0.2:
-        return None
-    small = [row["epoch"] for row in c.seen.history if row["lr"] < 0.05 * c.run.optimizer.lr]
-    small = [epoch for epoch in small if epoch > c.run.scheduler.warmup_epochs]
-    return int(small[0]) if small and small[0] <= 0.6 * c.n else None
-
-
 def _plateaued(seen: RunRecord) -> Finding | None:
     c = Course(seen)
     if not c.is_whole or not c.is_finite or c.n < 8:
@@ -624,7 +313,7 @@ def _plateaued(seen: RunRecord) -> Finding | None:
     learned = max(1e-9, float(c.val[0]) - float(c.val.min()))
     since = curve.flat_since(c.val, max(2 * curve.noise(c.val), 0.02 * learned, 0.02 * float(c.val.min())))
     n_flat = c.n - since
-    early = _rate_fell(c)
+    early = c.rate_fell
     if c.n < run.training.epochs and early is None:
         return None  # early stopping did what is advised
     if run.training.early_stopping.patience is not None and curve.last(c.val) < 0.1:
@@ -752,10 +441,10 @@ SILENCES: dict[str, frozenset[str]] = {
     "diverged": _OF_CURVES | {"imbalanced"},
     "chance_level": _OF_CURVES - {"chance_level", "few_steps"} | {"imbalanced"},
     "oscillating": frozenset({"still_improving", "underfitting", "plateaued", "too_slow", "few_steps"}),
-    "few_steps": frozenset({"too_slow", "still_improving", "underfitting", "plateaued"}),
+    "few_steps": frozenset({"too_slow", "underfitting", "plateaued"}),
     "too_slow": frozenset({"still_improving", "underfitting", "plateaued"}),
     "still_improving": frozenset({"plateaued"}),
-    "overfitting": frozenset({"underfitting", "plateaued"}),
+    "overfitting": frozenset({"underfitting", "plateaued", "still_improving"}),
     "underfitting": frozenset({"plateaued", "still_improving"}),
 }
 """What a sign explains, and so keeps from being told besides."""
@@ -768,7 +457,11 @@ def signs_of(seen: RunRecord) -> list[Sign]:
     """The signs of a run, the most helpful first."""
     rules = [rule for rule in RULES if seen.is_over or rule.sign in LIVE]
     found = {rule.sign: finding for rule in rules if (finding := rule.read(seen)) is not None}
-    silent = set[str]().union(*(SILENCES.get(name, frozenset()) for name in found))
+    told = list[str]()
+    for name in found:  # what is itself explained by another one explains nothing
+        if not any(name in SILENCES.get(one, frozenset()) for one in told):
+            told.append(name)
+    silent = set(found).difference(told).union(*(SILENCES.get(name, frozenset()) for name in told))
     return [
         Sign(
             name,
