@@ -472,6 +472,7 @@ def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> Non
     before = origin.read(study._storage, study._study_id) or now
     check_format("study", search.study_name, before)
     remedy = f"write it as before, or start another study than {search.study_name}"
+    before = {**now, **before}  # of damaged entries nothing is known
     if before["metrics"] and before["metrics"] != now["metrics"]:
         was = f"the study was started with {', '.join(before['metrics'])}"
         raise BadInput(search.metrics_key, ", ".join(now["metrics"]), was, remedy)
