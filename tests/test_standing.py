@@ -10,8 +10,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from sweeper import origin
 from sweeper.record import RunFiles
-from sweeper.results import overview, standing
+from sweeper.results import overview, report, standing, study_sign
 from sweeper.results.standing import Pause, Price, Span
 from tests.studied import record_of, trial
 
@@ -208,3 +209,16 @@ def test_an_app_may_call_its_attributes_as_we_do(tmp_path: Path, nonsense: objec
     assert len(standing.times(seen).lanes) == 1
     assert [paid.cost for paid in standing.prices(seen, "peak_memory_mb")] in ([], [5.5])
     assert overview.failures(seen) is not None
+
+
+def test_passwords_are_shown_nowhere(tmp_path: Path) -> None:
+    """Neither one that was typed as an override, nor one in the reason why trials fail."""
+    password, reason = "hunter2hunter2", "ValueError: no postgresql://me:{}@host/db"
+    attributes = {"fixed": [f"db.password={password}", "a=1"], "command": ["python", "a.py", "-m"]}
+    failed = [trial(state=TrialState.FAIL, reason=reason.format(password)) for _ in range(5)]
+    seen = record_of(tmp_path, trial(0.5), *failed, attributes=attributes)
+    assert standing.fixed(seen) == {"db.password": "***", "a": "1"}
+    told = [str(each) for each in study_sign.signs_of(seen)]
+    assert any("failures" in each for each in told)
+    shown = origin.rows({**seen.attributes, "directions": ["maximize"], "space": {}})
+    assert password not in " ".join([*told, *shown.values(), report.page([(seen, [])])])

@@ -15,6 +15,7 @@ from sweeper.fault import Fault
 from sweeper.markdown import block, code, table, text
 from sweeper.program import program
 from sweeper.results import importance, sign, study_record
+from sweeper.secret import hide_secrets
 from sweeper.words import counted, near, sentence
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def write_note(study: optuna.Study, files: StudyFiles, to_go_on: str | None = No
         to_go_on: the command that goes on with the search.
     """
     attributes = study._storage.get_study_system_attrs(study._study_id)
-    before, note = _read(attributes), "\n".join(_compose(study, files, to_go_on))
+    before, note = _read(attributes), hide_secrets("\n".join(_compose(study, files, to_go_on)))
     version, ours = attributes.get(_VERSION, 0), attributes.get(_OURS, [])
     if before is None or not isinstance(version, int) or not isinstance(ours, list):
         log.warning("the note of %s is left as it is: optuna-dashboard has not written it", study.study_name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.record import FORMAT
+from sweeper.secret import hide_secrets
 from sweeper.words import counted
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def rows(begun: Mapping[str, Any]) -> dict[str, str]:
         "command": shlex.join(begun.get("command", ())),
         "objective": ", ".join(f"{direction} {name}".rstrip() for direction, name in objectives),
         **ranges,
-        "fixed": " ".join(begun["fixed"]),
+        "fixed": " ".join(map(hide_secrets, begun["fixed"])),
         "budget": counted(begun["n_trials"], "trial") if begun.get("n_trials") else "",
         "folder": begun["folder"],
     }

@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeper import schema
 from sweeper.results.sign import Finding, Rule, Sign, found
 from sweeper.results.study_record import StudyRecord, options_of, override, path_of
+from sweeper.secret import hide_secrets
 from sweeper.words import counted, one_line
 
 Array = NDArray[np.float64]
@@ -61,9 +62,14 @@ _COSTLY_S = 10.0
 
 
 def signs_of(seen: StudyRecord) -> list[Sign]:
-    """The signs of a study, the most helpful first."""
+    """The signs of a study, the most helpful first; without the passwords that an error may have told."""
     return [
-        Sign(rule.sign.replace("…", finding.about), finding.evidence, finding.advice, finding.command)
+        Sign(
+            rule.sign.replace("…", finding.about),
+            hide_secrets(finding.evidence),
+            hide_secrets(finding.advice),
+            finding.command,
+        )
         for rule, finding in found(RULES, seen)
     ]
 
