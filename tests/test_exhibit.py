@@ -289,12 +289,25 @@ def test_a_study_that_says_nonsense_is_shown(port: int, folder: Path, begun: dic
     study._storage.set_study_system_attr(study._study_id, origin.KEY, begun)
     trial = study.ask()
     trial.set_user_attr("folder", "x" * 5000)
-    trial.set_user_attr("signs", "no json")
+    trial.set_user_attr("signs", begun.get("space", "no json"))
     status, _, content = ask(port, "GET", f"/api/studies/{study._study_id}")
     assert (status, json.loads(content)["artifacts"]) == (200, [])
     assert ask(port, "GET", f"/artifacts/{study._study_id}/report.html")[0] == 404
     assert ask(port, "GET", f"/artifacts/{study._study_id}/{trial._trial_id}/loss_by_epoch.csv")[0] == 404
     optuna.delete_study(study_name=study.study_name, storage=study._storage)
+
+
+@pytest.mark.parametrize("history", ["epoch,val_loss\n1,-\n", "", "root:x:0:0:/root\nnobody\n"])
+def test_a_damaged_history_is_not_there(port: int, folder: Path, history: str) -> None:
+    """The page has no picture then, and the terminal no error."""
+    study = optuna.load_study(study_name="older", storage=open_journal(journal(folder)))
+    path = StudyFiles(folder / "outputs" / "older").run(1).history
+    before = path.read_text()
+    path.write_text(history)
+    for name in ("loss_by_epoch.csv", "loss_by_epoch.svg"):
+        target = f"/artifacts/{study._study_id}/{study.trials[1]._trial_id}/{name}"
+        assert ask(port, "GET", target)[0] == 404
+    path.write_text(before)
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])

@@ -70,8 +70,8 @@ def test_a_long_note_becomes_short(tmp_path: Path) -> None:
 def test_signs_and_commands(study: optuna.Study, tmp_path: Path) -> None:
     """The study's signs and the best trial's stand there with what to type; so does how to go on."""
     files = StudyFiles(tmp_path)
+    files.best.mark()
     sign.write(files.signs, [Sign("lr_at_edge", "the best lies at 1e-2", "widen it", "run -m lr=1")])
-    files.best.folder.mkdir()
     sign.write(files.best.signs, [Sign("overfitting", "val_loss rises.", "Regularise.", None)])
     study.tell(study.ask(), 1.0)
     write_note(study, files, "run -m x=1 study=a")
@@ -114,6 +114,16 @@ def test_damaged_signs_do_not_cost_the_note(
     write_note(study, files)
     assert "# Best trial: number 0" in get_note(study)
     assert "signs.json" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["dashboard:note_ver", "dashboard:note_str:0", "dashboard:note_str:7"])
+def test_a_note_in_another_form_is_left(study: optuna.Study, tmp_path: Path, name: str) -> None:
+    """What another program keeps under these names stays, and a search ends as it would without it."""
+    study.tell(study.ask(), 1.0)
+    study._storage.set_study_system_attr(study._study_id, name, ["another"])
+    before = study._storage.get_study_system_attrs(study._study_id)
+    write_note(study, StudyFiles(tmp_path))
+    assert study._storage.get_study_system_attrs(study._study_id) == before
 
 
 def test_killed_while_writing(study: optuna.Study, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -14,7 +15,8 @@ from optuna.distributions import (
 )
 
 from sweeper import origin
-from sweeper.record import FORMAT
+from sweeper.record import FORMAT, StudyFiles
+from sweeper.results import study_record
 from sweeper.search.storage import open_storage
 from tests.journal import open_journal
 
@@ -97,3 +99,15 @@ def test_an_attribute_of_somebody_else(study: optuna.Study, theirs: object) -> N
     """A study that another program has begun says nothing of ours."""
     study.set_user_attr("sweeper", theirs)
     assert origin.read(study._storage, study._study_id) == {}
+
+
+@pytest.mark.parametrize("nonsense", [5, "text", [1], {"a": [1]}, None, True, [[]]])
+def test_what_somebody_else_has_put_there_is_left_out(study: optuna.Study, nonsense: object) -> None:
+    """Whoever reads it can rely on the kind of each entry."""
+    begun: dict[str, Any] = dict.fromkeys(BEGUN, nonsense) | {"space": {"x": nonsense}, "format": FORMAT}
+    study._storage.set_study_system_attr(study._study_id, origin.KEY, begun)
+    read = origin.read(study._storage, study._study_id)
+    assert "space" not in read
+    for name, value in read.items():
+        assert value is None or type(value) is type(BEGUN[name])
+    assert study_record.of(study, StudyFiles(Path("s"))).metrics == ("value",)

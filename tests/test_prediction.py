@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -235,6 +236,11 @@ def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
         lambda path: spoilt(path, names=np.array([object()] * 6)),
         lambda path: spoilt(path, thumbnails=np.zeros((6, 4, 4, 2), np.uint8)),
         lambda path: spoilt(path, logits=np.zeros(3, np.float32)),
+        lambda path: spoilt(path, logits=np.zeros((6, 2), complex)),
+        lambda path: spoilt(path, labels=np.zeros(6)),
+        lambda path: spoilt(path, shown=np.zeros(6)),
+        lambda path: spoilt(path, thumbnails=np.zeros((6, 0, 0, 1), np.uint8)),
+        lambda path: path.write_bytes(huge_claim()),
         lambda path: path.write_bytes(other_arrays()),
     ],
 )
@@ -251,6 +257,16 @@ def test_a_damaged_file_is_named(tmp_path: Path, spoil: Callable[[Path], None]) 
 def other_arrays() -> bytes:
     content = io.BytesIO()
     np.savez(content, other=np.zeros(3))
+    return content.getvalue()
+
+
+def huge_claim() -> bytes:
+    """An array of 36 TB, of which the file holds nothing."""
+    header, content = io.BytesIO(), io.BytesIO()
+    claim = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 10)}
+    np.lib.format.write_array_header_1_0(header, claim)
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("logits.npy", header.getvalue())
     return content.getvalue()
 
 

@@ -13,6 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.cells import cell_len
 
+from sweeper.search import progress
 from sweeper.search.progress import Progress, describe, summarize
 from sweeper.search.study import Search, Study
 from tests.foreign_app import App
@@ -268,6 +269,12 @@ def test_a_pipe_gets_lines_and_no_pictures() -> None:
     assert "\x1b" not in done.stdout
     assert "…" not in done.stdout
     assert len([line for line in done.stdout.splitlines() if line.startswith("trial ")]) == 12
+
+
+@pytest.mark.parametrize("signs", [5, "diverged", [{"a": 1}, ["diverged"]], None])
+def test_an_app_may_have_signs_of_its_own(signs: object) -> None:
+    """An attribute of that name that is no list of names is none of ours."""
+    assert progress._signs(create_trial(state=TrialState.RUNNING, user_attrs={"signs": signs})) == []
 
 
 def test_names_are_shortened_where_they_stay_distinct() -> None:

@@ -287,6 +287,15 @@ def test_a_history_with_half_a_row_is_damaged(tmp_path: Path) -> None:
         files.read_history()
 
 
+@pytest.mark.parametrize("rows", ["1,", "1,-", "x,0.5", "nan,0.5", "2,0.5", "1,0.5\n1,0.5"])
+def test_a_history_of_no_numbers_is_damaged(tmp_path: Path, rows: str) -> None:
+    """Whoever reads it gets numbers, epoch after epoch, or one line that names the file."""
+    files = RunFiles(tmp_path)
+    files.history.write_text(f"epoch,val_loss\n{rows}\n")
+    with pytest.raises(Fault, match=r"history\.csv.*damaged"):
+        files.read_history()
+
+
 def test_only_one_run_writes_into_a_folder(tmp_path: Path) -> None:
     """A second run under the same name, also one of this second, is refused while the first one writes."""
     files = RunFiles(tmp_path / "mine")

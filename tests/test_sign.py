@@ -52,10 +52,19 @@ def test_signs_are_read_as_they_were_written(tmp_path: Path) -> None:
     ]
 
 
-def test_a_damaged_file_hides_no_result(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "row",
+    [
+        "{}",
+        '{"sign": 1, "evidence": "", "advice": "", "command": null}',
+        '{"sign": "a", "evidence": null, "advice": "", "command": "b"}',
+        '{"sign": "a", "evidence": "", "advice": "", "command": ["b"]}',
+    ],
+)
+def test_a_damaged_file_hides_no_result(tmp_path: Path, caplog: pytest.LogCaptureFixture, row: str) -> None:
     """Whoever shows signs logs that it is damaged, and shows none."""
     path = tmp_path / "signs.json"
-    path.write_text("[{}]")
+    path.write_text(f"[{row}]")
     with pytest.raises(Fault, match="holds no signs"):
         sign.read(path)
     assert sign.read_whole(path) == []

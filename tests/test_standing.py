@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from sweeper import origin
 from sweeper.record import RunFiles
-from sweeper.results import standing
+from sweeper.results import overview, report, standing, study_sign
 from sweeper.results.standing import Pause, Price, Span
 from tests.studied import record_of, trial
 
@@ -190,3 +192,33 @@ def test_an_axis_of_powers_is_marked_at_powers() -> None:
     assert standing.ticks(1e-4, 1e-2) == pytest.approx([1e-4, 1e-3, 1e-2])
     assert standing.ticks(2e-4, 9e-4) == [2e-4, 9e-4]
     assert len(standing.ticks(1e-12, 1)) <= 7
+
+
+NONSENSE = [5.5, "text", [1], {"a": 1}, None, True, pytest.param(10**400, id="huge")]
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+def test_an_app_may_call_its_attributes_as_we_do(tmp_path: Path, nonsense: object) -> None:
+    """They are not read as if they were ours, and cost no part of a report."""
+    names = ("folder", "worker", "epochs", "signs", "reason", "traceback", "n_parameters", "peak_memory_mb")
+    attributes: Any = dict.fromkeys(names, nonsense)
+    failed = trial(state=TrialState.FAIL, begin_s=1, **attributes)
+    seen = record_of(tmp_path, trial(0.5, **attributes), failed)
+    assert seen.run(seen.trials[0]).folder in (tmp_path / "0", Path("text"))
+    assert standing.n_steps(seen)[0] == 0
+    assert len(standing.times(seen).lanes) == 1
+    assert [paid.cost for paid in standing.prices(seen, "peak_memory_mb")] in ([], [5.5])
+    assert overview.failures(seen) is not None
+
+
+def test_passwords_are_shown_nowhere(tmp_path: Path) -> None:
+    """Neither one that was typed as an override, nor one in the reason why trials fail."""
+    password, reason = "hunter2hunter2", "ValueError: no postgresql://me:{}@host/db"
+    attributes = {"fixed": [f"db.password={password}", "a=1"], "command": ["python", "a.py", "-m"]}
+    failed = [trial(state=TrialState.FAIL, reason=reason.format(password)) for _ in range(5)]
+    seen = record_of(tmp_path, trial(0.5), *failed, attributes=attributes)
+    assert standing.fixed(seen) == {"db.password": "***", "a": "1"}
+    told = [str(each) for each in study_sign.signs_of(seen)]
+    assert any("failures" in each for each in told)
+    shown = origin.rows({**seen.attributes, "directions": ["maximize"], "space": {}})
+    assert password not in " ".join([*told, *shown.values(), report.page([(seen, [])])])

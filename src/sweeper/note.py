@@ -15,6 +15,7 @@ from sweeper.fault import Fault
 from sweeper.markdown import block, code, table, text
 from sweeper.program import program
 from sweeper.results import importance, sign, study_record
+from sweeper.secret import hide_secrets
 from sweeper.words import counted, near, sentence
 
 if TYPE_CHECKING:
@@ -47,14 +48,18 @@ def write_note(study: optuna.Study, files: StudyFiles, to_go_on: str | None = No
         to_go_on: the command that goes on with the search.
     """
     attributes = study._storage.get_study_system_attrs(study._study_id)
-    before, note = _read(attributes), "\n".join(_compose(study, files, to_go_on))
-    is_ours = before == "" or _digest(before) in attributes.get(_OURS, [])
+    before, note = _read(attributes), hide_secrets("\n".join(_compose(study, files, to_go_on)))
+    version, ours = attributes.get(_VERSION, 0), attributes.get(_OURS, [])
+    if before is None or not isinstance(version, int) or not isinstance(ours, list):
+        log.warning("the note of %s is left as it is: optuna-dashboard has not written it", study.study_name)
+        return
+    is_ours = before == "" or _digest(before) in ours
     if not is_ours or note == before:
         return
     pieces = [note[start : start + _PIECE_LENGTH] for start in range(0, len(note), _PIECE_LENGTH)]
     n_before = sum(key.startswith(_PIECE) for key in attributes)
     pieces += [""] * (n_before - len(pieces))
-    changed = {_OURS: [_digest(before), _digest(note)], _VERSION: attributes.get(_VERSION, 0) + 1}
+    changed: dict[str, Any] = {_OURS: [_digest(before), _digest(note)], _VERSION: version + 1}
     changed |= {f"{_PIECE}{index}": piece for index, piece in enumerate(pieces)}
     for key, value in changed.items():
         study._storage.set_study_system_attr(study._study_id, key, value)
@@ -64,9 +69,12 @@ def _digest(note: str) -> str:
     return hashlib.sha256(note.encode()).hexdigest()
 
 
-def _read(attributes: dict[str, Any]) -> str:
+def _read(attributes: dict[str, Any]) -> str | None:
+    """The note, empty where there is none; None where its pieces are no note."""
     n_pieces = sum(key.startswith(_PIECE) for key in attributes)
-    return "".join(attributes[f"{_PIECE}{index}"] for index in range(n_pieces))
+    pieces = [attributes.get(f"{_PIECE}{index}") for index in range(n_pieces)]
+    texts = [piece for piece in pieces if isinstance(piece, str)]
+    return "".join(texts) if len(texts) == n_pieces else None
 
 
 # ------------------------------------------------------------------------------------------ what it says
@@ -74,7 +82,8 @@ def _read(attributes: dict[str, Any]) -> str:
 
 def _compose(study: optuna.Study, files: StudyFiles, to_go_on: str | None) -> Iterator[str]:
     seen, best = study_record.of(study, files), record.best_trials(study)
-    signs = [*sign.read_whole(files.best.signs), *sign.read_whole(files.signs)]
+    of_best = sign.read_whole(files.best.signs) if files.best.is_ours else []
+    signs = [*of_best, *sign.read_whole(files.signs)]
     if best:
         is_one = len(seen.directions) == 1
         yield from _one(best[0], seen) if is_one else _several(best, seen.metrics)

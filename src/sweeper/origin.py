@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.record import FORMAT
+from sweeper.secret import hide_secrets
 from sweeper.words import counted
 
 if TYPE_CHECKING:
@@ -25,12 +26,46 @@ _KEY_LENGTH = 512
 """What Optuna's tables have room for, also of a parameter's name."""
 
 
+_TEXTS = ("folder", "sampler", "named_by", "stored_by", "folder_by")
+_LISTS = ("metrics", "directions", "fixed", "command")
+_NUMBERS = ("n_trials", "max_retries")
+
+
 def read(storage: BaseStorage, study_id: int) -> dict[str, Any]:
-    """How the study was begun; empty where another program has done it."""
+    """How the study was begun; empty where another program has done it.
+
+    Each entry is of the kind that is written: what another program or another format has put there is left
+    out.
+    """
     begun = storage.get_study_system_attrs(study_id).get(KEY)
     if begun is None:
         begun = storage.get_study_user_attrs(study_id).get(OLD)
-    return begun if isinstance(begun, dict) else {}  # another program's attribute may have the name
+    if not isinstance(begun, dict):  # another program's attribute may have the name
+        return {}
+    return {name: value for name, value in begun.items() if _is_ours(name, value)}
+
+
+def _is_ours(name: str, value: Any) -> bool:
+    """Whether a value is of the kind that this entry has."""
+    if value is None:
+        return name in ("metrics", "n_trials", "sampler")
+    if name in _TEXTS:
+        return isinstance(value, str)
+    if name in _LISTS:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if name in _NUMBERS:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return name != "space" or (isinstance(value, dict) and all(map(_is_range, value.values())))
+
+
+def _is_range(text: Any) -> bool:
+    from optuna.distributions import json_to_distribution
+
+    try:
+        json_to_distribution(text)
+    except (ValueError, TypeError, KeyError, AttributeError):  # Optuna's, for what it did not write
+        return False
+    return True
 
 
 def folder(begun: Mapping[str, Any]) -> Path | None:
@@ -67,7 +102,7 @@ def rows(begun: Mapping[str, Any]) -> dict[str, str]:
         "command": shlex.join(begun.get("command", ())),
         "objective": ", ".join(f"{direction} {name}".rstrip() for direction, name in objectives),
         **ranges,
-        "fixed": " ".join(begun["fixed"]),
+        "fixed": " ".join(map(hide_secrets, begun["fixed"])),
         "budget": counted(begun["n_trials"], "trial") if begun.get("n_trials") else "",
         "folder": begun["folder"],
     }

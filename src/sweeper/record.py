@@ -117,6 +117,11 @@ class RunFiles:
         """What was measured; nothing where there is no result of ours."""
         return read_json(self.result) if self.is_ours and self.result.exists() else {}
 
+    def read_best_epoch(self) -> int | None:
+        """The epoch whose weights were kept; None where nothing of ours says so."""
+        found = self.read_result().get("best_epoch")
+        return found if isinstance(found, int) else None
+
     def read_environment(self) -> dict[str, Any]:
         return read_json(self.environment) if self.is_ours and self.environment.exists() else {}
 
@@ -200,7 +205,18 @@ class RunFiles:
         return rows
 
     def read_history(self) -> list[dict[str, float]]:
-        return [{name: float(value) for name, value in row.items()} for row in self.read_rows()]
+        """The history in numbers; its epochs are counted from 1.
+
+        Raises:
+            Fault: if it is damaged.
+        """
+        try:
+            rows = [{name: float(value) for name, value in row.items()} for row in self.read_rows()]
+        except ValueError as error:
+            raise _damaged(self.history, "holds something else than numbers") from error
+        if [row.get("epoch") for row in rows] != list(range(1, len(rows) + 1)):
+            raise _damaged(self.history, "its epochs are not 1, 2, 3 …")
+        return rows
 
     @contextmanager
     def held_alone(self) -> Iterator[None]:
@@ -309,7 +325,10 @@ class StudyFiles:
 
     def trial(self, trial: FrozenTrial) -> TrialFiles:
         """Where the app has the folders of its trials."""
-        return TrialFiles(Path(trial.user_attrs.get("folder", self.folder / str(trial.number))))
+        folder = trial.user_attrs.get("folder")
+        if not isinstance(folder, str):  # none, or an app's own attribute of that name
+            return TrialFiles(self.folder / str(trial.number))
+        return TrialFiles(Path(folder))
 
     def run(self, number: int) -> RunFiles:
         """The run of a trial, where its folder has its number, as those of our own app."""
@@ -494,7 +513,7 @@ class StudyFiles:
         source, target = self.trial(trial).run, self.best
         try:
             before = int(target.read_result().get("trial", trial.number))
-        except Fault:  # damaged: all of it is written again
+        except (Fault, ValueError, TypeError):  # damaged: all of it is written again
             before = trial.number
             _remove(target.folder)
         is_theirs = target.folder.exists() and not target.is_ours

@@ -109,7 +109,7 @@ def _say_json(status: str, content: Any) -> Answer:
 
 def _file(storage: BaseStorage, study: str, trial: str | None, name: str) -> Answer:
     """A file of a study or of a trial, by one of the names that there are."""
-    with suppress(KeyError, OSError):
+    with suppress(KeyError, OSError, Fault):
         content = _of_trial(storage, int(trial), name) if trial else _of_study(storage, int(study), name)
         headers = [("Content-Type", _type(name)), ("Content-Length", str(len(content)))]
         return (
@@ -128,7 +128,7 @@ def _of_study(storage: BaseStorage, study_id: int, name: str) -> bytes:
 
 
 def _of_trial(storage: BaseStorage, trial_id: int, name: str) -> bytes:
-    return _of_run(RunFiles(Path(storage.get_trial(trial_id).user_attrs["folder"])), name)
+    return _of_run(RunFiles(Path(str(storage.get_trial(trial_id).user_attrs["folder"]))), name)
 
 
 def _of_run(run: RunFiles, name: str) -> bytes:
@@ -136,7 +136,7 @@ def _of_run(run: RunFiles, name: str) -> bytes:
         raise KeyError(name)
     if name == _TABLE:
         return _table(run.read_history()).encode()
-    return loss_by_epoch(run.read_history(), run.read_result().get("best_epoch")).encode()
+    return loss_by_epoch(run.read_history(), run.read_best_epoch()).encode()
 
 
 def _table(history: Sequence[Mapping[str, float]]) -> str:
@@ -278,5 +278,6 @@ def _place(key: str) -> int:
 def _readable(key: str, value: str) -> str:
     if key == "signs":
         with suppress(ValueError):
-            return ", ".join(map(str, json.loads(value)))
+            named = json.loads(value)
+            return ", ".join(map(str, named)) if isinstance(named, list) else value
     return f"{float(value):.5g}" if _LONG.fullmatch(value) else value

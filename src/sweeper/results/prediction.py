@@ -52,8 +52,17 @@ MOST_CELLS = 20
 """Classes that a matrix, or the table of scores, has room for on a screen."""
 MOST_PAIRS = 10
 
-_DAMAGES = (ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What numpy raises for a file that is none of ours, or half of one."""
+_DAMAGES = (
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    MemoryError,
+)
+"""What numpy raises for a file that is none of ours, half of one, or one that claims to be huge."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +140,15 @@ class Predictions:
         n, n_classes = self.logits.shape
         labels, shown, pixels = self.labels, self.shown, self.thumbnails
         fits = (
-            labels.shape == ((n, n_classes) if self.multi_label else (n,))
+            self.logits.dtype.kind == "f"
+            and all(array.dtype.kind in "iu" for array in (labels, shown))
+            and labels.shape == ((n, n_classes) if self.multi_label else (n,))
             and len(self.classes) == n_classes > 0
             and len(shown) == len(pixels) == len(self.names)
             and pixels.ndim == 4
             and pixels.dtype == np.uint8
             and pixels.shape[-1] in (1, 3)
+            and (pixels.size > 0 or len(pixels) == 0)
             and all(array.size == 0 or 0 <= array.min() <= array.max() for array in (labels, shown))
             and shown.max(initial=-1) < n
             and labels.max(initial=0) < (2 if self.multi_label else n_classes)
@@ -155,12 +167,16 @@ def panels(record: StudyRecord, with_images: bool = True) -> list[Panel]:
         with_images: whether the pictures themselves are in it; their names are in any case.
 
     Raises:
-        Fault: if a file of it is damaged.
+        Fault: if ``result.json`` is damaged.
     """
     best = record.files.best
     if not best.is_ours and not any(record.run(trial).is_ours for trial in record.trials):
         return []
-    found, scores = Predictions.read(best), _score_panels(best)
+    scores = _score_panels(best)
+    try:
+        found = Predictions.read(best)
+    except Fault as error:  # the scores of each class stand elsewhere
+        return [_apology(f"{error}."), *scores]
     if found is None or len(found.labels) == 0:
         return [_apology(*_why_none(record)), *scores]
     if not np.isfinite(found.logits).all():

@@ -203,7 +203,7 @@ def _best_curves(seen: StudyRecord) -> list[Panel]:
     run = standing.best_run(seen)
     if run is None or not run.history.exists():
         return []
-    return chart.training_curves(run.read_history(), run.read_result().get("best_epoch"))
+    return chart.training_curves(run.read_history(), run.read_best_epoch())
 
 
 def _compared(records: Sequence[StudyRecord]) -> Chapter:

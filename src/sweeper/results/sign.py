@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rich.text import Text
 
@@ -77,8 +77,9 @@ def found(rules: Iterable[Rule[Seen]], seen: Seen) -> Iterator[tuple[Rule[Seen],
     for rule in rules:
         try:
             finding = rule.read(seen)
-        except Exception:
-            log.exception("the sign %s could not be read", rule.sign)
+        except Exception as error:
+            log.warning("the sign %s could not be read: %r", rule.sign, error)
+            log.debug("", exc_info=True)
             continue
         if finding is not None:
             yield from ((rule, one) for one in (finding, *finding.others))
@@ -155,10 +156,18 @@ def read(path: Path) -> list[Sign]:
     if not path.exists():
         return []
     rows = record.read_json_list(path)
-    try:
-        return [Sign(**row) for row in rows]
-    except TypeError as error:
-        raise Fault(path, "holds no signs: the file is damaged", "remove it") from error
+    if not all(map(_is_sign, rows)):
+        raise Fault(path, "holds no signs: the file is damaged", "remove it")
+    return [Sign(**row) for row in rows]
+
+
+def _is_sign(row: Mapping[str, Any]) -> bool:
+    command = row.get("command")
+    texts = [value for value in row.values() if isinstance(value, str)]
+    return row.keys() == _PARTS and len(texts) + (command is None) == len(_PARTS)
+
+
+_PARTS = {field.name for field in fields(Sign)}
 
 
 def read_whole(path: Path) -> list[Sign]:

@@ -23,6 +23,7 @@ from sweeper.fault import Fault
 from sweeper.record import RunFiles
 from sweeper.results.markup import told
 from sweeper.results.study_record import StudyRecord
+from sweeper.secret import hide_secrets
 
 _IDLE = 0.05
 """The part of the busy time above which a stretch without any trial is left out of the time axis."""
@@ -164,7 +165,9 @@ def told_range(distribution: BaseDistribution) -> str:
 def fixed(seen: StudyRecord) -> dict[str, str]:
     """The overrides with one value, as far as the study says."""
     written = seen.attributes.get("fixed", ())
-    pairs = (str(item).partition("=") for item in written) if isinstance(written, Sequence) else ()
+    pairs = (
+        (hide_secrets(str(item)).partition("=") for item in written) if isinstance(written, Sequence) else ()
+    )
     return {key: value for key, _, value in pairs}
 
 

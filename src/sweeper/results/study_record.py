@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count, islice
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any
 
 from sweeper import origin
@@ -153,16 +155,52 @@ def of(study: optuna.Study, files: StudyFiles, trials: Sequence[FrozenTrial] | N
     begun = origin.read(study._storage, study._study_id)
     directions = tuple(direction.name.lower() for direction in study.directions)
     names = begun.get("metrics") or study.metric_names or ["value"] * len(directions)
+    if len(names) != len(directions):  # somebody else's study has got our attributes
+        names = ["value"] * len(directions)
     return StudyRecord(
         name=study.study_name,
         files=files,
         directions=directions,
         metrics=tuple(names),
-        trials=study.get_trials(deepcopy=False) if trials is None else trials,
+        trials=list(map(_readable, study.get_trials(deepcopy=False) if trials is None else trials)),
         command=tuple(begun.get("command", ())),
         n_trials=begun.get("n_trials"),
         attributes=begun,
     )
+
+
+_KINDS: Mapping[str, type | UnionType] = {
+    **dict.fromkeys(("folder", "worker", "reason", "traceback"), str),
+    **dict.fromkeys(("epochs", "retry_of"), int),
+    **dict.fromkeys(("seconds", "peak_memory_mb", "n_parameters"), int | float),
+    "signs": list,
+}
+"""Of the attributes that are read of a trial. An app may set others of the same names."""
+
+
+def _readable(trial: FrozenTrial) -> FrozenTrial:
+    """The trial without attributes that have our names but are none of ours."""
+    others = {name for name, value in trial.user_attrs.items() if not _is_ours(name, value)}
+    if not others:
+        return trial
+    shown = copy(trial)
+    shown.user_attrs = {name: value for name, value in trial.user_attrs.items() if name not in others}
+    return shown
+
+
+def _is_ours(name: str, value: Any) -> bool:
+    kind = _KINDS.get(name)
+    if kind is None:
+        return True
+    if isinstance(value, bool) or not isinstance(value, kind):
+        return False
+    if isinstance(value, list):
+        return all(isinstance(item, str) for item in value)
+    return not isinstance(value, int) or abs(value) < _MOST
+
+
+_MOST = 1 << 63
+"""Of a whole number; larger ones are no floats."""
 
 
 def key_of(word: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from sweeper import schema
 from sweeper.results import curve
 from sweeper.results.sign import Finding, Rule, Sign, found
 from sweeper.results.study_record import StudyRecord, options_of, override, path_of
+from sweeper.secret import hide_secrets
 from sweeper.words import counted, one_line, sentence
 
 Array = NDArray[np.float64]
@@ -52,19 +53,12 @@ class Ladder:
     def is_whole(self) -> bool:
         return all(isinstance(rung, int) for rung in self.rungs)
 
-    def beyond(self, is_upper: bool) -> Iterator[float]:
-        """The rungs that would come next, by the ratio of the last two, or their difference."""
+    def beyond(self, is_upper: bool) -> float | None:
+        """The rung that would come next, by the ratio of the last two, or their difference."""
         last, before = (self.rungs[-1], self.rungs[-2]) if is_upper else (self.rungs[0], self.rungs[1])
-        while True:
-            if min(self.rungs) > 0:
-                after = last * last / before
-                after = round(after) if self.is_whole else after
-            else:
-                after = 2 * last - before
-            if after == last:
-                return
-            yield (after := float(f"{after:.6g}") if isinstance(after, float) else after)
-            last, before = after, last
+        after = last * last / before if self.low > 0 else 2 * last - before
+        after = round(after) if self.is_whole else float(f"{after:.6g}")
+        return None if after == last else after
 
 
 Range = FloatDistribution | IntDistribution | Ladder
@@ -112,12 +106,12 @@ _COSTLY_S = 10.0
 
 
 def signs_of(seen: StudyRecord) -> list[Sign]:
-    """The signs of a study, the most helpful first."""
+    """The signs of a study, the most helpful first; without the passwords that an error may have told."""
     return [
         Sign(
             rule.sign.replace("…", finding.about),
-            sentence(finding.evidence),
-            sentence(finding.advice),
+            hide_secrets(sentence(finding.evidence)),
+            hide_secrets(sentence(finding.advice)),
             finding.command,
         )
         for rule, finding in found(RULES, seen)
@@ -332,7 +326,7 @@ def _student_above(t: float, free: int) -> float:
 def widened(key: str, bounds: Range, is_upper: bool) -> tuple[float, float] | None:
     """A range around the end of another one, most of it beyond; None where there is no room for it."""
     if isinstance(bounds, Ladder):
-        edge, after = bounds.high if is_upper else bounds.low, next(bounds.beyond(is_upper), None)
+        edge, after = bounds.high if is_upper else bounds.low, bounds.beyond(is_upper)
         if after is None or not _may_be(key, after, bounds):
             return None
         return (edge, after) if is_upper else (after, edge)

@@ -115,7 +115,7 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
         check(Hooks.of(app.task), space, search, named_by)
         storage = open_storage(search.storage, search.storage_wait_s)
         search = replace(search.in_its_folder(storage), command=tuple(_words()))
-        fixed = [hide_known_secrets(o) for o in space.fixed if o.partition("=")[0] != named_by]
+        fixed = [hide_secrets(o) for o in space.fixed if o.partition("=")[0] != named_by]
         try:
             study = Study.open(search, storage, space, fixed)
         except NameTaken:  # two searches began in one second

@@ -228,9 +228,9 @@ class Progress:
 def _signs(trial: FrozenTrial) -> list[str]:
     """What is told at once of a trial; an app that reports an infinite value says no more of it."""
     named = trial.user_attrs.get("signs")
-    found = set(named if isinstance(named, list) else ()) | (
-        {"diverged"} if trial.user_attrs.get("diverged") else set()
-    )
+    found = list(named) if isinstance(named, list) else []
+    if trial.user_attrs.get("diverged"):
+        found.append("diverged")
     return [name for name in sign.AT_ONCE if name in found]
 
 

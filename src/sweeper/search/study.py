@@ -43,6 +43,7 @@ from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
 from sweeper.search.storage import WAIT_S, look_into_storage, opening_lock
 from sweeper.search.trial import first_try
+from sweeper.secret import hide_secrets
 
 log = logging.getLogger(__name__)
 
@@ -472,6 +473,8 @@ def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> Non
     before = origin.read(study._storage, study._study_id) or now
     check_format("study", search.study_name, before)
     remedy = f"write it as before, or start another study than {search.study_name}"
+    before = {**now, **before}  # of damaged entries nothing is known
+    before["fixed"] = list(map(hide_secrets, before["fixed"]))  # an earlier version kept passwords
     if before["metrics"] and before["metrics"] != now["metrics"]:
         was = f"the study was started with {', '.join(before['metrics'])}"
         raise BadInput(search.metrics_key, ", ".join(now["metrics"]), was, remedy)
