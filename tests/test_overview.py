@@ -60,7 +60,7 @@ def test_what_was_searched_has_ranges_and_fixed_values(tmp_path: Path) -> None:
     seen = record_of(tmp_path, trial(0.9, params={"optimizer.lr": 0.001}), attributes=attributes)
     told = text(overview.searched(seen))
     assert "optimizer.lr 1e-5 … 0.1 (log) 0.001" in told
-    assert "training.epochs 5" in told
+    assert "training.epochs=5" in told
 
 
 def test_a_study_without_trials_says_so(tmp_path: Path) -> None:

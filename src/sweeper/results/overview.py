@@ -118,7 +118,7 @@ def searched(seen: StudyRecord) -> Panel:
     head = ["parameter", "range", *(["best"] if is_one else [])]
     html = table(Table(head, rows))
     if fixed := standing.fixed(seen):
-        html += paragraph("Fixed by the command:") + facts(fixed)
+        html += paragraph(f"Fixed: {' '.join(f'{key}={value}' for key, value in fixed.items())}")
     return Panel("Searched", html, is_small=True)
 
 

@@ -141,7 +141,7 @@ class Course:
 
 
 def percent(value: float) -> str:
-    return f"{100 * value:.0f} %"
+    return f"{100 * value:.0f}%"
 
 
 AT_CHANCE, SURELY_AT_CHANCE = 0.975, 0.985
@@ -533,7 +533,7 @@ DEAD = 0.5
 def _dead_units(seen: RunRecord) -> Finding | None:
     if seen.dead_units is None or seen.dead_units < DEAD or seen.run.model.activation != "relu":
         return None
-    evidence = f"{100 * seen.dead_units:.0f} % of the network's units are not activated by any image."
+    evidence = f"{100 * seen.dead_units:.0f}% of the network's units are not activated by any image."
     advice = "Use LeakyReLU, which always passes a gradient"
     changes: tuple[str, ...] = ("model.activation=leaky_relu",)
     c = Course(seen)
@@ -590,7 +590,7 @@ def _memory_bound(seen: RunRecord) -> Finding | None:
             f"{seen.micro_batch_size} images went through at once."
         )
     elif used > FULL:
-        evidence = f"Training took {100 * used:.0f} % of the GPU's {seen.gpu_memory_mb:,.0f} MB."
+        evidence = f"Training took {100 * used:.0f}% of the GPU's {seen.gpu_memory_mb:,.0f} MB."
     else:
         return None
     if run.training.precision == "float32":
