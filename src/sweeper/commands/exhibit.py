@@ -103,7 +103,7 @@ def _wrapping(answer: Answer) -> Answer:
     return status, [*kept, ("Content-Length", str(len(page)))], [page]
 
 
-_WRAP = b"<style>pre, pre * { white-space: pre-wrap !important; overflow-wrap: anywhere }code { overflow-wrap: anywhere }</style>"
+_WRAP = b"<style>pre, pre * { white-space: pre-wrap !important } code { overflow-wrap: anywhere }</style>"
 
 
 def _changed(answer: Answer, change: Callable[[Any], Any]) -> Answer:
