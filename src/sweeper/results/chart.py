@@ -595,6 +595,8 @@ def pareto(seen: StudyRecord) -> list[Panel]:
             targets = None if len(seen.metrics) == 2 else partial(_pair, a, b)
             figure = plot_pareto_front(study, target_names=names, targets=targets)
             _own(figure)
+            for axes, objective in ((figure.update_xaxes, a), (figure.update_yaxes, b)):
+                axes(range=_whole([t.values[objective] for t in standing.completed(seen)]))
             looks = (("trials", DONE, 6), ("Pareto front", BEST, 9))
             for trace, (label, colour, size) in zip(figure.data, looks, strict=False):
                 marker = {"color": colour, "size": size, "showscale": False}
@@ -604,6 +606,15 @@ def pareto(seen: StudyRecord) -> list[Panel]:
             title = f"Pareto front: {names[0]} and {names[1]}"
             panels.append(Panel(title, "", figure, says, Table(["trial", *seen.metrics], rows), height=360))
     return panels
+
+
+def _whole(values: Sequence[float]) -> tuple[float, float] | None:
+    """A range with all values: one that plotly seeks may change with its margins, to and fro."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return None
+    margin = 0.06 * (max(finite) - min(finite)) or 0.05 * abs(finite[0]) or 1.0
+    return min(finite) - margin, max(finite) + margin
 
 
 def _pair(a: int, b: int, trial: FrozenTrial) -> tuple[float, float]:

@@ -64,7 +64,10 @@
     }
     if (!xaxis || !xaxis.ticktext) return;
     const room = 0.85 * width / xaxis.ticktext.length / CHARACTER;
-    if (xaxis.ticktext.every((name) => name.length <= room)) return;
+    if (xaxis.ticktext.every((name) => name.length <= room)) {
+      layout.xaxis = { ...xaxis, tickangle: 0 };  // or plotly turns them to and fro while it finds the margins
+      return;
+    }
     const most = Math.floor(0.3 * height / CHARACTER);
     layout.xaxis = { ...xaxis, tickangle: -90, ticktext: xaxis.ticktext.map((name) => cut(name, most)) };
   }
