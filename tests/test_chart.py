@@ -115,6 +115,22 @@ def test_each_parameter_stands_within_its_range(seen: StudyRecord) -> None:
     assert list(optimizer.table.rows) == [["adam", 2, 0.9, 0.8], ["sgd", 1, 0.5, 0.5]]
 
 
+def test_options_that_begin_alike_stay_apart(tmp_path: Path) -> None:
+    """Each has its place and a name of its own, however little of it there is room for."""
+    options = [f"/data/images/of/a/long/path/{which}" for which in ("raw", "augmented")]
+    space: dict[str, BaseDistribution] = {"folder": CategoricalDistribution(options)}
+    trials = [trial(0.1 * i, params={"folder": options[i % 2]}, space=space) for i in range(4)]
+    (panel,) = chart.slices(record_of(tmp_path, *trials))
+    assert panel.figure is not None
+    assert len(set(panel.figure.layout.xaxis.ticktext)) == 2
+    assert {x for trace in panel.figure.data for x in trace.x} == {0, 1}
+
+
+def test_what_looks_alike_without_red_and_green_differs_otherwise() -> None:
+    """Of each two states whose colours a person may confuse, one has a pattern and dashes."""
+    assert set(chart.PATTERNS) == set(chart.DASHES) == set(chart.COLOURS) - {"done", "pruned"}
+
+
 def test_a_parameter_of_bad_trials_alone_has_a_scale_of_its_own(tmp_path: Path) -> None:
     """Where the common scale would show none of its trials, they are shown all the same."""
     good = many(20, lambda i: trial(0.9 + i / 1000, params={"optimizer.lr": 1e-3}))

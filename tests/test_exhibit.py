@@ -390,3 +390,11 @@ def test_the_page_says_that_nothing_is_uploaded(page: Page, port: int, tmp_path:
     page.goto(f"http://127.0.0.1:{port}/dashboard/studies/0")
     page.locator("input[type=file]").first.set_input_files(tmp_path / "file.txt")
     page.get_by_text("Failed to upload anything: the files of a search are only shown here").first.wait_for()
+
+
+def test_long_commands_do_not_widen_the_page(port: int) -> None:
+    """In notes they go on in another line; the page is whole all the same."""
+    status, headers, body = ask(port, "GET", "/dashboard/studies/0/note")
+    assert (status, int(headers["Content-Length"])) == (200, len(body))
+    assert b"white-space: pre-wrap !important" in body
+    assert body.rstrip().endswith(b"</html>")

@@ -311,7 +311,7 @@ def test_the_panel_shows_what_matters_and_names_what_is_silent() -> None:
     (panel,) = panels(study(additive, n=40, space=space))
     assert panel.title == "What mattered"
     assert panel.figure is not None
-    shown = list(panel.figure.data[0].y)
+    shown = list(panel.figure.layout.yaxis.ticktext)
     assert shown[::-1] == [one.name for one in importances(study(additive, n=40, space=space)) if one.is_told]
     assert "Your data do not tell: " in panel.html
     assert "&lt;b&gt;" in panel.html

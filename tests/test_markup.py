@@ -56,10 +56,15 @@ def test_a_table_is_escaped_and_says_what_its_numbers_are() -> None:
     html = markup.table(Table(["<i>", "n"], [["a.b", 1234.5], ["&", None]]))
     assert '<th scope="col" class="number">n</th>' in html
     assert '<th scope="row">a.<wbr>b</th><td class="number">1,234.5</td>' in html
-    assert '<th scope="row">&amp;</th><td class="text">–</td>' in html
+    assert '<th scope="row">&amp;</th><td class="number">–</td>' in html
     assert "&lt;i&gt;" in html
 
 
 def test_a_command_is_shown_without_its_password() -> None:
     """A report is passed on."""
     assert "a:***@h" in markup.command("sweeper hydra.sweeper.storage=postgresql://a:sesame@h/d")
+
+
+def test_a_number_is_never_broken() -> None:
+    """Names may go on in another line behind a dot; what has digits behind it is a number."""
+    assert markup.breakable("optimizer.lr 0.0001 … 0.01") == "optimizer.<wbr>lr 0.0001 … 0.01"

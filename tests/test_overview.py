@@ -7,7 +7,7 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from sweeper import record
+from sweeper import record, words
 from sweeper.record import RunFiles
 from sweeper.results import overview, sign
 from sweeper.results.panel import Panel
@@ -60,7 +60,7 @@ def test_what_was_searched_has_ranges_and_fixed_values(tmp_path: Path) -> None:
     seen = record_of(tmp_path, trial(0.9, params={"optimizer.lr": 0.001}), attributes=attributes)
     told = text(overview.searched(seen))
     assert "optimizer.lr 1e-5 … 0.1 (log) 0.001" in told
-    assert "training.epochs 5" in told
+    assert "training.epochs=5" in told
 
 
 def test_a_study_without_trials_says_so(tmp_path: Path) -> None:
@@ -112,3 +112,18 @@ def test_studies_differ_in_overrides_and_scores(tmp_path: Path) -> None:
     assert "not comparable" in text(
         overview.scores([first, record_of(tmp_path, trial(0.1), metrics=["loss"])])
     )
+
+
+def test_objectives_without_names_are_told_apart(tmp_path: Path) -> None:
+    """Several are counted; one is the value."""
+    assert words.objectives(None, 1) == ("value",)
+    assert words.objectives((), 2) == ("value 1", "value 2")
+    assert words.objectives(["recall"], 1) == ("recall",)
+
+
+def test_the_reason_that_a_sign_gives_is_not_given_again(tmp_path: Path) -> None:
+    """A table of reasons stands there where there are several."""
+    one = many(6, lambda i: trial(state=TrialState.FAIL, reason="no memory"))
+    assert overview.failures(record_of(tmp_path, *one)) is None
+    assert overview.failures(record_of(tmp_path, *one, trial(state=TrialState.FAIL, reason="no disk")))
+    assert "No trial is done.<" in overview.found(record_of(tmp_path, *one)).html

@@ -222,3 +222,17 @@ def test_passwords_are_shown_nowhere(tmp_path: Path) -> None:
     assert any("failures" in each for each in told)
     shown = origin.rows({**seen.attributes, "directions": ["maximize"], "space": {}})
     assert password not in " ".join([*told, *shown.values(), report.page([(seen, [])])])
+
+
+def test_shortened_texts_differ_where_the_whole_ones_do() -> None:
+    """By their ends, or by a number in front."""
+    assert standing.told_apart(["adam", "sgd"], 4) == ["adam", "sgd"]
+    assert standing.told_apart(["category_1", "category_2"], 7) == ["ca…ry_1", "ca…ry_2"]
+    assert len(set(standing.told_apart(["a" * 9 + "b" + "a" * 9, "a" * 19], 8))) == 2
+
+
+def test_a_scale_ends_at_a_value() -> None:
+    """What went astray leaves no gap between the scale's end and the worst that is shown."""
+    low, high = standing.scale([0.1, 0.9, 0.92, 0.94, 0.96, 0.98], "maximize") or (0.0, 0.0)
+    assert 0.88 < low < 0.9
+    assert 0.98 < high < 1

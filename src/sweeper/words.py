@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from unicodedata import normalize
@@ -12,6 +12,11 @@ from unicodedata import normalize
 def counted(n: int, noun: str, plural: str | None = None) -> str:
     """``1 trial``, ``2 trials``."""
     return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
+def objectives(names: Sequence[str] | None, n: int) -> tuple[str, ...]:
+    """What the scores are called; ``value``, or ``value 1``, ``value 2``, where the app does not say."""
+    return tuple(names or (["value"] if n == 1 else [f"value {i}" for i in range(1, n + 1)]))
 
 
 def some(names: Iterable[str], most: int = 3) -> str:

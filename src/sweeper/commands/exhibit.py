@@ -77,6 +77,8 @@ def _answer(app: WSGIApplication, storage: BaseStorage, environ: WSGIEnvironment
     is_read = method in ("GET", "HEAD")
     if is_read and (found := _FILE.fullmatch(path)):
         return _file(storage, *found.groups())
+    if is_read and path.startswith("/dashboard"):
+        return _wrapping(call(app, environ))
     if path.startswith("/api/artifacts/"):
         return _say_json("403 Forbidden", {"reason": _READ_ONLY})
     if is_read and path == "/api/meta":
@@ -91,6 +93,17 @@ def _answer(app: WSGIApplication, storage: BaseStorage, environ: WSGIEnvironment
         begun = origin.read(storage, int(found[1]))
         return _changed(call(app, environ), partial(_begun_as_before, storage, begun))
     return call(app, environ)
+
+
+def _wrapping(answer: Answer) -> Answer:
+    """The page, in whose notes long commands go on in another line, instead of widening it."""
+    status, headers, body = answer
+    page = b"".join(body).replace(b"</head>", _WRAP + b"</head>", 1)
+    kept = [(name, value) for name, value in headers if name.lower() != "content-length"]
+    return status, [*kept, ("Content-Length", str(len(page)))], [page]
+
+
+_WRAP = b"<style>pre, pre * { white-space: pre-wrap !important } code { overflow-wrap: anywhere }</style>"
 
 
 def _changed(answer: Answer, change: Callable[[Any], Any]) -> Answer:

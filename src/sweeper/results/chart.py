@@ -27,7 +27,7 @@ BEST, DONE, QUIET = "#d9480f", "#2f7ed8", "#868e96"
 
 COLOURS = {
     "done": DONE,
-    "pruned": "#b08a1e",
+    "pruned": QUIET,
     "failed": "#d6336c",
     "stopped": "#9c5de0",
     "lost": "#9c5de0",
@@ -35,8 +35,12 @@ COLOURS = {
 }
 """By what people read of a trial."""
 
+PATTERNS = {"failed": "x", "stopped": "/", "lost": "/", "running": "."}
+DASHES = {"failed": "dash", "stopped": "dot", "lost": "dot", "running": "dashdot"}
+"""What tells them apart for who sees no red and green; done, pruned and the best differ in any case."""
+
 PALETTE = (DONE, BEST, "#2b9a66", "#9c5de0", "#b08a1e", "#d6336c")
-"""Of studies side by side."""
+"""Of studies side by side; each also has dashes and marks of its own."""
 
 
 # ---------------------------------------------------------------------------------------------- the search
@@ -75,12 +79,17 @@ def _history(records: Sequence[StudyRecord], objective: int = 0) -> go.Figure:
     _own(figure)
     lines = [trace for trace in figure.data if trace.mode == "lines"]
     for traces in (lines, [trace for trace in figure.data if trace.mode == "markers"]):
-        for seen, trace, colour in zip(records, traces, cycle(PALETTE), strict=False):
+        looks = zip(cycle(PALETTE), cycle(("solid", "dash", "dot", "dashdot")), cycle(_MARKS), strict=False)
+        for seen, trace, (colour, dash, symbol) in zip(records, traces, looks, strict=False):
             name = f"{standing.cut(seen.name, 30)}: " if len(records) > 1 else ""
             trace.name = name + ("best so far" if trace.mode == "lines" else "trials")
-            trace.line = {"color": BEST if len(records) == 1 else colour, "width": 2, "shape": "hv"}
-            trace.marker = {"color": colour, "size": 6}
+            of_one = BEST if len(records) == 1 else colour
+            trace.line = {"color": of_one, "width": 2, "shape": "hv", "dash": dash}
+            trace.marker = {"color": colour, "size": 6, "symbol": symbol}
     return figure
+
+
+_MARKS = ("circle", "square", "diamond", "triangle-up", "cross")
 
 
 def _value(objective: int, trial: FrozenTrial) -> float:
@@ -106,11 +115,13 @@ def learning_curves(seen: StudyRecord, objective: int = 0) -> Panel | None:
     kept, every = standing.thinned(found, best)
     figure = go.Figure()
     groups = {word: [c for c in kept if c.word == word and c.number not in best] for word in COLOURS}
+    opacity = 0.75 if len(kept) <= 50 else 0.45
     for word, group in groups.items():
         if group:
-            figure.add_trace(_lines(group, word, COLOURS[word], width=1, opacity=0.45))
+            line = {"color": COLOURS[word], "width": 1, "dash": DASHES.get(word, "solid")}
+            figure.add_trace(_lines(group, word, line, opacity))
     if chosen := [c for c in kept if c.number in best]:
-        figure.add_trace(_lines(chosen, "best", BEST, width=2.5, opacity=1))
+        figure.add_trace(_lines(chosen, "best", {"color": BEST, "width": 2.5}, opacity=1))
     last = [curve.values[-1] for curve in kept]
     range_ = standing.scale([*last, *(v for c in chosen for v in c.values)], direction)
     longest = max(curve.steps[-1] for curve in kept)
@@ -132,7 +143,7 @@ def learning_curves(seen: StudyRecord, objective: int = 0) -> Panel | None:
     return Panel(f"{_name(seen, name)} while training, all trials", html, figure, says, height=360)
 
 
-def _lines(curves: Sequence[Curve], name: str, colour: str, width: float, opacity: float) -> go.Scatter:
+def _lines(curves: Sequence[Curve], name: str, line: Mapping[str, Any], opacity: float) -> go.Scatter:
     """All curves in one trace, with a gap between them: a page with a thousand traces would be slow."""
     x, y, numbers = list[int | None](), list[float | None](), list[int]()
     for curve in curves:
@@ -146,7 +157,7 @@ def _lines(curves: Sequence[Curve], name: str, colour: str, width: float, opacit
         mode="lines" if any(len(curve.steps) > 1 for curve in curves) else "markers",
         name=name,
         opacity=opacity,
-        line={"color": colour, "width": width},
+        line=line,
         hovertemplate="trial %{customdata}<br>step %{x}: %{y:.5g}<extra></extra>",
     )
 
@@ -185,7 +196,8 @@ def _against(name: str, rows: Sequence[Mapping[str, float]], best_epoch: int | N
     if best_epoch is not None:
         figure.add_vline(x=best_epoch, line={"color": BEST, "width": 1, "dash": "dash"})
         says += f" The best epoch is {best_epoch}."
-    figure.update_xaxes(title="epoch", dtick=1 if len(rows) <= 12 else None)
+    figure.update_xaxes(title="epoch", dtick=1 if len(rows) <= 12 else None, nticks=8)
+    figure.update_xaxes(range=[epochs[0] - 0.5, epochs[-1] + 0.5])
     figure.update_yaxes(title=name)
     table = Table(
         ["epoch", "training", "validation"],
@@ -245,7 +257,6 @@ def _slice(
     best: set[int],
     objective: int,
 ) -> Panel:
-    is_choice = isinstance(distribution, CategoricalDistribution)
     scores = [p.score for p in points]
     if range_ and not any(range_[0] <= value <= range_[1] for value in scores):
         range_ = standing.scale(scores, seen.directions[objective])  # none would be seen
@@ -253,14 +264,14 @@ def _slice(
     for word, colour in (("pruned", QUIET), ("done", DONE)):
         some_ = [p for p in points if p.word == word and p.number not in best]
         if some_:
-            figure.add_trace(_dots(some_, word, colour, is_choice, size=6))
+            figure.add_trace(_dots(some_, word, colour, distribution, size=6))
     if chosen := [p for p in points if p.number in best]:
-        figure.add_trace(_dots(chosen, "best", BEST, is_choice, size=12))
+        figure.add_trace(_dots(chosen, "best", BEST, distribution, size=12))
     figure.update_yaxes(title=standing.cut(seen.metrics[objective], 30), range=range_)
     done = [p for p in points if p.word == "done"]
     if isinstance(distribution, CategoricalDistribution):
-        choices = [standing.cut(option(choice), 24) for choice in distribution.choices]
-        figure.update_xaxes(type="category", categoryorder="array", categoryarray=choices)
+        choices = standing.told_apart([option(choice) for choice in distribution.choices], 24)
+        figure.update_xaxes(tickvals=list(range(len(choices))), ticktext=choices)
         figure.update_xaxes(range=[-0.5, len(choices) - 0.5])
         table, says = _by_choice(distribution, done, seen.directions[objective])
     else:
@@ -275,11 +286,15 @@ def _slice(
     return Panel(title, html, figure, says, table if table.rows else None, height=240, is_small=True)
 
 
-def _dots(points: Sequence[Point], word: str, colour: str, is_choice: bool, size: int) -> go.Scatter:
+def _dots(
+    points: Sequence[Point], word: str, colour: str, distribution: BaseDistribution, size: int
+) -> go.Scatter:
+    choices = distribution.choices if isinstance(distribution, CategoricalDistribution) else None
+    texts = [told(p.value) if choices is None else option(p.value) for p in points]
     return go.Scatter(
-        x=[standing.cut(option(p.value), 24) if is_choice else p.value for p in points],
+        x=[p.value if choices is None else choices.index(p.value) for p in points],
         y=[_rounded(p.score) for p in points],
-        customdata=[p.number for p in points],
+        customdata=[[p.number, text] for p, text in zip(points, texts, strict=True)],
         mode="markers",
         name=word,
         marker={
@@ -288,7 +303,7 @@ def _dots(points: Sequence[Point], word: str, colour: str, is_choice: bool, size
             "symbol": {"pruned": "x-thin-open", "best": "star"}.get(word, "circle"),
             "opacity": 1 if word == "best" else 0.7,
         },
-        hovertemplate="trial %{customdata}<br>%{x}: %{y:.5g}<extra></extra>",
+        hovertemplate="trial %{customdata[0]}<br>%{customdata[1]}: %{y:.5g}<extra></extra>",
     )
 
 
@@ -364,7 +379,7 @@ def parallel(seen: StudyRecord, objective: int = 0) -> Panel | None:
         return {seen.metrics[objective]: (min(1.0, max(0.0, height)), told(value))} | drawn
 
     groups = (
-        ("the others", shown[quarter:], QUIET, 1.0, 0.35),
+        ("the others", shown[quarter:], QUIET, 1.0, 0.55 if len(shown) <= 50 else 0.35),
         ("the best quarter", shown[1:quarter], DONE, 1.2, 0.8),
         ("the best", shown[:1], BEST, 3.0, 1.0),
     )
@@ -433,8 +448,8 @@ def _draw_axes(
         distribution = space.get(name)
         if isinstance(distribution, CategoricalDistribution):
             n = len(distribution.choices)
-            ticks = [((j + 0.5) / n, option(choice)) for j, choice in enumerate(distribution.choices)]
-            ticks = ticks if n <= 8 else []
+            told_ = standing.told_apart([option(choice) for choice in distribution.choices], 14)
+            ticks = [((j + 0.5) / n, text) for j, text in enumerate(told_)] if n <= 8 else []
         else:
             low, high = bounds if distribution is None else (distribution.low, distribution.high)
             ticks = [(place, told(float(f"{end:.3g}"))) for place, end in ((0.0, low), (1.0, high))]
@@ -443,7 +458,7 @@ def _draw_axes(
             figure.add_annotation(
                 x=i,
                 y=y,
-                text=standing.cut(text, 14),
+                text=text,
                 showarrow=False,
                 yshift=(9 if y else -9) if is_end else 0,
                 xshift=0 if is_end else 4,
@@ -481,7 +496,11 @@ def timeline(seen: StudyRecord) -> Panel | None:
                     x=[_rounded((span.end_s - span.begin_s) / length) for span in spans],
                     customdata=[[span.number, duration(span.end_s - span.begin_s)] for span in spans],
                     name=word,
-                    marker={"color": colour, "line": {"width": 0}},
+                    marker={
+                        "color": colour,
+                        "line": {"width": 0},
+                        "pattern": {"shape": PATTERNS.get(word, "")},
+                    },
                     width=0.72,
                     hovertemplate="trial %{customdata[0]}<br>%{customdata[1]}",
                 )
@@ -576,6 +595,8 @@ def pareto(seen: StudyRecord) -> list[Panel]:
             targets = None if len(seen.metrics) == 2 else partial(_pair, a, b)
             figure = plot_pareto_front(study, target_names=names, targets=targets)
             _own(figure)
+            for axes, objective in ((figure.update_xaxes, a), (figure.update_yaxes, b)):
+                axes(range=_whole([t.values[objective] for t in standing.completed(seen)]))
             looks = (("trials", DONE, 6), ("Pareto front", BEST, 9))
             for trace, (label, colour, size) in zip(figure.data, looks, strict=False):
                 marker = {"color": colour, "size": size, "showscale": False}
@@ -585,6 +606,15 @@ def pareto(seen: StudyRecord) -> list[Panel]:
             title = f"Pareto front: {names[0]} and {names[1]}"
             panels.append(Panel(title, "", figure, says, Table(["trial", *seen.metrics], rows), height=360))
     return panels
+
+
+def _whole(values: Sequence[float]) -> tuple[float, float] | None:
+    """A range with all values: one that plotly seeks may change with its margins, to and fro."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return None
+    margin = 0.06 * (max(finite) - min(finite)) or 0.05 * abs(finite[0]) or 1.0
+    return min(finite) - margin, max(finite) + margin
 
 
 def _pair(a: int, b: int, trial: FrozenTrial) -> tuple[float, float]:

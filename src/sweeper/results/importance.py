@@ -14,16 +14,17 @@ alternative: they shrink what is large, take ten times as long, and know only wh
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper.results.panel import Panel
+from sweeper.results import markup
+from sweeper.results.panel import Panel, Table
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import counted, some
 
@@ -152,7 +153,7 @@ def _panel(title: str, weighed: Sequence[Importance], rest: tuple[float, float] 
     if silent:
         n_trials = max(one.n_trials for one in weighed)
         lines.append(f"Your data do not tell: {some(silent, 20)} ({counted(n_trials, 'trial')}).")
-    body = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    body = Markup().join(map(markup.paragraph, lines))
     return Panel(
         title,
         body + _table(weighed),
@@ -162,15 +163,9 @@ def _panel(title: str, weighed: Sequence[Importance], rest: tuple[float, float] 
     )
 
 
-def _table(weighed: Iterable[Importance]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row"><code>{html.escape(one.name)}</code></th>'
-        f"<td>{_stars(one.stars) if one.stars else '–'}</td><td>{html.escape(_data_say(one))}</td></tr>"
-        for one in weighed
-    )
-    heads = "".join(f'<th scope="col">{head}</th>' for head in ("parameter", "the guide", "your data"))
-    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-    return f'<div class="wide" tabindex="0" role="group" aria-label="Table">{table}</div>'
+def _table(weighed: Iterable[Importance]) -> Markup:
+    rows = [(one.name, _stars(one.stars) if one.stars else None, _data_say(one)) for one in weighed]
+    return markup.table(Table(("parameter", "the guide", "your data"), rows))
 
 
 def _data_say(one: Importance) -> str:
@@ -185,7 +180,7 @@ def _figure(weighed: Sequence[Importance]) -> go.Figure | None:
     shown = weighed[::-1]  # plotly begins at the bottom
     points = go.Scatter(
         x=[one.median for one in shown],
-        y=[one.name for one in shown],
+        y=list(range(len(shown))),
         error_x={
             "type": "data",
             "symmetric": False,
@@ -197,8 +192,9 @@ def _figure(weighed: Sequence[Importance]) -> go.Figure | None:
         hoverinfo="text",
     )
     figure = go.Figure(points)
-    figure.update_xaxes(title="share of the differences between trials", range=[0, 1])
-    figure.update_yaxes(automargin=True)
+    figure.update_xaxes(title="share of the differences", range=[-0.02, 1.02])
+    figure.update_yaxes(tickvals=list(range(len(shown))), ticktext=[one.name for one in shown])
+    figure.update_yaxes(range=[-0.6, len(shown) - 0.4])
     figure.update_layout(showlegend=False)
     return figure
 

@@ -64,8 +64,8 @@ def duration(seconds: float) -> str:
 
 
 def breakable(name: str) -> Markup:
-    """A name that may go on in another line behind a dot or an underscore."""
-    return Markup("<wbr>").join(re.split(r"(?<=[._\[/])(?=.)", hide_secrets(name)))
+    """A name that may go on in another line behind a dot or an underscore; a number may not."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_\[/])(?=.)|(?<=\.)(?=\D)", hide_secrets(name)))
 
 
 def paragraph(text: str) -> Markup:
@@ -75,8 +75,9 @@ def paragraph(text: str) -> Markup:
 def table(of: Table) -> Markup:
     """Rows whose first cell is their heading."""
     columns = list(zip(*of.rows, strict=True)) or [()] * len(of.head)
-    head = Markup().join(map(_head, of.head, columns))
-    rows = Markup().join(_row(row) for row in of.rows)
+    head = Markup().join(_head(name, _kind(column)) for name, column in zip(of.head, columns, strict=False))
+    kinds = [_kind(column) for column in columns]
+    rows = Markup().join(_row(row, kinds) for row in of.rows)
     thead = Markup("<thead><tr>{}</tr></thead>").format(head) if any(of.head) else Markup()
     whole = Markup(
         '<div class="wide" tabindex="0" role="group" aria-label="Table"><table>{}<tbody>{}</tbody>'
@@ -84,24 +85,26 @@ def table(of: Table) -> Markup:
     return whole.format(thead, rows) + Markup("</table></div>")
 
 
-def _head(name: str, column: Sequence[object]) -> Markup:
-    """The heading stands above its numbers."""
-    kind = "number" if {_kind(cell) for cell in column if cell is not None} == {"number"} else "text"
+def _head(name: str, kind: str) -> Markup:
     return Markup('<th scope="col" class="{}">{}</th>').format(kind, breakable(name))
 
 
-def _kind(cell: object) -> str:
-    return "number" if isinstance(cell, int | float) and not isinstance(cell, bool) else "text"
+def _kind(column: Sequence[object]) -> str:
+    """Numbers stand below each other at their ends; a column that also has texts begins at one line."""
+    known = [cell for cell in column if cell is not None]
+    is_number = known and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in known)
+    return "number" if is_number else "text"
 
 
-def _row(row: Iterable[object]) -> Markup:
+def _row(row: Iterable[object], kinds: Sequence[str]) -> Markup:
     first, *others = row
-    cells = [Markup('<th scope="row">{}</th>').format(breakable(told(first))), *map(_cell, others)]
+    cells = [Markup('<th scope="row">{}</th>').format(breakable(told(first))), *map(_cell, others, kinds[1:])]
     return Markup("<tr>{}</tr>").format(Markup().join(cells))
 
 
-def _cell(value: object) -> Markup:
-    return Markup('<td class="{}">{}</td>').format(_kind(value), told(value))
+def _cell(value: object, kind: str) -> Markup:
+    text = breakable(value) if isinstance(value, str) else told(value)
+    return Markup('<td class="{}">{}</td>').format(kind, text)
 
 
 def command(line: str) -> Markup:

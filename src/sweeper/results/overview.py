@@ -26,14 +26,13 @@ MOST_CHARACTERS = 300
 
 
 def state(seen: StudyRecord) -> str:
-    """What there is: ``finished · 40 trials: 31 done, 9 pruned, 0 failed``."""
+    """Whether it is over; how its trials ended stands in the headline."""
     if not seen.trials:
         return "no trial yet"
-    running = sum(t.state == TrialState.RUNNING for t in seen.trials)
+    if any(t.state == TrialState.RUNNING for t in seen.trials):
+        return "running"
     done = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in seen.trials)
-    budget = f" of {seen.n_trials:,}" if seen.n_trials and done < seen.n_trials else ""
-    counts = record.told_counts(map(record.word, seen.trials))
-    return f"{'running, ' if running else ''}{len(seen.trials):,}{budget} trials: {counts}"
+    return "unfinished" if seen.n_trials and done < seen.n_trials else "finished"
 
 
 def headline(seen: StudyRecord) -> list[tuple[str, str, str]]:
@@ -54,7 +53,10 @@ def headline(seen: StudyRecord) -> list[tuple[str, str, str]]:
     if seen.trials:
         times = standing.times(seen)
         steps, unit = standing.n_steps(seen)
-        found.append(("trials", told(len(seen.trials)), record.told_counts(map(record.word, seen.trials))))
+        n_wanted = f" of {seen.n_trials:,}" if seen.n_trials and len(seen.trials) < seen.n_trials else ""
+        found.append(
+            ("trials", f"{len(seen.trials):,}{n_wanted}", record.told_counts(map(record.word, seen.trials)))
+        )
         work = f"{duration(times.trial_s)} of work" + (f", {counted(steps, unit)}" if steps else "")
         found.append(("time", duration(times.wall_s), work))
     return found
@@ -74,7 +76,9 @@ def found(seen: StudyRecord) -> Panel:
     """The best trial: its scores on validation and test images, what it cost."""
     best = standing.best_trials(seen)
     if not best:
-        said = "No trial is done yet." if seen.trials else "The study has no trials yet."
+        is_over = seen.trials and all(t.state.is_finished() for t in seen.trials)
+        said = "No trial is done." if is_over else "No trial is done yet."
+        said = said if seen.trials else "The study has no trials yet."
         return Panel("Found", paragraph(said), is_small=True)
     if len(seen.directions) > 1:
         rows = [[str(t.number), *t.values] for t in best]
@@ -114,7 +118,7 @@ def searched(seen: StudyRecord) -> Panel:
     head = ["parameter", "range", *(["best"] if is_one else [])]
     html = table(Table(head, rows))
     if fixed := standing.fixed(seen):
-        html += paragraph("Fixed by the command:") + facts(fixed)
+        html += paragraph(f"Fixed: {' '.join(f'{key}={value}' for key, value in fixed.items())}")
     return Panel("Searched", html, is_small=True)
 
 
@@ -132,14 +136,20 @@ def signs(seen: StudyRecord) -> Panel | None:
 def _sign(of: Sign, whose: str) -> Markup:
     html = Markup('<div class="sign"><p><strong>{}</strong>{}: {}</p><p>{}</p>{}</div>')
     line = command(of.command) if of.command else Markup()
-    texts = map(hide_secrets, (of.evidence, sentence(of.advice)))
+    texts = map(hide_secrets, (_ended(of.evidence), sentence(of.advice)))
     return html.format(of.sign.replace("_", " "), whose, *texts, line)
 
 
+def _ended(text: str) -> str:
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
 def failures(seen: StudyRecord) -> Panel | None:
-    """Why trials failed, the most common reason first."""
+    """Why trials failed, the most common reason first; nothing where the sign above says it all."""
     reasons = Counter(_reason(t) for t in seen.trials if t.state == TrialState.FAIL)
-    if not reasons:
+    if not reasons or (
+        len(reasons) == 1 and any(one.sign == "failures" for one in study_sign.signs_of(seen))
+    ):
         return None
     rows = [[reason, n] for reason, n in reasons.most_common(10)]
     more = len(reasons) - len(rows)

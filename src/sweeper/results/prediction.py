@@ -228,7 +228,7 @@ def _matrix_panel(found: Predictions) -> Panel:
     n, n_right = int(table.sum()), int(np.trace(table))
     wrong, n_shown = n - n_right, int(_off_diagonal(table)[np.ix_(chosen, chosen)].sum())
     told = f"The model is right on {n_right:,} of {counted(n, 'validation image')} ({n_right / n:.1%})."
-    told += " Rows are the true classes, columns what is said; lighter cells are larger shares of their row."
+    told += " Rows are the true classes, columns what is said; mistakes are red."
     if len(chosen) < len(table):
         told += (
             f" Shown are the {len(chosen)} classes of {len(table):,} that are confused most,"
@@ -247,6 +247,7 @@ def _matrix_panel(found: Predictions) -> Panel:
         says,
         Table(("true, and said to be", *names), rows),
         height=_AROUND + _ROW * max(len(names), 8),
+        is_small=len(names) <= 12,
     )
 
 
@@ -280,7 +281,10 @@ def _heatmap(table: Indices, of: Indices, names: Sequence[str]) -> go.Figure:
     ]
     places = list(range(len(names)))
     cells = go.Heatmap(
-        z=[[None if np.isnan(share) else float(share) for share in row] for row in shares],
+        z=[
+            [None if np.isnan(share) else float(share if i == j else -share) for j, share in enumerate(row)]
+            for i, row in enumerate(shares)
+        ],
         x=places,
         y=places,
         text=[[f"{n:,}" if n else "" for n in row] for row in table.tolist()],
@@ -288,11 +292,11 @@ def _heatmap(table: Indices, of: Indices, names: Sequence[str]) -> go.Figure:
         hovertext=hover,
         hovertemplate="%{hovertext}<extra></extra>",
         hoverongaps=False,
-        zmin=0,
+        zmin=-1,
         zmax=1,
         xgap=1,
         ygap=1,
-        colorscale="Viridis",
+        colorscale=_SHADES,
         showscale=False,  # a phone has no room for it, and the numbers are there
     )
     axis = {"tickvals": places, "ticktext": labels, "showgrid": False, "zeroline": False}
@@ -302,6 +306,13 @@ def _heatmap(table: Indices, of: Indices, names: Sequence[str]) -> go.Figure:
     return figure
 
 
+_SHADES = (
+    (0, "rgba(214,51,108,.65)"),
+    (0.4999, "rgba(214,51,108,.2)"),
+    (0.5, "rgba(47,126,216,.1)"),
+    (1, "rgba(47,126,216,.6)"),
+)
+"""Of mistakes and of what is right, by share; the page shines through, so that its text can be read."""
 _AROUND, _ROW = 140, 26
 """Pixels of the figure around the cells, and of a row of them."""
 _TICK = 12
@@ -365,14 +376,14 @@ def _reliability_panel(found: Predictions) -> Panel:
         told = f"On average it is {sure:.1%} sure, and right on {right:.1%}: {_way(sure - right)}"
     told = f"{told}. Calibration error {error:.3f}."
     note = (
-        "Each point stands for answers of about the same probability. Bars are 95 % intervals (Wilson):"
+        "Each point stands for answers of about the same probability. Bars are 95% intervals (Wilson):"
         " where one crosses the line, the difference may be chance."
     )
     says = f"Reliability diagram: share right against probability, in {counted(len(bins), 'bin')}. {told}"
     head = ("mean probability", "share right", "from", "to", "answers")
     rows = [(*(f"{x:.3f}" for x in (b.said, b.right, b.low, b.high)), b.n) for b in bins]
     html = markup.paragraph(told) + markup.paragraph(note)
-    return Panel("How sure, how right", html, _diagram(bins), says, Table(head, rows))
+    return Panel("How sure, how right", html, _diagram(bins), says, Table(head, rows), is_small=True)
 
 
 def _way(surplus: float) -> str:
@@ -387,7 +398,10 @@ _ALIKE = 0.01
 def _diagram(bins: Sequence[Bin]) -> go.Figure:
     import plotly.graph_objects as go
 
-    line = go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line={"dash": "dot"}, hoverinfo="skip")
+    from sweeper.results.chart import DONE, QUIET
+
+    dots = {"dash": "dot", "color": QUIET}
+    line = go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line=dots, hoverinfo="skip")
     points = go.Scatter(
         x=[each.said for each in bins],
         y=[each.right for each in bins],
@@ -401,11 +415,12 @@ def _diagram(bins: Sequence[Bin]) -> go.Figure:
             "<br>%{customdata[0]:,} answers<extra></extra>"
         ),
         mode="markers",
+        marker={"color": DONE},
     )
     figure = go.Figure([line, points])
     figure.update_layout(showlegend=False)
-    figure.update_xaxes(title="mean probability", range=[-0.02, 1.02])
-    figure.update_yaxes(title="share right", range=[-0.02, 1.02])
+    figure.update_xaxes(title="mean probability", range=[-0.03, 1.03])
+    figure.update_yaxes(title="share right", range=[-0.03, 1.03])
     return figure
 
 
@@ -425,7 +440,7 @@ def _picture_panels(found: Predictions, with_images: bool) -> Iterator[Panel]:
         yield Panel(title, html.format(markup.paragraph(told), _GRID, figures))
 
 
-_GRID = "display:grid;grid-template-columns:repeat(auto-fill,minmax(8.5rem,1fr));gap:1rem"
+_GRID = "display:grid;grid-template-columns:repeat(auto-fill,minmax(7.2rem,1fr));gap:.75rem"
 _SHOWN_SIDE = 96
 """In the page's pixels."""
 

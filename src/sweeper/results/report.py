@@ -40,6 +40,11 @@ class Section:
     panels: Sequence[Panel]
     empty: str = ""
     intro: str = ""
+    """Shown above figures."""
+
+    @property
+    def has_figures(self) -> bool:
+        return any(panel.figure is not None for panel in self.panels)
 
     @property
     def rows(self) -> list[list[Panel]]:

@@ -22,7 +22,7 @@ TRANSFER_GUIDE = "guide to transfer learning"
 
 
 def percent(value: float) -> str:
-    return f"{100 * value:.0f} %"
+    return f"{100 * value:.0f}%"
 
 
 # ------------------------------------------------------------------------------------------------ rules
@@ -231,7 +231,7 @@ UNDER, BRAKED = 0.25, 0.06
 def _dead_units(seen: RunRecord) -> Finding | None:
     if seen.dead_units is None or seen.dead_units < remedy.DEAD or seen.run.model.activation != "relu":
         return None
-    evidence = f"{100 * seen.dead_units:.0f} % of the network's units are not activated by any image."
+    evidence = f"{100 * seen.dead_units:.0f}% of the network's units are not activated by any image."
     advice = "Use LeakyReLU, which always passes a gradient"
     changes: tuple[str, ...] = ("model.activation=leaky_relu",)
     c = Course(seen)
@@ -288,7 +288,7 @@ def _memory_bound(seen: RunRecord) -> Finding | None:
             f"{seen.micro_batch_size} images went through at once."
         )
     elif used > FULL:
-        evidence = f"Training took {100 * used:.0f} % of the GPU's {seen.gpu_memory_mb:,.0f} MB."
+        evidence = f"Training took {100 * used:.0f}% of the GPU's {seen.gpu_memory_mb:,.0f} MB."
     else:
         return None
     if run.training.precision == "float32":

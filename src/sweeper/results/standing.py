@@ -96,9 +96,9 @@ def scale(values: Iterable[float], direction: str) -> tuple[float, float] | None
     lower, upper = (ordered[round(part * (len(ordered) - 1))] for part in (0.25, 0.75))
     reach = 3 * (upper - lower)
     if reach > 0 and direction == "minimize":
-        high = min(high, upper + reach)
+        high = max(value for value in ordered if value <= upper + reach)
     elif reach > 0:
-        low = max(low, lower - reach)
+        low = min(value for value in ordered if value >= lower - reach)
     margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     return low - margin, high + margin
 
@@ -115,6 +115,21 @@ def short(name: str, most: int = 30) -> str:
 def cut(text: str, most: int) -> str:
     """A text of which no more than so many characters are shown."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def told_apart(texts: Sequence[str], most: int) -> list[str]:
+    """Texts of which no more than so many characters are shown, and those that differ: where their beginnings
+    are alike, the middle is left out, and where that is not enough, they are counted.
+    """
+    found = [cut(text, most) for text in texts]
+    if len(set(found)) < len(texts):
+        found = [
+            text if len(text) <= most else f"{text[: most // 3]}…{text[most // 3 + 1 - most :]}"
+            for text in texts
+        ]
+    if len(set(found)) < len(texts):
+        found = [f"{i}: {cut(text, most - 4)}" for i, text in enumerate(texts, start=1)]
+    return found
 
 
 def shorts(names: Sequence[str]) -> dict[str, str]:

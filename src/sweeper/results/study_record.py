@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import origin
 from sweeper.record import RunFiles, StudyFiles
-from sweeper.words import near
+from sweeper.words import near, objectives
 
 if TYPE_CHECKING:
     import optuna
@@ -154,14 +154,11 @@ def of(study: optuna.Study, files: StudyFiles, trials: Sequence[FrozenTrial] | N
     """
     begun = origin.read(study._storage, study._study_id)
     directions = tuple(direction.name.lower() for direction in study.directions)
-    names = begun.get("metrics") or study.metric_names or ["value"] * len(directions)
-    if len(names) != len(directions):  # somebody else's study has got our attributes
-        names = ["value"] * len(directions)
     return StudyRecord(
         name=study.study_name,
         files=files,
         directions=directions,
-        metrics=tuple(names),
+        metrics=objectives(begun.get("metrics") or study.metric_names, len(directions)),
         trials=list(map(_readable, study.get_trials(deepcopy=False) if trials is None else trials)),
         command=tuple(begun.get("command", ())),
         n_trials=begun.get("n_trials"),

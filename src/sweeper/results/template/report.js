@@ -15,9 +15,9 @@
 
   function template() {
     const css = getComputedStyle(document.documentElement);
-    const light = { text: "#1b1f24", quiet: "#59636e", line: "#d9dee4", hover: "#ffffff" };
+    const light = { text: "#1b1f24", quiet: "#59636e", line: "#d9dee4", hover: "#ffffff", card: "#ffffff" };
     const of = (name) => (isPrinting ? light[name] : css.getPropertyValue(`--${name}`).trim());
-    const [text, quiet, line, hover] = ["text", "quiet", "line", "hover"].map(of);
+    const [text, quiet, line, hover, card] = ["text", "quiet", "line", "hover", "card"].map(of);
     const bar = { tickfont: { color: quiet }, title: { font: { color: quiet } }, outlinewidth: 0, thickness: 12 };
     return {
       layout: {
@@ -28,11 +28,11 @@
         xaxis: axis(quiet, line), yaxis: axis(quiet, line),
         legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: text } },
         hoverlabel: { bgcolor: hover, bordercolor: line, font: { color: text, size: 12 }, align: "left" },
-        annotationdefaults: { font: { color: quiet, size: 11 } },
+        annotationdefaults: { font: { color: quiet, size: 11 }, bgcolor: card, borderpad: 0 },
         coloraxis: { colorbar: bar },
         dragmode: false, hovermode: "closest",
       },
-      data: { heatmap: [{ colorbar: bar }] },
+      data: { heatmap: [{ colorbar: bar, textfont: { color: text } }] },
     };
   }
 
@@ -43,18 +43,33 @@
     if (layout.showlegend === undefined) layout.showlegend = names.length > 1;
     const margin = { l: 8, r: 12, t: layout.showlegend ? 34 : 14, b: 8, pad: 2 };
     layout.margin = { ...margin, ...(figure.layout.margin || {}) };
-    narrow(layout, plot.clientWidth);
+    narrow(layout, plot.clientWidth, plot.clientHeight);
     Plotly.react(plot, figure.data, layout, config);
     plot.dataset.width = plot.clientWidth;
     for (const svg of plot.querySelectorAll("svg")) svg.setAttribute("aria-hidden", "true");
   }
 
-  // On a phone the names below an axis stand upright before they would overlap.
-  function narrow(layout, width) {
-    const names = layout.xaxis && layout.xaxis.ticktext;
-    if (!names) return;
-    const room = width / names.length / 6.5;
-    if (names.some((name) => name.length > room)) layout.xaxis = { ...layout.xaxis, tickangle: -90 };
+  // Names beside an axis take at most two fifths of the width; below it they stand upright before they would overlap.
+  const CHARACTER = 6.5;
+  function cut(name, most) {
+    if (name.length <= most) return name;
+    const tail = Math.floor((most - 1) / 2);
+    return `${name.slice(0, most - 1 - tail)}…${name.slice(name.length - tail)}`;
+  }
+  function narrow(layout, width, height) {
+    const { xaxis, yaxis } = layout;
+    if (yaxis && yaxis.ticktext) {
+      const most = Math.floor(0.4 * width / CHARACTER);
+      layout.yaxis = { ...yaxis, ticktext: yaxis.ticktext.map((name) => cut(name, most)) };
+    }
+    if (!xaxis || !xaxis.ticktext) return;
+    const room = 0.85 * width / xaxis.ticktext.length / CHARACTER;
+    if (xaxis.ticktext.every((name) => name.length <= room)) {
+      layout.xaxis = { ...xaxis, tickangle: 0 };  // or plotly turns them to and fro while it finds the margins
+      return;
+    }
+    const most = Math.floor(0.3 * height / CHARACTER);
+    layout.xaxis = { ...xaxis, tickangle: -90, ticktext: xaxis.ticktext.map((name) => cut(name, most)) };
   }
 
   const isDrawn = (plot) => plot.dataset.width !== undefined;
