@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, isfinite, log2, sqrt
+from math import ceil, isfinite, log, log2, sqrt
 from statistics import mean
 
 import numpy as np
@@ -63,6 +63,12 @@ class Course:
     @cached_property
     def val_accuracy(self) -> Values | None:
         return self._column("val_accuracy")
+
+    @property
+    def untaught(self) -> float:
+        """The loss of a new network, to which all classes are alike; far above chance where they are not."""
+        task = self.seen.task
+        return max(1.0, log(2 if task.multi_label else max(2, task.n_classes)) / task.chance_loss)
 
     @property
     def train_is_plain(self) -> bool:
@@ -236,8 +242,8 @@ def _is_far_above(c: Course) -> bool:
     """Whether the loss went up and away, on the images that are trained on as on the others."""
     last = slice(-2, None) if not c.seen.is_over else slice(-1, None)
     if c.n < 2:
-        return c.seen.is_over and min(c.train[-1], c.val[-1]) > 2 * FAR_ABOVE
-    level = FAR_ABOVE if c.train_is_plain else 2 * FAR_ABOVE
+        return c.seen.is_over and min(c.train[-1], c.val[-1]) > 2 * FAR_ABOVE * c.untaught
+    level = (FAR_ABOVE if c.train_is_plain else 2 * FAR_ABOVE) * c.untaught
     return bool(min(c.train[last].min(), c.val[last].min()) > level)
 
 
@@ -272,10 +278,11 @@ def _leave_chance(c: Course) -> tuple[str, tuple[str, ...]]:
         return c.brake
     if _rate_fell(c) is not None:
         return "Let the scheduler reduce the rate more slowly", ("scheduler=cosine",)
-    if c.falls_steadily:
+    is_dead = (c.seen.dead_units or 0) > DEAD
+    if c.falls_steadily and not is_dead:
         return _hasten(run)
     lr = c.effective_lr / (10 if run.optimizer.name == "sgd" else 1)
-    is_high = lr > 5 * _usual_lr(run) or (c.seen.dead_units or 0) > DEAD
+    is_high = lr > 5 * _usual_lr(run) or is_dead
     return _calm(run) if is_high else _hasten(run)
 
 
@@ -312,7 +319,8 @@ SWING = 0.25
 
 def _overshoots(c: Course) -> bool:
     """Whether the first steps led far away from where the network began, which is near chance."""
-    return c.train_is_plain and c.brake is None and c.steps_per_epoch >= 5 and float(c.train[0]) > OVERSHOT
+    is_high = c.train_is_plain and float(c.train[0]) > OVERSHOT * c.untaught
+    return is_high and c.brake is None and c.steps_per_epoch >= 5
 
 
 OVERSHOT = 2.0
@@ -482,7 +490,7 @@ def _underfitting(seen: RunRecord) -> Finding | None:
         return None
     level = min(curve.last(c.val), curve.last(c.train)) if c.train_is_plain else curve.last(c.val)
     if c.brake is None:
-        if c.train_is_plain and curve.last(c.train) < 0.6 * curve.last(c.val):
+        if c.train_is_plain and (curve.last(c.train) < 0.6 * curve.last(c.val) or _learns_by_heart(c)):
             return None
         if level < UNDER or curve.fall(c.val) / level > STILL / 2:
             return None
@@ -497,6 +505,13 @@ def _underfitting(seen: RunRecord) -> Finding | None:
 
 
 UNDER, BRAKED = 0.25, 0.06
+
+
+def _learns_by_heart(c: Course) -> bool:
+    """Whether it still learns the images that it is trained on, which is of no use on others."""
+    still = curve.is_falling(c.train) and curve.fall(c.train) > STILL / 2 * curve.last(c.train)
+    return still and curve.last(c.val) - curve.last(c.train) > GAP / 2
+
 
 FILTERS = ([6, 16], [16, 32], [16, 32, 64], [32, 64, 128])
 
