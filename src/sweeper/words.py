@@ -26,6 +26,11 @@ def composed(text: str) -> str:
     return normalize("NFC", text)
 
 
+def unnamed(n_values: int) -> tuple[str, ...]:
+    """What the values of a trial are called where nobody says."""
+    return ("value",) if n_values == 1 else tuple(f"value_{i}" for i in range(n_values))
+
+
 def disk_space(n_bytes: float) -> str:
     """``1.5 MB``, ``2.0 GB``."""
     return f"{n_bytes / 10**9:,.1f} GB" if n_bytes >= 10**9 else f"{n_bytes / 10**6:,.1f} MB"

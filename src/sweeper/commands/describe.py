@@ -41,7 +41,7 @@ from sweeper.training.machine import resolve_device
 from sweeper.training.model import outline
 from sweeper.training.optim import lr_factors
 from sweeper.training.summary import Summary
-from sweeper.words import counted, one_line
+from sweeper.words import counted, one_line, unnamed
 
 MOST_CLASSES = 1000
 """Of which each has its row."""
@@ -378,7 +378,7 @@ def _range(parameter: Parameter) -> str:
 
 def _search_table(search: Search, master: DictConfig) -> Table:
     table, choices, sweeper = _table(show_header=False), master.hydra.runtime.choices, master.hydra.sweeper
-    names = search.metrics or ("value",) * len(search.directions)
+    names = search.metrics or unnamed(len(search.directions))
     aims = [f"{name} ({direction})" for name, direction in zip(names, search.directions, strict=True)]
     seconds = "" if sweeper.timeout_s is None else f", none started after {_number(sweeper.timeout_s)} s"
     table.add_row("objective", ", ".join(aims))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import origin
 from sweeper.record import RunFiles, StudyFiles
-from sweeper.words import near
+from sweeper.words import near, unnamed
 
 if TYPE_CHECKING:
     import optuna
@@ -63,7 +63,7 @@ class StudyRecord:
         """The command that begins another study like this one, with other overrides."""
         name, folder = self._next("")
         names = [f"{self._named_by}={name}"]
-        if self.attributes.get("folder_by") == "nobody":
+        if self.attributes.get("folder_by", "name") != "name":
             names.append(f"hydra.sweep.dir={folder}")
         return self._command(changes=[*names, *changes])
 
@@ -143,7 +143,7 @@ def of(study: optuna.Study, files: StudyFiles, trials: Sequence[FrozenTrial] | N
     """
     begun = origin.read(study._storage, study._study_id)
     directions = tuple(direction.name.lower() for direction in study.directions)
-    names = begun.get("metrics") or study.metric_names or ["value"] * len(directions)
+    names = begun.get("metrics") or study.metric_names or unnamed(len(directions))
     return StudyRecord(
         name=study.study_name,
         files=files,

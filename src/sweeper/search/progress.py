@@ -22,7 +22,7 @@ from sweeper.record import best_trials, told_counts, word
 from sweeper.results import sign
 from sweeper.screen import Bar, Screen, live
 from sweeper.search.study import FINISHED, Study
-from sweeper.words import clock, counted, near, number, one_line
+from sweeper.words import clock, counted, near, number, one_line, unnamed
 
 SILENCE_S = 60.0
 """Without a terminal, a worker whose trial has not ended for so long is told to be alive."""
@@ -271,8 +271,8 @@ def describe(params: dict[str, Any]) -> str:
 
 
 def metric_names(study: Study) -> Sequence[str]:
-    """What the scores are called; ``value`` where the app does not say."""
-    return study.search.metrics or ("value",) * len(study.search.directions)
+    """What the scores are called."""
+    return study.search.metrics or unnamed(len(study.search.directions))
 
 
 def summarize(study: Study) -> None:
