@@ -245,7 +245,6 @@ def _slice(
     best: set[int],
     objective: int,
 ) -> Panel:
-    is_choice = isinstance(distribution, CategoricalDistribution)
     scores = [p.score for p in points]
     if range_ and not any(range_[0] <= value <= range_[1] for value in scores):
         range_ = standing.scale(scores, seen.directions[objective])  # none would be seen
@@ -253,15 +252,15 @@ def _slice(
     for word, colour in (("pruned", QUIET), ("done", DONE)):
         some_ = [p for p in points if p.word == word and p.number not in best]
         if some_:
-            figure.add_trace(_dots(some_, word, colour, is_choice, size=6))
+            figure.add_trace(_dots(some_, word, colour, distribution, size=6))
     if chosen := [p for p in points if p.number in best]:
-        figure.add_trace(_dots(chosen, "best", BEST, is_choice, size=12))
+        figure.add_trace(_dots(chosen, "best", BEST, distribution, size=12))
     figure.update_yaxes(title=standing.cut(seen.metrics[objective], 30), range=range_)
     done = [p for p in points if p.word == "done"]
     if isinstance(distribution, CategoricalDistribution):
-        choices = [standing.cut(option(choice), 24) for choice in distribution.choices]
-        figure.update_xaxes(type="category", categoryorder="array", categoryarray=choices)
-        figure.update_xaxes(range=[-0.5, len(choices) - 0.5])
+        choices = standing.labels(list(map(option, distribution.choices)), 24)
+        figure.update_xaxes(tickvals=list(range(len(choices))), ticktext=choices)
+        figure.update_xaxes(range=[-0.5, len(choices) - 0.5], zeroline=False)
         table, says = _by_choice(distribution, done, seen.directions[objective])
     else:
         figure.update_xaxes(**_axis(distribution))
@@ -269,15 +268,23 @@ def _slice(
         says = f"Searched within {standing.told_range(distribution)}."
         says += _where(distribution, [p.value for p in points if p.number in best])
     says = f"{name} against {seen.metrics[objective]}, {counted(len(points), 'trial')}. {says}"
-    html = paragraph(" · ".join([standing.told_range(distribution), *_off(scores, range_)]))
+    drew = {t.number for t in seen.trials if name in t.params and record.word(t) in ("done", "pruned")}
+    n_without = len(drew - {p.number for p in points})
+    without = [f"{counted(n_without, 'trial')} without a finite value"] if n_without else []
+    html = paragraph(" · ".join([standing.told_range(distribution), *_off(scores, range_), *without]))
     figure.update_layout(showlegend=False)
     title = f"{title} against {seen.metrics[objective]}" if len(seen.metrics) > 1 else title
     return Panel(title, html, figure, says, table if table.rows else None, height=240, is_small=True)
 
 
-def _dots(points: Sequence[Point], word: str, colour: str, is_choice: bool, size: int) -> go.Scatter:
+def _dots(
+    points: Sequence[Point], word: str, colour: str, distribution: BaseDistribution, size: int
+) -> go.Scatter:
+    is_choice = isinstance(distribution, CategoricalDistribution)
     return go.Scatter(
-        x=[standing.cut(option(p.value), 24) if is_choice else p.value for p in points],
+        # By their places, as two choices may have the same beginning.
+        x=[int(distribution.to_internal_repr(p.value)) if is_choice else p.value for p in points],
+        text=[option(p.value) for p in points],
         y=[_rounded(p.score) for p in points],
         customdata=[p.number for p in points],
         mode="markers",
@@ -288,7 +295,7 @@ def _dots(points: Sequence[Point], word: str, colour: str, is_choice: bool, size
             "symbol": {"pruned": "x-thin-open", "best": "star"}.get(word, "circle"),
             "opacity": 1 if word == "best" else 0.7,
         },
-        hovertemplate="trial %{customdata}<br>%{x}: %{y:.5g}<extra></extra>",
+        hovertemplate="trial %{customdata}<br>%{text}: %{y:.5g}<extra></extra>",
     )
 
 
@@ -433,7 +440,8 @@ def _draw_axes(
         distribution = space.get(name)
         if isinstance(distribution, CategoricalDistribution):
             n = len(distribution.choices)
-            ticks = [((j + 0.5) / n, option(choice)) for j, choice in enumerate(distribution.choices)]
+            shown = standing.labels(list(map(option, distribution.choices)), 14)
+            ticks = [((j + 0.5) / n, text) for j, text in enumerate(shown)]
             ticks = ticks if n <= 8 else []
         else:
             low, high = bounds if distribution is None else (distribution.low, distribution.high)
@@ -443,7 +451,7 @@ def _draw_axes(
             figure.add_annotation(
                 x=i,
                 y=y,
-                text=standing.cut(text, 14),
+                text=text,
                 showarrow=False,
                 yshift=(9 if y else -9) if is_end else 0,
                 xshift=0 if is_end else 4,

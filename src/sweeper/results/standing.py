@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from typing import Any, NamedTuple
 
 import optuna
@@ -19,6 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import record
+from sweeper.errors import shortened
 from sweeper.fault import Fault
 from sweeper.record import RunFiles
 from sweeper.results.markup import told
@@ -114,6 +117,18 @@ def short(name: str, most: int = 30) -> str:
 def cut(text: str, most: int) -> str:
     """A text of which no more than so many characters are shown."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def labels(texts: Sequence[str], most: int) -> list[str]:
+    """Texts of so many characters that can be told apart: of files of one folder what differs is left."""
+    long = [text for text in texts if len(text) > most]
+    shown = [cut(text, most) for text in texts]
+    if len(set(shown)) < len(shown):
+        common = commonprefix(long)  # noqa: RUF071  # of their letters
+        n = len("".join(re.findall(r"^.*[\W_]", common, re.DOTALL)))
+        shown = [shortened(f"…{text[n:]}" if n > 1 and len(text) > most else text, most) for text in texts]
+    doubled = {text for text in shown if shown.count(text) > 1}
+    return [f"{text} ({i})" if text in doubled else text for i, text in enumerate(shown, start=1)]
 
 
 def shorts(names: Sequence[str]) -> dict[str, str]:
