@@ -353,7 +353,7 @@ def _few_steps(seen: RunRecord) -> Finding | None:
         return None
     evidence = (
         f"A batch of {run.training.batch_size} makes {counted(n_steps, 'step')} an epoch, {total:,} in all, "
-        f"and the validation loss still is {percent(float(c.val[-1]))} of that of chance."
+        f"and the validation loss is still {percent(float(c.val[-1]))} of that of chance."
     )
     return Finding(
         evidence,
@@ -388,7 +388,7 @@ def _too_slow(seen: RunRecord) -> Finding | None:
     if not late and curve.ahead(c.val) < 0.6 * level:
         return None
     evidence = (
-        f"The validation loss falls steadily, but after {counted(c.n, 'epoch')} it still is "
+        f"The validation loss falls steadily, but after {counted(c.n, 'epoch')} it is still "
         f"{percent(level)} of that of chance."
     )
     told, changes = _hasten(seen.run)
