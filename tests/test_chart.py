@@ -223,3 +223,32 @@ def test_studies_side_by_side_are_one_plot(seen: StudyRecord, tmp_path: Path) ->
     other = record_of(tmp_path, trial(0.3), trial(0.4), name="t")
     assert {"s: trials", "t: best so far"} <= set(traces(chart.compared([seen, other])))
     assert chart.compared([seen, record_of(tmp_path, trial(0.3), metrics=["loss"])]) is None
+
+
+def test_choices_that_begin_alike_stay_apart(tmp_path: Path) -> None:
+    """Files of one folder are places of their own, under labels that tell them apart."""
+    files = [f"/data/models/resnet18_{name}.pt" for name in ("imagenet_v1", "imagenet_v2", "places")]
+    either = CategoricalDistribution([*files, "none"])
+    space: dict[str, BaseDistribution] = {"weights": either, "x": FloatDistribution(0, 1)}
+    drawn = [{"weights": file, "x": 0.1 * i} for i, file in enumerate(either.choices)]
+    trials = [trial(0.5 + i / 10, params=params, space=space) for i, params in enumerate(drawn)]
+    record = record_of(tmp_path, *trials)
+    panel = {each.title: each for each in chart.slices(record)}["weights"]
+    places = [x for dots in traces(panel).values() for x in dots.x]
+    assert sorted(places) == [0, 1, 2, 3]
+    labels = panel.figure.layout.xaxis.ticktext if panel.figure else ()
+    assert labels == ("…imagenet_v1.pt", "…imagenet_v2.pt", "…places.pt", "none")
+    together = chart.parallel(record)
+    assert together is not None
+    assert together.figure is not None
+    texts = [note.text for note in together.figure.layout.annotations]
+    assert len(texts) == len(set(texts))
+
+
+def test_a_trial_that_diverged_is_counted(tmp_path: Path) -> None:
+    """An option whose trials all diverged is not taken for one that nobody has tried."""
+    space: dict[str, BaseDistribution] = {"kind": CategoricalDistribution(["a", "b"])}
+    good = many(3, lambda i: trial(0.1 + i, params={"kind": "a"}, space=space))
+    bad = many(2, lambda i: trial(state=PRUNED, params={"kind": "b"}, space=space, curve=[math.inf]))
+    (panel,) = chart.slices(record_of(tmp_path, *good, *bad))
+    assert "2 trials without a finite value" in panel.html

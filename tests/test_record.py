@@ -317,3 +317,12 @@ def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:
         assert writing.exists()
     assert not [path for path in left if path.exists()]
     assert (tmp_path / "b.yaml").read_text() == "b: 1\n"
+
+
+def test_a_run_is_not_taken_for_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who names the folder of a single run is told what it is, and where its results are."""
+    monkeypatch.chdir(tmp_path)
+    RunFiles(Path("outputs/one")).mark()
+    for name in ("one", "outputs/one"):
+        with pytest.raises(BadInput, match=r"one training run, not a search; look into outputs/one/result"):
+            record.find_study(name)

@@ -256,6 +256,33 @@ def test_a_hard_training_is_normal() -> None:
     assert names(seen(rows(hard, GOOD), augmentation=schema.Augmentation("standard"))) == []
 
 
+def test_a_new_network_knows_nothing_of_unequal_classes() -> None:
+    """Where one class is rare, a loss that begins high, as if they were alike, neither diverges nor jumps."""
+    task = replace(TASK, n_classes=2, train_counts=(570, 30), chance_loss=0.2, chance_accuracy=0.95)
+    from_even = [0.66 / 0.2, 0.53 / 0.2, 0.42 / 0.2, 0.36 / 0.2, 0.32 / 0.2, 0.3 / 0.2]
+    history = rows(from_even, from_even, [0.95] * 6, chance=0.2)
+    for n in range(1, 7):
+        for is_over in (True, False):
+            told = names(seen(history[:n], task=task, is_over=is_over))
+            assert not {"diverged", "oscillating"} & set(told)
+    away = [*from_even[:2], 8.0, 9.0]
+    assert names(seen(rows(away, away, [0.95] * 4, chance=0.2), task=task))[0] == "diverged"
+
+
+def test_a_network_that_learns_its_training_pictures_does_not_underfit() -> None:
+    """Where the training loss still falls, and the validation loss does not, no more room is needed."""
+    train = [1.2, 1.02, 0.99, 0.99, 0.98, 0.97, 0.95, 0.93, 0.885, 0.84, 0.79, 0.755]
+    val = [1.02, 0.999, 0.998, 0.998, 0.996, 0.991, 0.989, 0.99, 0.988, 0.998, 1.02, 1.035]
+    assert "underfitting" not in names(seen(rows(train, val, [0.15] * 12)))
+
+
+def test_dead_units_do_not_revive_by_larger_steps() -> None:
+    """A network at chance whose units are dead is never told to learn faster, however its loss creeps."""
+    creeping = falling(1.001, 0.999, 6)
+    record = replace(seen(rows(creeping, creeping, [0.1] * 6)), dead_units=0.7)
+    assert all("Raise" not in each.advice for each in signs_of(record))
+
+
 def test_unfreezing_may_shake_the_loss() -> None:
     """The jumps of gradual unfreezing, every other epoch, are no oscillation."""
     steps = [0.7, 0.5, 0.6, 0.4, 0.5, 0.3, 0.4, 0.25, 0.3, 0.15, 0.2, 0.1]

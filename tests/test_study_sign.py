@@ -539,6 +539,24 @@ def test_the_next_study_has_the_next_free_name(tmp_path: Path) -> None:
     assert by_time.anew() == "python -m sweeper -m study=2026-11-28-2"
 
 
+@pytest.mark.parametrize("by", ["time", "nobody"])
+def test_another_study_gets_a_folder_of_its_own(tmp_path: Path, by: str) -> None:
+    """Where the app's folder does not bear the name of the study, as with runs/${now:%Y}, it is told."""
+    files = StudyFiles(tmp_path / "2026")
+    files.mark("s", "memory")
+    attributes = {**BEGUN, "folder": str(files.folder), "folder_by": by}
+    seen = replace(record_of([]), files=files, attributes=attributes)
+    assert seen.anew() == f"python -m sweeper -m study=s-2 hydra.sweep.dir={tmp_path / '2026-2'}"
+
+
+def test_several_values_without_names_are_told_apart(tmp_path: Path) -> None:
+    """They are numbered, as the app returns them."""
+    files = StudyFiles(tmp_path)
+    study = optuna.create_study(directions=["minimize", "maximize"])
+    assert study_record.of(study, files).metrics == ("value_0", "value_1")
+    assert study_record.of(optuna.create_study(), files).metrics == ("value",)
+
+
 def test_a_storage_with_a_password_is_left_out() -> None:
     """Its folder remembers it; another study begins in the journal. Another secret leaves no command."""
     seen = record_of([], "hydra.sweeper.storage=URL", "x=1")

@@ -11,6 +11,7 @@ import filecmp
 import io
 import json
 import os
+import shlex
 import shutil
 import time
 from collections import Counter
@@ -585,10 +586,16 @@ def find_study(name: str | None) -> StudyFiles:
     Raises:
         BadInput: if there is none, or none that we can read.
     """
-    for folder in (Path(OUTPUTS, name), Path(name)) if name is not None else ():
+    folders = (Path(OUTPUTS, name), Path(name)) if name is not None else ()
+    for folder in folders:
         if (files := StudyFiles(folder)).is_ours:
             files.read_name()
             return files
+    for folder in folders:
+        if RunFiles(folder).is_ours:
+            shown = shlex.quote(near(folder))
+            remedy = f"look into {shown}/result.json and signs.json, or write the name of a study"
+            raise BadInput("STUDY", name, "is one training run, not a search", remedy)
     known = sorted(_studies(), key=_time_of_results)
     if name is None and known:
         known[-1].read_name()

@@ -22,6 +22,7 @@ from sweeper.results import sign
 from sweeper.results.sign import Sign
 from sweeper.screen import Screen
 from sweeper.words import number as told
+from sweeper.words import objectives
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def _counts(files: StudyFiles, written: dict[str, int]) -> str:
 
 def _title(files: StudyFiles, number: int, values: Sequence[float]) -> str:
     """As a search names its best trial; what another app calls its values is not in its files."""
-    objective = files.run(number).read_result().get("objective", ["value"] * len(values))
+    objective = files.run(number).read_result().get("objective", objectives(None, len(values)))
     names = [objective] if isinstance(objective, str) else objective
     scores = ", ".join(f"{name} {told(value)}" for name, value in zip(names, values, strict=False))
     return f"Best trial: number {number}, {scores}"

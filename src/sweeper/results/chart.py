@@ -280,7 +280,10 @@ def _slice(
         says = f"Searched within {standing.told_range(distribution)}."
         says += _where(distribution, [p.value for p in points if p.number in best])
     says = f"{name} against {seen.metrics[objective]}, {counted(len(points), 'trial')}. {says}"
-    html = paragraph(" · ".join([standing.told_range(distribution), *_off(scores, range_)]))
+    drew = {t.number for t in seen.trials if name in t.params and record.word(t) in ("done", "pruned")}
+    n_without = len(drew - {p.number for p in points})
+    without = [f"{counted(n_without, 'trial')} without a finite value"] if n_without else []
+    html = paragraph(" · ".join([standing.told_range(distribution), *_off(scores, range_), *without]))
     figure.update_layout(showlegend=False)
     title = f"{title} against {seen.metrics[objective]}" if len(seen.metrics) > 1 else title
     return Panel(title, html, figure, says, table if table.rows else None, height=240, is_small=True)

@@ -25,12 +25,8 @@ WITH_MOMENTUM = ("sgd", "rmsprop")
 
 
 def usual_lr(run: schema.Run) -> float:
-    """A rate that nearly always trains with Adam: the guides' defaults."""
-    if run.freezing.name in ("full", "gradual"):
-        return 1e-5
-    if run.freezing.name == "last_block":
-        return 1e-4
-    return 1e-3
+    """A rate that nearly always trains with Adam: the upper end of what the guides give pretrained layers."""
+    return 1e-4 if run.freezing.name in ("full", "gradual", "last_block") else 1e-3
 
 
 @dataclass(frozen=True)
@@ -70,6 +66,12 @@ class Course:
     @cached_property
     def val_accuracy(self) -> Values | None:
         return self._column("val_accuracy")
+
+    @property
+    def untaught(self) -> float:
+        """The loss of a new network, to which all classes are alike; far above chance where they are not."""
+        task = self.seen.task
+        return max(1.0, log(2 if task.multi_label else max(2, task.n_classes)) / task.chance_loss)
 
     @property
     def train_is_plain(self) -> bool:
@@ -142,12 +144,18 @@ class Course:
         return train < BY_HEART and val > max(2 * BY_HEART, 5 * train)
 
     @property
+    def learns_by_heart(self) -> bool:
+        """Whether it still learns the images that it is trained on, which is of no use on others."""
+        still = curve.is_falling(self.train) and curve.fall(self.train) > 0.05 * curve.last(self.train)
+        return still and curve.last(self.val) - curve.last(self.train) > 0.1
+
+    @property
     def is_far_above(self) -> bool:
         """Whether the loss went up and away, on the images that are trained on as on the others."""
         last = slice(-2, None) if not self.seen.is_over else slice(-1, None)
         if self.n < 2:
-            return self.seen.is_over and min(self.train[-1], self.val[-1]) > 2 * FAR_ABOVE
-        level = FAR_ABOVE if self.train_is_plain else 2 * FAR_ABOVE
+            return self.seen.is_over and min(self.train[-1], self.val[-1]) > 2 * FAR_ABOVE * self.untaught
+        level = (FAR_ABOVE if self.train_is_plain else 2 * FAR_ABOVE) * self.untaught
         return bool(min(self.train[last].min(), self.val[last].min()) > level)
 
     @property
@@ -164,10 +172,8 @@ class Course:
 
         Our own CNN begins with all classes alike; the new head of a pretrained network may begin above.
         """
-        task = self.seen.task
-        guess = log(2 if task.multi_label else max(2, task.n_classes)) / task.chance_loss
         is_own = self.run.model.source == "sweeper" and self.run.augmentation.name == "none"
-        far = 1.1 * max(1.0, guess) if is_own else 2.0
+        far = (1.1 if is_own else 2.0) * self.untaught
         return self.train_is_plain and self.steps_per_epoch >= 5 and float(self.train[0]) > far
 
     def swing(self, values: Values) -> tuple[float, int]:

@@ -39,6 +39,7 @@ from sweeper.results.answer import (
     most_confused,
     probabilities,
     reliability,
+    wilson,
     worst,
 )
 from sweeper.results.panel import Panel, Table
@@ -373,7 +374,7 @@ def _reliability_panel(found: Predictions) -> Panel:
     if found.multi_label:
         told = f"On average a label's probability is {sure:.1%}, and {right:.1%} of the labels are there"
     else:
-        told = f"On average it is {sure:.1%} sure, and right on {right:.1%}: {_way(sure - right)}"
+        told = f"On average it is {sure:.1%} sure, and right on {right:.1%}: {_way(sure - right, right, n)}"
     told = f"{told}. Calibration error {error:.3f}."
     note = (
         "Each point stands for answers of about the same probability. Bars are 95% intervals (Wilson):"
@@ -386,8 +387,10 @@ def _reliability_panel(found: Predictions) -> Panel:
     return Panel("How sure, how right", html, _diagram(bins), says, Table(head, rows), is_small=True)
 
 
-def _way(surplus: float) -> str:
-    if abs(surplus) < _ALIKE:
+def _way(surplus: float, right: float, n: int) -> str:
+    """A difference that so few answers show by chance is none."""
+    low, high = wilson(round(right * n), n)
+    if abs(surplus) < _ALIKE or low <= right + surplus <= high:
         return "about as sure as it should be"
     return "surer than it should be" if surplus > 0 else "less sure than it could be"
 

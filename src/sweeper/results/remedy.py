@@ -96,11 +96,17 @@ def hasten(c: Course) -> Remedy:
         return "Try Adam, which sets its own step sizes", ("optimizer=adam",)
     if c.speed > 1.1:
         n = run.training.epochs
-        return f"Train longer ({n} → {2 * n} epochs)", (f"training.epochs={2 * n}",)
+        return f"Train longer ({n} → {2 * n} epochs)", longer(run)
     usual = run.optimizer.lr / c.speed
     lr = min(max(run.optimizer.lr * 10, usual / 10), MOST_SPEED * usual, schema.MAX_LR)
     other = "" if run.optimizer.name.startswith("adam") else ", or try Adam"
     return f"Raise the learning rate ({run.optimizer.lr:g} → {lr:.3g}){other}", (_value("optimizer.lr", lr),)
+
+
+def longer(run: schema.Run) -> tuple[str, ...]:
+    """Twice the epochs; a cosine of so many epochs would rise again."""
+    fixed = run.scheduler.name == "cosine" and run.scheduler.t_max is not None
+    return (f"training.epochs={2 * run.training.epochs}", *(["scheduler.t_max=null"] if fixed else []))
 
 
 def leave_chance(c: Course) -> Remedy:
@@ -109,9 +115,10 @@ def leave_chance(c: Course) -> Remedy:
         return held
     if c.rate_fell is not None:
         return "Let the scheduler reduce the rate more slowly", ("scheduler=cosine",)
-    if c.falls_steadily and c.speed <= 5:
+    is_dead = (c.seen.dead_units or 0) > DEAD
+    if c.falls_steadily and c.speed <= 5 and not is_dead:
         return hasten(c)
-    return calm(c) if c.speed > 5 or (c.seen.dead_units or 0) > DEAD else hasten(c)
+    return calm(c) if c.speed > 5 or is_dead else hasten(c)
 
 
 def less_decay(run: schema.Run) -> Remedy:
@@ -133,7 +140,8 @@ def regularise(seen: RunRecord) -> Remedy:
     stop = ("training.early_stopping.patience=5",) if run.training.early_stopping.patience is None else ()
     if stop:
         more.append("stop when validation no longer improves")
-    if run.model.dropout < 0.3 and run.freezing.name != "head":
+    may_drop = run.model.source != "custom" and (run.model.source != "sweeper" or run.model.hidden_units)
+    if run.model.dropout < 0.3 and run.freezing.name != "head" and may_drop:
         told, changes = "Use dropout (0.5)", ["model.dropout=0.5"]
     elif run.augmentation.name == "none" and run.dataset.name != "digits":
         told, changes = "Vary the training images (augmentation)", ["augmentation=light"]

@@ -57,6 +57,8 @@ def _chance_level(seen: RunRecord) -> Finding | None:
         known = max(5, ceil(seen.run.training.epochs / 3)) + seen.run.scheduler.warmup_epochs
         if c.n < known or c.falls_steadily:
             return None
+    elif not c.is_whole and c.n < 3 + seen.run.scheduler.warmup_epochs:
+        return None  # it was pruned before it could show anything
     level = percent(float(c.val.min()))
     evidence = f"After {counted(c.n, 'epoch')} the best validation loss is {level} of that of chance"
     if c.val_accuracy is not None and seen.task.chance_accuracy is not None:
@@ -80,7 +82,7 @@ def _oscillating(seen: RunRecord) -> Finding | None:
     worst = float(curve.rises(c.train).max() * seen.task.chance_loss)
     evidence = (
         f"The training loss rose in {n_rises} of {c.n - 1} epochs, by up to {worst:.3g}, "
-        f"and ends {percent(float(c.train[-1] / max(1e-12, c.train.min())))} of its best."
+        f"and ends at {percent(float(c.train[-1] / max(1e-12, c.train.min())))} of its best."
     )
     return Finding(evidence, f"{told}: the steps are too large.", changes)
 
@@ -105,7 +107,7 @@ def _few_steps(seen: RunRecord) -> Finding | None:
         return None
     evidence = (
         f"A batch of {run.training.batch_size} makes {counted(n_steps, 'step')} an epoch, {total:,} in all, "
-        f"and the validation loss still is {percent(float(c.val[-1]))} of that of chance."
+        f"and the validation loss is still {percent(float(c.val[-1]))} of that of chance."
     )
     return Finding(
         evidence,
@@ -133,7 +135,7 @@ def _too_slow(seen: RunRecord) -> Finding | None:
             return None
     falls_told = "falls steadily" if c.falls_steadily else "hardly falls"
     evidence = (
-        f"The validation loss {falls_told}, but after {counted(c.n, 'epoch')} it still is "
+        f"The validation loss {falls_told}, but after {counted(c.n, 'epoch')} it is still "
         f"{percent(level)} of that of chance."
     )
     told, changes = remedy.hasten(c)
@@ -164,11 +166,12 @@ def _still_improving(seen: RunRecord) -> Finding | None:
         drop = curve.fall(values) / level
         if not curve.is_falling(values) or drop < STILL * min(1, c.n / 8):
             return None
+        when = "In the last epoch" if c.n < 8 else f"In the last quarter of {n} epochs"
         evidence = (
-            f"In the last quarter of {n} epochs the validation loss still fell by "
+            f"{when} the validation loss still fell by "
             f"{percent(drop / (1 + drop))}, to {level * seen.task.chance_loss:.3g}."
         )
-    return Finding(evidence, f"Train longer ({n} → {2 * n} epochs).", (f"training.epochs={2 * n}",))
+    return Finding(evidence, f"Train longer ({n} → {2 * n} epochs).", remedy.longer(seen.run))
 
 
 STILL = 0.1
@@ -211,7 +214,7 @@ def _underfitting(seen: RunRecord) -> Finding | None:
     level = min(curve.last(c.val), curve.last(c.train)) if c.train_is_plain else curve.last(c.val)
     held = remedy.brake(c)
     if held is None:
-        if c.train_is_plain and curve.last(c.train) < 0.6 * curve.last(c.val):
+        if c.train_is_plain and (curve.last(c.train) < 0.6 * curve.last(c.val) or c.learns_by_heart):
             return None
         if c.speed < SLOW_RATE or level < UNDER or curve.fall(c.val) / level > STILL / 2:
             return None

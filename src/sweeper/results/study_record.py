@@ -69,7 +69,7 @@ class StudyRecord:
         """
         name, folder = self._next("", n_before)
         names = [f"{self._named_by}={name}"]
-        if self.attributes.get("folder_by") == "nobody":
+        if self.attributes.get("folder_by", "name") != "name":
             names.append(f"hydra.sweep.dir={folder}")
         return self._command(changes=[*names, *changes])
 

@@ -31,7 +31,7 @@ _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _STYLES = {"done": "green", "pruned": "yellow", "failed": "red", "lost": "red", "stopped": "magenta"}
 _BAR = 10
 _ADVICE = {
-    "diverged": "its loss became infinite; if that happens often, search lower learning rates",
+    "diverged": "its loss grew instead of falling; if that happens often, search lower learning rates",
     "chance_level": "it learns nothing, and is as good as a guess; if most trials are so, look at labels and "
     "learning rates",
 }

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -226,9 +227,10 @@ def _folder_by(master: DictConfig) -> str:
     """What names the folder of a study: its ``name``, the ``time``, or ``nobody``."""
     if is_named_by_time(master):
         return "time"
-    sweep = OmegaConf.to_container(master.hydra.sweep, resolve=False)
-    directory = str(sweep["dir"]) if isinstance(sweep, dict) else ""
-    return "name" if "${" in directory else "nobody"
+    other, key = deepcopy(master), study_key(master)
+    with flag_override(other, ["readonly", "struct"], [False, False]):
+        OmegaConf.update(other, key, "another")
+    return "nobody" if _folder("another", other) == _folder("", master) else "name"
 
 
 def _raw(config: DictConfig, key: str) -> str:
