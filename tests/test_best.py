@@ -44,7 +44,7 @@ def test_several_objectives_show_the_front(tmp_path: Path) -> None:
     shown = sweeper(tmp_path, "best", "out")
     for trial in app.trials():
         first, second = map(number, trial.values)
-        assert f"Best trial: number {trial.number}, value {first}, value {second}" in shown
+        assert f"Best trial: number {trial.number}, value_0 {first}, value_1 {second}" in shown
 
 
 def test_a_study_without_a_completed_trial_says_so(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_long_note_becomes_short(tmp_path: Path) -> None:
     write_note(study, files)
     short = get_note(study)
     assert short.startswith("# 1 best trial: ")
-    assert "| trial | value | value |\n|:---|:---|:---|\n| 200 | -1 | -1000 |\n" in short
+    assert "| trial | value\\_0 | value\\_1 |\n|:---|:---|:---|\n| 200 | -1 | -1000 |\n" in short
     assert len(short) < 2045
 
 

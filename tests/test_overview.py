@@ -117,7 +117,7 @@ def test_studies_differ_in_overrides_and_scores(tmp_path: Path) -> None:
 def test_objectives_without_names_are_told_apart(tmp_path: Path) -> None:
     """Several are counted; one is the value."""
     assert words.objectives(None, 1) == ("value",)
-    assert words.objectives((), 2) == ("value 1", "value 2")
+    assert words.objectives((), 2) == ("value_0", "value_1")
     assert words.objectives(["recall"], 1) == ("recall",)
 
 

@@ -326,3 +326,15 @@ def test_a_run_is_not_taken_for_a_study(tmp_path: Path, monkeypatch: pytest.Monk
     for name in ("one", "outputs/one"):
         with pytest.raises(BadInput, match=r"one training run, not a search; look into outputs/one/result"):
             record.find_study(name)
+
+
+def test_a_page_of_the_apps_is_no_report(tmp_path: Path) -> None:
+    """A file named report.html that somebody else wrote is neither shown, replaced nor removed."""
+    files = StudyFiles(tmp_path)
+    files.report.write_text("<html>theirs</html>")
+    assert not files.has_report
+    files.remove_trials()
+    assert files.report.exists()
+    files.report.write_text('<meta name="generator" content="sweeper 1">')
+    files.remove_trials()
+    assert not files.report.exists()

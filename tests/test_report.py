@@ -27,7 +27,8 @@ from sweeper.record import StudyFiles
 from sweeper.results import report
 from sweeper.results.study_record import StudyRecord
 from tests.conftest import Cli, Said
-from tests.program import sweeper, until
+from tests.foreign_app import App
+from tests.program import IN_PROCESS, sweeper, until
 from tests.studied import many, on_disk, record_of, trial
 
 if TYPE_CHECKING:
@@ -381,3 +382,14 @@ def test_a_folder_that_cannot_be_written_is_one_line(cli: Cli, tmp_path: Path) -
     exit_code, error = cli("report", "s")
     files.folder.chmod(0o700)
     assert (exit_code, error.count("\n")) == (1, 1)
+
+
+def test_a_page_of_an_app_is_not_replaced(tmp_path: Path) -> None:
+    """Its folder is its own: a report goes elsewhere, and one line says how."""
+    app = App(tmp_path, "return cfg.x")
+    assert app.run(*IN_PROCESS, "hydra.sweeper.n_trials=2").returncode == 0
+    page = app.out / "report.html"
+    page.write_text("<html>theirs</html>")
+    said = sweeper(tmp_path, "report", "out", code=2)
+    assert "is no report of this program's; write another, as --out FILE" in said
+    assert page.read_text() == "<html>theirs</html>"

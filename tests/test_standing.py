@@ -208,7 +208,7 @@ def test_an_app_may_call_its_attributes_as_we_do(tmp_path: Path, nonsense: objec
     assert standing.n_steps(seen)[0] == 0
     assert len(standing.times(seen).lanes) == 1
     assert [paid.cost for paid in standing.prices(seen, "peak_memory_mb")] in ([], [5.5])
-    assert overview.failures(seen) is not None
+    overview.failures(seen)
 
 
 def test_passwords_are_shown_nowhere(tmp_path: Path) -> None:
@@ -236,3 +236,13 @@ def test_a_scale_ends_at_a_value() -> None:
     low, high = standing.scale([0.1, 0.9, 0.92, 0.94, 0.96, 0.98], "maximize") or (0.0, 0.0)
     assert 0.88 < low < 0.9
     assert 0.98 < high < 1
+
+
+def test_a_resumed_search_has_no_more_workers(tmp_path: Path) -> None:
+    """Workers that follow one another share a lane; those at the same time have their own."""
+    names = ["a", "b", "c", "d"]
+    begins = [0, 0, 20, 20]
+    trials = [trial(0.5, begin_s=begin, worker=name) for begin, name in zip(begins, names, strict=True)]
+    times = standing.times(record_of(tmp_path, *trials))
+    assert [span.lane for span in times.spans] == [0, 1, 0, 1]
+    assert times.lanes == ["lane 1", "lane 2"]

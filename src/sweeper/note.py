@@ -132,17 +132,18 @@ def _commands(best: Sequence[FrozenTrial], files: StudyFiles, to_go_on: str | No
     name = shlex.quote(str(folder.relative_to(record.OUTPUTS) if is_known else folder))
     yield from [f"## Commands, in the folder {code(str(Path.cwd()))}", ""]
     runs = [trial.number for trial in best if files.trial(trial).run.is_complete]
+    trust = files.trial(best[0]).run.trust_option if runs else ""
     if runs:
         is_one = len(best) == 1
         yield from [f"Reproduce {'the best trial' if is_one else 'one of them, by its number'}:", ""]
-        yield from block(f"{program()} reproduce {name}{'' if is_one else f' --trial {runs[0]}'}")
+        yield from block(f"{program()} reproduce {name}{'' if is_one else f' --trial {runs[0]}'}{trust}")
     if runs and files.best.is_complete:
         config = shlex.quote(os.path.relpath(files.best.folder))
         yield from ["Train it again with changes:", ""]
-        yield from block(f"{program()} --config-dir {config} --config-name trial training.epochs=50")
+        yield from block(f"{program()} --config-dir {config} --config-name trial{trust} training.epochs=50")
     if to_go_on:
         yield from ["Resume the search; `hydra.sweeper.n_trials=N` adds trials:", ""]
         yield from block(to_go_on)
-    where = f", in {code(near(files.report))} now" if files.report.exists() else ""
+    where = f", in {code(near(files.report))} now" if files.has_report else ""
     yield from [f"See everything in one page{where}:", ""]
     yield from block(f"{program()} report {name}")

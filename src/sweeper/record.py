@@ -26,7 +26,7 @@ import yaml
 from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault, disk, find_fault, of_disk
 from sweeper.lock import held, open_locked, remove_unlocked
-from sweeper.program import program
+from sweeper.program import TRUST, program
 from sweeper.words import near
 
 if TYPE_CHECKING:
@@ -108,6 +108,14 @@ class RunFiles:
     @property
     def is_ours(self) -> bool:
         return self._mark.exists()
+
+    @property
+    def trust_option(self) -> str:
+        """What commands on this run have behind them: its config says it in its first line."""
+        if not self.config.exists():
+            return ""
+        with disk(self.config), self.config.open(encoding="utf-8", errors="replace") as file:
+            return f" {TRUST}" if TRUST in file.readline().split() else ""
 
     @property
     def is_complete(self) -> bool:
@@ -324,6 +332,10 @@ class StudyFiles:
     def report(self) -> Path:
         return self.folder / "report.html"
 
+    @property
+    def has_report(self) -> bool:
+        return is_report(self.report)
+
     def trial(self, trial: FrozenTrial) -> TrialFiles:
         """Where the app has the folders of its trials."""
         folder = trial.user_attrs.get("folder")
@@ -455,7 +467,7 @@ class StudyFiles:
                 if not StudyFiles(path.parents[1]).is_ours:  # that of a study named a/b lies in that of a
                     TrialFiles(path.parents[1]).remove(read_json(path).get("trial"))
             self.best.remove()
-            for path in (self.results, self.sweep_config, signs, self.report):
+            for path in (self.results, self.sweep_config, signs, *([self.report] * self.has_report)):
                 path.unlink(missing_ok=True)
 
     def remove_mark(self) -> int:
@@ -544,6 +556,15 @@ class StudyFiles:
         new.folder.replace(target.folder)
         _remove(old.folder)
         return before
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a report of ours, and not a page of somebody else."""
+    try:
+        with path.open("rb") as file:
+            return b'<meta name="generator" content="sweeper' in file.read(2000)
+    except OSError:
+        return False
 
 
 def check_format(key: str, value: object, mark: Mapping[str, Any]) -> None:

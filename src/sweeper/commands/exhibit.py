@@ -135,7 +135,7 @@ def _file(storage: BaseStorage, study: str, trial: str | None, name: str) -> Ans
 
 def _of_study(storage: BaseStorage, study_id: int, name: str) -> bytes:
     files = _study_files(origin.read(storage, study_id))
-    if files is None:
+    if files is None or (name == _REPORT and not files.has_report):
         raise KeyError(study_id)
     return files.report.read_bytes() if name == _REPORT else _of_run(files.best, _BEST[name])
 
@@ -194,7 +194,7 @@ def _shown(storage: BaseStorage, study_id: int, study: dict[str, Any]) -> dict[s
     study["union_user_attrs"] = [row for row in study["union_user_attrs"] if row["key"] not in _REPEATED]
     study["artifacts"] = []
     if files is not None:
-        names = [_REPORT] * _is_there(files.report.exists) + list(_BEST) * _has_history(files.best)
+        names = [_REPORT] * files.has_report + list(_BEST) * _has_history(files.best)
         study["artifacts"] = _artifacts(*names)
         study["note"]["body"] = _links(study_id, names) + study["note"]["body"]
     for trial in [*study["trials"], *study["best_trials"]]:

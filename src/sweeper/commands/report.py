@@ -42,7 +42,11 @@ def show(names: Sequence[str | None], out: str | None, with_images: bool, opens:
 
 def _path(files: Sequence[StudyFiles], out: str | None) -> Path:
     if out is None:
-        return files[0].report if len(files) == 1 else Path(record.OUTPUTS, SEVERAL)
+        path = files[0].report if len(files) == 1 else Path(record.OUTPUTS, SEVERAL)
+        if path.exists() and not record.is_report(path):
+            remedy = "write another, as --out FILE"
+            raise BadInput("--out", near(path), "is there, and is no report of this program's", remedy)
+        return path
     path = Path(out)
     if path.is_dir():
         raise BadInput("--out", out, "is a folder", f"write a file, as --out {path / SEVERAL}")

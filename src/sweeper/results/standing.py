@@ -59,9 +59,10 @@ def best_trials(seen: StudyRecord) -> list[FrozenTrial]:
 
 def best_run(seen: StudyRecord) -> RunFiles | None:
     """The files of the best trial, if it is a training run of ours."""
-    if (files := seen.files.best).is_ours:
+    best = best_trials(seen)
+    if (files := seen.files.best).is_ours and files.read_result().get("trial") in {t.number for t in best}:
         return files
-    runs = (seen.run(trial) for trial in best_trials(seen))
+    runs = (seen.run(trial) for trial in best)
     return next((run for run in runs if run.is_ours), None)
 
 
@@ -269,16 +270,28 @@ def _pauses(stretches: Sequence[tuple[float, float]]) -> list[Pause]:
 def _lanes(
     trials: Sequence[FrozenTrial], stretches: Sequence[tuple[float, float]]
 ) -> tuple[list[int], list[str]]:
-    """The lane of each trial, and what the lanes are called: workers, or the first lane that is free."""
-    workers = list(dict.fromkeys(t.user_attrs.get("worker") for t in trials))
-    if None not in workers:
-        return [workers.index(t.user_attrs["worker"]) for t in trials], list(map(str, workers))
-    free_at, lanes = list[float](), list[int]()
-    for begin, end in stretches:
-        lane = next((i for i, at in enumerate(free_at) if at <= begin), len(free_at))
-        free_at[lane : lane + 1] = [end]
-        lanes.append(lane)
-    return lanes, [f"lane {i + 1}" for i in range(len(free_at))]
+    """The lane of each trial, and what the lanes are called.
+
+    A worker has a lane, and the next one that begins after its end goes on in it: a search that
+    was resumed has no more workers at once. Where nobody knows the worker, each trial counts as one.
+    """
+    workers: list[Any] = [t.user_attrs.get("worker") for t in trials]
+    if None in workers:
+        workers = [t.number for t in trials]
+    ends = dict[Any, float]()
+    for worker, (_, end) in zip(workers, stretches, strict=True):
+        ends[worker] = max(end, ends.get(worker, end))
+    lane_of, taken = dict[Any, int](), list[list[Any]]()
+    for worker, (begin, _) in zip(workers, stretches, strict=True):
+        if worker not in lane_of:
+            free = (i for i, had in enumerate(taken) if ends[had[-1]] <= begin)
+            lane_of[worker] = lane = next(free, len(taken))
+            taken[lane : lane + 1] = [[*(taken[lane] if lane < len(taken) else []), worker]]
+    is_known = None not in {t.user_attrs.get("worker") for t in trials}
+    names = [
+        str(had[0]) if is_known and len(had) == 1 else f"lane {i}" for i, had in enumerate(taken, start=1)
+    ]
+    return [lane_of[worker] for worker in workers], names
 
 
 def n_steps(seen: StudyRecord) -> tuple[int, str]:
