@@ -320,6 +320,15 @@ def test_the_panel_shows_what_matters_and_names_what_is_silent() -> None:
     assert panel.says.startswith("optimizer.lr: the guide: five stars; your data: ")
 
 
+@pytest.mark.parametrize("n", [7, 40])
+def test_the_panel_hides_passwords(n: int) -> None:
+    """A parameter's name may hold a URL; it is hidden in the table as in the sentences."""
+    space = {"data.url=https://me:secret@host/": DROPOUT, "model.dropout": DROPOUT}
+    (panel,) = panels(study(lambda point, rng: float(rng.normal()), n=n, space=space))
+    assert panel.html.count("***@host") == 2
+    assert "secret" not in panel.html
+
+
 def test_a_panel_of_few_trials_has_no_figure() -> None:
     """It says why."""
     (panel,) = panels(study(hump, n=7))

@@ -14,16 +14,17 @@ alternative: they shrink what is large, take ten times as long, and know only wh
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper.results.panel import Panel
+from sweeper.results import markup
+from sweeper.results.panel import Panel, Table
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import counted, some
 
@@ -152,25 +153,18 @@ def _panel(title: str, weighed: Sequence[Importance], rest: tuple[float, float] 
     if silent:
         n_trials = max(one.n_trials for one in weighed)
         lines.append(f"Your data do not tell: {some(silent, 20)} ({counted(n_trials, 'trial')}).")
-    body = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    table = Table(("parameter", "the guide", "your data"), [_row(one) for one in weighed])
     return Panel(
         title,
-        body + _table(weighed),
+        Markup().join(map(markup.paragraph, lines)) + markup.table(table),  # in sight: the stars are there
         _figure(told),
         "; ".join(f"{one.name}: {one.says}" for one in told) or lines[-1],
         height=90 + 34 * len(told),
     )
 
 
-def _table(weighed: Iterable[Importance]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row"><code>{html.escape(one.name)}</code></th>'
-        f"<td>{_stars(one.stars) if one.stars else '–'}</td><td>{html.escape(_data_say(one))}</td></tr>"
-        for one in weighed
-    )
-    heads = "".join(f'<th scope="col">{head}</th>' for head in ("parameter", "the guide", "your data"))
-    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-    return f'<div class="wide" tabindex="0" role="group" aria-label="Table">{table}</div>'
+def _row(one: Importance) -> tuple[str, str | None, str]:
+    return one.name, _stars(one.stars) if one.stars else None, _data_say(one)
 
 
 def _data_say(one: Importance) -> str:
