@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from benchmarks.importance import SPACE, additive, draw, hump, noise, rate, true_shares
+from benchmarks.importance import SPACE, additive, cliff, draw, hump, noise, peak, rate, step, true_shares
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -97,6 +97,14 @@ def test_the_shares_of_a_sum_are_found() -> None:
     assert [one.matters for one in found] == [True, True, True, False, False, False]
     for one in found[:3]:
         assert one.low <= truth[one.name] <= one.high
+
+
+def test_a_cliff_is_followed() -> None:
+    """What is good in the middle of a range alone, with edges: the interval is around its true share."""
+    found = importances(study(cliff, n=100))
+    assert found[0].name == "optimizer.lr"
+    assert found[0].low <= true_shares(cliff, 5000)["optimizer.lr"] <= found[0].high
+    assert not any(one.matters for one in found[1:])
 
 
 def test_of_noise_nothing_is_told() -> None:
@@ -389,10 +397,13 @@ def test_what_tpe_gathers_is_not_called_important(n: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [40, 100, 300])
-def test_nine_of_ten_intervals_hold_the_true_share(n: int) -> None:
-    """As the report says, for what has an effect; and of that hardly any is said to do little."""
+@pytest.mark.parametrize("scores", [(hump, additive), (cliff,), (peak,), (step,)])
+def test_nine_of_ten_intervals_hold_the_true_share(
+    scores: Sequence[Callable[[Point, np.random.Generator], float]], n: int
+) -> None:
+    """As the report says, for what has an effect, smooth or not; hardly any of it is said to do little."""
     held, wrong = [], 0
-    for score in (hump, additive):
+    for score in scores:
         truth = {name: share for name, share in true_shares(score).items() if share > 0.02}
         for seed in range(40):
             found = by_name(importances(study(score, n=n, seed=seed)))
