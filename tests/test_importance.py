@@ -23,6 +23,7 @@ from sweeper.record import StudyFiles
 from sweeper.results import importance
 from sweeper.results.importance import Importance, importances, panels, warning
 from sweeper.results.study_record import StudyRecord
+from sweeper.results.study_sign import signs_of
 
 LR = FloatDistribution(1e-4, 1e-2, log=True)
 DECAY = FloatDistribution(1e-6, 1e-2, log=True)
@@ -331,7 +332,10 @@ def test_the_panel_shows_what_matters_and_names_what_is_silent() -> None:
 @pytest.mark.parametrize("n", [7, 40])
 def test_the_panel_hides_passwords(n: int) -> None:
     """A parameter's name may hold a URL; it is hidden in the table as in the sentences."""
-    space = {"data.url=https://me:secret@host/": DROPOUT, "model.dropout": DROPOUT}
+    space: dict[str, BaseDistribution] = {
+        "data.url=https://me:secret@host/": DROPOUT,
+        "model.dropout": DROPOUT,
+    }
     (panel,) = panels(study(lambda point, rng: float(rng.normal()), n=n, space=space))
     assert panel.html.count("***@host") == 2
     assert "secret" not in panel.html
@@ -355,7 +359,28 @@ def test_the_dashboards_importance_is_warned_of_where_trials_are_few() -> None:
     assert warning(study(hump, n=60)) is None
     assert warning(of([])) is None
     cut = [pruned(trial.params, [0.1]) for trial in study(hump, n=60).trials]
-    assert warning(of([*few.trials, *cut])) == warning(few)  # it knows only those that are done
+    assert warning(of([*few.trials, *cut])) == (  # it knows only those that are done
+        "Do not trust the hyperparameter importance shown here: it rests on 7 done trials, "
+        "without 60 pruned, and 6 parameters take about 60."
+    )
+
+
+@pytest.mark.parametrize("n", [1, 6, 12, 19, 20, 25])
+def test_the_sign_and_the_warning_ask_for_the_same(n: int) -> None:
+    """12 trials of 2 parameters are too few, or they are enough; a value that cannot change is none."""
+    space: dict[str, BaseDistribution] = {
+        "model.dropout": DROPOUT,
+        "optimizer.lr": LR,
+        "seed": IntDistribution(1, 1),
+    }
+    record = study(noise, n=n, space=space)
+    sign = next((one for one in signs_of(record) if one.sign == "too_few_trials"), None)
+    said = warning(record)
+    assert (sign is None, said is None) == (n >= 20, n >= 20)
+    if sign is not None and said is not None:
+        assert "for 2 parameters" in sign.evidence
+        assert "to 20 trials" in sign.advice
+        assert said.endswith("2 parameters take about 20.")
 
 
 # --------------------------------------------------------------------------------------------- measured

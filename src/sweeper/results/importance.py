@@ -27,7 +27,7 @@ from markupsafe import Markup
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper.results import markup
+from sweeper.results import markup, study_record
 from sweeper.results.panel import Panel, Table
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import counted, some
@@ -121,15 +121,21 @@ def importances(record: StudyRecord, objective: int = 0) -> list[Importance]:
 
 
 def warning(record: StudyRecord) -> str | None:
-    """A sentence where optuna-dashboard's importance, which has no interval, rests on too few trials."""
+    """A sentence where optuna-dashboard's importance, which has no interval, rests on too few trials.
+
+    It knows only those that are done. Where those that were pruned make enough of them, the search has no
+    sign ``too_few_trials``, and the sentence says what is left out.
+    """
     trials = [trial for trial in record.trials if trial.state == TrialState.COMPLETE]
-    n_parameters = len(_parameters(trials))
-    needed = max(FEWEST, 10 * n_parameters)
-    if not trials or n_parameters < 2 or len(trials) >= needed:
+    n_parameters, wanted = study_record.n_searched(record.trials), study_record.wanted(record.trials)
+    if not trials or n_parameters < 2 or len(trials) >= wanted:
         return None
+    n_pruned = sum(trial.state == TrialState.PRUNED for trial in record.trials)
+    without = f", without {n_pruned:,} pruned" if n_pruned else ""
     return (
         "Do not trust the hyperparameter importance shown here: it rests on "
-        f"{counted(len(trials), 'done trial')}, and {counted(n_parameters, 'parameter')} take about {needed}."
+        f"{counted(len(trials), 'done trial')}{without}, "
+        f"and {counted(n_parameters, 'parameter')} take about {wanted}."
     )
 
 
@@ -282,7 +288,7 @@ def _interval(shares: Array) -> tuple[float, float, float]:
 
 
 def _fits(functions: Mapping[str, Sequence[_Function]]) -> bool:
-    n_columns = sum(one.columns.shape[1] for several in functions.values() for one in several)
+    n_columns: int = sum(one.columns.shape[1] for several in functions.values() for one in several)
     return 0 < n_columns <= _MOST_COLUMNS
 
 
@@ -439,7 +445,7 @@ def _bootstrap(parameters: Sequence[Sequence[_Function]], scores: Array) -> Arra
         gram[index], toward[index] = columns.T @ columns, columns.T @ scores[rows]
     explained, noise = _drawn(functions, gram, toward, scores[samples].var(1), n_rows, rng)
     total = explained.sum(1) + noise
-    return np.concatenate([explained @ member, noise[:, None]], axis=1) / total[:, None]
+    return np.asarray(np.concatenate([explained @ member, noise[:, None]], axis=1) / total[:, None])
 
 
 def _orthonormal(function: _Function, rows: NDArray[np.int_]) -> Array:

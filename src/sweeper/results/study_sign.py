@@ -24,7 +24,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import schema
 from sweeper.results.sign import Finding, Rule, Sign, found
-from sweeper.results.study_record import StudyRecord, options_of, override, path_of
+from sweeper.results.study_record import (
+    TRIALS_EACH,
+    StudyRecord,
+    n_searched,
+    options_of,
+    override,
+    path_of,
+    wanted,
+)
 from sweeper.words import counted, one_line
 
 Array = NDArray[np.float64]
@@ -47,9 +55,6 @@ _LAST = 0.85
 _P = 0.01
 """How probable a trend towards an end may be where there is none; two ends and a few parameters are looked
 at, and the best trials must lie there as well."""
-
-_TRIALS_EACH = 5
-"""Trials for each parameter below which a search has seen too little; with 10 it has seen enough."""
 
 _PRUNED_AT_ONCE = 0.5
 _FORESEEN = 0.5
@@ -354,16 +359,16 @@ def _number(value: float) -> str:
 
 def _too_few_trials(seen: StudyRecord) -> Finding | None:
     ended = finished(seen)
-    n_parameters = max((len(trial.params) for trial in ended), default=0)
+    n_parameters, n_wanted = n_searched(seen.trials), wanted(seen.trials)
     n_planned = seen.n_trials or 0 if _runs_on(seen) else 0
-    n, wanted = max(len(ended), n_planned), 10 * n_parameters
-    if not ended or n_parameters == 0 or n >= _TRIALS_EACH * n_parameters or _is_counted_out(seen, ended):
+    n = max(len(ended), n_planned)
+    if not ended or n >= n_wanted or _is_counted_out(seen, ended):
         return None
     return Finding(
         f"{counted(n, 'trial')} for {counted(n_parameters, 'parameter')}; "
         f"{len(complete(seen))} came to the end",
-        f"let the search go on, to {wanted} trials: the best of so few is luck",
-        command=seen.again(f"hydra.sweeper.n_trials={wanted}"),
+        f"let the search go on, to {n_wanted} trials: the best of so few is luck",
+        command=seen.again(f"hydra.sweeper.n_trials={n_wanted}"),
     )
 
 
@@ -597,7 +602,7 @@ RULES: tuple[Rule[StudyRecord], ...] = (
         "too_few_trials",
         "The search saw few trials for so many parameters. Its best trial is partly luck, and importance "
         "says little.",
-        f"Let it go on to 10 trials for each parameter; the sign is shown below {_TRIALS_EACH}.",
+        f"Let it go on to {TRIALS_EACH} trials for each parameter.",
         "Loeppky, Sacks, Welch 2009, Choosing the sample size of a computer experiment: ten for each input.",
         _too_few_trials,
         "6 trials for 5 parameters; 3 came to the end",
