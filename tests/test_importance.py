@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from benchmarks.importance import SPACE, additive, draw, hump, noise, rate, true_shares
+from benchmarks.importance import SPACE, additive, cliff, draw, hump, noise, peak, rate, step, true_shares
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -23,6 +23,7 @@ from sweeper.record import StudyFiles
 from sweeper.results import importance
 from sweeper.results.importance import Importance, importances, panels, warning
 from sweeper.results.study_record import StudyRecord
+from sweeper.results.study_sign import signs_of
 
 LR = FloatDistribution(1e-4, 1e-2, log=True)
 DECAY = FloatDistribution(1e-6, 1e-2, log=True)
@@ -97,6 +98,14 @@ def test_the_shares_of_a_sum_are_found() -> None:
     assert [one.matters for one in found] == [True, True, True, False, False, False]
     for one in found[:3]:
         assert one.low <= truth[one.name] <= one.high
+
+
+def test_a_cliff_is_followed() -> None:
+    """What is good in the middle of a range alone, with edges: the interval is around its true share."""
+    found = importances(study(cliff, n=100))
+    assert found[0].name == "optimizer.lr"
+    assert found[0].low <= true_shares(cliff, 5000)["optimizer.lr"] <= found[0].high
+    assert not any(one.matters for one in found[1:])
 
 
 def test_of_noise_nothing_is_told() -> None:
@@ -320,6 +329,18 @@ def test_the_panel_shows_what_matters_and_names_what_is_silent() -> None:
     assert panel.says.startswith("optimizer.lr: the guide: five stars; your data: ")
 
 
+@pytest.mark.parametrize("n", [7, 40])
+def test_the_panel_hides_passwords(n: int) -> None:
+    """A parameter's name may hold a URL; it is hidden in the table as in the sentences."""
+    space: dict[str, BaseDistribution] = {
+        "data.url=https://me:secret@host/": DROPOUT,
+        "model.dropout": DROPOUT,
+    }
+    (panel,) = panels(study(lambda point, rng: float(rng.normal()), n=n, space=space))
+    assert panel.html.count("***@host") == 2
+    assert "secret" not in panel.html
+
+
 def test_a_panel_of_few_trials_has_no_figure() -> None:
     """It says why."""
     (panel,) = panels(study(hump, n=7))
@@ -338,7 +359,28 @@ def test_the_dashboards_importance_is_warned_of_where_trials_are_few() -> None:
     assert warning(study(hump, n=60)) is None
     assert warning(of([])) is None
     cut = [pruned(trial.params, [0.1]) for trial in study(hump, n=60).trials]
-    assert warning(of([*few.trials, *cut])) == warning(few)  # it knows only those that are done
+    assert warning(of([*few.trials, *cut])) == (  # it knows only those that are done
+        "Do not trust the hyperparameter importance shown here: it rests on 7 done trials, "
+        "without 60 pruned, and 6 parameters take about 60."
+    )
+
+
+@pytest.mark.parametrize("n", [1, 6, 12, 19, 20, 25])
+def test_the_sign_and_the_warning_ask_for_the_same(n: int) -> None:
+    """Of the same parameters: a value that cannot change is none. Half as many are far too few: a sign."""
+    space: dict[str, BaseDistribution] = {
+        "model.dropout": DROPOUT,
+        "optimizer.lr": LR,
+        "seed": IntDistribution(1, 1),
+    }
+    record = study(noise, n=n, space=space)
+    sign = next((one for one in signs_of(record) if one.sign == "too_few_trials"), None)
+    said = warning(record)
+    assert (sign is None, said is None) == (n >= 10, n >= 20)
+    if sign is not None and said is not None:
+        assert "for 2 parameters" in sign.evidence
+        assert "to 20 trials" in sign.advice
+        assert said.endswith("2 parameters take about 20.")
 
 
 # --------------------------------------------------------------------------------------------- measured
@@ -380,10 +422,13 @@ def test_what_tpe_gathers_is_not_called_important(n: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [40, 100, 300])
-def test_nine_of_ten_intervals_hold_the_true_share(n: int) -> None:
-    """As the report says, for what has an effect; and of that hardly any is said to do little."""
+@pytest.mark.parametrize("scores", [(hump, additive), (cliff,), (peak,), (step,)])
+def test_nine_of_ten_intervals_hold_the_true_share(
+    scores: Sequence[Callable[[Point, np.random.Generator], float]], n: int
+) -> None:
+    """As the report says, for what has an effect, smooth or not; hardly any of it is said to do little."""
     held, wrong = [], 0
-    for score in (hump, additive):
+    for score in scores:
         truth = {name: share for name, share in true_shares(score).items() if share > 0.02}
         for seed in range(40):
             found = by_name(importances(study(score, n=n, seed=seed)))

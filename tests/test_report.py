@@ -23,8 +23,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.commands.report import write_after_search
-from sweeper.record import StudyFiles
-from sweeper.results import report
+from sweeper.record import StudyFiles, write_json
+from sweeper.results import report, standing
 from sweeper.results.study_record import StudyRecord
 from tests.conftest import Cli, Said
 from tests.foreign_app import App
@@ -274,6 +274,7 @@ def test_a_part_that_cannot_be_made_takes_no_other_with_it(tmp_path: Path) -> No
     """A damaged history is told where its figure would stand."""
     seen = record_of(tmp_path, trial(0.5), trial(0.6))
     seen.files.best.mark()
+    write_json(seen.files.best.result, {"trial": standing.best_trials(seen)[0].number})
     seen.files.best.history.write_text("epoch,val_loss\n1\n")
     page = report.page([(seen, [])])
     assert "This part could not be made: Fault" in page

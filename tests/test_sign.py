@@ -133,7 +133,7 @@ def test_a_search_shows_its_signs_and_best_shows_them_again(tmp_path: Path) -> N
     app = App(tmp_path, "return cfg.x")
     done = app.run(*IN_PROCESS, "hydra.sweeper.n_trials=3")
     assert done.returncode == 0, done.stderr
-    expected = "too_few_trials: 3 trials for 1 parameter; 3 came to the end"
+    expected = "too_few_trials: 3 trials for 1 parameter; 3 completed"
     assert expected in done.stdout
     assert done.stdout.index("Best trial") < done.stdout.index(expected)
     files = StudyFiles(app.out)

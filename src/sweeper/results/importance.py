@@ -2,14 +2,18 @@
 
 The score of a trial is the share of the others that it beats; two trials are compared at the last epoch that
 both reached, so that one that was pruned at epoch 3 competes with what the others had at epoch 3. The scores
-are explained by a sum of one smooth function for each parameter, each with a variance that is found from the
-scores (MacKay, Bayesian Interpolation, 1992): a parameter without effect falls to zero instead of
-taking its part of the noise, and few trials with many parameters can be weighed.
+are explained by a sum of one function for each parameter and noise. A function is made of waves over the
+ranks of the parameter, the longer the likelier, the more the more trials there are: so a cliff or a narrow
+peak is followed as well as a slope. How strong it is, and how rough, is found from the scores, and nothing is
+among the answers: a parameter without effect does not take its part of the noise, and few trials with many
+parameters can be weighed (George and McCulloch, Variable Selection via Gibbs Sampling, 1993).
 
-The interval is a bootstrap of halves: half of the trials are drawn without replacement, again and again.
-Doubled rows, which flatter any fit, do not arise, and an estimate from n/2 of n rows scatters as much as that
-from n does (Politis and Romano, 1994). Forests with permuted columns, and fANOVA on them, were the
-alternative: they shrink what is large, take ten times as long, and know only what all trials have.
+The interval is a bootstrap: two thirds of the trials are drawn without replacement, again and again, and with
+each sample functions that it allows. Doubled rows, which flatter any fit, do not arise (Politis and Romano,
+1994). Samples alone, each with its best fit, told too little of a cliff from 40 trials; functions alone, for
+all trials, trusted too much that noise is normal and effects add up. Forests with permuted columns, and
+fANOVA on them, were the alternative: they shrink what is large, take ten times as long, and know only what
+all trials have.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from markupsafe import Markup
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper.results import markup
+from sweeper.results import markup, study_record
 from sweeper.results.panel import Panel, Table
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import counted, some
@@ -64,15 +68,19 @@ LITTLE = 0.05
 """A share below which a parameter does little, which is something to tell."""
 
 _LOW, _HIGH = 0.05, 0.95
-_N_HALVES = 100
-_N_STEPS = 40
-"""Of the fixed-point iteration; the shares then change by less than 0.01."""
+_SAMPLE = 0.65
+"""The part of the trials that is drawn; a larger one holds the true share less often."""
+_N_SAMPLES = 100
+_MOST_IN_SAMPLE = 1000
 _MOST_TRIALS = 2000
 """That are compared with each other: all pairs are."""
-_MOST_IN_HALF = 500
-_MOST_COLUMNS = 200
+_MOST_COLUMNS = 400
 """Above which there are more functions than anybody has trials for."""
-_DEGREE = 3
+_FEWEST_WAVES, _MOST_WAVES = 3, 32
+_N_WARM, _N_DRAWN = 50, 20
+"""Rounds through all functions until they fit their sample, and those that are kept."""
+_IDLE = 0.3
+"""How likely a parameter does nothing, before its scores are seen."""
 _NUMERALS = ("no", "one", "two", "three", "four", "five")
 
 
@@ -113,15 +121,21 @@ def importances(record: StudyRecord, objective: int = 0) -> list[Importance]:
 
 
 def warning(record: StudyRecord) -> str | None:
-    """A sentence where optuna-dashboard's importance, which has no interval, rests on too few trials."""
+    """A sentence where optuna-dashboard's importance, which has no interval, rests on too few trials.
+
+    It knows only those that are done. Where those that were pruned make enough of them, the search has no
+    sign ``too_few_trials``, and the sentence says what is left out.
+    """
     trials = [trial for trial in record.trials if trial.state == TrialState.COMPLETE]
-    n_parameters = len(_parameters(trials))
-    needed = max(FEWEST, 10 * n_parameters)
-    if not trials or n_parameters < 2 or len(trials) >= needed:
+    n_parameters, wanted = study_record.n_searched(record.trials), study_record.wanted(record.trials)
+    if not trials or n_parameters < 2 or len(trials) >= wanted:
         return None
+    n_pruned = sum(trial.state == TrialState.PRUNED for trial in record.trials)
+    without = f", without {n_pruned:,} pruned" if n_pruned else ""
     return (
         "Do not trust the hyperparameter importance shown here: it rests on "
-        f"{counted(len(trials), 'done trial')}, and {counted(n_parameters, 'parameter')} take about {needed}."
+        f"{counted(len(trials), 'done trial')}{without}, "
+        f"and {counted(n_parameters, 'parameter')} take about {wanted}."
     )
 
 
@@ -153,19 +167,18 @@ def _panel(title: str, weighed: Sequence[Importance], rest: tuple[float, float] 
     if silent:
         n_trials = max(one.n_trials for one in weighed)
         lines.append(f"Your data do not tell: {some(silent, 20)} ({counted(n_trials, 'trial')}).")
-    body = Markup().join(map(markup.paragraph, lines))
+    table = Table(("parameter", "the guide", "your data"), [_row(one) for one in weighed])
     return Panel(
         title,
-        body + _table(weighed),
+        Markup().join(map(markup.paragraph, lines)) + markup.table(table),  # in sight: the stars are there
         _figure(told),
         "; ".join(f"{one.name}: {one.says}" for one in told) or lines[-1],
         height=90 + 34 * len(told),
     )
 
 
-def _table(weighed: Iterable[Importance]) -> Markup:
-    rows = [(one.name, _stars(one.stars) if one.stars else None, _data_say(one)) for one in weighed]
-    return markup.table(Table(("parameter", "the guide", "your data"), rows))
+def _row(one: Importance) -> tuple[str, str | None, str]:
+    return one.name, _stars(one.stars) if one.stars else None, _data_say(one)
 
 
 def _data_say(one: Importance) -> str:
@@ -228,8 +241,9 @@ def _weigh(record: StudyRecord, objective: int) -> tuple[list[Importance], tuple
     scores = _scores(trials, objective, is_best_large) if len(trials) >= FEWEST else np.zeros(1)
     if np.ptp(scores) == 0:
         return [_silent(name, n_with[name], len(trials)) for name in names], None
-    blocks = {name: _columns(trials, variants) for name, variants in names.items()}
-    weighable = {name: block for name, block in blocks.items() if block is not None}
+    most = min(_MOST_WAVES, _MOST_COLUMNS // (sum(map(len, names.values())) or 1))
+    functions = {name: _functions(trials, variants, most) for name, variants in names.items()}
+    weighable = {name: several for name, several in functions.items() if several}
     shares = _bootstrap(list(weighable.values()), scores) if _fits(weighable) else None
     found = []
     for name in names:
@@ -274,8 +288,8 @@ def _interval(shares: Array) -> tuple[float, float, float]:
     return max(low, 0.0), max(median, 0.0), min(high, 1.0)
 
 
-def _fits(blocks: Mapping[str, Array]) -> bool:
-    n_columns: int = sum(block.shape[1] for block in blocks.values())
+def _fits(functions: Mapping[str, Sequence[_Function]]) -> bool:
+    n_columns: int = sum(one.columns.shape[1] for several in functions.values() for one in several)
     return 0 < n_columns <= _MOST_COLUMNS
 
 
@@ -359,95 +373,158 @@ def _n_with(trials: Iterable[FrozenTrial], variants: Iterable[str]) -> int:
     return sum(not variants.isdisjoint(trial.params) for trial in trials)
 
 
-def _columns(trials: Sequence[FrozenTrial], variants: Iterable[str]) -> Array | None:
-    """What a parameter may do, as columns of mean 0; 0 where a trial lacks it. None if too few have it.
+@dataclass(frozen=True)
+class _Function:
+    """What a parameter may do: weighted columns, of mean 0; all 0 where a trial lacks it."""
 
-    Ranges of its own in each option are functions of their own.
-    """
+    columns: Array
+    has_it: NDArray[np.bool_]
+    is_ordered: bool
+    """Whether the columns are waves, the longest first."""
+
+
+def _functions(trials: Sequence[FrozenTrial], variants: Iterable[str], most: int) -> list[_Function]:
+    """One for each range of a parameter that has enough trials, for several options may have one each."""
     import numpy as np
 
-    blocks = []
+    found = []
     for name in variants:
         rows = [index for index, trial in enumerate(trials) if name in trial.params]
         if len(rows) < FEWEST_WITH_IT or len({repr(trials[index].params[name]) for index in rows}) < 2:
             continue
-        inside = _basis([trials[index].params[name] for index in rows], trials[rows[0]].distributions[name])
-        block = np.zeros((len(trials), inside.shape[1]))
-        block[rows] = inside
-        blocks.append(block)
-    return np.concatenate(blocks, axis=1) if blocks else None
+        values = [trials[index].params[name] for index in rows]
+        is_ordered = _is_ordered(values, trials[rows[0]].distributions[name])
+        inside = _waves(values, most) if is_ordered else _levels(values)
+        columns, has_it = np.zeros((len(trials), inside.shape[1])), np.zeros(len(trials), dtype=bool)
+        columns[rows], has_it[rows] = inside, True
+        found.append(_Function(columns, has_it, is_ordered))
+    return found
 
 
-def _basis(values: Sequence[Any], distribution: object) -> Array:
-    """Numbers by their ranks, in polynomials: no scale is needed. All else has a column for each value."""
+def _is_ordered(values: Iterable[Any], distribution: object) -> bool:
+    is_choice = isinstance(distribution, CategoricalDistribution)
+    return not is_choice or all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def _levels(values: Iterable[Any]) -> Array:
+    """A column for each value but the commonest, the rarest last."""
     import numpy as np
 
-    is_choice = isinstance(distribution, CategoricalDistribution)
-    if is_choice and not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-        texts = [repr(value) for value in values]
-        columns = np.array([[text == level for level in sorted(set(texts))] for text in texts], dtype=float)
-        columns -= columns.mean(0)
-        return columns * math.sqrt(columns.shape[1])
+    texts = list(map(repr, values))
+    levels = sorted(set(texts), key=lambda text: (-texts.count(text), text))
+    return np.asarray([[text == level for level in levels[1:]] for text in texts], dtype=float)
+
+
+def _waves(values: Sequence[Any], most: int) -> Array:
+    """Cosines over the ranks: no scale is needed."""
+    import numpy as np
+
     levels, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(counts) - counts / 2)[place] / len(values) * 2 - 1
-    powers = rank[:, None] ** np.arange(1, min(_DEGREE, len(levels) - 1) + 1)
-    orthonormal, _ = np.linalg.qr(powers - powers.mean(0))
-    return np.asarray(orthonormal) * math.sqrt(len(values))
+    rank = (np.cumsum(counts) - counts / 2)[place] / len(values)
+    affordable = max(_FEWEST_WAVES, min(len(values) // 3, 10 + len(values) // 10, most))
+    return np.asarray(np.cos(np.pi * rank[:, None] * np.arange(1, min(affordable, len(levels) - 1) + 1)))
 
 
 # ----------------------------------------------------------------------------------------------- the fit
 
 
-def _bootstrap(blocks: Sequence[Array], scores: Array) -> Array:
-    """For each half of the trials the shares of the blocks, and last what none explains."""
+def _bootstrap(parameters: Sequence[Sequence[_Function]], scores: Array) -> Array:
+    """Drawn shares of the parameters, and last of what none explains."""
     import numpy as np
 
-    owner = np.repeat(np.arange(len(blocks)), [block.shape[1] for block in blocks])
-    columns, rng = np.concatenate(blocks, axis=1), np.random.default_rng(0)
-    n_rows = min(math.ceil(len(scores) / 2), _MOST_IN_HALF)
-    n_halves = max(20, round(_N_HALVES * min(1.0, (60 / len(owner)) ** 3)))
-    halves = np.stack([rng.permutation(len(scores))[:n_rows] for _ in range(n_halves)])
-    return _shares(columns[halves], scores[halves], owner)
+    functions = [one for several in parameters for one in several]
+    owner = np.repeat(np.arange(len(parameters)), [len(several) for several in parameters])
+    member = (owner[:, None] == np.arange(len(parameters))).astype(float)
+    n_columns = sum(one.columns.shape[1] for one in functions)
+    n_rows = min(math.ceil(_SAMPLE * len(scores)), _MOST_IN_SAMPLE)
+    n_samples = _N_SAMPLES if n_rows * n_columns <= 60_000 and n_columns <= 250 else _N_SAMPLES // 2
+    rng = np.random.default_rng(0)
+    samples = np.stack([rng.permutation(len(scores))[:n_rows] for _ in range(n_samples)])
+    gram, toward = np.zeros((n_samples, n_columns, n_columns)), np.zeros((n_samples, n_columns))
+    for index, rows in enumerate(samples):  # one by one, for the memory
+        columns = np.concatenate([_orthonormal(one, rows) for one in functions], axis=1)
+        gram[index], toward[index] = columns.T @ columns, columns.T @ scores[rows]
+    explained, noise = _drawn(functions, gram, toward, scores[samples].var(1), n_rows, rng)
+    total = explained.sum(1) + noise
+    return np.asarray(np.concatenate([explained @ member, noise[:, None]], axis=1) / total[:, None])
 
 
-def _shares(columns: Array, scores: Array, owner: NDArray[np.int_]) -> Array:
-    """Each block's share of the variance of the scores, for many samples at once.
+def _orthonormal(function: _Function, rows: NDArray[np.int_]) -> Array:
+    """Its columns on some rows, each of variance 1 and free of those before; 0 where nothing is left."""
+    import numpy as np
 
-    Coefficients of one block have one variance; the noise has one. Each is set to the mean square of
-    what it should explain by the number of parameters that the data determine (MacKay 1992), again and again.
+    columns, has_it = function.columns[rows], function.has_it[rows, None]
+    columns = np.where(has_it, columns - columns.sum(0) / max(int(has_it.sum()), 1), 0.0)
+    direction, size = np.linalg.qr(columns)
+    size = np.diagonal(size)
+    kept = np.zeros_like(columns)
+    kept[:, : len(size)] = direction * np.sign(size) * (np.abs(size) > 1e-6)
+    return np.asarray(kept * math.sqrt(len(rows)))
 
-    Args:
-        columns: sample × row × column.
-        scores: sample × row.
-        owner: the block of each column.
+
+def _prior(n_columns: int, is_ordered: bool) -> tuple[Array, Array]:
+    """Variances that the columns of a function may have, in those of the noise, and their log probabilities.
+
+    None; or together from 0.03 to 300, and then alike, or less for shorter waves: as of a function with jumps
+    and edges, or of a smooth one.
     """
     import numpy as np
 
-    n_rows, n_columns = columns.shape[1:]
-    diagonal = np.arange(n_columns)
-    member = (owner[:, None] == np.arange(owner.max() + 1)).astype(float)
-    columns = columns - columns.mean(1, keepdims=True)
-    scores = scores - scores.mean(1, keepdims=True)
-    gram = columns.transpose(0, 2, 1) @ columns
-    toward = (columns.transpose(0, 2, 1) @ scores[:, :, None])[:, :, 0]
-    total = np.maximum((scores**2).sum(1), 1e-12)
-    one = total / (n_rows - 1)
-    """The variance of the scores, which gives all others their scale."""
-    size = np.maximum(gram[:, diagonal, diagonal] @ member, 1e-9) / (n_rows - 1)
-    variance, noise = one[:, None] / (2 * member.shape[1] * size), one / 2
-    for _ in range(_N_STEPS):
-        precision = 1 / np.maximum(variance, 1e-12 * one[:, None])
-        system = gram / noise[:, None, None]
-        system[:, diagonal, diagonal] += precision @ member.T
-        spread = np.linalg.inv(system)
-        weight = (spread @ (toward / noise[:, None])[:, :, None])[:, :, 0]
-        determined = member.sum(0) - precision * (spread[:, diagonal, diagonal] @ member)
-        determined = np.maximum(determined, 1e-9)
-        explained = (weight * (gram @ weight[:, :, None])[:, :, 0]).sum(1)
-        left = total - 2 * (weight * toward).sum(1) + explained
-        noise = np.maximum(left / np.maximum(n_rows - 1 - determined.sum(1), 1), 1e-4 * one)
-        variance = (weight**2) @ member / determined
-    # What a function is expected to explain: that of its mean, and its uncertainty.
-    outer = weight[:, :, None] * weight[:, None, :] + spread
-    by_column = (gram * outer * (member @ member.T)).sum(2)
-    return np.concatenate([by_column @ member / total[:, None], (noise / one)[:, None]], axis=1)
+    wave = np.arange(1, n_columns + 1.0)
+    shapes = np.array([wave**-2, wave**-4] if is_ordered and n_columns > 1 else [np.ones(n_columns)])
+    shapes /= shapes.sum(1, keepdims=True)
+    sizes = np.geomspace(0.03, 300, 13)
+    variances = (sizes[:, None, None] * shapes).reshape(-1, n_columns)
+    probability = np.full(len(variances), (1 - _IDLE) / len(variances))
+    return np.vstack([np.zeros(n_columns), variances]), np.log([_IDLE, *probability])
+
+
+def _drawn(
+    functions: Sequence[_Function],
+    gram: Array,
+    toward: Array,
+    variance: Array,
+    n_rows: int,
+    rng: np.random.Generator,
+) -> tuple[Array, Array]:
+    """The variance of each function, and of the noise, in fits that the samples allow (Gibbs sampling).
+
+    A function's size and shape are drawn first, for all weights that it may have, and then its weights.
+
+    Args:
+        gram: sample × column × column, of columns that are orthonormal within a function.
+        toward: sample × column, the product of columns and scores.
+        variance: of the scores of each sample.
+    """
+    import numpy as np
+
+    ends = np.cumsum([one.columns.shape[1] for one in functions])
+    places = [slice(end - one.columns.shape[1], end) for one, end in zip(functions, ends, strict=True)]
+    priors = [_prior(one.columns.shape[1], one.is_ordered) for one in functions]
+    n_samples, n_columns = toward.shape
+    is_there = (gram[:, np.arange(n_columns), np.arange(n_columns)] > n_rows / 2).astype(float)
+    weights, fitted, noise = np.zeros_like(toward), np.zeros_like(toward), variance.copy()
+    explained, left = [], []
+    for turn in range(_N_WARM + _N_DRAWN):
+        penalty, n_used = np.zeros(n_samples), np.zeros(n_samples)
+        for place, (variances, probability) in zip(places, priors, strict=True):
+            there, old = is_there[:, place], weights[:, place]
+            rest = toward[:, place] - fitted[:, place] + n_rows * there * old  # what others do not explain
+            spread = variances / (1 + variances * n_rows)
+            fit = probability - 0.5 * there @ np.log1p(variances * n_rows).T
+            fit = fit + 0.5 * (rest**2 / noise[:, None]) @ spread.T
+            chosen = np.argmax(fit + rng.gumbel(size=fit.shape), axis=1)
+            mean, chance = spread[chosen] * rest, np.sqrt(noise[:, None] * spread[chosen])
+            new = there * (mean + chance * rng.standard_normal(rest.shape))
+            fitted += (gram[:, :, place] @ (new - old)[:, :, None])[:, :, 0]
+            weights[:, place] = new
+            used = there * (variances[chosen] > 0)
+            penalty += (used * new**2 / np.where(used > 0, variances[chosen], 1)).sum(1)
+            n_used += used.sum(1)
+        off = variance * n_rows - 2 * (weights * toward).sum(1) + (weights * fitted).sum(1)
+        spare = 2 * rng.standard_gamma((n_rows - 1 + n_used) / 2)
+        noise = np.maximum((np.maximum(off, 0) + penalty) / spare, 1e-5 * variance + 1e-12)
+        if turn >= _N_WARM:
+            explained.append(np.stack([(weights[:, place] ** 2).sum(1) for place in places], axis=1))
+            left.append(noise)
+    return np.concatenate(explained), np.concatenate(left)

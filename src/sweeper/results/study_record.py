@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 HIDDEN = "URL"
 """What stands in a command for a value with a password in it."""
 
+TRIALS_EACH = 10
+"""Trials for each parameter, below which a search has seen too little, and importance says little (Loeppky,
+Sacks, Welch, Choosing the Sample Size of a Computer Experiment, 2009)."""
+
 _STORAGE = "hydra.sweeper.storage"
 
 
@@ -208,6 +212,23 @@ def key_of(word: str) -> str:
 def path_of(name: str) -> str:
     """The key of a parameter: ``optimizer.lr`` of ``optimizer.lr[freezing=head]``."""
     return name.partition("[")[0]
+
+
+def n_searched(trials: Iterable[FrozenTrial]) -> int:
+    """Parameters that could have several values; one with a range in each option counts once."""
+    return len(
+        {
+            path_of(name)
+            for trial in trials
+            for name, distribution in trial.distributions.items()
+            if not distribution.single()
+        }
+    )
+
+
+def wanted(trials: Iterable[FrozenTrial]) -> int:
+    """How many trials so many parameters take."""
+    return TRIALS_EACH * n_searched(trials)
 
 
 def options_of(name: str) -> list[str]:

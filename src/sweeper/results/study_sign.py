@@ -25,7 +25,15 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeper import schema
 from sweeper.results import curve
 from sweeper.results.sign import Finding, Rule, Sign, found
-from sweeper.results.study_record import StudyRecord, options_of, override, path_of
+from sweeper.results.study_record import (
+    TRIALS_EACH,
+    StudyRecord,
+    n_searched,
+    options_of,
+    override,
+    path_of,
+    wanted,
+)
 from sweeper.secret import hide_secrets
 from sweeper.words import counted, one_line, sentence
 
@@ -93,8 +101,8 @@ _P = 0.01
 """How probable a trend towards an end may be where there is none; two ends and a few parameters are looked
 at, and the best trials must lie there as well."""
 
-_TRIALS_EACH = 5
-"""Trials for each parameter below which a search has seen too little; with 10 it has seen enough."""
+_FAR_TOO_FEW = 0.5
+"""Part of the trials wanted, below which it is a sign. Importance says little from fewer than all of them."""
 
 _PRUNED_AT_ONCE = 0.5
 _FORESEEN = 0.5
@@ -436,16 +444,15 @@ def _number(value: float) -> str:
 
 def _too_few_trials(seen: StudyRecord) -> Finding | None:
     ended = finished(seen)
-    n_parameters = max((len(trial.params) for trial in ended), default=0)
+    n_parameters, n_wanted = n_searched(seen.trials), wanted(seen.trials)
     n_planned = seen.n_trials or 0 if _runs_on(seen) else 0
-    n, wanted = max(len(ended), n_planned), 10 * n_parameters
-    if not ended or n_parameters == 0 or n >= _TRIALS_EACH * n_parameters or _is_counted_out(seen, ended):
+    n = max(len(ended), n_planned)
+    if not ended or n >= _FAR_TOO_FEW * n_wanted or _is_counted_out(seen, ended):
         return None
     return Finding(
-        f"{counted(n, 'trial')} for {counted(n_parameters, 'parameter')}; "
-        f"{len(complete(seen))} came to the end",
-        f"let the search go on, to {wanted} trials: the best of so few is luck",
-        command=seen.again(f"hydra.sweeper.n_trials={wanted}"),
+        f"{counted(n, 'trial')} for {counted(n_parameters, 'parameter')}; {len(complete(seen))} completed",
+        f"let the search go on, to {n_wanted} trials: the best of so few may be luck",
+        command=seen.again(f"hydra.sweeper.n_trials={n_wanted}"),
     )
 
 
@@ -677,12 +684,11 @@ RULES: tuple[Rule[StudyRecord], ...] = (
     ),
     Rule(
         "too_few_trials",
-        "The search saw few trials for so many parameters. Its best trial is partly luck, and importance "
-        "says little.",
-        f"Let it go on to 10 trials for each parameter; the sign is shown below {_TRIALS_EACH}.",
+        "The search saw few trials for so many parameters: its best trial may be luck.",
+        f"Let it go on to {TRIALS_EACH} trials for each parameter; the sign is shown below half of that.",
         "Loeppky, Sacks, Welch 2009, Choosing the sample size of a computer experiment: ten for each input.",
         _too_few_trials,
-        "6 trials for 5 parameters; 3 came to the end",
+        "6 trials for 5 parameters; 3 completed",
     ),
     Rule(
         "most_pruned_first_epoch",
