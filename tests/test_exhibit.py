@@ -25,7 +25,8 @@ from tests.program import dashboard
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-REPORT = """<!doctype html><meta charset="utf-8"><meta name="generator" content="sweeper"><title>Report</title>
+REPORT = """<!doctype html><meta charset="utf-8"><meta name="generator" content="sweeper">
+<title>Report</title>
 <p id="seen">no script</p><script>
 const url = new URL("/api/studies", document.baseURI)
 const tries = [fetch(url), fetch(url + "/0", {method: "DELETE"}), fetch(url + "/0", {method: "DELETE",
