@@ -230,6 +230,7 @@ def _span(low: float, high: float) -> str:
 def _weigh(record: StudyRecord, objective: int) -> tuple[list[Importance], tuple[float, float] | None]:
     """The importances, and the interval of what no parameter explains by itself."""
     import numpy as np
+    from threadpoolctl import threadpool_limits
 
     is_best_large = record.directions[objective] == "maximize"
     trials = _comparable(record.trials)
@@ -244,7 +245,8 @@ def _weigh(record: StudyRecord, objective: int) -> tuple[list[Importance], tuple
     most = min(_MOST_WAVES, _MOST_COLUMNS // (sum(map(len, names.values())) or 1))
     functions = {name: _functions(trials, variants, most) for name, variants in names.items()}
     weighable = {name: several for name, several in functions.items() if several}
-    shares = _bootstrap(list(weighable.values()), scores) if _fits(weighable) else None
+    with threadpool_limits(1):  # for such small matrices, several threads take up to ten times as long
+        shares = _bootstrap(list(weighable.values()), scores) if _fits(weighable) else None
     found = []
     for name in names:
         if shares is None or name not in weighable:
