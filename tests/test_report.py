@@ -88,6 +88,7 @@ def evil_trials() -> list[FrozenTrial]:
     ] + [trial(state=FAIL, reason=EVIL), trial(state=FAIL, traceback=EVIL)]
 
 
+@pytest.mark.slow
 def test_whatever_a_study_holds_is_text(browser: Browser, tmp_path: Path) -> None:
     """Names, options, reasons and commands cannot become markup, in tables or in figures."""
     seen = record_of(tmp_path, *evil_trials(), name=EVIL, metrics=[EVIL], attributes={"fixed": [f"a={EVIL}"]})

@@ -599,6 +599,7 @@ def run_command(folder: Path, sign: Sign, *more: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_commands_of_another_app_run_as_they_stand(tmp_path: Path) -> None:
     """A range is searched around its end in another folder, few trials become more, one is run alone."""
     app = App(tmp_path, "return round(cfg.x, 1)")
