@@ -36,6 +36,7 @@ def test_a_study_of_another_app_is_shown_too(tmp_path: Path) -> None:
     assert "reproduce" not in shown  # it has no run of ours
 
 
+@pytest.mark.slow
 def test_several_objectives_show_the_front(tmp_path: Path) -> None:
     """One table for each solution that no other beats."""
     app = App(tmp_path, "return cfg.x, -cfg.x")

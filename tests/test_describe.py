@@ -264,6 +264,7 @@ def test_images_with_several_labels(describe: Describe, tmp_path: Path) -> None:
     assert said.rows["objective"] == ["val_mean_average_precision (maximize)"]
 
 
+@pytest.mark.slow
 def test_weights_are_named_and_not_loaded(
     describe: Describe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +279,7 @@ def test_weights_are_named_and_not_loaded(
 # --- how it looks -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_next_command_is_the_same_with_m(describe: Describe) -> None:
     """Wherever -m stood, and quoted for the shell."""
     overrides = ("optimizer=adam,sgd", "optimizer.lr=interval(1e-3, 1e-2)")

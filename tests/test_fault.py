@@ -179,6 +179,7 @@ def test_readers_of_a_study_on_a_failing_disk_say_so_in_one_line(searched: Path,
         assert "too many open files; raise the limit" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", mostly_slow(["everything", "study"], 2))
 def test_a_folder_that_is_removed_meanwhile_is_one_line(app: App, what: str) -> None:
     """The study's folder, or all of ``outputs/`` with the journal in it, goes while trials run."""

@@ -91,6 +91,7 @@ def test_killed_fork_server_costs_its_trials(tmp_path: Path) -> None:
     assert not set(victims) & {worker_pid(t) for t in trials[2:]}
 
 
+@pytest.mark.slow
 def test_fork_server_ends_with_the_sweep(tmp_path: Path) -> None:
     """Neither the end of a search nor kill -9 of its process leaves the server behind."""
     app = App(tmp_path, "started()\nif number >= 2:\n    wait_for('go')\nreturn cfg.x")

@@ -282,6 +282,7 @@ def page(browser: Browser) -> Iterator[Page]:
     page.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tab", mostly_slow(["/trials", "", "/analytics", "/note", "/trialTable"], 5))
 def test_html_is_text(page: Page, port: int, tab: str) -> None:
     """HTML in names, notes, parameters and attributes does nothing, and is shown as it is; nothing is asked
@@ -327,6 +328,7 @@ def test_texts_come_back_as_they_were(page: Page, port: int, folder: Path) -> No
     assert (status, names(folder)[-1]) == (201, f"nasty{HTML}!")
 
 
+@pytest.mark.slow
 def test_a_click_does_what_it_says(page: Page, port: int, folder: Path) -> None:
     """A person deletes a study in the list. (That the page of optuna-dashboard 0.21 then says that it failed
     is the page's error.)"""

@@ -52,6 +52,7 @@ def test_killed_worker_is_replaced_and_its_parameters_run_again(tmp_path: Path) 
     assert len({worker_pid(t) for t in trials}) == 3
 
 
+@pytest.mark.slow
 def test_each_dead_worker_is_given_its_own_reason(tmp_path: Path) -> None:
     """Two workers that die at once, each in its way, leave two trials with two reasons."""
     app = App(
@@ -119,6 +120,7 @@ def test_torn_journal_resumes_to_the_exact_budget(tmp_path: Path, seed: int) -> 
     assert_exactly(app, 6)
 
 
+@pytest.mark.slow
 def test_max_retries_limits_the_copies(tmp_path: Path) -> None:
     """Parameters that kill their worker each time are tried max_retries times again, and then left alone."""
     app = App(tmp_path, "if number == 0 or cfg.x == 0.5:\n    os._exit(3)\nreturn cfg.x")
@@ -165,7 +167,7 @@ def test_trials_that_the_pool_kills_are_interrupted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("crash", "reason"),
-    [("ctypes.string_at(0)", "SIGSEGV"), ("os._exit(0)", "exit code 0")],
+    [("ctypes.string_at(0)", "SIGSEGV"), pytest.param("os._exit(0)", "exit code 0", marks=pytest.mark.slow)],
 )
 def test_app_that_always_crashes_ends_the_sweep(tmp_path: Path, crash: str, reason: str) -> None:
     """An app that takes its process along is tried until max_failure_rate, and no longer."""

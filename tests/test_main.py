@@ -342,7 +342,8 @@ def test_what_trains_nothing_does_not_import_torch(tmp_path: Path, arguments: li
     assert "torch" not in imported
 
 
-@pytest.mark.parametrize("test_fraction", [0.2, pytest.param(0.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("test_fraction", [0.2, 0.0])
 def test_a_search_imports_torch_once(tmp_path: Path, test_fraction: float) -> None:
     """Its workers share that of their fork server, and the last of them tests the best model, if it can."""
     quick = ["hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "training.epochs=1"]

@@ -217,6 +217,7 @@ def test_resume_goes_on_in_the_same_folder(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_resume_finds_a_folder_that_was_named_by_the_time(tmp_path: Path) -> None:
     """An app whose sweep folder holds date and time goes on in the folder where the study was begun."""
     app = App(tmp_path)
@@ -394,6 +395,7 @@ def test_parameters_whose_app_stops_its_worker_are_not_tried_for_ever(tmp_path: 
     assert [t.user_attrs.get("n_retries", 0) for t in app.trials(TrialState.FAIL)] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_end_of_the_terminal_stops_a_search(tmp_path: Path) -> None:
     """SIGHUP for the whole group, as when a terminal closes or ssh drops, is a request to stop."""
     app = App(tmp_path, HOLD)
@@ -437,6 +439,7 @@ def test_a_reader_that_has_enough_does_not_end_the_search(tmp_path: Path) -> Non
     assert_exactly(app, 6)
 
 
+@pytest.mark.slow
 def test_two_searches_that_nobody_named_are_two(tmp_path: Path) -> None:
     """Begun in the same moment, and so with the same name, each has its own study and folder."""
     app = App(tmp_path, "started()\nwait_for('go')\nreturn cfg.x")
@@ -459,6 +462,7 @@ def test_two_searches_that_nobody_named_are_two(tmp_path: Path) -> None:
         assert {str(Path(t.user_attrs["folder"]).parent) for t in trials} == {str(app.out / name)}
 
 
+@pytest.mark.slow
 def test_one_of_two_studies_that_begin_in_one_folder_is_refused(tmp_path: Path) -> None:
     """Begun in the same moment, they do not mix: one runs as if it were alone, the other is told."""
     app = App(tmp_path)
@@ -471,6 +475,7 @@ def test_one_of_two_studies_that_begin_in_one_folder_is_refused(tmp_path: Path) 
     assert {p.name for p in app.out.iterdir() if p.is_dir()} == {".sweeper", *map(str, range(6))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names", mostly_slow([(("s", "s"),), (("a", "b"),)], 2), ids=["one study", "two studies"]
 )

@@ -34,7 +34,8 @@ def test_one_training_run_says_both_accuracies(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("columns", [pytest.param(60, marks=pytest.mark.slow), 80])
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [60, 80])
 def test_a_terminal_shows_a_bar_and_keeps_the_epochs(tmp_path: Path, columns: int) -> None:
     """Epoch, bar and numbers below, and above a line for each epoch, the best marked: none is wrapped."""
     terminal = Terminal(tmp_path, "-m", "sweeper", *RUN, columns=columns)

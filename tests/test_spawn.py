@@ -23,6 +23,7 @@ def test_a_process_with_threads_is_not_forked(tmp_path: Path) -> None:
     assert_exactly(app, 6)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_early_holds_nobody_up(tmp_path: Path) -> None:
     """However large the config is, the sweep ends when no worker can import the script."""
     app = App(tmp_path, top=A_THREAD + "if __name__ == '__mp_main__':\n    raise ImportError('not here')")
