@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import program
-from tests.conftest import Cli, mostly_slow
+from tests.conftest import Cli
 from tests.foreign_app import FINISHED, App, assert_exactly
 from tests.journal import load_study
 from tests.program import Done, finish, until
@@ -180,7 +180,7 @@ def test_readers_of_a_study_on_a_failing_disk_say_so_in_one_line(searched: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", mostly_slow(["everything", "study"], 2))
+@pytest.mark.parametrize("what", ["everything", "study"])
 def test_a_folder_that_is_removed_meanwhile_is_one_line(app: App, what: str) -> None:
     """The study's folder, or all of ``outputs/`` with the journal in it, goes while trials run."""
     app.write("started()\nif number in (0, 1):\n    wait_for('go')\nreturn cfg.x")

@@ -16,7 +16,6 @@ import optuna
 import pytest
 from optuna_dashboard import get_note, save_note
 
-from tests.conftest import mostly_slow
 from tests.journal import open_journal
 from tests.program import dashboard, until
 
@@ -283,7 +282,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tab", mostly_slow(["/trials", "", "/analytics", "/note", "/trialTable"], 5))
+@pytest.mark.parametrize("tab", ["/trials", "", "/analytics", "/note", "/trialTable"])
 def test_html_is_text(page: Page, port: int, tab: str) -> None:
     """HTML in names, notes, parameters and attributes does nothing, and is shown as it is; nothing is asked
     of other machines."""

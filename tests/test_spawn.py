@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
+import pytest
+
 from tests.foreign_app import App, assert_exactly
 from tests.program import finish, start
 
