@@ -78,7 +78,7 @@ def test_signs_have_their_commands(tmp_path: Path) -> None:
         run.signs, [Sign("still_improving", "It still fell.", "train longer", "sweeper training.epochs=20")]
     )
     told = text(overview.signs(record_of(tmp_path, trial(0.9))))
-    assert "still improving (best trial): It still fell. Train longer. sweeper training.epochs=20" in told
+    assert "still_improving (best trial): It still fell. Train longer. sweeper training.epochs=20" in told
 
 
 def test_failures_are_counted_by_their_reason(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def _sign(of: Sign, whose: str) -> Markup:
     html = Markup('<div class="sign"><p><strong>{}</strong>{}: {}</p><p>{}</p>{}</div>')
     line = command(of.command) if of.command else Markup()
     texts = map(hide_secrets, (_ended(of.evidence), sentence(of.advice)))
-    return html.format(of.sign.replace("_", " "), whose, *texts, line)
+    return html.format(of.sign, whose, *texts, line)
 
 
 def _ended(text: str) -> str:
