@@ -227,9 +227,11 @@ def _folder_by(master: DictConfig) -> str:
     """What names the folder of a study: its ``name``, the ``time``, or ``nobody``."""
     if is_named_by_time(master):
         return "time"
-    other, key = deepcopy(master), study_key(master)
-    with flag_override(other, ["readonly", "struct"], [False, False]):
-        OmegaConf.update(other, key, "another")
+    other = deepcopy(master)
+    place, _, last = study_key(master).rpartition(".")
+    parent = OmegaConf.select(other, place) if place else other
+    with flag_override(parent, ["readonly", "struct"], [False, False]):  # Hydra 1.4 locks its own nodes
+        OmegaConf.update(parent, last, "another")
     return "nobody" if _folder("another", other) == _folder("", master) else "name"
 
 
