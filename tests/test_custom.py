@@ -414,7 +414,8 @@ def test_spawned_workers_find_it(folder: Path) -> None:
         "    threading.Thread(target=threading.Event().wait, daemon=True).start()\n    main()\n"
     )
     short = ("training.epochs=1", "hydra.sweeper.n_trials=2", "study=own", "hydra.sweeper.n_jobs=2")
-    done = run(folder, "app.py", "-m", *OWN, "model.arguments.width=4", *short, limit_s=200)
+    whole = "hydra/sweeper/pruner=none"  # else the trial that ends first may prune the other
+    done = run(folder, "app.py", "-m", *OWN, "model.arguments.width=4", *short, whole, limit_s=200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "spawned" in done.stdout
     assert "2 done, 0 pruned, 0 failed" in done.stdout
