@@ -14,7 +14,8 @@ import numpy as np
 from sweeper.results import curve, remedy
 from sweeper.results.course import Course
 from sweeper.results.run_record import RunRecord
-from sweeper.results.sign import Finding, Rule, Sign
+from sweeper.results.sign import AT_ONCE, Finding, Rule, Sign
+from sweeper.results.sign import found as findings
 from sweeper.words import counted
 
 CNN_GUIDE = "guide to small CNNs"
@@ -452,14 +453,11 @@ SILENCES: dict[str, frozenset[str]] = {
 }
 """What a sign explains, and so keeps from being told besides."""
 
-LIVE = frozenset({"diverged", "chance_level"})
-"""The signs that can be told while training goes on."""
-
 
 def signs_of(seen: RunRecord) -> list[Sign]:
     """The signs of a run, the most helpful first."""
-    rules = [rule for rule in RULES if seen.is_over or rule.sign in LIVE]
-    found = {rule.sign: finding for rule in rules if (finding := rule.read(seen)) is not None}
+    rules = [rule for rule in RULES if seen.is_over or rule.sign in AT_ONCE]
+    found = {rule.sign: finding for rule, finding in findings(rules, seen)}
     told = list[str]()
     for name in found:  # what is itself explained by another one explains nothing
         if not any(name in SILENCES.get(one, frozenset()) for one in told):
