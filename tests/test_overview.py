@@ -118,6 +118,7 @@ def test_objectives_without_names_are_told_apart(tmp_path: Path) -> None:
     """Several are counted; one is the value."""
     assert words.objectives(None, 1) == ("value",)
     assert words.objectives((), 2) == ("value_0", "value_1")
+    assert words.objectives(("a", "b"), 1) == ("value",)  # somebody else's study has got our attributes
     assert words.objectives(["recall"], 1) == ("recall",)
 
 
