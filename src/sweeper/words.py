@@ -15,7 +15,7 @@ def counted(n: int, noun: str, plural: str | None = None) -> str:
 
 
 def objectives(names: Sequence[str] | None, n: int) -> tuple[str, ...]:
-    """What the scores are called; ``value``, or ``value_0``, ``value_1``, where the app does not name each."""
+    """What the scores are called: ``value``, or ``value_0``, ``value_1``, where the app does not say."""
     if names and len(names) == n:
         return tuple(names)
     return ("value",) if n == 1 else tuple(f"value_{i}" for i in range(n))
