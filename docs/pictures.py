@@ -27,9 +27,8 @@ import sys
 import tempfile
 import termios
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -91,8 +90,7 @@ def project() -> Iterator[Path]:
 def photograph(folder: Path, search: Sequence[str], out: Path) -> None:
     """Run the search in a folder, and look at all that it shows and leaves."""
     title = f"sweeper {' '.join(search)}".replace(" study=digits", "")
-    n_wanted = (1, 1) if "experiment=quick" in search else (9, min(2, os.cpu_count() or 1))
-    during, after = run(folder, search, partial(is_telling, n_ended=n_wanted[0], n_middle=n_wanted[1]))
+    during, after = run(folder, search)
     write_svg(during[-12:], out / "search.svg", title)
     write_svg(after[first(after, r"^Study \w+: \d+ done") :], out / "search-end.svg", title)
     write_svg(run(folder, ["best", "digits"])[1], out / "best.svg", "sweeper best digits")
@@ -127,24 +125,22 @@ def photograph(folder: Path, search: Sequence[str], out: Path) -> None:
 # -------------------------------------------------------------------------------------------- the terminal
 
 
-def is_telling(lines: Sequence[str], n_ended: int, n_middle: int) -> bool:
-    """Whether the progress of a search shows much at once: trials that ended, and others in the middle."""
-    ended = [line for line in lines if re.match(r"trial +\d+ +(done|pruned) ", line)]
-    middle = [line for line in lines if re.match(r"trial +\d+ +step +\d+ of ", line)]
-    return len(ended) >= n_ended and len(middle) >= n_middle
+def shown_at_once(lines: Sequence[str]) -> int:
+    """How much of a search is to be seen: trials in the middle, and up to nine lines of those that ended."""
+    ended = sum(bool(re.match(r"trial +\d+ +(done|pruned) ", line)) for line in lines)
+    middle = sum(bool(re.match(r"trial +\d+ +step +\d+ of ", line)) for line in lines)
+    return min(ended, 9) * (1 + middle)
 
 
 def first(lines: Sequence[str], pattern: str) -> int:
     return next(index for index, line in enumerate(lines) if re.search(pattern, plain(line)))
 
 
-def run(
-    folder: Path, arguments: Sequence[str], is_wanted: Callable[[Sequence[str]], bool] = bool
-) -> tuple[list[str], list[str]]:
+def run(folder: Path, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """``sweeper ARGUMENTS`` on a terminal, to its end.
 
     Returns:
-        The lines, with their colours, when they were first wanted, and those at the end.
+        The lines, with their colours, when most of a search was shown at once, and those at the end.
     """
     end, keyboard = pty.openpty()
     fcntl.ioctl(keyboard, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
@@ -160,17 +156,15 @@ def run(
     )
     os.close(keyboard)
     try:
-        shown, wanted, limit = Screen(), list[str](), time.monotonic() + LIMIT_S
+        shown, during, most, limit = Screen(), list[str](), -1, time.monotonic() + LIMIT_S
         while piece := read(end, limit):
             shown.show(piece)
-            if not wanted and is_wanted([plain(line) for line in shown.lines()[-LINES:]]):
-                wanted = shown.lines()
+            if (much := shown_at_once([plain(line) for line in shown.lines()[-LINES:]])) > most:
+                during, most = shown.lines(), much
         lines = shown.lines()
         if code := process.wait(LIMIT_S):
             raise SystemExit(f"sweeper {' '.join(arguments)} ended with {code}:\n" + "\n".join(lines))
-        if not wanted:
-            raise SystemExit(f"sweeper {' '.join(arguments)} never showed what was waited for")
-        return wanted, lines
+        return during, lines
     finally:
         os.close(end)
         if process.poll() is None:
