@@ -80,7 +80,12 @@ class RunFiles:
 
     @property
     def weights(self) -> Path:
-        return self.folder / "weights.pt"
+        return self.folder / "weights.safetensors"
+
+    @property
+    def card(self) -> Path:
+        """What a program must know to use the weights: ``card.Card``."""
+        return self.folder / "model.json"
 
     @property
     def signs(self) -> Path:

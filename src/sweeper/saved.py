@@ -37,6 +37,7 @@ from sweeper import schema
 from sweeper.conf import conf_folder
 from sweeper.errors import BadInput, bad_override, one_of
 from sweeper.program import TRUST, program, typed_besides
+from sweeper.trust import may_import
 from sweeper.words import near
 
 OPTION = "saved"
@@ -61,27 +62,6 @@ def to_yaml(run: schema.Run) -> str:
 
 
 # ------------------------------------------------------------------------------------- what it may import
-
-
-def may_import(target: str | None) -> bool:
-    """Whether a network that a saved run names may be made without the person's ``--trust``.
-
-    What the person types, or has in a config of their own, they chose to run. A saved run may be anybody's,
-    and a name in it would run any code that can be found from the working folder or is installed. So this
-    one function decides: the layers of torch.nn and the networks of torchvision.models, and nothing else.
-    Neither is imported from the working folder, and the name of no other is looked up to find that out.
-    """
-    module, _, name = (target or "").rpartition(".")
-    if module == "torch.nn":
-        from torch import nn
-
-        layer = vars(nn).get(name)
-        return isinstance(layer, type) and issubclass(layer, nn.Module)
-    if module == "torchvision.models":
-        from torchvision import models
-
-        return name in models.list_models(module=models)
-    return False
 
 
 def trust_option(model: schema.Model) -> str:
