@@ -46,7 +46,7 @@ def plain(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-_ANY = Limit(lambda value: None, "", admits="what its text says")
+_ANY = Limit(lambda value: None, "")
 """For what is checked where it is used, as it depends on other keys."""
 
 
