@@ -51,7 +51,6 @@ PER_CLASS = "per_class"
 LONG_OUTPUT = 10**6
 """Bytes above which what a trial printed takes room."""
 _MARK = ".sweeper"
-_OF_WEIGHTS = ("trained_on", "weights")
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # a build of PyYAML may lack libyaml
 
@@ -81,6 +80,15 @@ class RunFiles:
     @property
     def weights(self) -> Path:
         return self.folder / "weights.safetensors"
+
+    @property
+    def old_weights(self) -> Path:
+        """Where they were before there were cards."""
+        return self.folder / "weights.pt"
+
+    @property
+    def has_weights(self) -> bool:
+        return self.weights.exists() or self.old_weights.exists()
 
     @property
     def card(self) -> Path:
@@ -147,14 +155,19 @@ class RunFiles:
         """What takes room and is no record: the weights, and what writers left that were killed."""
         if not self.is_ours:
             return []
-        written = (*self._record, self.weights, self.trained_on)
+        written = (*self._record, *self._weights)
         unfinished = [path for file in written for path in file.parent.glob(f".{file.name}.*")]
-        return [path for path in (self.weights, self.trained_on, *unfinished) if path.is_file()]
+        return [path for path in (*self._weights, *unfinished) if path.is_file()]
+
+    @property
+    def _weights(self) -> tuple[Path, ...]:
+        """They, and what is only of use beside them; the card comes first: no other weights get it."""
+        return (self.card, self.weights, self.old_weights, self.trained_on)
 
     def remove_weights(self) -> None:
         """Remove them, and what is only of use beside them."""
-        self.weights.unlink(missing_ok=True)
-        self.trained_on.unlink(missing_ok=True)
+        for path in self._weights:
+            path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the run, but nothing that somebody else has put into its folder."""
@@ -544,9 +557,11 @@ class StudyFiles:
         _remove(new.folder, old.folder)
         new.mark()
         copied = (
+            "card",
             "config",
             "environment",
             "history",
+            "old_weights",
             "predictions",
             "result",
             "signs",
