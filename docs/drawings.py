@@ -200,10 +200,10 @@ def ranges() -> str:
     for row, (step, adam, sgd) in enumerate(steps):
         y = 258 + 52 * row
         parts += [text(14, y + 25, f"{row + 1}. {step}")]
-        parts += [box(196, y, 150, 40, "blue"), text(271, y + 25, adam, "small middle")]
+        parts += [box(210, y, 140, 40, "blue"), text(280, y + 25, adam, "small middle")]
         parts += [box(358, y, 268, 40, "green"), text(492, y + 25, sgd, "small middle")]
         if row:
-            parts += [line((271, y - 12), (271, y - 1)), line((492, y - 12), (492, y - 1))]
+            parts += [line((280, y - 12), (280, y - 1)), line((492, y - 12), (492, y - 1))]
     return drawing(424, "A trial draws the options first, and then the ranges that these bring", *parts)
 
 
@@ -211,7 +211,7 @@ def once() -> str:
     parts = [
         named(14, 48, 132, 84, "files", "JPEG, PNG, …"),
         named(186, 48, 190, 84, "decoded pictures", "bytes, in the cache,", "mapped into memory", style="blue"),
-        named(416, 48, 210, 84, "features", "what frozen stages say,", "in the cache", style="blue"),
+        named(416, 48, 210, 84, "features", "outputs of frozen stages,", "in the cache", style="blue"),
         text(281, 32, "once per machine", "small middle"),
         text(521, 32, "once per network", "small middle"),
         line((146, 90), (185, 90)),
@@ -231,7 +231,7 @@ def once() -> str:
         parts += [
             box(14, y, 612, 36, "green"),
             text(26, y + 23, name, "bold"),
-            text(206, y + 23, f"reads {reads}", "small"),
+            text(216, y + 23, f"reads {reads}", "small"),
             text(344, y + 23, what, "small"),
         ]
     return drawing(402, "Decoded pictures and features of frozen stages are computed once", *parts)
