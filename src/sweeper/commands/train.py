@@ -59,7 +59,7 @@ def finish(folder: Path) -> None:
     result, best_folder = files.best.read_result(), near(files.best.folder)
     for name, value in metrics(result, "test_").items():
         print(f"Test {name} of the best trial: {value:.4f}  ({best_folder})")
-    if result and not run.is_tested(result) and not files.best.weights.exists():
+    if result and not run.is_tested(result) and not files.best.has_weights:
         print(f"{best_folder} has lost its weights; {program()} reproduce trains them again")
     best.show_commands(files)
     report.write_after_search(files)
