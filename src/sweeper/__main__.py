@@ -218,6 +218,37 @@ def reproduce(study: str | None, trial: int | None, trust: bool) -> int:
 
 
 @verbs.command()
+@click.argument("study", shell_complete=completion.studies)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
+@click.option(
+    "--csv",
+    "csv_file",
+    metavar="FILE",
+    type=click.Path(),
+    help="Write a CSV file instead; - is standard output.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Tell the N likeliest classes; default: one, in a CSV file all.",
+)
+@click.option("--device", default="auto", show_default=True, help="As of torch; auto: a GPU if there is one.")
+@_TRUST
+def predict(
+    study: str, paths: tuple[str, ...], csv_file: str | None, top: int | None, device: str, trust: bool
+) -> int:
+    """Say what pictures show.
+
+    STUDY is a name or a folder, also of a single run, of a copied model, or a model.safetensors. PATH is a
+    picture, or a folder: all pictures below it. Those that cannot be read are named, and the exit code is 1.
+    """
+    from sweeper.commands import predict
+
+    return predict.show(study, paths, csv_file, top, device, trust)
+
+
+@verbs.command()
 @click.option("--port", type=int, default=8080, show_default=True, help="At 127.0.0.1.")
 @click.option("--storage", metavar="URL", help="Another storage; default: the journal under outputs/.")
 @_study

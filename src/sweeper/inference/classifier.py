@@ -199,7 +199,8 @@ class Classifier:
         """In smaller pieces where the GPU has no room for all at once."""
         try:
             with torch.inference_mode():
-                return self._scorer(pixels.to(self.device)).cpu().numpy()
+                said: Tensor = self._scorer(pixels.to(self.device))
+                return said.cpu().numpy()
         except RuntimeError as error:
             if not machine.is_full(error) or len(pixels) == 1:
                 raise

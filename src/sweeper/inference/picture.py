@@ -319,14 +319,3 @@ def _from_float(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
 
 _ROUNDING = 1e-3
 """How far interpolation may lead beyond 0 … 1; less than half a step of 256."""
-
-
-def is_missing(path: str) -> bool:
-    """Whether there is nothing of that name."""
-    try:
-        return not os.path.lexists(expanded(path))
-    except (OSError, ValueError):
-        return True
-
-
-__all__ = ["KEY", "Picture", "Transform", "decoded", "each", "is_missing"]
