@@ -1,7 +1,7 @@
 """The five drawings of ``how-it-works.md``: ``python docs/drawings.py`` writes them into docs/pictures.
 
-SVG with text as text, in the reader's own font, on a ground of its own, so that they can be read on a light and
-on a dark page.
+SVG with text as text, in the reader's own font, on a ground of its own, so that they can be read on a light
+and on a dark page.
 """
 
 from __future__ import annotations
@@ -69,17 +69,20 @@ def line(*points: tuple[float, float], style: str = "line", arrow: bool = True) 
 
 
 def cross(x: float, y: float, size: float = 8) -> str:
-    return f'<path d="M{x - size} {y - size}L{x + size} {y + size}M{x - size} {y + size}L{x + size} {y - size}" class="stop"/>'
+    left, right, top, bottom = x - size, x + size, y - size, y + size
+    return f'<path d="M{left} {top}L{right} {bottom}M{left} {bottom}L{right} {top}" class="stop"/>'
 
 
 def drawing(height: float, title: str, *parts: str) -> str:
     return f"""\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}" role="img">
+<svg xmlns="http://www.w3.org/2000/svg" role="img"
+  viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}">
 <title>{escape(title)}</title>
 <style>
 {_STYLE}
 </style>
-<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto-start-reverse">
+<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8"
+  orient="auto-start-reverse">
 <path d="M0 0L8 4L0 8z" class="head"/></marker></defs>
 <rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1:g}" rx="10" class="ground"/>
 {chr(10).join(parts)}
@@ -223,9 +226,7 @@ def ranges() -> str:
 def once() -> str:
     parts = [
         named(14, 48, 132, 84, "files", "JPEG, PNG, …"),
-        named(
-            186, 48, 190, 84, "decoded pictures", "bytes, in the cache,", "mapped into memory", style="blue"
-        ),
+        named(186, 48, 190, 84, "decoded pictures", "in the cache, mapped", "into memory", style="blue"),
         named(416, 48, 210, 84, "features", "outputs of frozen stages,", "in the cache", style="blue"),
         text(281, 32, "once per machine", "small middle"),
         text(521, 32, "once per network", "small middle"),
@@ -282,13 +283,13 @@ def kill() -> str:
         text(
             14,
             258,
-            "A killed trial is marked as failed, with the reason. Its parameters are tried again,",
+            "A killed trial is marked as failed. Its parameters are tried again, under the",
             "small",
         ),
         text(
             14,
             278,
-            "under the next number. Done are 0, 2, 3, 6, 7 and 8: exactly the 6 that were asked for.",
+            "next number. Done are 0, 2, 3, 6, 7 and 8: exactly the 6 asked for.",
             "small",
         ),
     ]
