@@ -44,6 +44,8 @@ WORDS = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "r
 JOB_NAME = "sweeper"
 """``hydra.job.name`` of our own app, by which Hydra names its log."""
 
+CARD = "model.json"
+"""Of a model; where one file holds all of it, the name of its part that is the card."""
 OUTPUTS = "outputs"
 JOURNAL = "studies.journal"
 PER_CLASS = "per_class"
@@ -51,7 +53,6 @@ PER_CLASS = "per_class"
 LONG_OUTPUT = 10**6
 """Bytes above which what a trial printed takes room."""
 _MARK = ".sweeper"
-_OF_WEIGHTS = ("trained_on", "weights")
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # a build of PyYAML may lack libyaml
 
@@ -83,9 +84,18 @@ class RunFiles:
         return self.folder / "weights.safetensors"
 
     @property
+    def old_weights(self) -> Path:
+        """Where they were before there were cards."""
+        return self.folder / "weights.pt"
+
+    @property
+    def has_weights(self) -> bool:
+        return self.weights.exists() or self.old_weights.exists()
+
+    @property
     def card(self) -> Path:
         """What a program must know to use the weights: ``card.Card``."""
-        return self.folder / "model.json"
+        return self.folder / CARD
 
     @property
     def signs(self) -> Path:
@@ -147,14 +157,19 @@ class RunFiles:
         """What takes room and is no record: the weights, and what writers left that were killed."""
         if not self.is_ours:
             return []
-        written = (*self._record, self.weights, self.trained_on)
+        written = (*self._record, *self._weights)
         unfinished = [path for file in written for path in file.parent.glob(f".{file.name}.*")]
-        return [path for path in (self.weights, self.trained_on, *unfinished) if path.is_file()]
+        return [path for path in (*self._weights, *unfinished) if path.is_file()]
+
+    @property
+    def _weights(self) -> tuple[Path, ...]:
+        """They, and what is only of use beside them; the card comes first: no other weights get it."""
+        return (self.card, self.weights, self.old_weights, self.trained_on)
 
     def remove_weights(self) -> None:
         """Remove them, and what is only of use beside them."""
-        self.weights.unlink(missing_ok=True)
-        self.trained_on.unlink(missing_ok=True)
+        for path in self._weights:
+            path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the run, but nothing that somebody else has put into its folder."""
@@ -544,9 +559,11 @@ class StudyFiles:
         _remove(new.folder, old.folder)
         new.mark()
         copied = (
+            "card",
             "config",
             "environment",
             "history",
+            "old_weights",
             "predictions",
             "result",
             "signs",
@@ -632,6 +649,56 @@ def find_study(name: str | None) -> StudyFiles:
     newest = f"{f'did you mean {like}? ' if like else ''}write one of {', '.join(names[:5])}"
     remedy = newest if known else begin
     raise BadInput("STUDY", name, f"there is no such study in {Path(OUTPUTS).absolute()}", remedy)
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A trained model; ``card`` is None where the file of the weights holds it, too."""
+
+    weights: Path
+    card: Path | None
+
+
+def find_model(name: str | os.PathLike[str]) -> ModelFiles:
+    """The best model of a study, by its name or folder; that of a run's folder, or of a copy; or one file.
+
+    A folder may lack its card, which reading it tells.
+
+    Raises:
+        BadInput: if there is none.
+    """
+    text = os.fspath(name)
+    for place in (Path(OUTPUTS, text), Path(os.path.expanduser(text))):  # noqa: PTH111  # which never raises
+        if StudyFiles(place).is_ours:
+            return _best_model(StudyFiles(place))
+        run = RunFiles(place.parent if place.is_file() else place)
+        if place.is_file() and (place not in (run.weights, run.card) or not run.card.exists()):
+            if place.suffix == run.weights.suffix:
+                return ModelFiles(place, None)
+            remedy = f"write the name of a study, or the folder of a model (with {CARD})"
+            raise BadInput("model", text, "is no file that holds a model", remedy)
+        if run.card.exists() or run.is_ours:
+            return _model_of(run)
+    if place.is_dir():
+        return _model_of(run)
+    return _best_model(find_study(text))
+
+
+def _best_model(study: StudyFiles) -> ModelFiles:
+    if study.best.folder.is_dir():
+        return _model_of(study.best)
+    results, shown = read_yaml(study.results) if study.results.exists() else {}, near(study.folder)
+    if solutions := results.get("solutions"):
+        remedy = f"write the folder of one of its best trials, as {shown}/{solutions[0]['trial']}"
+        raise BadInput("model", shown, "has several objectives, and no single best model", remedy)
+    raise BadInput("model", shown, "no trial of this study is done", "wait for the first, or resume it")
+
+
+def _model_of(run: RunFiles) -> ModelFiles:
+    if run.card.exists() and not run.weights.exists():
+        remedy = f"put {run.weights.name} back, or write another model"
+        raise BadInput("model", near(run.folder), f"has lost its weights ({run.weights.name})", remedy)
+    return ModelFiles(run.weights, run.card)
 
 
 def refuse_folder_of_others(folder: Path, is_search: bool) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from math import nan
+from math import isfinite, nan
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sweeper import check, environment, provenance, record, saved, schema
+from sweeper import caller, check, environment, provenance, record, saved, schema
+from sweeper.caller import Ended
+from sweeper.card import ONE, SEVERAL, Card, Network
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.literal import expanded
@@ -61,7 +62,8 @@ def main(
 ) -> float | list[float]:
     """Train once, as a trial of a sweep or alone.
 
-    Writes ``trial.yaml``, ``history.csv``, ``result.json`` and ``weights.pt`` into Hydra's output folder.
+    Writes ``trial.yaml``, ``history.csv``, ``result.json``, ``weights.safetensors`` and
+    ``model.json`` into Hydra's output folder.
 
     Returns:
         the value of ``objective`` after the best epoch; a list if there are several.
@@ -71,6 +73,8 @@ def main(
     log_any_name()
     current = trial()
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if current.number is None:
+        caller.say(run=str(folder))
     try:
         run = check.to_run(config)
         return train(run, folder, current, observe(run))
@@ -79,8 +83,8 @@ def main(
             raise
         if isinstance(error, BadInput):
             record.remove_refused_run(folder, HydraConfig.get().job.name)
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)  # not an Exception: Hydra would print more about that
+        caller.print_last(str(error))
+        raise Ended(error) from None  # not an Exception: Hydra would print more about that
 
 
 def train(
@@ -126,8 +130,6 @@ def _tell(loaded: Data, observer: Observer) -> None:
 def _train_into(
     files: RunFiles, run: schema.Run, loaded: Data, current: Trial, observer: Observer
 ) -> float | list[float]:
-    import torch
-
     from sweeper.training.fit import fit
     from sweeper.training.step import with_micro_batch_size
 
@@ -167,13 +169,13 @@ def _train_into(
     ending = "diverged" if fitted.diverged else "early stopping" if fitted.stopped_early else "all epochs"
     result = _write_result(files, run, rows, fitted.best_epoch, ending, current, seen.task, fitted)
     _write_signs(files, _over(seen, fitted, loaded), current, told)
-    with record.whole(files.weights) as path, path.open("wb") as file:  # which says why it cannot be written
-        torch.save(fitted.model.state_dict(), file)
+    card = _write_weights(files, run, loaded, fitted, result)
     if trained_on is not None:
         files.write_trained_on(trained_on)
     if current.number is None:
         result = _tested(fitted.model, run, loaded, result)
         record.write_json(files.result, result)
+        replace(card, scores=_card_scores(result)).write(files)
         show.result(result, files.folder)
         _write_predictions(files, fitted.val_logits, loaded)
     scores = [nan] if fitted.diverged else _scores(run, rows, fitted.best_epoch)
@@ -313,6 +315,53 @@ def _write_predictions(files: RunFiles, logits: Tensor, loaded: Data) -> None:
     predictions(logits, loaded.val_y, loaded).write(files)
 
 
+def _write_weights(
+    files: RunFiles, run: schema.Run, loaded: Data, fitted: Fitted, result: dict[str, Any]
+) -> Card:
+    """Write the weights and their card. Whenever this is killed, no card is beside other weights."""
+    from sweeper.training import state
+
+    tensors = state.of(fitted.model)
+    card = _card(run, loaded, fitted.val_logits, result, state.digest(tensors))
+    files.remove_weights()  # the card first
+    state.write(files.weights, tensors)
+    card.write(files)
+    return card
+
+
+def _card(run: schema.Run, loaded: Data, val_logits: Tensor, result: dict[str, Any], digest: str) -> Card:
+    """All that a program must know to use the weights."""
+    from sweeper.training import temperature
+
+    look, n_classes = run.dataset, len(loaded.classes)
+    return Card(
+        network=Network.of(run.model),
+        classes=loaded.classes,
+        labels=SEVERAL if loaded.multi_label else ONE,
+        thresholds=(0.5,) * n_classes if loaded.multi_label else None,  # as the scores were measured
+        in_channels=loaded.channels,
+        pixel_channels=loaded.pixel_channels,
+        image_size=loaded.side,
+        margin=look.margin if loaded.image_size else 1.0,
+        mean=tuple(loaded.mean.tolist()),
+        std=tuple(loaded.std.tolist()),
+        background=schema.colour(look.background),
+        max_megapixels=look.max_megapixels,
+        bits=loaded.bits,
+        temperature=temperature.fit(val_logits, loaded.val_y),
+        scores=_card_scores(result),
+        study=result["study"],
+        trial=result["trial"],
+        weights_digest=digest,
+    )
+
+
+def _card_scores(result: dict[str, Any]) -> dict[str, float]:
+    """What was measured on val and test; what a network that diverged leaves undefined is no number."""
+    scores = {name: value for name, value in result.items() if name.startswith(("val_", "test_"))}
+    return {name: value for name, value in scores.items() if isfinite(value)}
+
+
 def _counts(labels: Tensor, loaded: Data) -> tuple[list[int], int]:
     from sweeper.training.metric import count
 
@@ -328,12 +377,15 @@ def _warn_of_undefined(run: schema.Run, loaded: Data, part: str) -> None:
 
 
 def test_best(folder: Path) -> None:
-    """Add what the best model of a search reaches on the test images to its result, and keep what it says of
-    the validation images, if that is not there.
+    """Add what the best model of a search reaches on the test images to its result and its card, and keep
+    what it says of the validation images, if that is not there.
+
+    Weights of an earlier version, which wrote no card, get one.
     """
     best = StudyFiles(folder).best
     result = best.read_result()
-    if not result or best.predictions.exists() or not best.weights.exists():  # predictions are written last
+    is_done = best.predictions.exists() and best.card.exists()  # predictions are written last
+    if not result or is_done or not best.has_weights:
         return
     run = check.to_run(record.read_yaml(best.config))
     if not saved.may_test(run.model):
@@ -342,25 +394,37 @@ def test_best(folder: Path) -> None:
         return
     import torch
 
-    from sweeper.training import data, machine
+    from sweeper.training import checkpoint, data, machine, state
     from sweeper.training.fit import predict
     from sweeper.training.model import build
     from sweeper.training.step import with_micro_batch_size
 
+    card = Card.read(best.card) if best.card.exists() else None
     try:
         device = machine.resolve_device(run.device)
         loaded = data.load(run.dataset, device)
     except BadInput as error:  # on another machine, or without its data
         log.warning("the best model is not tested: %s", error)
         return
+    if best.weights.exists():
+        tensors = state.read(best.weights, None if card is None else card.weights_digest)
+    else:
+        tensors = checkpoint.read(str(best.old_weights))
     machine.make_repeatable(device, run.seed, run.training.tf32)  # as it was trained
     model = build(run.model, loaded.channels, loaded.side, len(loaded.classes))
-    model.load_state_dict(torch.load(best.weights, map_location="cpu", weights_only=True))
+    state.put(model, tensors)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not is_tested(result):
-        record.write_json(best.result, _tested(model, run, loaded, result))
+        result = _tested(model, run, loaded, result)
+        record.write_json(best.result, result)
     with machine.threads(run.training.n_threads):
         logits, _ = predict(model, loaded, "val", with_micro_batch_size(run).training)
+    if card is None:
+        kept = state.of(model)
+        state.write(best.weights, kept)
+        card = _card(run, loaded, logits, result, state.digest(kept))
+    replace(card, scores=_card_scores(result)).write(best)
+    best.old_weights.unlink(missing_ok=True)
     _write_predictions(best, logits, loaded)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from sweeper import check, run
+from sweeper import caller, check, run, saved
 from sweeper.commands import best, report
 from sweeper.commands.show import SingleRun, metrics
 from sweeper.conf import VERSION_BASE, composing, conf_folder
@@ -38,7 +38,10 @@ def run_app(arguments: Sequence[str], trust: bool = False) -> None:
     app = hydra.main(config_path=str(conf_folder()), config_name="config", **VERSION_BASE)(task)
     try:
         with saved_run(arguments, trust) as line, composing(line.overrides):
-            app()
+            try:
+                app()
+            finally:
+                caller.say(networks=saved.named_networks())
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         if _is_there_unreadable(error.filename):
             remedy = "give yourself the permission (chmod)"
@@ -59,7 +62,7 @@ def finish(folder: Path) -> None:
     result, best_folder = files.best.read_result(), near(files.best.folder)
     for name, value in metrics(result, "test_").items():
         print(f"Test {name} of the best trial: {value:.4f}  ({best_folder})")
-    if result and not run.is_tested(result) and not files.best.weights.exists():
+    if result and not run.is_tested(result) and not files.best.has_weights:
         print(f"{best_folder} has lost its weights; {program()} reproduce trains them again")
     best.show_commands(files)
     report.write_after_search(files)

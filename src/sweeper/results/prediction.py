@@ -206,7 +206,7 @@ def _why_none(record: StudyRecord) -> tuple[str, str | None]:
     if not best.is_ours:
         return "No trial has completed, so there is no best model.", None
     missing = "What the best model says of the validation images was not kept"
-    if not best.weights.exists():
+    if not best.has_weights:
         again = f"{program()} --config-dir {shlex.quote(near(best.folder))} --config-name {best.config.stem}"
         return f"{missing}, nor were its weights. This trains it again, in a folder of its own:", again
     if (command := record.again()) is None:

@@ -87,6 +87,8 @@ class Data:
     """Those of the pictures in val and test."""
     val_names: Sequence[str] | None = None
     """Those of the validation images within the data (see ``Images``), to find their files."""
+    bits: int = 8
+    """Of what was taken for white (see ``Images``)."""
 
     @property
     def device(self) -> torch.device:
@@ -102,6 +104,11 @@ class Data:
     def channels(self) -> int:
         """Number of channels after normalisation, as a network sees them."""
         return len(self.mean)
+
+    @property
+    def pixel_channels(self) -> int:
+        """Number of channels of the images."""
+        return self.train_x.shape[1]
 
     @property
     def side(self) -> int:
@@ -170,6 +177,7 @@ def _load(dataset: schema.Dataset, device: torch.device) -> Data:
         train_digests=None if everything.digests is None else everything.digests[train],
         held_out=images.held_out(everything, (train, val, test)),
         val_names=None if everything.names is None else [everything.names[i] for i in val],
+        bits=everything.bits,
     )
 
 

@@ -40,6 +40,7 @@ class Images:
     ``digests`` is uint64 (n,): of each file's bytes, or of an array's pixels, to know a picture again in
     other runs and datasets.
     ``pictures`` is int64 (n,): equal numbers for images with the same pixels at full size.
+    ``bits`` is of what was taken for white in files of 16 bits that do not say: 8 where there are none.
     ``groups`` says what belongs together, where ``dataset.group`` is a column of a table.
     ``left_out`` counts the files that are no images of this dataset, by reason.
     ``remarks`` are what a person should know of how the data were found, a line each.
@@ -57,6 +58,7 @@ class Images:
     groups: tuple[str, ...] | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    bits: int = 8
 
     @property
     def multi_label(self) -> bool:

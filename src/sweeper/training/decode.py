@@ -133,6 +133,11 @@ def identify(
     return digests, pictures
 
 
+def white_bits(files: Sequence[Path], pixels: NDArray[np.uint8], dataset: schema.Dataset) -> int:
+    """``bits`` (see ``Images``) of files that ``read_files`` has read to ``pixels``."""
+    return max(DEPTHS[0], _known(pixels, files, dataset).bits)
+
+
 def _read(files: Sequence[Path], dataset: schema.Dataset) -> NDArray[np.uint8]:
     """Pixels (n, 3, size, size), the readable files first; what is known of the files is noted with them."""
     size, look = _with_margin(seen_size(dataset), dataset), Look.of(dataset)

@@ -16,7 +16,7 @@ from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.literal import expanded
 from sweeper.training.dataset import PART_NAMES, TRAIN, Images, left_to_split
-from sweeper.training.decode import check_every_class_is_left, identify, read_files, seen_size
+from sweeper.training.decode import check_every_class_is_left, identify, read_files, seen_size, white_bits
 from sweeper.training.picture import stamp_of
 from sweeper.training.readers import column, table
 from sweeper.training.readers.column import MISSING, Columns
@@ -87,6 +87,7 @@ def read(dataset: schema.Dataset) -> Images:
         names=tuple(row.name for row in rows),
         digests=digests,
         pictures=pictures,
+        bits=white_bits(files, pixels, dataset),
         groups=tuple(groups) if groups else None,
         left_out={**listing.left_out, **unreadable},
         remarks=listing.remarks,

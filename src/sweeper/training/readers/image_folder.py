@@ -15,7 +15,7 @@ from sweeper.errors import BadInput, shortened
 from sweeper.literal import expanded
 from sweeper.training import layout
 from sweeper.training.dataset import TRAIN, Images, left_to_split
-from sweeper.training.decode import check_every_class_is_left, identify, read_files, seen_size
+from sweeper.training.decode import check_every_class_is_left, identify, read_files, seen_size, white_bits
 from sweeper.training.picture import said
 from sweeper.training.tree import Tree, walk
 from sweeper.words import argument, counted, some
@@ -70,6 +70,7 @@ def read(dataset: schema.Dataset) -> Images:
         names=tuple(entry.name for entry in entries),
         digests=digests,
         pictures=pictures,
+        bits=white_bits(files, pixels, dataset),
         left_out=+(found.left_out + Counter({UNREADABLE: len(found.entries) - len(entries)})),
         remarks=_remarks(dataset, classes),
     )

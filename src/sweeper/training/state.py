@@ -1,0 +1,79 @@
+"""The tensors of a trained network as they are kept: in a file of safetensors, which holds nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from xxhash import xxh3_128
+
+from sweeper.fault import Fault, disk
+from sweeper.record import whole
+
+
+def of(model: nn.Module) -> dict[str, Tensor]:
+    """A network's parameters and buffers on the CPU, each with memory of its own.
+
+    Tied ones are there under each of their names, and equal: safetensors keeps no memory that is shared.
+    """
+    return {
+        name: torch.clone(tensor.detach().cpu(), memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """32 hex digits that change with any name, type, shape or bit of a state."""
+    found = xxh3_128()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        found.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode(errors="surrogatepass"))
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def write(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a state of ``of``, whole or not at all.
+
+    Raises:
+        Fault: if the disk fails.
+    """
+    with whole(path) as temporary, temporary.open("wb") as file:
+        # Not save_file, which puts a file of its own, with rights of its own, in the place of this one.
+        file.write(save(dict(state)))
+
+
+def read(path: Path, expected: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a file that ``write`` wrote.
+
+    Args:
+        expected: the digest that its card has.
+
+    Raises:
+        Fault: if it cannot be read, is damaged, or holds other tensors than those of the digest.
+    """
+    with disk(path):
+        with path.open("rb"):  # which says why it cannot be read
+            pass
+        try:
+            found = load_file(path)
+        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            again = "restore an intact copy, or train the model again"
+            raise Fault(path, "cannot be read as safetensors: the file is damaged", again) from error
+    if expected is not None and digest(found) != expected:
+        again = "restore both from one run, or train the model again"
+        raise Fault(path, "holds other weights than those that the model.json beside it describes", again)
+    return found
+
+
+def put(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Let a network have these values, under exactly its own names.
+
+    Not load_state_dict: for some networks (MNASNet) it needs a version, which is not a tensor.
+    """
+    for name, tensor in model.state_dict().items():
+        tensor.copy_(state[name])

@@ -1,0 +1,75 @@
+"""One number by which logits are divided, so that probabilities mean what they say (Guo et al. 2017)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sweeper.results.answer import calibration_error, losses, reliability
+
+LOWEST, HIGHEST = 0.05, 20.0
+"""Beyond these the fit follows a handful of pictures."""
+_MOST_STEPS = 60
+_PRECISION = 1e-9
+_AT_ONCE = 2**22
+"""Logits per piece: in float64, a large validation part would not fit into memory several times."""
+
+
+@torch.no_grad()
+def fit(logits: Tensor, labels: Tensor) -> float:
+    """The temperature at which the mean loss is least; labels are (n,), or (n, n_labels) of 0 and 1.
+
+    1 where there is no such thing: nothing is known, the network diverged, or all is right, so that the loss
+    would fall for ever. And 1 where the calibration error on these pictures would grow.
+    """
+    logits, labels = logits.detach().float().cpu(), labels.cpu()
+    if not logits.numel() or not bool(logits.isfinite().all()) or _is_all_right(logits, labels):
+        return 1.0
+    found = 1 / _best_factor(logits, labels)
+    before, after = _judged(logits, labels), _judged(logits / found, labels)
+    return found if all(new <= old for new, old in zip(after, before, strict=True)) else 1.0
+
+
+def _is_all_right(logits: Tensor, labels: Tensor) -> bool:
+    if labels.ndim == 2:
+        return bool((torch.where(labels > 0, logits, -logits) > 0).all())
+    return bool((logits.argmax(1) == labels).all())
+
+
+def _best_factor(logits: Tensor, labels: Tensor) -> float:
+    """Where the slope of the loss is zero: it only grows, as the loss is convex in the factor on the logits.
+
+    Newton's steps, or halves of what is left where such a step leads out of that.
+    """
+    low, high, factor = 1 / HIGHEST, 1 / LOWEST, 1.0
+    for _ in range(_MOST_STEPS):
+        slope, curvature = _slope_and_curvature(logits, labels, factor)
+        low, high = (factor, high) if slope < 0 else (low, factor)
+        step = factor - slope / curvature if curvature > 0 else low
+        before, factor = factor, step if low < step < high else (low + high) / 2
+        if abs(factor - before) < _PRECISION * factor:
+            break
+    return factor
+
+
+def _slope_and_curvature(logits: Tensor, labels: Tensor, factor: float) -> tuple[float, float]:
+    n = max(1, _AT_ONCE // logits.shape[1])
+    slope = curvature = 0.0
+    for start in range(0, len(logits), n):
+        some, true = logits[start : start + n].double(), labels[start : start + n]
+        if labels.ndim == 2:
+            p = (some * factor).sigmoid()
+            slope += float(((p - true.double()) * some).sum())
+            curvature += float((p * (1 - p) * some**2).sum())
+        else:
+            p = (some * factor).softmax(1)
+            mean = (p * some).sum(1)
+            slope += float((mean - some.gather(1, true[:, None])[:, 0]).sum())
+            curvature += float((p * (some - mean[:, None]) ** 2).sum())
+    return slope, curvature
+
+
+def _judged(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """The mean loss, and the calibration error."""
+    true, said = labels.numpy(), logits.numpy()
+    return float(losses(true, said).mean()), calibration_error(reliability(true, said))
