@@ -143,7 +143,15 @@ def test_an_app_may_put_its_trials_into_one_folder(tmp_path: Path) -> None:
 
 def test_files_of_the_app_are_neither_removed_nor_read(tmp_path: Path, study: optuna.Study) -> None:
     """Whatever an app calls its files, those of its trials stay, and no best/ is made of them."""
-    names = ("weights.safetensors", "weights.pt", "model.json", "result.json", "trial.yaml", "history.csv", "environment.json")
+    names = (
+        "weights.safetensors",
+        "weights.pt",
+        "model.json",
+        "result.json",
+        "trial.yaml",
+        "history.csv",
+        "environment.json",
+    )
     for value in (0.5, 0.4, 0.9):
         trial = study.ask()
         folder = tmp_path / str(trial.number)
