@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,8 +48,10 @@ def show(
     Raises:
         BadInput: if there is no such model, or none of the paths is a picture or a folder with some.
     """
-    if csv_file not in (None, STDOUT):
-        _check_can_be_replaced(Path(csv_file))
+    if csv_file is not None and csv_file != STDOUT:
+        record.check_replaceable(Path(csv_file), "--csv")
+        if Path(csv_file).is_dir():
+            raise BadInput("--csv", csv_file, "is a folder", "write the name of a file")
     pictures = _find(paths)
     model = _load(study, device, trust)
     with _progress(len(pictures)) as done:
@@ -72,16 +73,6 @@ def show(
     for name, why in said.unreadable.items():
         print(f"{visible(name)}: {visible(why)}", file=sys.stderr)
     return 1 if said.unreadable else 0
-
-
-def _check_can_be_replaced(path: Path) -> None:
-    try:
-        is_file = stat.S_ISREG(path.stat().st_mode)
-    except OSError:  # it is not there, or writing says why it cannot be
-        return
-    if not is_file:
-        remedy = f"write the name of a file, or {STDOUT} for standard output"
-        raise BadInput("--csv", path, "is a folder or a device", remedy)
 
 
 def _find(paths: Sequence[str]) -> list[Picture]:
