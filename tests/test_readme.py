@@ -63,7 +63,9 @@ def test_the_readme_is_short() -> None:
 @pytest.mark.parametrize("name", ["serve.py", "onnx_predict.py"])
 def test_an_example_stands_in_the_page_as_it_runs(name: str) -> None:
     """What the page about using a model prints is the file that a test runs."""
-    assert f"```python\n{(ROOT / 'examples' / name).read_text(encoding='utf-8')}```" in PAGES["use-the-model.md"]
+    assert (
+        f"```python\n{(ROOT / 'examples' / name).read_text(encoding='utf-8')}```" in PAGES["use-the-model.md"]
+    )
 
 
 def test_the_drawings_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
