@@ -1,7 +1,7 @@
 """The five drawings of ``how-it-works.md``: ``python docs/drawings.py`` writes them into docs/pictures.
 
-SVG with text as text, in the reader's own font, on a ground of its own, so that they can be read on a light and
-on a dark page.
+SVG with text as text, in the reader's own font, on a ground of its own, so that they can be read on a light
+and on a dark page.
 """
 
 from __future__ import annotations
@@ -69,17 +69,20 @@ def line(*points: tuple[float, float], style: str = "line", arrow: bool = True) 
 
 
 def cross(x: float, y: float, size: float = 8) -> str:
-    return f'<path d="M{x - size} {y - size}L{x + size} {y + size}M{x - size} {y + size}L{x + size} {y - size}" class="stop"/>'
+    left, right, top, bottom = x - size, x + size, y - size, y + size
+    return f'<path d="M{left} {top}L{right} {bottom}M{left} {bottom}L{right} {top}" class="stop"/>'
 
 
 def drawing(height: float, title: str, *parts: str) -> str:
     return f"""\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}" role="img">
+<svg xmlns="http://www.w3.org/2000/svg" role="img"
+  viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}">
 <title>{escape(title)}</title>
 <style>
 {_STYLE}
 </style>
-<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto-start-reverse">
+<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8"
+  orient="auto-start-reverse">
 <path d="M0 0L8 4L0 8z" class="head"/></marker></defs>
 <rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1:g}" rx="10" class="ground"/>
 {chr(10).join(parts)}
@@ -124,7 +127,9 @@ def way_of_the_data() -> str:
         text(14, 146, "Workers meet only in the storage:", "small"),
         text(14, 165, "each asks, trains and tells by itself.", "small"),
     ]
-    return drawing(290, "The way of the data: conf, space, study, pool, worker, run, training, results", *parts)
+    return drawing(
+        290, "The way of the data: conf, space, study, pool, worker, run, training, results", *parts
+    )
 
 
 LENGTHS = (3, 8, 5, 2, 4, 9, 6, 3, 2, 7, 2, 4)
@@ -159,7 +164,10 @@ def workers() -> str:
     def panel(top: float, title: str, trials: Sequence[tuple[int, float, float]], style: str) -> list[str]:
         end = max(stop for *_, stop in trials)
         idle = 1 - sum(LENGTHS) / (WORKERS * end)
-        parts = [text(14, top, title, "bold"), text(626, top, f"{end:g} minutes, {idle:.0%} idle", "small end")]
+        parts = [
+            text(14, top, title, "bold"),
+            text(626, top, f"{end:g} minutes, {idle:.0%} idle", "small end"),
+        ]
         for worker in range(WORKERS):
             y = top + 14 + 32 * worker
             parts.append(text(14, y + 18, f"worker {worker}", "small"))
@@ -173,7 +181,8 @@ def workers() -> str:
     parts = panel(32, "In batches: all wait for the slowest", batches(), "box")
     barriers = sorted({end for _, begin, _ in batches() if (end := begin)} | {longest})
     parts += [
-        line((left + scale * at - 1, 40), (left + scale * at - 1, 146), style="stop", arrow=False) for at in barriers
+        line((left + scale * at - 1, 40), (left + scale * at - 1, 146), style="stop", arrow=False)
+        for at in barriers
     ]
     parts += panel(186, "Here: whoever is free takes the next", asynchronous(), "green")
     return drawing(306, "The same 12 trials on 3 workers, in batches and asynchronously", *parts)
@@ -186,7 +195,14 @@ def ranges() -> str:
         (
             328,
             "conf/optimizer/sgd.yaml",
-            ["name: sgd", "lr: 0.001", "momentum: 0.9", "params:", "  optimizer.momentum:", "    interval(0.8, 0.99)"],
+            [
+                "name: sgd",
+                "lr: 0.001",
+                "momentum: 0.9",
+                "params:",
+                "  optimizer.momentum:",
+                "    interval(0.8, 0.99)",
+            ],
         ),
     ):
         parts += [box(x, 44, 298, 164), text(x + 12, 66, name, "small")]
@@ -210,7 +226,7 @@ def ranges() -> str:
 def once() -> str:
     parts = [
         named(14, 48, 132, 84, "files", "JPEG, PNG, …"),
-        named(186, 48, 190, 84, "decoded pictures", "bytes, in the cache,", "mapped into memory", style="blue"),
+        named(186, 48, 190, 84, "decoded pictures", "in the cache, mapped", "into memory", style="blue"),
         named(416, 48, 210, 84, "features", "outputs of frozen stages,", "in the cache", style="blue"),
         text(281, 32, "once per machine", "small middle"),
         text(521, 32, "once per network", "small middle"),
@@ -264,8 +280,18 @@ def kill() -> str:
         text(336, 222, "kill -9 of all", "middle"),
         line((426, 44), (426, 196), style="line dashed", arrow=False),
         text(430, 222, "the same command"),
-        text(14, 258, "A killed trial is marked as failed, with the reason. Its parameters are tried again,", "small"),
-        text(14, 278, "under the next number. Done are 0, 2, 3, 6, 7 and 8: exactly the 6 that were asked for.", "small"),
+        text(
+            14,
+            258,
+            "A killed trial is marked as failed. Its parameters are tried again, under the",
+            "small",
+        ),
+        text(
+            14,
+            278,
+            "next number. Done are 0, 2, 3, 6, 7 and 8: exactly the 6 asked for.",
+            "small",
+        ),
     ]
     return drawing(296, "Killed workers and killed searches lose no study", *parts)
 

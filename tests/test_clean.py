@@ -13,7 +13,7 @@ from tests.test_studies import make
 
 
 def with_weights(folder: Path) -> set[str]:
-    return {str(path.parent.relative_to(folder)) for path in folder.rglob("weights.pt")}
+    return {str(path.parent.relative_to(folder)) for path in folder.rglob("weights.safetensors")}
 
 
 def give_weights(folder: Path, *numbers: int) -> None:
@@ -37,22 +37,22 @@ def test_the_best_keep_their_weights(said: Said, keep_top: int, best: str) -> No
 def test_the_record_stays(said: Said) -> None:
     """Config, history, result and marks of all trials; what a killed writer left and the lost trials go."""
     folder = make("a", values=(0.5, 0.25))
-    before = {path for path in folder.rglob("*") if path.is_file() and path.name != "weights.pt"}
+    before = {path for path in folder.rglob("*") if path.is_file() and path.name != "weights.safetensors"}
     give_weights(folder, 1)
-    (folder / "1" / ".weights.pt.4711").write_bytes(bytes(10))
+    (folder / "1" / ".weights.safetensors.4711").write_bytes(bytes(10))
     (folder / ".sweeper" / "lost" / "1-2" / "model").mkdir(parents=True)
     (folder / "1" / "sweeper_output.log").write_bytes(bytes(record.LONG_OUTPUT + 1))
     _, text = said("clean", "--keep-top", "1")  # the newest
     assert text == "3.0 MB freed, of 2 trials in outputs/a\n"
     after = {path for path in folder.rglob("*") if path.is_file()}
-    assert {path for path in after if path.name not in ("weights.pt", "lock")} == before
+    assert {path for path in after if path.name not in ("weights.safetensors", "lock")} == before
     assert not (folder / ".sweeper" / "lost").exists()
 
 
 def test_files_of_another_app_are_not_touched(said: Said) -> None:
     """What has the names of ours, but no mark, is theirs."""
     folder = make("a")
-    theirs = folder / "1" / "weights.pt"  # a trial that has no run of ours
+    theirs = folder / "1" / "weights.safetensors"  # a trial that has no run of ours
     theirs.write_bytes(b"theirs")
     assert "Nothing to free" in said("clean", "a")[1]
     assert theirs.read_bytes() == b"theirs"

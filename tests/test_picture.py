@@ -230,7 +230,7 @@ def test_no_permission_is_told_of_the_data(tmp_path: Path, what: str, search: li
     assert "no permission to read it" in told[0]
     assert what.removeprefix("pets/") in told[0]
     assert "give yourself the permission (chmod)" in told[0]
-    assert not list(tmp_path.glob("outputs/**/weights.pt"))
+    assert not list(tmp_path.glob("outputs/**/weights.*"))
 
 
 def test_no_permission_to_write_is_told_of_the_output(tmp_path: Path) -> None:

@@ -493,7 +493,7 @@ def test_a_search_over_a_folder_of_pictures(tmp_path: Path, how: tuple[str, ...]
 @pytest.mark.slow
 def test_a_search_behind_frozen_stages(searched: Path, tmp_path: Path) -> None:
     """Where training read the features of frozen stages, the whole network says the same of each image."""
-    weights = searched / "outputs" / "digits" / "best" / "weights.pt"
+    weights = searched / "outputs" / "digits" / "best" / "weights.safetensors"
     asked = (f"model.weights={weights}", "freezing=head", "optimizer=adam", "training.epochs=2", "study=head")
     sweeper(tmp_path, "-m", *asked, "hydra.sweeper.n_trials=2", *IN_PROCESS)
     found, result = best_of(tmp_path, "head")

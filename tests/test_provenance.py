@@ -61,9 +61,15 @@ def test_weights_of_others_have_no_record(tmp_path: Path) -> None:
     """Names, other files in a run's folder, and folders that are not ours tell nothing."""
     files = left_by_a_run(tmp_path / "a", 1)
     (tmp_path / "a" / "other.pt").write_bytes(b"")
-    unmarked = tmp_path / "b" / "weights.pt"
+    unmarked = tmp_path / "b" / "weights.safetensors"
     unmarked.parent.mkdir()
-    for weights in (None, "DEFAULT", files.folder / "other.pt", unmarked, tmp_path / "no" / "weights.pt"):
+    for weights in (
+        None,
+        "DEFAULT",
+        files.folder / "other.pt",
+        unmarked,
+        tmp_path / "no" / "weights.safetensors",
+    ):
         assert provenance.seen(begun_with(weights)) is None
 
 

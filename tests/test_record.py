@@ -83,8 +83,8 @@ def test_best_follows_the_best_trial(tmp_path: Path, study: optuna.Study) -> Non
     for value, best in [(0.5, 0), (0.4, 0), (0.9, 2), (None, 2), (0.8, 2)]:
         end(study, tmp_path, value)
         assert record.read_json(tmp_path / "best" / "result.json")["trial"] == best
-        assert (tmp_path / "best" / "weights.pt").read_bytes() == bytes([best])
-        assert [path.parent.name for path in tmp_path.glob("[0-9]*/weights.pt")] == [str(best)]
+        assert (tmp_path / "best" / "weights.safetensors").read_bytes() == bytes([best])
+        assert [path.parent.name for path in tmp_path.glob("[0-9]*/weights.safetensors")] == [str(best)]
     summary = record.read_yaml(tmp_path / "optimization_results.yaml")
     assert summary["best_trial"] == 2
     assert summary["trials"] == {"COMPLETE": 4, "FAIL": 1}
@@ -143,7 +143,15 @@ def test_an_app_may_put_its_trials_into_one_folder(tmp_path: Path) -> None:
 
 def test_files_of_the_app_are_neither_removed_nor_read(tmp_path: Path, study: optuna.Study) -> None:
     """Whatever an app calls its files, those of its trials stay, and no best/ is made of them."""
-    names = ("weights.pt", "result.json", "trial.yaml", "history.csv", "environment.json")
+    names = (
+        "weights.safetensors",
+        "weights.pt",
+        "model.json",
+        "result.json",
+        "trial.yaml",
+        "history.csv",
+        "environment.json",
+    )
     for value in (0.5, 0.4, 0.9):
         trial = study.ask()
         folder = tmp_path / str(trial.number)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import optuna
 import pytest
-import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
+from safetensors.torch import load_file
 
 from sweeper import record, run, schema
 from sweeper.conf import VERSION_BASE, composing, conf_folder
@@ -82,9 +82,9 @@ def test_the_best_model_is_kept_and_tested_once(searched: Path, study: optuna.St
     rows = scores["test"].values()
     mean = sum(row["recall"] * row["n_images"] for row in rows) / sum(row["n_images"] for row in rows)
     assert mean == pytest.approx(result["test_accuracy"])
-    weights = torch.load(folder / "best" / "weights.pt", weights_only=True)
+    weights = load_file(folder / "best" / "weights.safetensors")
     assert all(tensor.isfinite().all() for tensor in weights.values())
-    assert {path.parent.name for path in folder.glob("*/weights.pt")} == {
+    assert {path.parent.name for path in folder.glob("*/weights.safetensors")} == {
         "best",
         str(study.best_trial.number),
     }

@@ -134,7 +134,7 @@ def test_deleting_a_study_takes_it_from_its_storage_and_its_folder_away(said: Sa
     code, text = said("studies", "--delete", "a", "--yes")
     assert (code, text) == (0, "Deleted a: 2 trials, 0.0 MB, in outputs/a\n")
     assert sorted(path.name for path in folder.iterdir()) == ["b"]
-    assert (inner / "best" / "weights.pt").exists()
+    assert (inner / "best" / "weights.safetensors").exists()
     assert optuna.get_all_study_names(open_storage(str(Path(JOURNAL).absolute()))) == ["a/b"]
     assert said("studies", "--delete", "a/b", "--yes")[0] == 0
     assert not folder.exists()
@@ -145,13 +145,13 @@ def test_what_the_app_wrote_is_left(said: Said) -> None:
     folder = make("a")
     (folder / "0" / "mine.txt").touch()
     theirs = TrialFiles(folder / "1")  # the trial of an app that is not ours
-    (theirs.folder / "weights.pt").touch()
+    (theirs.folder / "weights.safetensors").touch()
     (folder / "7").mkdir()
     (folder / "7" / "trial.yaml").touch()
     _, text = said("studies", "--delete", "outputs/a", "--yes")
     assert text.endswith("Left in outputs/a: 3 files of the app\n")
     left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert left == {"0/mine.txt", "1/weights.pt", "7/trial.yaml"}
+    assert left == {"0/mine.txt", "1/weights.safetensors", "7/trial.yaml"}
 
 
 @pytest.mark.parametrize("state", ["files are gone", "study is gone"])
@@ -175,7 +175,7 @@ def test_a_study_that_runs_is_not_deleted(said: Said) -> None:
     code, text = said("studies", "--delete", "a", "--yes")
     end(worker)
     assert (code, text) == (2, "--delete=a: the study is running; stop it first\n")
-    assert (folder / "best" / "weights.pt").exists()
+    assert (folder / "best" / "weights.safetensors").exists()
 
 
 def test_a_trial_whose_process_is_gone_is_shown_as_lost(said: Said, tmp_path: Path) -> None:

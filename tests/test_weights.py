@@ -208,7 +208,7 @@ def test_positions_of_a_vision_transformer_are_resized(tmp_path: Path) -> None:
 
 
 def test_cnn_begins_with_weights_of_an_earlier_run(tmp_path: Path) -> None:
-    """Our own network takes filters and hidden layers from a weights.pt, for other classes."""
+    """Our own network takes filters and hidden layers from the weights of a run, for other classes."""
     first = build(Model(), 1, 8, 10)
     settings = Model(weights=str(saved(first.state_dict(), tmp_path / "weights.pt")))
     check(settings, 1, 8, 3)

@@ -144,11 +144,11 @@ class Card:
             raise _damaged(place, "cannot be parsed") from error
         if not isinstance(found, dict):
             raise _damaged(place, "is not a mapping")
-        version = found.get("format")
-        if type(version) is int and version > FORMAT:
+        if type(version := found.get("format")) is int and version > FORMAT:
             reason = f"was written by a later version of sweeper (format {version:.6g}, not {FORMAT})"
             raise BadInput(place.name, place, reason, "install that version, or take another model")
-        _check({"format": Limit(lambda v: None if v == FORMAT else f"must be {FORMAT}", "")}, found, place)
+        if type(version) is not int or version != FORMAT:
+            raise _bad(place, "format", version, f"must be {FORMAT}")
         _check(_LIMITS, found, place)
         network = found["network"]
         _check(_OF_NETWORK, network, place, "network.")

@@ -31,7 +31,8 @@ def seen(run: schema.Run) -> Digests | None:
     path = expanded(run.model.weights)
     path = path.resolve() if path.is_symlink() else path
     files = RunFiles(path.parent)
-    return files.read_trained_on() if files.weights.name == path.name else None
+    is_kept = path.name in (files.weights.name, files.old_weights.name)
+    return files.read_trained_on() if is_kept else None
 
 
 def trained_on(run: schema.Run, train: Digests) -> Digests:

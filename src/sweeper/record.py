@@ -771,6 +771,14 @@ def study_folders(top: str | Path = OUTPUTS) -> list[Path]:
 _TEMPORARY = ".sweeper-new"
 
 
+def check_replaceable(path: Path, key: str = "file") -> None:
+    """Raises BadInput for a device, which a file must never take the place of: root could rename it there."""
+    # What the link /dev/stdout leads to may well be a file.
+    is_stream = path.is_symlink() and path.parent.resolve() == Path("/dev")
+    if is_stream or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise BadInput(key, path, "is a device, and no file", "write the name of a file")
+
+
 @contextmanager
 def whole(path: Path, mode: int = 0o666) -> Iterator[Path]:
     """Write a file so that readers, and a kill at any moment, find the old content or the new.
@@ -779,8 +787,10 @@ def whole(path: Path, mode: int = 0o666) -> Iterator[Path]:
         mode: who may do what with it, as far as the umask admits.
 
     Raises:
+        BadInput: if it is a device.
         Fault: if the disk fails.
     """
+    check_replaceable(path)
     with disk(path):
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)

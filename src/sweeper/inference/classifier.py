@@ -20,6 +20,7 @@ from sweeper.card import Card
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, disk
 from sweeper.inference.picture import KEY, Transform, decoded, each
+from sweeper.inference.pipeline import Scorer
 from sweeper.training import machine, state
 from sweeper.training.model import build
 from sweeper.training.picture import UnreadableError
@@ -102,9 +103,10 @@ class Classifier:
     """A trained network with all that its pictures and its words need."""
 
     def __init__(self, card: Card, module: nn.Module) -> None:
-        self.card, self.module = card, module.eval()
+        self.card, self.module = card, module
         self.transform = Transform.of(card)
         """One picture of any kind → uint8 (channels, side, side), as the network sees it."""
+        self._scorer = Scorer(self.module, card)
         self._device = torch.device("cpu")
 
     @property
@@ -122,7 +124,7 @@ class Classifier:
             BadInput: if this machine has no such device.
         """
         self._device = machine.resolve_device(str(device))
-        self.module.to(self._device)
+        self._scorer.to(self._device)
         return self
 
     def __repr__(self) -> str:
@@ -158,6 +160,7 @@ class Classifier:
             raise BadInput("batch_size", batch_size, "is no number of pictures", "write 1 or more, or None")
         n = batch_size or usually_at_once(self.device, self.card.image_size)
         names, said, unreadable = list[str](), list[NDArray[np.float32]](), dict[str, str]()
+        self.module.eval()  # whoever trains it may have left it otherwise
         for batch, pixels in self._batches(pictures, n, unreadable):
             if unreadable and not skip_unreadable:
                 continue  # the others are read, to name all
@@ -196,23 +199,14 @@ class Classifier:
         """In smaller pieces where the GPU has no room for all at once."""
         try:
             with torch.inference_mode():
-                return self._said(pixels.to(self.device)).float().cpu().numpy()
+                said: Tensor = self._scorer(pixels.to(self.device))
+                return said.cpu().numpy()
         except RuntimeError as error:
             if not machine.is_full(error) or len(pixels) == 1:
                 raise
         machine.release(self.device)
         half = (len(pixels) + 1) // 2
         return np.concatenate([self._probabilities(part) for part in torch.split(pixels, half)])
-
-    def _said(self, pixels: Tensor) -> Tensor:
-        """Probabilities (n, n_classes) from uint8 pictures (n, channels, side, side)."""
-        shape = (1, -1, 1, 1)
-        mean = torch.tensor(self.card.mean, device=self.device).view(shape)
-        std = torch.tensor(self.card.std, device=self.device).view(shape)
-        logits: Tensor = (
-            self.module(torch.addcmul(-mean / std, pixels, 1 / (255 * std))) / self.card.temperature
-        )
-        return logits.sigmoid() if self.card.several_labels else logits.softmax(1)
 
 
 def _unreadable(told: Mapping[str, str]) -> BadInput:

@@ -127,14 +127,19 @@ class Transform:
 def decoded(
     pictures: Iterable[Picture], decode: Callable[[Picture], T], n_ahead: int
 ) -> Iterator[tuple[str, Future[T]]]:
-    """Names and what becomes of each picture, in order; threads are at most so many pictures ahead."""
+    """Names and what becomes of each picture, in order; threads are at most so many pictures ahead.
+
+    Of pictures that are in memory at full size already, only a few wait.
+    """
     image_format.suffixes()  # lets plug-ins in
-    with quiet(), ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1), "decode") as threads:
+    n_threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    with quiet(), ThreadPoolExecutor(n_threads, "decode") as threads:
         waiting = deque[tuple[str, Future[T]]]()
         try:
             for picture in pictures:
                 waiting.append((picture.name, threads.submit(decode, picture)))
-                if len(waiting) > n_ahead:
+                most = n_ahead if isinstance(picture.content, Path) else min(n_ahead, 2 * n_threads)
+                while len(waiting) > most:
                     yield waiting.popleft()
             while waiting:
                 yield waiting.popleft()
@@ -314,14 +319,3 @@ def _from_float(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
 
 _ROUNDING = 1e-3
 """How far interpolation may lead beyond 0 … 1; less than half a step of 256."""
-
-
-def is_missing(path: str) -> bool:
-    """Whether there is nothing of that name."""
-    try:
-        return not os.path.lexists(expanded(path))
-    except (OSError, ValueError):
-        return True
-
-
-__all__ = ["KEY", "Picture", "Transform", "decoded", "each", "is_missing"]
