@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from sweeper.__main__ import verbs
 from tests.page import DOCS, ROOT
 
 LIMIT_S = 280
@@ -51,29 +52,15 @@ SHORT = (
     Rule(r"\bmodel\.weights=DEFAULT", "model.weights=null dataset.image_size=32"),  # would be downloaded
     Rule(r"\bexperiment=transfer\b", r"\g<0> model.weights=null dataset.image_size=32"),
     Rule(r"\btraining\.epochs=\d+", "training.epochs=2"),
-    Rule(r"\bhydra\.sweeper\.n_trials=(\d)\d*", r"hydra.sweeper.n_trials=\1"),
+    Rule(r"\bhydra\.sweeper\.n_trials=\d+", "hydra.sweeper.n_trials=4"),
     Rule(r"\bsweeper\.train\(\[", r'\g<0>"training.epochs=2", '),
     Rule(r"\bsweeper\.sweep\(\[", r'\g<0>"training.epochs=2", "hydra.sweeper.n_trials=2", '),
 )
 SEARCH = "hydra.sweeper.n_trials=3"
 RUN = "training.epochs=2"
-AS_THEY_STAND = (
-    *(
-        "best",
-        "cache",
-        "clean",
-        "completion",
-        "describe",
-        "export",
-        "predict",
-        "report",
-        "reproduce",
-        "studies",
-    ),
-    *("--cfg", "--help", "--version"),
-)
+AS_THEY_STAND = {*verbs.commands, "--cfg", "--help", "--version"} - {"train"}
 """What may follow ``sweeper`` and takes no time that a rule could save."""
-OF_FIRST = ("search.md", "use-the-model.md", "what-a-search-tells.md")
+OF_FIRST = ("python.md", "search.md", "what-a-search-tells.md")
 """Pages that speak of a search that the reader has done already, the study ``first``."""
 
 
@@ -103,7 +90,7 @@ class Command:
         """
         short = _replaced(self.typed)
         words = shlex.split(self.typed)
-        if words[0] == "python":
+        if words[0] in ("cp", "python"):
             return short
         if words[0] != "sweeper" or len(words) < 2:
             raise ValueError(f"no rule of tests/documented.py says how to run: {self.typed}")
@@ -112,7 +99,8 @@ class Command:
         is_search = bool({"-m", "--multirun"} & set(words))
         more = SEARCH if is_search else RUN
         is_told = more.partition("=")[0] in short
-        epochs = "" if "experiment=" in short or "training.epochs" in short or not is_search else f" {RUN}"
+        is_quick = "experiment=quick" in short or "training.epochs" in short or "--config-name" in short
+        epochs = f" {RUN}" if is_search and not is_quick else ""
         return short + ("" if is_told else f" {more}") + epochs
 
     def run(self, folder: Path) -> None:
@@ -149,7 +137,12 @@ def steps(page: Path) -> list[Step]:
     text, found = page.read_text(encoding="utf-8"), list[Step]()
     for block in _BLOCK.finditer(text):
         lines = re.sub(rf"^{block['indent']}", "", block["lines"], flags=re.M)
-        found += [Program(lines)] if block["kind"] == "python" else _commands(lines)
+        if block["kind"] == "sh":
+            found += _commands(lines)
+        elif found and isinstance(before := found[-1], Program) and not before.name:
+            found[-1] = Program(f"{before.text}\n{lines}")  # it goes on, in the same session
+        else:
+            found.append(Program(lines))
     return found
 
 
@@ -165,8 +158,8 @@ def prepare(folder: Path) -> None:
         pet = "cats" if i % 2 else "dogs"
         _picture(folder / "pets" / pet / f"{i}.png", i)
         _picture(folder / "scans" / ("ill" if i % 2 else "well") / f"patient{i // 4}_{i}.png", i + 100)
-    for i in range(4):
-        _picture(folder / "new" / f"{i}.png", i + 200)
+    for i, name in enumerate(("cat-0", "cat-1", "dog-0", "dog-1")):
+        _picture(folder / "new" / f"{name}.jpg", i + 200)
     rows = [f"pets/{path.parent.name}/{path.name},{path.parent.name}" for path in folder.glob("pets/*/*.png")]
     (folder / "pets.csv").write_text("\n".join(["path,label", *sorted(rows)]) + "\n")
 
