@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from tests.conftest import mostly_slow
 from tests.foreign_app import App, assert_exactly, worker_pid
 from tests.program import IN_PROCESS, run
+from tests.test_spawn import A_THREAD
 
 
 def test_trial_is_a_hydra_job(tmp_path: Path) -> None:
@@ -172,6 +173,20 @@ def test_whatever_a_task_raises_fails_its_trial_alone(tmp_path: Path) -> None:
     assert not any("retry_of" in t.user_attrs for t in trials)
     names = ["Own", "GeneratorExit", "KeyboardInterrupt", "CancelledError", "SystemExit", "Unshown"]
     assert [t.user_attrs["reason"].partition(":")[0] for t in trials[:6]] == names
+
+
+@pytest.mark.parametrize(
+    "top", [pytest.param("", marks=pytest.mark.slow), A_THREAD], ids=["forked", "spawned"]
+)
+def test_last_words_of_a_worker_do_not_reach_the_terminal(tmp_path: Path, top: str) -> None:
+    """What libraries print when their process ends goes to the worker's own file."""
+    app = App(
+        tmp_path, "atexit.register(os.system, 'echo last words')\nreturn cfg.x", "import atexit\n" + top
+    )
+    done = app.run("hydra.sweeper.n_jobs=1", "hydra.sweeper.n_trials=1")
+    assert done.returncode == 0, done.stderr
+    assert "last words" not in done.stdout + done.stderr
+    assert any("last words" in path.read_text() for path in app.out.glob("**/.sweeper/worker-*.log"))
 
 
 def test_a_process_that_the_task_forked_is_no_second_worker(tmp_path: Path) -> None:
