@@ -369,3 +369,16 @@ def test_a_page_of_the_apps_is_no_report(tmp_path: Path) -> None:
     files.report.write_text('<meta name="generator" content="sweeper 1">')
     files.remove_trials()
     assert not files.report.exists()
+
+
+def test_a_file_never_takes_the_place_of_a_device(tmp_path: Path) -> None:
+    """Root could rename it over one; the standard streams are links, and may lead to files."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(BadInput, match=f"{name}: is a device, and no file; write the name of a file"):
+            record.write_whole(tmp_path / name, "x")
+    for stream in ("/dev/stdout", "/dev/null"):
+        with pytest.raises(BadInput, match=f"{stream}: is a device"):
+            record.check_replaceable(Path(stream))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]

@@ -17,6 +17,8 @@ if _on_ctrl_c is signal.default_int_handler:  # else it is ignored, as in the ba
 import click
 from click.shell_completion import shell_complete
 
+from sweeper import caller
+from sweeper.caller import Ended
 from sweeper.commands import completion, page
 from sweeper.errors import BadInput
 from sweeper.fault import find_told
@@ -27,21 +29,28 @@ signal.signal(signal.SIGINT, _on_ctrl_c)
 
 def main() -> None:
     """The command line. Bad input ends with one line and exit code 2."""
+    caller.meet()
     try:
         if instruction := os.environ.get(completion.VARIABLE):  # from a shell, by Tab
             sys.exit(shell_complete(verbs, {}, "sweeper", completion.VARIABLE, instruction))
         sys.exit(_run(page.with_verb(verbs, sys.argv[1:])))
     except click.UsageError as error:
-        print(page.in_one_line(error), file=sys.stderr)
+        caller.print_last(page.in_one_line(error))
+        caller.say_error(page.bad_usage(error))
         sys.exit(BadInput.exit_code)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Ended as end:
+        caller.say_error(end.told)
+        raise
     except Exception as error:
-        if (told := find_told(error)) is None:
+        told = find_told(error)
+        caller.say_error(told or error)
+        if told is None:
             raise
-        print(told, file=sys.stderr)
+        caller.print_last(str(told))
         sys.exit(told.exit_code)
 
 
@@ -196,6 +205,33 @@ def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bo
 
 @verbs.command()
 @_study
+@click.option(
+    "--format",
+    type=click.Choice(["onnx", "pt2", "safetensors"]),
+    required=True,
+    help="onnx: for onnxruntime; pt2: for torch.export.load; safetensors: for sweeper alone.",
+)
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(),
+    help="Default: named after the study, in the working folder.",
+)
+@_TRUST
+def export(study: str | None, format: str, out: str | None, trust: bool) -> None:
+    """Write the best model of a study as one file.
+
+    STUDY is a name or a folder, also that of a run or a model; default: the newest study. It is compared with
+    PyTorch before it is written. onnx and pt2 take decoded pictures of any size and give probabilities; they
+    need nothing of sweeper.
+    """
+    from sweeper.commands import export
+
+    export.show(study, format, out, trust)
+
+
+@verbs.command()
+@_study
 @click.option("--trial", type=int, metavar="N", help="Another trial than the best.")
 @_TRUST
 def reproduce(study: str | None, trial: int | None, trust: bool) -> int:
@@ -206,6 +242,37 @@ def reproduce(study: str | None, trial: int | None, trust: bool) -> int:
     from sweeper.commands.reproduce import reproduce
 
     return reproduce(study, trial, trust)
+
+
+@verbs.command()
+@click.argument("study", shell_complete=completion.studies)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
+@click.option(
+    "--csv",
+    "csv_file",
+    metavar="FILE",
+    type=click.Path(),
+    help="Write a CSV file instead; - is standard output.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Tell the N likeliest classes; default: one, in a CSV file all.",
+)
+@click.option("--device", default="auto", show_default=True, help="As of torch; auto: a GPU if there is one.")
+@_TRUST
+def predict(
+    study: str, paths: tuple[str, ...], csv_file: str | None, top: int | None, device: str, trust: bool
+) -> int:
+    """Say what pictures show.
+
+    STUDY is a name or a folder, also of a single run, of a copied model, or a model.safetensors. PATH is a
+    picture, or a folder: all pictures below it. Those that cannot be read are named, and the exit code is 1.
+    """
+    from sweeper.commands import predict
+
+    return predict.show(study, paths, csv_file, top, device, trust)
 
 
 @verbs.command()

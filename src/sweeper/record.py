@@ -44,6 +44,8 @@ WORDS = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "r
 JOB_NAME = "sweeper"
 """``hydra.job.name`` of our own app, by which Hydra names its log."""
 
+CARD = "model.json"
+"""Of a model; where one file holds all of it, the name of its part that is the card."""
 OUTPUTS = "outputs"
 JOURNAL = "studies.journal"
 PER_CLASS = "per_class"
@@ -93,7 +95,7 @@ class RunFiles:
     @property
     def card(self) -> Path:
         """What a program must know to use the weights: ``card.Card``."""
-        return self.folder / "model.json"
+        return self.folder / CARD
 
     @property
     def signs(self) -> Path:
@@ -649,6 +651,56 @@ def find_study(name: str | None) -> StudyFiles:
     raise BadInput("STUDY", name, f"there is no such study in {Path(OUTPUTS).absolute()}", remedy)
 
 
+@dataclass(frozen=True)
+class ModelFiles:
+    """A trained model; ``card`` is None where the file of the weights holds it, too."""
+
+    weights: Path
+    card: Path | None
+
+
+def find_model(name: str | os.PathLike[str]) -> ModelFiles:
+    """The best model of a study, by its name or folder; that of a run's folder, or of a copy; or one file.
+
+    A folder may lack its card, which reading it tells.
+
+    Raises:
+        BadInput: if there is none.
+    """
+    text = os.fspath(name)
+    for place in (Path(OUTPUTS, text), Path(os.path.expanduser(text))):  # noqa: PTH111  # which never raises
+        if StudyFiles(place).is_ours:
+            return _best_model(StudyFiles(place))
+        run = RunFiles(place.parent if place.is_file() else place)
+        if place.is_file() and (place not in (run.weights, run.card) or not run.card.exists()):
+            if place.suffix == run.weights.suffix:
+                return ModelFiles(place, None)
+            remedy = f"write the name of a study, or the folder of a model (with {CARD})"
+            raise BadInput("model", text, "is no file that holds a model", remedy)
+        if run.card.exists() or run.is_ours:
+            return _model_of(run)
+    if place.is_dir():
+        return _model_of(run)
+    return _best_model(find_study(text))
+
+
+def _best_model(study: StudyFiles) -> ModelFiles:
+    if study.best.folder.is_dir():
+        return _model_of(study.best)
+    results, shown = read_yaml(study.results) if study.results.exists() else {}, near(study.folder)
+    if solutions := results.get("solutions"):
+        remedy = f"write the folder of one of its best trials, as {shown}/{solutions[0]['trial']}"
+        raise BadInput("model", shown, "has several objectives, and no single best model", remedy)
+    raise BadInput("model", shown, "no trial of this study is done", "wait for the first, or resume it")
+
+
+def _model_of(run: RunFiles) -> ModelFiles:
+    if run.card.exists() and not run.weights.exists():
+        remedy = f"put {run.weights.name} back, or write another model"
+        raise BadInput("model", near(run.folder), f"has lost its weights ({run.weights.name})", remedy)
+    return ModelFiles(run.weights, run.card)
+
+
 def refuse_folder_of_others(folder: Path, is_search: bool) -> None:
     """What one command wrote is never mixed with what another writes.
 
@@ -719,6 +771,14 @@ def study_folders(top: str | Path = OUTPUTS) -> list[Path]:
 _TEMPORARY = ".sweeper-new"
 
 
+def check_replaceable(path: Path, key: str = "file") -> None:
+    """Raises BadInput for a device, which a file must never take the place of: root could rename it there."""
+    # What the link /dev/stdout leads to may well be a file.
+    is_stream = path.is_symlink() and path.parent.resolve() == Path("/dev")
+    if is_stream or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise BadInput(key, path, "is a device, and no file", "write the name of a file")
+
+
 @contextmanager
 def whole(path: Path, mode: int = 0o666) -> Iterator[Path]:
     """Write a file so that readers, and a kill at any moment, find the old content or the new.
@@ -727,8 +787,10 @@ def whole(path: Path, mode: int = 0o666) -> Iterator[Path]:
         mode: who may do what with it, as far as the umask admits.
 
     Raises:
+        BadInput: if it is a device.
         Fault: if the disk fails.
     """
+    check_replaceable(path)
     with disk(path):
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)

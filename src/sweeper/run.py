@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sweeper import check, environment, provenance, record, saved, schema
+from sweeper import caller, check, environment, provenance, record, saved, schema
+from sweeper.caller import Ended
 from sweeper.card import ONE, SEVERAL, Card, Network
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
@@ -73,6 +73,8 @@ def main(
     log_any_name()
     current = trial()
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if current.number is None:
+        caller.say(run=str(folder))
     try:
         run = check.to_run(config)
         return train(run, folder, current, observe(run))
@@ -81,8 +83,8 @@ def main(
             raise
         if isinstance(error, BadInput):
             record.remove_refused_run(folder, HydraConfig.get().job.name)
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)  # not an Exception: Hydra would print more about that
+        caller.print_last(str(error))
+        raise Ended(error) from None  # not an Exception: Hydra would print more about that
 
 
 def train(

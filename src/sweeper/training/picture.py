@@ -146,6 +146,15 @@ def reading(path: Path, stamp: str) -> Iterator[BinaryIO]:
         raise _told(error, path, stamp) from error
 
 
+@contextmanager
+def reading_content(content: bytes) -> Iterator[BinaryIO]:
+    """The same of a file that is in memory."""
+    try:
+        yield BytesIO(content)
+    except Exception as error:
+        raise _told(error, Path(), MISSING, len(content)) from error
+
+
 def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a pipe without a writer would wait for one for ever
 
@@ -228,17 +237,31 @@ def see(file: BinaryIO, size: int, look: Look, bits: int) -> Seen:
         image.draft("RGB", (2 * size, 2 * size))
         scaled = image.size != whole
         shown = _show(file, image, look, bits)
-    # Pillow's bilinear filter is antialiased: its support grows with the scale.
-    small = ImageOps.fit(shown.image, (size, size), Image.Resampling.BILINEAR)
     upright = (whole[::-1] if shown.turned else whole) if scaled else shown.image.size
     return Seen(
-        np.asarray(small),
+        _small(shown.image, size),
         upright,
         scaled,
         shown.transparent,
         shown.bits,
         shown.shown_bits,
     )
+
+
+def see_opened(image: Image.Image, size: int, look: Look, bits: int) -> NDArray[np.uint8]:
+    """The same pixels of a picture in memory, which is left as it is.
+
+    Raises:
+        UnreadableError: if it cannot be shown.
+    """
+    with reading_content(b" ") as nothing:  # in the same words
+        _check_size(image, look)
+        return _small(_show(nothing, image.copy(), look, bits).image, size)
+
+
+def _small(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    # Pillow's bilinear filter is antialiased: its support grows with the scale.
+    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
 
 
 def whole_digest(file: BinaryIO, look: Look, bits: int) -> bytes:

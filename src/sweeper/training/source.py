@@ -105,8 +105,13 @@ def n_at_once(data: Data, micro_batch_size: int | None = None) -> int:
 
     At most twice the micro-batch size, if memory is that short: without gradients images take less of it.
     """
-    usual = max(AT_LEAST, PIXELS_AT_ONCE[data.device.type] // data.side**2)
+    usual = usually_at_once(data.device, data.side)
     return usual if micro_batch_size is None else min(usual, 2 * micro_batch_size)
+
+
+def usually_at_once(device: torch.device, side: int) -> int:
+    """Images of so many pixels a side per forward-only batch."""
+    return max(AT_LEAST, PIXELS_AT_ONCE[device.type] // side**2)
 
 
 # -------------------------------------------------------------------------------------------- batches
