@@ -17,6 +17,8 @@ if _on_ctrl_c is signal.default_int_handler:  # else it is ignored, as in the ba
 import click
 from click.shell_completion import shell_complete
 
+from sweeper import caller
+from sweeper.caller import Ended
 from sweeper.commands import completion, page
 from sweeper.errors import BadInput
 from sweeper.fault import find_told
@@ -27,21 +29,28 @@ signal.signal(signal.SIGINT, _on_ctrl_c)
 
 def main() -> None:
     """The command line. Bad input ends with one line and exit code 2."""
+    caller.meet()
     try:
         if instruction := os.environ.get(completion.VARIABLE):  # from a shell, by Tab
             sys.exit(shell_complete(verbs, {}, "sweeper", completion.VARIABLE, instruction))
         sys.exit(_run(page.with_verb(verbs, sys.argv[1:])))
     except click.UsageError as error:
-        print(page.in_one_line(error), file=sys.stderr)
+        caller.print_last(page.in_one_line(error))
+        caller.say_error(page.bad_usage(error))
         sys.exit(BadInput.exit_code)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Ended as end:
+        caller.say_error(end.told)
+        raise
     except Exception as error:
-        if (told := find_told(error)) is None:
+        told = find_told(error)
+        caller.say_error(told or error)
+        if told is None:
             raise
-        print(told, file=sys.stderr)
+        caller.print_last(str(told))
         sys.exit(told.exit_code)
 
 

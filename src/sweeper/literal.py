@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from sweeper import schema
+from sweeper.errors import BadInput
 
 PATHS = frozenset(
     {"dataset.path", "dataset.root", "dataset.folder", "model.weights", "hydra.run.dir", "hydra.sweep.dir"}
@@ -25,6 +26,8 @@ _HYDRAS = frozenset({"hydra.run.dir", "hydra.sweep.dir", "hydra.sweeper.study_na
 _OVERRIDE = re.compile(r"(\+{0,2}([\w.]+)=)(.*)", re.DOTALL)
 _GRAMMAR = re.compile(r"[(\[{'\"$\\]")
 """Where one of these stands, a comma may do other things than divide a list of texts."""
+_WORD = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z]\w*", re.ASCII | re.IGNORECASE)
+"""A text that needs no quotes; one with a dot or a digit first may be a number."""
 _QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)
 
 
@@ -62,14 +65,14 @@ def _as_it_stands(key: str, text: str) -> str:
     if not text or (not is_there and (_QUOTED.fullmatch(text) or "${" in text)):
         return text
     if text.isspace():  # of which Hydra reads nothing
-        return _quoted(text)
+        return quoted(text)
     try:
         read: Any = OverridesParser.create().parse_override(f"key={text}")
     except HydraException:
-        return text if not is_there and _calls_a_function(text) else _quoted(text)
+        return text if not is_there and _calls_a_function(text) else quoted(text)
     value = read.value() if not read.is_sweep_override() else read
     is_meant = value is None or isinstance(value, QuotedString | list | dict) or read.is_sweep_override()
-    return text if value == text or (is_meant and not is_there) else _quoted(text)
+    return text if value == text or (is_meant and not is_there) else quoted(text)
 
 
 def _calls_a_function(text: str) -> bool:
@@ -80,10 +83,64 @@ def _calls_a_function(text: str) -> bool:
     return bool(parenthesis) and name.strip() in create_functions().functions
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """In Hydra's quotes, whatever stands in it."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return QuotedString(text, Quote.double if "'" in text else Quote.single).with_quotes()
+
+
+def written(key: str, value: Any) -> str:
+    """A plain value in Hydra's grammar, from which Hydra reads the same value.
+
+    Raises:
+        BadInput: for one that the grammar has no words for.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    plain = _plain(key, value)
+    text = _written(plain)
+    try:
+        read = OverridesParser.create().parse_override(f"key={text}").value()
+    except HydraException:
+        read = None
+    if repr(read) != repr(plain):  # repr tells 1 from True, and takes nan for nan
+        raise BadInput(key, value, "cannot be written in Hydra's grammar", "write other keys in the dict")
+    return text
+
+
+def _plain(key: str, value: Any) -> Any:
+    """The value in Python's own types: a path is a text, numpy's number a number."""
+    if value is None or isinstance(value, bool | int | float | str):
+        for kind in (bool, int, float, str):
+            if isinstance(value, kind):
+                return kind(value)
+        return None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(key, item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(key, item) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return _plain(key, value.item())
+    what = f"is a {type(value).__name__}, and no plain value"
+    raise BadInput(key, value, what, "write a number, a text, True, False, None, or a list or dict of them")
+
+
+def _written(plain: Any) -> str:
+    match plain:
+        case None | True | False:
+            return str(plain).lower().replace("none", "null")
+        case dict():
+            return f"{{{','.join(f'{name}:{_written(item)}' for name, item in plain.items())}}}"
+        case list():
+            return f"[{','.join(map(_written, plain))}]"
+        case str() if not _WORD.fullmatch(plain):
+            return quoted(plain)
+        case _:
+            return str(plain)
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sweeper import check, environment, provenance, record, saved, schema
+from sweeper import caller, check, environment, provenance, record, saved, schema
+from sweeper.caller import Ended
 from sweeper.card import ONE, SEVERAL, Card, Network
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
@@ -73,6 +73,8 @@ def main(
     log_any_name()
     current = trial()
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if current.number is None:
+        caller.say(run=str(folder))
     try:
         run = check.to_run(config)
         return train(run, folder, current, observe(run))
@@ -81,8 +83,8 @@ def main(
             raise
         if isinstance(error, BadInput):
             record.remove_refused_run(folder, HydraConfig.get().job.name)
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)  # not an Exception: Hydra would print more about that
+        caller.print_last(str(error))
+        raise Ended(error) from None  # not an Exception: Hydra would print more about that
 
 
 def train(
@@ -316,14 +318,12 @@ def _write_predictions(files: RunFiles, logits: Tensor, loaded: Data) -> None:
 def _write_weights(
     files: RunFiles, run: schema.Run, loaded: Data, fitted: Fitted, result: dict[str, Any]
 ) -> Card:
-    """Write the weights and their card. Whenever this is killed, no card is beside other weights."""
+    """Write the weights of the best epoch, and what a program must know to use them."""
     from sweeper.training import state
 
     tensors = state.of(fitted.model)
     card = _card(run, loaded, fitted.val_logits, result, state.digest(tensors))
-    files.remove_weights()  # the card first
-    state.write(files.weights, tensors)
-    card.write(files)
+    state.keep(files, tensors, card)
     return card
 
 
@@ -419,10 +419,8 @@ def test_best(folder: Path) -> None:
         logits, _ = predict(model, loaded, "val", with_micro_batch_size(run).training)
     if card is None:
         kept = state.of(model)
-        state.write(best.weights, kept)
-        card = _card(run, loaded, logits, result, state.digest(kept))
+        state.keep(best, kept, card := _card(run, loaded, logits, result, state.digest(kept)))
     replace(card, scores=_card_scores(result)).write(best)
-    best.old_weights.unlink(missing_ok=True)
     _write_predictions(best, logits, loaded)
 
 

@@ -109,6 +109,11 @@ def named_by_command(model: schema.Model) -> None:
     _named_by_command.add(model.target)
 
 
+def named_networks() -> list[str]:
+    """The networks of somebody's own that the command has, and no saved run alone."""
+    return sorted(filter(None, _named_by_command))
+
+
 def may_test(model: schema.Model) -> bool:
     """Whether the network of a saved run may be made, as the command trusts it or has named it itself."""
     return not trust_option(model) or TRUST in typed_besides or model.target in _named_by_command

@@ -54,10 +54,10 @@ def show(name: str | None) -> None:
 def show_signs(files: StudyFiles) -> None:
     """What the study and its best trial say."""
     best = sign.read_whole(files.best.signs) if files.best.is_ours else []
-    sign.show(Screen(), [*best, *_current(files)], files.signs, files.best.signs)
+    sign.show(Screen(), [*best, *current_signs(files)], files.signs, files.best.signs)
 
 
-def _current(files: StudyFiles) -> list[Sign]:
+def current_signs(files: StudyFiles) -> list[Sign]:
     """The signs of the study as it is now; as they were written where the storage cannot be read."""
     from sweeper.results.study_sign import signs_of
     from sweeper.search.study import read

@@ -167,6 +167,14 @@ def in_one_line(error: click.UsageError) -> str:
     return f"{' '.join(error.format_message().split()).rstrip('.')}; {see}"
 
 
+def bad_usage(error: click.UsageError) -> BadInput:
+    """The same for a program that has started this command."""
+    reason, remedy = in_one_line(error).rsplit("; ", 1)
+    if isinstance(error, click.NoSuchOption):
+        return BadInput("overrides", error.option_name, "there is no such option", remedy)
+    return BadInput("overrides", "…", reason, remedy)
+
+
 def _visible_options(ctx: click.Context | None) -> list[str]:
     """What may stand where an option was misspelt: those of the verb, and without one those of all."""
     contexts = [ctx, ctx.parent if ctx.info_name == RUN else None] if ctx else []

@@ -31,7 +31,7 @@ def show(names: Sequence[str | None], out: str | None, with_images: bool, opens:
     """
     found = [record.find_study(name) for name in names or (None,)]
     files = list({each.folder.absolute(): each for each in found}.values())
-    path = _path(files, out)
+    path = place(files, out)
     write(files, path, with_images)
     print(f"Report:    {near(path)}")
     if opens:
@@ -40,7 +40,12 @@ def show(names: Sequence[str | None], out: str | None, with_images: bool, opens:
         print(f"Open it:   {_opener()} {shlex.quote(near(path))}")
 
 
-def _path(files: Sequence[StudyFiles], out: str | None) -> Path:
+def place(files: Sequence[StudyFiles], out: str | None) -> Path:
+    """Where the report of the studies goes.
+
+    Raises:
+        BadInput: where that is a folder, or something else than a report has the place.
+    """
     if out is None:
         path = files[0].report if len(files) == 1 else Path(record.OUTPUTS, SEVERAL)
         if path.exists() and not record.is_report(path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from sweeper import check, run
+from sweeper import caller, check, run, saved
 from sweeper.commands import best, report
 from sweeper.commands.show import SingleRun, metrics
 from sweeper.conf import VERSION_BASE, composing, conf_folder
@@ -38,7 +38,10 @@ def run_app(arguments: Sequence[str], trust: bool = False) -> None:
     app = hydra.main(config_path=str(conf_folder()), config_name="config", **VERSION_BASE)(task)
     try:
         with saved_run(arguments, trust) as line, composing(line.overrides):
-            app()
+            try:
+                app()
+            finally:
+                caller.say(networks=saved.named_networks())
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         if _is_there_unreadable(error.filename):
             remedy = "give yourself the permission (chmod)"

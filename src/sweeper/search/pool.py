@@ -25,7 +25,8 @@ from omegaconf import DictConfig
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from sweeper import record
+from sweeper import caller, record
+from sweeper.caller import Ended, Failed
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, FaultElsewhere, find_told
 from sweeper.note import write_note
@@ -59,7 +60,7 @@ from sweeper.search.study import FINISHED, NameTaken, Search, Study, failed, was
 from sweeper.search.trial import Interrupted, Interruption
 from sweeper.search.worker import App, main, work
 from sweeper.secret import hide_known_secrets, hide_secrets
-from sweeper.words import counted
+from sweeper.words import counted, sentence
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +103,8 @@ def sweep(
         if (told := find_told(error)) is None:
             raise
         to_go_on = f"; to go on: {_command(search, master)}" if isinstance(told, Fault) else ""
-        _say_last(f"{told}{to_go_on}")
-        sys.exit(told.exit_code)
+        caller.print_last(f"{told}{to_go_on}")
+        raise Ended(told) from error
     return study.optuna
 
 
@@ -121,15 +122,10 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
         except NameTaken:  # two searches began in one second
             search, arguments = rename(search, app.master, app.arguments, n)
             continue
+        caller.say(study=str(study.files.folder))
         record.write_whole(study.files.sweep_config, to_yaml(app.master))
         break
     return replace(app, arguments=tuple(arguments)), study, storage, space
-
-
-def _say_last(line: str) -> None:
-    """The line that says why, where there is still a terminal to say it on."""
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -419,19 +415,18 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         failures = failed(trials)
         last = max(failures, key=lambda t: t.number)
         print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
-        print(
-            f"hydra.sweeper.max_failure_rate={search.max_failure_rate}: "
-            f"{counted(len(failures), 'trial')} failed, the last is number {last.number}; "
-            "fix the cause and start another study, or allow more failures",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        reason = f"{counted(len(failures), 'trial')} failed, the last is number {last.number}"
+        remedy = "fix the cause and start another study, or allow more failures"
+        rate = f"hydra.sweeper.max_failure_rate={search.max_failure_rate}"
+        caller.print_last(f"{rate}: {reason}; {remedy}")
+        raise Ended(Failed(f"study {search.study_name}", reason, f"{remedy} ({rate})"))
     # Trials that still run are another sweep's, which goes on with this study at the same time.
     is_short = search.n_trials is not None and study.has_room(trials)
     if is_short and search.deadline is None and not is_grid(search.sampler):
         n_finished = sum(t.state in FINISHED for t in trials)
-        print(f"Only {n_finished} of {counted(search.n_trials or 0, 'trial')} could be run.", file=sys.stderr)
-        sys.exit(1)
+        reason = f"only {n_finished} of {counted(search.n_trials or 0, 'trial')} could be run"
+        caller.print_last(sentence(reason))
+        raise Ended(Failed(f"study {search.study_name}", reason, "its output says why"))
     on_finish = Hooks.of(task).on_finish
     if on_finish is not None and trials:
         call_logged(on_finish, study.files.folder)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from mmap import mmap
 from typing import Any, Protocol
+
+from sweeper.caller import end_with
 
 Body = Callable[[Any, int, Mapping[str, str]], None]
 """What a worker runs: of its orders, its place among the workers, and the environment to set."""
@@ -21,8 +21,6 @@ LOST = 255
 """The exit code of a worker whose server was killed: nobody could say how it ended, or if it did."""
 FOR_THE_POOL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that reach the whole group; only the pool handles them."""
-_PR_SET_PDEATHSIG = 1
-"""From prctl(2)."""
 
 
 _ASKED_S = 0.5
@@ -132,10 +130,7 @@ def is_heard(signum: signal.Signals) -> bool:
 
 def die_with(parent: int) -> None:
     """Let the system kill this process when its parent ends, however that ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before
-        os._exit(1)
+    end_with(parent, signal.SIGKILL)
 
 
 def ending(exitcode: int | None) -> str:

@@ -6,19 +6,37 @@ import abc
 from collections.abc import Callable, Container
 from copy import deepcopy as copied
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import optuna
+from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import origin
 from sweeper.record import StudyFiles
+from sweeper.search.storage import look_into_storage
 from sweeper.search.study import seen
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def view(storage: BaseStorage) -> BaseStorage:
     """The storage as it is shown: no trial of a dead process looks as if it were running."""
     return _View(storage)  # type: ignore[abstract]
+
+
+def frame(files: StudyFiles) -> pd.DataFrame:
+    """A row for each trial of the study whose folder this is, under Optuna's own names.
+
+    Raises:
+        BadInput: if there is no such storage, or its trials were in the memory of a process.
+        Fault: if the storage cannot be read.
+    """
+    storage = view(look_into_storage(files.read_storage() or "memory"))
+    study = optuna.load_study(study_name=files.read_name(), storage=storage, sampler=RandomSampler())
+    return study.trials_dataframe()
 
 
 class _View(BaseStorage):
