@@ -18,15 +18,15 @@ class Shim:
 
     def __init__(self, folder: Path, library: Path) -> None:
         self._folder, self._library = folder, library
-        self._counter = folder.parent / f"{folder.name}.count"
+        self.counter = folder.parent / f"{folder.name}.count"
 
     def env(self, at: int = 0, error: int = KILL) -> Mapping[str, str]:
         """The environment of a program whose operations from number ``at`` on fail; 0 only counts."""
-        self._counter.write_bytes(bytes(8))
+        self.counter.write_bytes(bytes(8))
         return {
             "LD_PRELOAD": str(self._library),
             "SHIM_FOLDER": str(self._folder),
-            "SHIM_COUNTER": str(self._counter),
+            "SHIM_COUNTER": str(self.counter),
             "SHIM_AT": str(at),
             "SHIM_ERRNO": str(error),
         }
@@ -34,7 +34,7 @@ class Shim:
     @property
     def n_operations(self) -> int:
         """How many there were since the last ``env``."""
-        return int.from_bytes(self._counter.read_bytes(), "little")
+        return int.from_bytes(self.counter.read_bytes(), "little")
 
 
 def compile_shim(folder: Path) -> Path:

@@ -63,7 +63,13 @@ def test_weights_of_others_have_no_record(tmp_path: Path) -> None:
     (tmp_path / "a" / "other.pt").write_bytes(b"")
     unmarked = tmp_path / "b" / "weights.safetensors"
     unmarked.parent.mkdir()
-    for weights in (None, "DEFAULT", files.folder / "other.pt", unmarked, tmp_path / "no" / "weights.safetensors"):
+    for weights in (
+        None,
+        "DEFAULT",
+        files.folder / "other.pt",
+        unmarked,
+        tmp_path / "no" / "weights.safetensors",
+    ):
         assert provenance.seen(begun_with(weights)) is None
 
 

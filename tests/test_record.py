@@ -90,6 +90,29 @@ def test_best_follows_the_best_trial(tmp_path: Path, study: optuna.Study) -> Non
     assert summary["trials"] == {"COMPLETE": 4, "FAIL": 1}
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
+def test_a_model_comes_and_goes_as_a_whole(tmp_path: Path, study: optuna.Study, name: str) -> None:
+    """The card with the weights, and weights of an earlier version as today's."""
+    for number, value in enumerate((0.5, 0.9, 0.4)):
+        run = RunFiles(tmp_path / str(number))
+        trial = study.ask()
+        leave(tmp_path, number, value)
+        run.weights.rename(run.folder / name)
+        run.card.write_text(str(number))
+        study.tell(trial, value)
+        StudyFiles(tmp_path).write_results(study, ended=number)
+    for file in (name, "model.json"):
+        assert {path.parent.name for path in tmp_path.glob(f"*/{file}")} == {"1", "best"}
+    assert (tmp_path / "best" / "model.json").read_text() == "1"
+    assert RunFiles(tmp_path / "1").has_weights
+    assert StudyFiles(tmp_path).best.has_weights
+    TrialFiles(tmp_path / "1").begin(StudyFiles(tmp_path), 1)
+    assert {path.name for path in TrialFiles(tmp_path / "1").room()} == {name, "model.json"}
+    StudyFiles(tmp_path).remove_trials()
+    assert not list(tmp_path.glob(f"*/{name}"))
+    assert not list(tmp_path.glob("*/model.json"))
+
+
 def test_best_is_renewed_when_its_number_was_given_again(tmp_path: Path, study: optuna.Study) -> None:
     """A journal that lost its end gives a number twice; ``best/`` then holds the known one."""
     end(study, tmp_path, 0.5)
@@ -143,7 +166,15 @@ def test_an_app_may_put_its_trials_into_one_folder(tmp_path: Path) -> None:
 
 def test_files_of_the_app_are_neither_removed_nor_read(tmp_path: Path, study: optuna.Study) -> None:
     """Whatever an app calls its files, those of its trials stay, and no best/ is made of them."""
-    names = ("weights.safetensors", "weights.pt", "model.json", "result.json", "trial.yaml", "history.csv", "environment.json")
+    names = (
+        "weights.safetensors",
+        "weights.pt",
+        "model.json",
+        "result.json",
+        "trial.yaml",
+        "history.csv",
+        "environment.json",
+    )
     for value in (0.5, 0.4, 0.9):
         trial = study.ask()
         folder = tmp_path / str(trial.number)
@@ -338,3 +369,16 @@ def test_a_page_of_the_apps_is_no_report(tmp_path: Path) -> None:
     files.report.write_text('<meta name="generator" content="sweeper 1">')
     files.remove_trials()
     assert not files.report.exists()
+
+
+def test_a_file_never_takes_the_place_of_a_device(tmp_path: Path) -> None:
+    """Root could rename it over one; the standard streams are links, and may lead to files."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(BadInput, match=f"{name}: is a device, and no file; write the name of a file"):
+            record.write_whole(tmp_path / name, "x")
+    for stream in ("/dev/stdout", "/dev/null"):
+        with pytest.raises(BadInput, match=f"{stream}: is a device"):
+            record.check_replaceable(Path(stream))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]

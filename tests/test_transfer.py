@@ -217,7 +217,11 @@ def test_the_transfer_experiment_end_to_end(tmp_path: Path) -> None:
     printed = sweeper(
         tmp_path,
         *("-m", "experiment=transfer", "dataset.path=shapes", *body, "study=shapes"),
-        *("model.weights=outputs/pretraining/weights.safetensors", "training.epochs=3", "hydra.sweeper.n_trials=12"),
+        *(
+            "model.weights=outputs/pretraining/weights.safetensors",
+            "training.epochs=3",
+            "hydra.sweeper.n_trials=12",
+        ),
     )
     seconds = time.monotonic() - started
     print(f"{seconds:.0f} s")

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from tests.conftest import mostly_slow
 from tests.foreign_app import App, assert_exactly, worker_pid
 from tests.program import IN_PROCESS, run
+from tests.test_spawn import A_THREAD
 
 
 def test_trial_is_a_hydra_job(tmp_path: Path) -> None:
@@ -174,6 +175,20 @@ def test_whatever_a_task_raises_fails_its_trial_alone(tmp_path: Path) -> None:
     assert [t.user_attrs["reason"].partition(":")[0] for t in trials[:6]] == names
 
 
+@pytest.mark.parametrize(
+    "top", [pytest.param("", marks=pytest.mark.slow), A_THREAD], ids=["forked", "spawned"]
+)
+def test_last_words_of_a_worker_do_not_reach_the_terminal(tmp_path: Path, top: str) -> None:
+    """What libraries print when their process ends goes to the worker's own file."""
+    app = App(
+        tmp_path, "atexit.register(os.system, 'echo last words')\nreturn cfg.x", "import atexit\n" + top
+    )
+    done = app.run("hydra.sweeper.n_jobs=1", "hydra.sweeper.n_trials=1")
+    assert done.returncode == 0, done.stderr
+    assert "last words" not in done.stdout + done.stderr
+    assert any("last words" in path.read_text() for path in app.out.glob("**/.sweeper/worker-*.log"))
+
+
 def test_a_process_that_the_task_forked_is_no_second_worker(tmp_path: Path) -> None:
     """A child that comes back from the task, or exits from it, ends there; the trial is its parent's."""
     body = """
@@ -324,6 +339,7 @@ def test_custom_search_space_suggests_further_parameters(tmp_path: Path) -> None
         assert f"y={trial.params['y']}" in trial.user_attrs["overrides"]
 
 
+@pytest.mark.slow
 def test_custom_search_space_suggests_overrides(tmp_path: Path) -> None:
     """It is composed: an option of a group with what its file brings, a dotted key, a new key."""
     (tmp_path / "extra.py").write_text("""

@@ -318,14 +318,12 @@ def _write_predictions(files: RunFiles, logits: Tensor, loaded: Data) -> None:
 def _write_weights(
     files: RunFiles, run: schema.Run, loaded: Data, fitted: Fitted, result: dict[str, Any]
 ) -> Card:
-    """Write the weights and their card. Whenever this is killed, no card is beside other weights."""
+    """Write the weights of the best epoch, and what a program must know to use them."""
     from sweeper.training import state
 
     tensors = state.of(fitted.model)
     card = _card(run, loaded, fitted.val_logits, result, state.digest(tensors))
-    files.remove_weights()  # the card first
-    state.write(files.weights, tensors)
-    card.write(files)
+    state.keep(files, tensors, card)
     return card
 
 
@@ -421,10 +419,8 @@ def test_best(folder: Path) -> None:
         logits, _ = predict(model, loaded, "val", with_micro_batch_size(run).training)
     if card is None:
         kept = state.of(model)
-        state.write(best.weights, kept)
-        card = _card(run, loaded, logits, result, state.digest(kept))
+        state.keep(best, kept, card := _card(run, loaded, logits, result, state.digest(kept)))
     replace(card, scores=_card_scores(result)).write(best)
-    best.old_weights.unlink(missing_ok=True)
     _write_predictions(best, logits, loaded)
 
 

@@ -1,1 +1,1 @@
-"""A trained model in use: pictures in, probabilities out."""
+"""Use of a trained model: pictures in, probabilities out. It needs neither the dataset, Hydra nor Optuna."""

@@ -70,9 +70,10 @@ def main(app: App, board: Board, search: Search, index: int, environment: Mappin
         sys.modules["numpy"].random.seed()
     Singleton.set_state(app.singletons)
     setup_globals()
-    output = _output_to(StudyFiles(search.folder).worker_log(index))
+    log_file = StudyFiles(search.folder).worker_log(index)
     try:
-        with output, _traceback_there(), contextlib.suppress(Interrupted):
+        _redirect_to(log_file)  # to the very end: libraries have last words
+        with _secrets_hidden_in(log_file), _traceback_there(), contextlib.suppress(Interrupted):
             storage = open_storage(search.storage, search.storage_wait_s)
             work(app, search, storage, interruption, is_own_process=True)
     except Fault as fault:  # the pool says it: here it may not even be written
@@ -316,26 +317,38 @@ def _traceback_there() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """Everything the process prints, C code's last words included, goes to a file."""
+    """Everything that is printed meanwhile, by C code too, goes to a file."""
+    before = [(stream, os.dup(stream)) for stream in (1, 2)]
+    try:
+        with _secrets_hidden_in(path):
+            _redirect_to(path)
+            yield
+    finally:
+        for stream, saved in before:
+            os.dup2(saved, stream)
+            os.close(saved)
+
+
+def _redirect_to(path: Path) -> None:
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
             _flush()
-            before = [(stream, os.dup(stream)) for stream in (1, 2)]
-            for stream, _ in before:
+            for stream in (1, 2):
                 os.dup2(file.fileno(), stream)
+
+
+@contextlib.contextmanager
+def _secrets_hidden_in(path: Path) -> Iterator[None]:
+    """An app may print its config, or a driver's words, where a password is."""
     try:
         yield
     finally:
         _flush()
-        for stream, saved in before:
-            os.dup2(saved, stream)
-            os.close(saved)
         _hide_secrets_in(path)
 
 
 def _hide_secrets_in(path: Path) -> None:
-    """An app may print its config, or a driver's words, where a password is."""
     with contextlib.suppress(OSError, Fault):
         printed = path.read_bytes() if knows_secrets() else b""
         if (hidden := hide_known_secrets(text := os.fsdecode(printed))) != text:

@@ -13,7 +13,18 @@ from torch import Tensor, nn
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.training import custom, dead_unit, features, freeze, machine, metric, source, step, weights
+from sweeper.training import (
+    custom,
+    dead_unit,
+    features,
+    freeze,
+    machine,
+    metric,
+    source,
+    state,
+    step,
+    weights,
+)
 from sweeper.training.augment import Augment, Variations
 from sweeper.training.data import Data, Pixels
 from sweeper.training.loss import build_loss
@@ -303,7 +314,5 @@ class _Best:
         return self.settings.patience is not None and self._n_waited >= self.settings.patience
 
     def restore(self, model: nn.Module) -> nn.Module:
-        # Not load_state_dict: for some networks (MNASNet) it needs a version, which is not a tensor.
-        for name, tensor in model.state_dict().items():
-            tensor.copy_(self._weights[name])
+        state.put(model, self._weights)
         return model

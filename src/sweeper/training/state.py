@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from xxhash import xxh3_128
 
+from sweeper.card import Card
 from sweeper.fault import Fault, disk
-from sweeper.record import whole
+from sweeper.record import RunFiles, whole
 
 
 def of(model: nn.Module) -> dict[str, Tensor]:
@@ -26,6 +27,20 @@ def of(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def unkept(model: nn.Module) -> tuple[str, str] | None:
+    """What of a network could not be written, or not be put back: its name, and what it is."""
+    for name, value in model.state_dict().items():
+        if name.rpartition(".")[2] == "_extra_state":
+            return name, "which the network makes by itself (get_extra_state)"
+        if value.layout != torch.strided or value.is_quantized:
+            return name, "a sparse or quantized tensor"
+        try:
+            save({name: torch.empty(0, dtype=value.dtype)})
+        except (KeyError, ValueError, SafetensorError):
+            return name, f"a tensor of {str(value.dtype).removeprefix('torch.')}"
+    return None
+
+
 def digest(state: Mapping[str, Tensor]) -> str:
     """32 hex digits that change with any name, type, shape or bit of a state."""
     found = xxh3_128()
@@ -34,6 +49,22 @@ def digest(state: Mapping[str, Tensor]) -> str:
         found.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode(errors="surrogatepass"))
         found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def keep(files: RunFiles, state: Mapping[str, Tensor], card: Card) -> None:
+    """Write a state of ``of`` and its card in the place of others.
+
+    Killed at any moment, it leaves no card beside other weights.
+
+    Raises:
+        Fault: if the disk fails.
+    """
+    with disk(files.folder):
+        files.card.unlink(missing_ok=True)
+    write(files.weights, state)
+    card.write(files)
+    with disk(files.folder):
+        files.old_weights.unlink(missing_ok=True)
 
 
 def write(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -76,4 +107,6 @@ def put(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Not load_state_dict: for some networks (MNASNet) it needs a version, which is not a tensor.
     """
     for name, tensor in model.state_dict().items():
-        tensor.copy_(state[name])
+        # One value that an expanded tensor repeats can be written once.
+        once = tuple(slice(1) if stride == 0 else slice(None) for stride in tensor.stride())
+        tensor[once].copy_(state[name][once])

@@ -44,6 +44,8 @@ def _best_factor(logits: Tensor, labels: Tensor) -> float:
     low, high, factor = 1 / HIGHEST, 1 / LOWEST, 1.0
     for _ in range(_MOST_STEPS):
         slope, curvature = _slope_and_curvature(logits, labels, factor)
+        if slope == 0:
+            break
         low, high = (factor, high) if slope < 0 else (low, factor)
         step = factor - slope / curvature if curvature > 0 else low
         before, factor = factor, step if low < step < high else (low + high) / 2

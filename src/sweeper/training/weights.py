@@ -100,7 +100,9 @@ def _library(settings: schema.Model) -> Library:
     if settings.source not in LIBRARIES:
         whose = "a network of one's own has" if settings.source == "custom" else "our own networks have"
         reason = f"{whose} no weights to download"
-        raise BadInput("model.weights", settings.weights, reason, "write null, or the path of a weights.safetensors")
+        raise BadInput(
+            "model.weights", settings.weights, reason, "write null, or the path of a weights.safetensors"
+        )
     return LIBRARIES[settings.source]
 
 
