@@ -205,6 +205,33 @@ def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bo
 
 @verbs.command()
 @_study
+@click.option(
+    "--format",
+    type=click.Choice(["onnx", "pt2", "safetensors"]),
+    required=True,
+    help="onnx: for onnxruntime; pt2: for torch.export.load; safetensors: for sweeper alone.",
+)
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(),
+    help="Default: named after the study, in the working folder.",
+)
+@_TRUST
+def export(study: str | None, format: str, out: str | None, trust: bool) -> None:
+    """Write the best model of a study as one file.
+
+    STUDY is a name or a folder, also that of a run or a model; default: the newest study. It is compared with
+    PyTorch before it is written. onnx and pt2 take decoded pictures of any size and give probabilities; they
+    need nothing of sweeper.
+    """
+    from sweeper.commands import export
+
+    export.show(study, format, out, trust)
+
+
+@verbs.command()
+@_study
 @click.option("--trial", type=int, metavar="N", help="Another trial than the best.")
 @_TRUST
 def reproduce(study: str | None, trial: int | None, trust: bool) -> int:

@@ -69,8 +69,8 @@ class Pipeline(nn.Module):
 def _gray(pixels: Tensor) -> Tensor:
     """Of one channel or three; of any other number an index that is not there is an error, in all formats."""
     n = pixels.shape[1]
-    chosen = torch.arange(n) + (n - 1) // 2 + 100 * (n - 1) * (3 - n)
-    parts = torch.tensor(_LUMA, dtype=torch.int32)[chosen].view(1, -1, 1, 1)
+    chosen = torch.arange(n, device=pixels.device) + (n - 1) // 2 + 100 * (n - 1) * (3 - n)
+    parts = torch.tensor(_LUMA, dtype=torch.int32, device=pixels.device)[chosen].view(1, -1, 1, 1)
     luma = (pixels.to(torch.int32) * parts).sum(1, keepdim=True, dtype=torch.int32)
     return ((luma + 32768) // 65536).to(torch.uint8)
 
@@ -93,11 +93,12 @@ class Resize(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         # Sizes as numbers of the graph: each picture computes its own weights.
-        height = torch.full((), pictures.shape[2], dtype=torch.float64)
-        width = torch.full((), pictures.shape[3], dtype=torch.float64)
+        (_, _, n_rows, n_columns), device = pictures.shape, pictures.device
+        height = torch.full((), n_rows, dtype=torch.float64, device=device)
+        width = torch.full((), n_columns, dtype=torch.float64, device=device)
         shorter = torch.minimum(height, width)
-        down = self._weights(torch.arange(pictures.shape[2], dtype=torch.float64), height, shorter)
-        along = self._weights(torch.arange(pictures.shape[3], dtype=torch.float64), width, shorter)
+        down = self._weights(_count(n_rows, device), height, shorter)
+        along = self._weights(_count(n_columns, device), width, shorter)
         values = (pictures.double(), down, along)
         if not self.columns_first:
             return _rows_first(*values)
@@ -112,12 +113,16 @@ class Resize(nn.Module):
         triangle that is at least as wide as a pixel of either picture.
         """
         scale = shorter / self.stored
-        results = torch.arange(self.side, dtype=torch.float64) + (self.stored - self.side) // 2
+        results = _count(self.side, positions.device) + (self.stored - self.side) // 2
         centres = (size - shorter) * 0.5 + (results + 0.5) * scale
         distances = (positions - centres[:, None] + 0.5) * (1 / scale.clamp(min=1.0))
         weights = (1 - distances.abs()).clamp(min=0.0)
         weights = weights / weights.sum(1, keepdim=True)
         return (weights * _ONE + 0.5).floor()
+
+
+def _count(n: int, device: torch.device) -> Tensor:
+    return torch.arange(n, dtype=torch.float64, device=device)
 
 
 def _rows_first(values: Tensor, down: Tensor, along: Tensor) -> Tensor:
@@ -134,7 +139,7 @@ def _rounded(sums: Tensor) -> Tensor:
 
 @cache
 def takes_columns_first() -> bool:
-    """Whether the Pillow that is installed does so, as from version 13 on: asked of a picture that shows it."""
+    """Whether the Pillow that is installed does so (version 13 does): seen on a picture that shows it."""
     tall = (np.arange(60) * 37 % 256).astype(np.uint8).reshape(15, 4)
     small = ImageOps.fit(Image.fromarray(tall), (3, 3), Image.Resampling.BILINEAR)
     ours = Resize(3, 3, columns_first=False)(torch.from_numpy(tall)[None, None])
