@@ -44,7 +44,7 @@ def copied(name: str, folder: Path) -> Path:
 def commands(name: str) -> list[list[str]]:
     """What the page of an example tells to type, in its order, but for the installing."""
     page = (EXAMPLES / name / "README.md").read_text()
-    lines = re.findall(r"^    ((?:python|sweeper|diff) .*?)(?: *#.*)?$", page, re.MULTILINE)
+    lines = re.findall(r"^    (?:\$ )?((?:python|sweeper|diff) .*?)(?: *#.*)?$", page, re.MULTILINE)
     typed = [shlex.split(command) for line in lines for command in line.split(" && ")]
     assert typed
     return typed
@@ -81,19 +81,15 @@ def test_the_app_with_lightning(tmp_path: Path) -> None:
     printed = type_in(folder, search)
     assert "Workers are spawned" not in printed
     first = trials(folder, "digits")
-    assert len(first) == 16
+    assert len(first) == 12
     assert {t.state for t in first} == {TrialState.COMPLETE, TrialState.PRUNED}
     assert all(("optimizer.momentum" in str(t.params)) == (t.params["optimizer"] == "sgd") for t in first)
-    assert min(t.value for t in first if t.state == TrialState.COMPLETE and t.value is not None) < 0.3
-    assert all(
-        list(t.intermediate_values) == list(range(1, 1 + len(t.intermediate_values)))
-        and len(t.intermediate_values) == 10
-        for t in first
-        if t.state == TrialState.COMPLETE
-    )
+    complete = [t for t in first if t.state == TrialState.COMPLETE]
+    assert all(list(t.intermediate_values) == list(range(1, 9)) for t in complete)
+    assert min(t.value for t in complete if t.value is not None) < 0.3
 
     type_in(folder, more)
-    assert len(trials(folder, "digits")) == 24
+    assert len(trials(folder, "digits")) == 16
     best, report = (type_in(folder, look) for look in looks)
     assert "optimizer" in best
     assert "report.html" in report
