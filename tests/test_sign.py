@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -149,14 +148,3 @@ def test_our_own_study_has_its_signs_beside_its_results(searched: Path) -> None:
     files = StudyFiles(searched / "outputs" / "digits")
     assert files.signs == files.folder / "signs.json"
     assert isinstance(sign.read(files.signs), list)
-
-
-def test_the_page_about_signs_is_current() -> None:
-    """``python docs/signs.py`` was run after the last change of the tables."""
-    path = Path(__file__).parents[1] / "docs" / "signs.py"
-    spec = importlib.util.spec_from_file_location("signs", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.page() == path.with_suffix(".md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import math
 import os
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sweeper.errors import BadInput, one_of
@@ -35,6 +35,8 @@ class Limit:
     remedy: str
     names: tuple[str, ...] = ()
     """Where there are only these: the nearest of them is named first."""
+    admits: str = ""
+    """What it may be, in words for the page of all keys."""
 
     def holds(self, value: Any) -> bool:
         return self.fault(value) is None
@@ -76,7 +78,7 @@ def number(
             return f"must be {'below' if below else 'at most'} {_shown(high)}{because}"
         return None
 
-    return Limit(fault, remedy)
+    return Limit(fault, remedy, admits=_span(low, high, above, below))
 
 
 def whole(low: int, high: int, remedy: str, why: str = "") -> Limit:
@@ -93,6 +95,7 @@ def within(low: float, high: float, remedy: str) -> Limit:
             else f"must be between {_shown(low)} and {_shown(high)}"
         ),
         remedy,
+        admits=_span(low, high),
     )
 
 
@@ -103,12 +106,17 @@ def between(low: float, high: float, remedy: str) -> Limit:
             None if _is_number(v) and low < v < high else f"must be between {_shown(low)} and {_shown(high)}"
         ),
         remedy,
+        admits=_span(low, high, above=True, below=True),
     )
 
 
 def fraction(remedy: str) -> Limit:
     """A part of a whole, and never the whole."""
-    return Limit(lambda v: None if _is_number(v) and 0 <= v < 1 else "must be at least 0 and below 1", remedy)
+    return Limit(
+        lambda v: None if _is_number(v) and 0 <= v < 1 else "must be at least 0 and below 1",
+        remedy,
+        admits=_span(0, 1, below=True),
+    )
 
 
 def pair(low: float, high: float, remedy: str) -> Limit:
@@ -117,6 +125,7 @@ def pair(low: float, high: float, remedy: str) -> Limit:
     return Limit(
         lambda v: None if len(v) == 2 and all(map(_is_number, v)) and low <= v[0] <= v[1] <= high else reason,
         remedy,
+        admits=f"two numbers in growing order, {_span(low, high)}",
     )
 
 
@@ -134,31 +143,40 @@ def numbers(n_least: int, n_most: int, high: int, remedy: str) -> Limit:
             return f"has {max(value):,} in it, and {_shown(high)} is the largest"
         return None
 
-    return Limit(fault, remedy)
+    return Limit(fault, remedy, admits=f"{n_least} … {n_most} numbers, {_span(1, high)} each")
 
 
 def option(*names: str) -> Limit:
     """One of these names."""
     return Limit(
-        lambda v: None if v in names else "there is no such option", f"write one of {', '.join(names)}", names
+        lambda v: None if v in names else "there is no such option",
+        f"write one of {', '.join(names)}",
+        names,
+        admits=", ".join(f"`{name}`" for name in names),
     )
 
 
 def switch() -> Limit:
     """On or off."""
     return Limit(
-        lambda v: None if isinstance(v, bool) else "is neither true nor false", "write true or false"
+        lambda v: None if isinstance(v, bool) else "is neither true nor false",
+        "write true or false",
+        admits="`true`, `false`",
     )
 
 
 def string(remedy: str) -> Limit:
     """Any text."""
-    return Limit(lambda v: None if isinstance(v, str) else "must be a text", remedy)
+    return Limit(lambda v: None if isinstance(v, str) else "must be a text", remedy, admits="any text")
 
 
 def text(remedy: str) -> Limit:
     """A name or a path: not empty, and such that the file system takes it."""
-    return Limit(lambda v: path_fault(v) if isinstance(v, str) else "must be a text", remedy)
+    return Limit(
+        lambda v: path_fault(v) if isinstance(v, str) else "must be a text",
+        remedy,
+        admits="a text that is not empty",
+    )
 
 
 def part(remedy: str) -> Limit:
@@ -170,22 +188,30 @@ def part(remedy: str) -> Limit:
         is_path = "/" in value or value in (".", "..")
         return "names a folder elsewhere" if is_path else path_fault(value)
 
-    return Limit(fault, remedy)
+    return Limit(fault, remedy, admits="the name of a file or folder")
 
 
 def or_null(limit: Limit) -> Limit:
     """The same, or nothing at all."""
-    return Limit(lambda v: None if v is None else limit.fault(v), limit.remedy, limit.names)
+    return replace(
+        limit, fault=lambda v: None if v is None else limit.fault(v), admits=f"{limit.admits}, or `null`"
+    )
 
 
 def or_word(word: str, limit: Limit) -> Limit:
     """The same, or a word that means something else."""
-    return Limit(lambda v: None if v == word else limit.fault(v), limit.remedy)
+    return Limit(
+        lambda v: None if v == word else limit.fault(v), limit.remedy, admits=f"`{word}`, or {limit.admits}"
+    )
 
 
 def mapping(remedy: str) -> Limit:
     """Values by their names."""
-    return Limit(lambda v: None if isinstance(v, Mapping) else "must hold values by their names", remedy)
+    return Limit(
+        lambda v: None if isinstance(v, Mapping) else "must hold values by their names",
+        remedy,
+        admits="values by their names",
+    )
 
 
 def path_fault(path: str) -> str | None:
@@ -227,11 +253,15 @@ def check_study_name(name: str | None, key: str = "study") -> None:
         raise BadInput(key, name, reason, remedy)
 
 
-SEED = whole(0, MAX_SEED, "write 0, another whole number above it, or null", "numpy takes no larger seed")
-
-
 def _at_least(low: float, above: bool) -> str:
     return f"greater than {_shown(low)}" if above else f"at least {_shown(low)}"
+
+
+def _span(low: float, high: float, above: bool = False, below: bool = False) -> str:
+    """``0 … 1``; an end that is excluded is said to be."""
+    span = f"{_shown(low)} … {_shown(high)}"
+    excluded = [_shown(end) for end, is_out in ((low, above), (high, below)) if is_out]
+    return f"{span} without {' and '.join(excluded)}" if excluded else span
 
 
 def _is_number(value: Any) -> bool:
@@ -240,3 +270,6 @@ def _is_number(value: Any) -> bool:
 
 def _shown(end: float) -> str:
     return f"{end:,}" if isinstance(end, int) and end > 9999 else f"{end:g}"
+
+
+SEED = whole(0, MAX_SEED, "write 0, another whole number above it, or null", "numpy takes no larger seed")

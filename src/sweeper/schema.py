@@ -16,26 +16,36 @@ from sweeper.words import counted
 @dataclass
 class Dataset:
     name: str = "digits"
+    """What is read; ``dataset=`` chooses it."""
     path: str | None = None
+    """The folder of ``image_folder``, or the file of ``csv``."""
     root: str = "data"
     """Folder of torchvision's datasets, which are downloaded into it."""
     download: bool = False
+    """Whether torchvision may download what is not below ``root``."""
     image_size: int | None = None
     """Side of the square images in pixels; null keeps the data's own size."""
     margin: float = 1.0
     """Images are stored this many times as large. Random crops and rotations use all of that, everything else
     the centre. 1.143 with 224 pixels is the usual resize to 256 and centre crop to 224."""
     val_fraction: float = 0.2
+    """How much of each class is validated on, where the data do not say."""
     test_fraction: float = 0.2
+    """How much of each class is kept for the one test at the end, where the data do not say."""
     split_seed: int = 0
+    """Another one splits the images differently. It is apart from ``seed``, so that runs share a split."""
     skip_unreadable: bool = False
+    """Whether to go on without files that cannot be read; they are counted."""
     normalization: Any = "data"
     """``data`` (mean and standard deviation of the training images), ``imagenet``, ``none``, or
-    ``{mean: [...], std: [...]}`` for pixel values in 0 … 1."""
+    ``{mean: [...], std: [...]}`` for pixel values in 0 … 1. Source: guide to transfer learning."""
     on_device: str = "auto"
+    """Whether the images stay in the GPU's memory; ``auto``: where they take less than half of what is
+    free."""
     allow_hflip: bool = False
     """Whether a mirrored image still shows its class; otherwise augmentation never flips."""
     allow_vflip: bool = False
+    """The same, for an image that stands on its head."""
     layout: str = "auto"
     """How a folder is read: ``auto`` recognises classes and parts, and refuses what may mean two things;
     ``classes`` takes each folder below ``path`` for a class, ``parts`` each below ``path/train`` and so on,
@@ -49,15 +59,17 @@ class Dataset:
     n_folds: int | None = None
     """Parts of equal size into which all images but those of test are divided, each of them val once."""
     fold: int = 0
-    """Which of them is val."""
+    """Which of the ``n_folds`` parts is val."""
     max_megapixels: float = 179.0
     """Larger image files are not decoded."""
     background: Any = "white"
     """What is seen through transparent pixels: a colour's name, ``#rrggbb``, or ``[red, green, blue]``."""
     path_column: str | None = None
-    """Of a table: the column of the image files; null finds it by its name, as the next two."""
+    """Of a table: the column of the image files; null finds it by its name."""
     label_column: str | None = None
+    """That of the labels; null finds it by its name."""
     split_column: str | None = None
+    """That of the parts (train, val, test); null finds it by its name, where there is one."""
     folder: str | None = None
     """Of a table: what its paths are relative to; null means the folder of the table."""
     suffix: str | None = None
@@ -69,16 +81,28 @@ class Dataset:
 @dataclass
 class Model:
     source: str = "sweeper"
-    """Where the network comes from: ``sweeper`` (cnn), ``torchvision``, or ``timm`` (an optional extra)."""
+    """Where the network comes from: ``sweeper`` (cnn), ``torchvision``, ``timm`` (an optional extra), or
+    ``custom``."""
     name: str = "cnn"
+    """``cnn``, or the network's name in torchvision or timm."""
     filters: list[int] = field(default_factory=lambda: [16, 32])
+    """Of ``cnn``: how many filters each convolution has; each halves the image's side, while 2 pixels remain.
+    Source: guide to small CNNs."""
     kernel_size: int = 3
+    """Of ``cnn``: the side of each filter, in pixels. Source: guide to small CNNs."""
     activation: str = "relu"
+    """Of ``cnn``: with ``leaky_relu`` no unit dies. Source: guide to small CNNs."""
     batch_norm: bool = False
+    """Of ``cnn``: whether each convolution is followed by batch normalisation. Source: Ioffe and Szegedy
+    2015."""
     dropout: float = 0.5
-    """Rate after each hidden fully connected layer of ``cnn``; before the last layer of other networks."""
+    """Rate after each hidden fully connected layer of ``cnn``; before the last layer of other networks.
+    Source: guide to small CNNs (0.5), guide to transfer learning (0.3 … 0.5)."""
     hidden_units: list[int] = field(default_factory=lambda: [128])
+    """Of ``cnn``: the units of each hidden fully connected layer; ``[]`` is none."""
     init: str = "default"
+    """Random weights of ``cnn``: PyTorch's, Xavier uniform or He uniform. Source: guide to small CNNs; Glorot
+    and Bengio 2010; He et al. 2015."""
     weights: str | None = None
     """Initial weights: null (random), a name that the library knows (``DEFAULT``), or the path of a state
     dict (``.pt``, ``.pth``, ``.safetensors``). The head is always new."""
@@ -95,56 +119,85 @@ class Model:
 @dataclass
 class Optimizer:
     name: str = "sgd"
+    """Which optimizer; ``optimizer=`` chooses it."""
     lr: float = 1e-3
+    """The learning rate. Source: guide to small CNNs, guide to transfer learning."""
     momentum: float | None = None
+    """Of ``sgd`` and ``rmsprop``; null is none. Source: guide to small CNNs; 0.9 in both guides."""
     weight_decay: float = 0.0
+    """Pulls weights to 0: as L2 of the loss, in ``adamw`` decoupled from the gradient. Source: guide to small
+    CNNs, guide to transfer learning; Loshchilov and Hutter 2019."""
     head_lr_factor: float = 1.0
-    """Factor on ``lr`` for the head."""
+    """Factor on ``lr`` for the head. Source: guide to transfer learning, whose example is 1e-5 for the body
+    and 1e-3 for the head."""
     stage_lr_decay: float = 1.0
-    """The last stage of the body learns at ``lr``, each earlier one at this times the rate of the next."""
+    """The last stage of the body learns at ``lr``, each earlier one at this times the rate of the next.
+    Source: Howard and Ruder 2018."""
     decay_norm_and_bias: bool = True
-    """Whether weight decay applies to biases and the parameters of normalisation layers too."""
+    """Whether weight decay applies to biases and the parameters of normalisation layers too. Source:
+    He et al. 2019, who leave them out."""
 
 
 @dataclass
 class Scheduler:
     name: str = "none"
+    """How the learning rate falls; ``scheduler=`` chooses it."""
     step_size: int | None = None
-    """In epochs."""
+    """Of ``step``: epochs from one fall of the rate to the next."""
     gamma: float = 0.1
+    """Of ``step``: the rate is multiplied by it every ``step_size`` epochs."""
     factor: float = 0.1
+    """Of ``plateau``: the rate is multiplied by it when nothing has improved for ``patience`` epochs.
+    Source: guide to transfer learning."""
     patience: int = 3
-    """In epochs."""
+    """Of ``plateau``: epochs without improvement before the rate falls. Source: guide to transfer
+    learning."""
     t_max: int | None = None
-    """In epochs; null means all epochs after the warm-up."""
+    """Of ``cosine``: epochs until the lowest rate; null means all epochs after the warm-up. Source:
+    Loshchilov and Hutter 2017."""
     eta_min: float = 0.0
+    """Of ``cosine``: the lowest rate."""
     warmup_epochs: int = 0
-    """Epochs in which the learning rate grows linearly to ``lr``, before the schedule starts."""
+    """Epochs in which the learning rate grows linearly to ``lr``, before the schedule starts. Source: Goyal
+    et al. 2017."""
 
 
 @dataclass
 class Augmentation:
     name: str = "none"
+    """How strongly training images are varied; ``augmentation=`` chooses it, and with it the keys below."""
     rotation_deg: float = 0.0
-    """Each image is rotated by a uniform angle between minus and plus this."""
+    """Each image is rotated by a uniform angle between minus and plus this. Source: guide to
+    transfer learning."""
     crop_scale: list[float] = field(default_factory=lambda: [1.0, 1.0])
-    """Area of the crop as a fraction of the image with its margin, uniform between the two."""
+    """Area of the crop as a fraction of the image with its margin, uniform between the two. Source: guide to
+    transfer learning; Szegedy et al. 2015."""
     crop_ratio: list[float] = field(default_factory=lambda: [1.0, 1.0])
-    """Aspect ratio (width / height) of the crop, log-uniform between the two."""
+    """Aspect ratio (width / height) of the crop, log-uniform between the two. Source: Szegedy et al. 2015."""
     hflip: float = 0.0
-    """A probability, like ``vflip`` and ``erasing``."""
+    """The probability that an image is mirrored; only where ``dataset.allow_hflip``. Source: guide to
+    transfer learning."""
     vflip: float = 0.0
+    """The probability that it is turned upside down; only where ``dataset.allow_vflip``. Source: guide to
+    transfer learning."""
     brightness: float = 0.0
-    """The factor is uniform between 1 minus this and 1 plus this, as for ``contrast`` and ``saturation``."""
+    """The factor is uniform between 1 minus this and 1 plus this, as for ``contrast`` and ``saturation``.
+    Source: guide to transfer learning."""
     contrast: float = 0.0
+    """As ``brightness``. Source: guide to transfer learning."""
     saturation: float = 0.0
+    """As ``brightness``; without effect on gray images. Source: guide to transfer learning."""
     hue: float = 0.0
-    """The hue shifts by a uniform fraction of the colour circle between minus and plus this; at most 0.5."""
+    """The hue shifts by a uniform fraction of the colour circle between minus and plus this; at most 0.5.
+    Source: guide to transfer learning."""
     erasing: float = 0.0
+    """The probability that a rectangle of the image takes the images' mean colour. Source: Zhong et al.
+    2020."""
     erasing_scale: list[float] = field(default_factory=lambda: [0.02, 0.33])
-    """Area of the erased rectangle as a fraction of the image."""
+    """Area of the erased rectangle as a fraction of the image. Source: Zhong et al. 2020."""
     erasing_ratio: list[float] = field(default_factory=lambda: [0.3, 3.3])
-    """Height / width of that rectangle (torchvision's order), log-uniform between the two."""
+    """Height / width of that rectangle (torchvision's order), log-uniform between the two. Source: Zhong et
+    al. 2020."""
 
 
 @dataclass
@@ -152,37 +205,55 @@ class Freezing:
     name: str = "none"
     """``none`` trains everything from scratch. The others start from ``model.weights``: ``full`` trains
     everything, ``head`` only the head, ``last_block`` the last stage too, and ``gradual`` unfreezes one more
-    stage every ``every`` epochs, from the last to the first; early stopping waits until all are unfrozen."""
+    stage every ``every`` epochs, from the last to the first; early stopping waits until all are unfrozen.
+    Source: guide to transfer learning."""
     every: int | None = None
+    """Of ``gradual``: after so many epochs one more stage trains. Source: guide to transfer learning; Howard
+    and Ruder 2018."""
 
 
 @dataclass
 class Loss:
     name: str = "cross_entropy"
+    """``cross_entropy`` for one label per image, ``bce_with_logits`` for several. Source: guide to transfer
+    learning."""
     label_smoothing: float = 0.0
+    """Of ``cross_entropy``: how much of each label is spread over all classes. Source: Szegedy et al.
+    2016."""
     class_weights: Any = None
-    """``balanced``, a list of one weight per class, or null."""
+    """Of ``cross_entropy``: ``balanced``, a list of one weight per class, or null. Source: guide to transfer
+    learning."""
     pos_weight: Any = None
-    """For ``bce_with_logits``: ``balanced`` (images without the label / images with it), a list, or null."""
+    """For ``bce_with_logits``: ``balanced`` (images without the label / images with it), a list, or null.
+    Source: guide to transfer learning."""
 
 
 @dataclass
 class EarlyStopping:
     monitor: str = "val_loss"
+    """What must improve, or training ends: ``val_loss``, or ``val_`` and a metric. Source: guide to transfer
+    learning."""
     patience: int | None = 5
-    """In epochs; null never stops early."""
+    """Epochs without improvement after which training ends; null never stops early. Source: guide to transfer
+    learning."""
     min_delta: float = 0.0
+    """A smaller change is no improvement."""
 
 
 @dataclass
 class Training:
     epochs: int = 20
+    """At most so many; early stopping and pruning end a training before. Source: guide to small CNNs (5, then
+    10, 20, 30), guide to transfer learning (5 … 20 for the head, 20 … 50 for all)."""
     batch_size: int = 32
+    """Images of one step of the optimizer. Source: guide to small CNNs, guide to transfer learning."""
     precision: str = "auto"
+    """``auto`` computes in bfloat16 where the hardware has it, in float32 elsewhere."""
     micro_batch_size: int | None = None
     """Images that go through the network at once, where a batch is split (gradient accumulation). null splits
     a batch only if the GPU has no room for all of it."""
     compile: bool = False
+    """Whether networks are compiled (``torch.compile``), once for all trials of a worker."""
     cuda_graphs: bool = False
     """On a GPU: launch the forward and backward of a batch as CUDA graphs, which speeds up small networks."""
     tf32: bool = False
@@ -202,9 +273,14 @@ class Run:
     """Everything that determines one training run."""
 
     study: str | None = None
+    """The name of the run or study, and of its folder below ``outputs/``."""
     seed: int = 0
+    """Random numbers of weights, order, augmentation, dropout and of the search."""
     device: str = "auto"
+    """``auto`` takes a GPU where there is one; or ``cpu``, ``cuda``, ``cuda:1``."""
     objective: Any = "val_accuracy"
+    """What a search improves: ``val_loss``, ``val_`` and a metric, ``seconds``, ``peak_memory_mb``, or a list
+    of them. Whether higher or lower is better follows from it."""
     dataset: Dataset = field(default_factory=Dataset)
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -305,6 +381,7 @@ def _factor(low: float, high: float, key: str, example: float, why: str = "") ->
             limit.number(0, high, "", why, above=True).fault(v) or limit.number(low, high, "", why).fault(v)
         ),
         f"write for example {key}={example}",
+        admits=limit.number(low, high, "").admits,
     )
 
 
@@ -355,7 +432,11 @@ LIMITS: dict[str, Limit] = {
         "write for example dataset.max_megapixels=200",
         "no memory has room for a larger one",
     ),
-    "dataset.background": Limit(_colour_fault, "write for example white or [32,160,255]"),
+    "dataset.background": Limit(
+        _colour_fault,
+        "write for example white or [32,160,255]",
+        admits="a colour's name, `#rrggbb`, or `[red, green, blue]`",
+    ),
     "dataset.path_column": limit.text("write the name of a column"),
     "dataset.label_column": limit.text("write the name of a column"),
     "dataset.split_column": limit.text("write the name of a column"),
@@ -370,11 +451,13 @@ LIMITS: dict[str, Limit] = {
             else limit.path_fault(f"a{v}b")  # a space is none
         ),
         "write for example dataset.label_separator='|'",
+        admits=f"a text of at most {_LONGEST_SEPARATOR} characters",
     ),
     "dataset.split_seed": limit.within(0, limit.MAX_SEED, "write for example dataset.split_seed=0"),
     "dataset.on_device": Limit(
         lambda v: None if v.lower() in ("auto", "true", "false") else "there is no such option",
         "write auto, true or false",
+        admits="`auto`, `true`, `false`",
     ),
     "model.source": limit.option("sweeper", "torchvision", "timm", "custom"),
     "model.target": limit.text("write package.module.function, as Python imports it"),
@@ -392,6 +475,7 @@ LIMITS: dict[str, Limit] = {
             else limit.whole(1, 31, "", "larger kernels see the padding alone").fault(v)
         ),
         "write 3, 5 or 7",
+        admits="odd numbers, 1 … 31",
     ),
     "model.activation": limit.option("relu", "leaky_relu"),
     "model.init": limit.option("default", "xavier_uniform", "kaiming_uniform"),
@@ -406,6 +490,7 @@ LIMITS: dict[str, Limit] = {
     "optimizer.stage_lr_decay": Limit(
         lambda v: "must be above 0 and at most 1" if not 0 < v <= 1 else limit.number(0.001, 1, "").fault(v),
         "write for example optimizer.stage_lr_decay=0.8",
+        admits=limit.number(0.001, 1, "").admits,
     ),
     "scheduler.name": limit.option("none", "step", "plateau", "cosine"),
     "scheduler.step_size": _epochs(1, "scheduler.step_size", 10),

@@ -30,7 +30,11 @@ class Settings:
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "auto"}])
 
     sampler: Any = MISSING
+    """How parameters are drawn; ``hydra/sweeper/sampler=`` chooses it. Source: Bergstra et al. 2011
+    (``tpe``)."""
     pruner: Any = MISSING
+    """Which trials end early; ``hydra/sweeper/pruner=`` chooses it. ``auto`` is Hyperband, and none with
+    several objectives. Source: Li et al. 2018."""
     direction: Any = "minimize"
     """``minimize`` or ``maximize``, or a list of them for several objectives."""
     metric_names: Any = None
@@ -46,6 +50,7 @@ class Settings:
     n_jobs: Any = "auto"
     """Worker processes; ``auto`` is one for each visible GPU, or one for each core without."""
     workers_per_gpu: Any = 1
+    """Workers that share each GPU."""
     in_process: Any = False
     """Run the trials in this process, for a debugger; needs n_jobs=1."""
     timeout_s: Any = None
@@ -59,11 +64,13 @@ class Settings:
     max_failure_rate: Any = 0.25
     """The sweep ends when more than this part of n_trials has failed."""
     seed: Any = None
+    """Random numbers of the sampler; null: other ones each time."""
     custom_search_space: Any = None
     """Dotted path of a function ``(config, trial)`` that suggests further parameters."""
     search_space: Any = None
     """What ``params`` was called before Hydra 1.2: the search says how to write it today."""
     params: dict[str, Any] | None = field(default_factory=dict)
+    """What is searched where the command line does not say: sweeps by their keys, ``x: interval(0, 1)``."""
 
 
 class OptunaSweeper(Sweeper):

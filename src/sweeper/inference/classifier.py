@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sweeper import record
 from sweeper.card import Card
-from sweeper.errors import BadInput
+from sweeper.errors import BadInput, shortened
 from sweeper.fault import Fault, disk
 from sweeper.inference.picture import KEY, Transform, decoded, each
 from sweeper.inference.pipeline import Scorer
@@ -28,8 +28,8 @@ from sweeper.training.source import usually_at_once
 from sweeper.trust import may_import
 from sweeper.words import counted
 
-_MOST_NAMED = 5
-"""Pictures that an error names."""
+_MOST_NAMED, _MOST_SHOWN = 5, 40
+"""Pictures that an error names, and characters of each name."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Classifier:
 
 
 def _unreadable(told: Mapping[str, str]) -> BadInput:
-    names = [f"{name} ({why})" for name, why in told.items()]
+    names = [f"{shortened(name, _MOST_SHOWN)} ({why})" for name, why in told.items()]
     more = "; …" if len(names) > _MOST_NAMED else ""
     if len(told) == 1:
         ((name, why),) = told.items()
@@ -275,5 +275,5 @@ def _check_same(module: nn.Module, tensors: Mapping[str, Tensor], file: Path) ->
     if odd:
         name = odd[0]
         what = f"{name} is {there.get(name, 'missing')}, in the network {wanted.get(name, 'missing')}"
-        more = f" (and {counted(len(odd) - 1, 'more')})" if len(odd) > 1 else ""
+        more = f" (and {len(odd) - 1:,} more)" if len(odd) > 1 else ""
         raise Fault(file, f"does not fit its network: {what}{more}", "use the code that it was trained with")

@@ -59,6 +59,7 @@ def _node(kind: str) -> Limit:
             else f"is not a {kind}"
         ),
         remedy,
+        admits=f"an option of `hydra/sweeper/{kind}`, or a node with a `_target_`",
     )
 
 
@@ -174,6 +175,7 @@ ARGUMENTS: dict[str, Limit] = {
             else limit.whole(2, 1000, "").fault(v)
         ),
         "write 2 or more",
+        admits=limit.whole(2, 1000, "").admits,
     ),
     "bootstrap_count": _whole(0, 10**6, _TRIALS),
     "min_early_stopping_rate": _whole(0, 100, "it is the exponent of a number of steps"),

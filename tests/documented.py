@@ -1,0 +1,195 @@
+"""What README.md and docs/ tell people to type: found page by page, made short by one table, and run.
+
+A block fenced as ``sh`` holds commands, one as ``python`` a program. A program whose first line is
+``# NAME.py`` is that file; any other runs as it stands.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from sweeper.__main__ import verbs
+from tests.page import DOCS, ROOT
+
+LIMIT_S = 280
+"""Of one command."""
+
+
+_BLOCK = re.compile(r"^(?P<indent> *)```(?P<kind>sh|python)\n(?P<lines>.*?)^ *```$", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a test does with the commands, or programs, in which a pattern is found."""
+
+    pattern: str
+    replacement: str = r"\g<0>"
+    """What stands in the place of the pattern."""
+    left_out: str = ""
+    """Why such a command is not run."""
+
+
+ELSEWHERE = (
+    Rule(r"^(pip install|python -m venv|source )", left_out="test_main.py installs the package"),
+    Rule(r"^(pytest|ruff|mypy|mkdocs)\b", left_out=".ci/run does it"),
+    Rule(r"^sweeper dashboard", left_out="it serves until Ctrl-C: test_dashboard.py"),
+    Rule(r"^(uvicorn|fastapi|curl) ", left_out="a server: the tests of the examples"),
+    Rule(r"^ssh ", left_out="it needs a second machine"),
+    Rule(r"^python docs/pictures\.py", left_out="it takes minutes: test_pictures.py"),
+)
+SHORT = (
+    Rule(r"\bmodel\.weights=DEFAULT", "model.weights=null dataset.image_size=32"),  # would be downloaded
+    Rule(r"\bexperiment=transfer\b", r"\g<0> model.weights=null dataset.image_size=32"),
+    Rule(r"\btraining\.epochs=\d+", "training.epochs=2"),
+    Rule(r"\bhydra\.sweeper\.n_trials=\d+", "hydra.sweeper.n_trials=4"),
+    Rule(r"\bsweeper\.train\(\[", r'\g<0>"training.epochs=2", '),
+    Rule(r"\bsweeper\.sweep\(\[", r'\g<0>"training.epochs=2", "hydra.sweeper.n_trials=2", '),
+)
+SEARCH = "hydra.sweeper.n_trials=3"
+RUN = "training.epochs=2"
+AS_THEY_STAND = {*verbs.commands, "--cfg", "--help", "--version"} - {"train"}
+"""What may follow ``sweeper`` and takes no time that a rule could save."""
+OF_FIRST = ("python.md", "search.md", "what-a-search-tells.md")
+"""Pages that speak of a search that the reader has done already, the study ``first``."""
+
+
+class Step(Protocol):
+    """One thing that a page tells the reader to do."""
+
+    def run(self, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line for the shell."""
+
+    typed: str
+
+    @property
+    def left_out(self) -> str:
+        """Why it is not run; empty where it is."""
+        return next((rule.left_out for rule in ELSEWHERE if re.search(rule.pattern, self.typed)), "")
+
+    @property
+    def shortened(self) -> str:
+        """What is run in its place.
+
+        Raises:
+            ValueError: where no rule says what to do with it.
+        """
+        short = _replaced(self.typed)
+        words = shlex.split(self.typed)
+        if words[0] in ("cp", "python"):
+            return short
+        if words[0] != "sweeper" or len(words) < 2:
+            raise ValueError(f"no rule of tests/documented.py says how to run: {self.typed}")
+        if words[1] in AS_THEY_STAND:
+            return short
+        is_search = bool({"-m", "--multirun"} & set(words))
+        more = SEARCH if is_search else RUN
+        is_told = more.partition("=")[0] in short
+        is_quick = "experiment=quick" in short or "training.epochs" in short or "--config-name" in short
+        epochs = f" {RUN}" if is_search and not is_quick else ""
+        return short + ("" if is_told else f" {more}") + epochs
+
+    def run(self, folder: Path) -> None:
+        if not self.left_out:
+            _run(folder, ["bash", "-euo", "pipefail", "-c", self.shortened])
+
+
+@dataclass(frozen=True)
+class Program:
+    """A block of Python."""
+
+    text: str
+
+    @property
+    def name(self) -> str:
+        """Of the file that it is; empty where it runs as it stands."""
+        found = re.match(r"# ([\w/]+\.py)\n", self.text)
+        return found[1] if found else ""
+
+    def run(self, folder: Path) -> None:
+        if self.name:
+            (folder / self.name).write_text(self.text, encoding="utf-8")
+        else:
+            _run(folder, [sys.executable, "-c", _replaced(self.text)])
+
+
+def documented() -> list[Path]:
+    """The pages for people who use the program."""
+    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def steps(page: Path) -> list[Step]:
+    """What a page tells to do, from top to bottom."""
+    text, found = page.read_text(encoding="utf-8"), list[Step]()
+    for block in _BLOCK.finditer(text):
+        lines = re.sub(rf"^{block['indent']}", "", block["lines"], flags=re.M)
+        if block["kind"] == "sh":
+            found += _commands(lines)
+        elif found and isinstance(before := found[-1], Program) and not before.name:
+            found[-1] = Program(f"{before.text}\n{lines}")  # it goes on, in the same session
+        else:
+            found.append(Program(lines))
+    return found
+
+
+def _commands(lines: str) -> Iterator[Command]:
+    for line in lines.replace("\\\n", " ").splitlines():
+        typed = re.sub(r"(^|\s+)#\s.*$", "", line).strip()
+        yield from (Command(part) for part in typed.split(" && ") if part)
+
+
+def prepare(folder: Path) -> None:
+    """What the pages suppose: pictures of two kinds of pets, scans of patients, a table, and new pictures."""
+    for i in range(40):
+        pet = "cats" if i % 2 else "dogs"
+        _picture(folder / "pets" / pet / f"{i}.png", i)
+        _picture(folder / "scans" / ("ill" if i % 2 else "well") / f"patient{i // 4}_{i}.png", i + 100)
+    for i, name in enumerate(("cat-0", "cat-1", "dog-0", "dog-1")):
+        _picture(folder / "new" / f"{name}.jpg", i + 200)
+    rows = [f"pets/{path.parent.name}/{path.name},{path.parent.name}" for path in folder.glob("pets/*/*.png")]
+    (folder / "pets.csv").write_text("\n".join(["path,label", *sorted(rows)]) + "\n")
+
+
+def search(folder: Path, study: str) -> None:
+    """A search that is over before the page begins."""
+    Command(f"sweeper -m experiment=quick optimizer=adam,sgd study={study}").run(folder)
+
+
+def _picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def _replaced(text: str) -> str:
+    for rule in SHORT:
+        text = re.sub(rule.pattern, rule.replacement, text)
+    return text
+
+
+def _run(folder: Path, command: list[str]) -> None:
+    """Raises AssertionError with all that it printed, where it fails."""
+    bin_ = folder / ".bin"
+    bin_.mkdir(exist_ok=True)
+    for name, arguments in {"sweeper": "-m sweeper ", "python": ""}.items():
+        (bin_ / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments}"$@"\n')
+        (bin_ / name).chmod(0o755)
+    mine = {"HOME": str(folder), "PATH": f"{bin_}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, **mine}, capture_output=True, text=True, timeout=LIMIT_S
+    )
+    assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
