@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import re
 import shlex
 import shutil
@@ -17,27 +16,22 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.journal import load_study
+from tests.page import ROOT, script
 from tests.program import run
 
-ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 
 
-@pytest.fixture(scope="module")
-def tour() -> Any:
+@pytest.fixture
+def tour(monkeypatch: pytest.MonkeyPatch) -> Any:
     """``docs/tour.py``, which runs the notebook and makes a page of it."""
-    pytest.importorskip("nbclient")
-    spec = importlib.util.spec_from_file_location("tour", ROOT / "docs" / "tour.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("tour", monkeypatch)
 
 
 def copied(name: str, folder: Path) -> Path:
-    """An example in a folder of its own."""
-    copy: Path = shutil.copytree(EXAMPLES / name, folder / name)
+    """An example in a folder of its own, without what somebody's search has left there."""
+    left = shutil.ignore_patterns("outputs", "__pycache__")
+    copy: Path = shutil.copytree(EXAMPLES / name, folder / name, ignore=left)
     return copy
 
 
@@ -65,7 +59,8 @@ def trials(folder: Path, name: str) -> list[FrozenTrial]:
 
 def test_every_example_is_listed() -> None:
     """The page of the examples names each."""
-    there = {path.name for path in EXAMPLES.iterdir() if path.name not in ("README.md", "__pycache__")}
+    folders, files = (path.parent for path in EXAMPLES.glob("*/README.md")), EXAMPLES.glob("*.*py*")
+    there = {path.name for path in [*folders, *files]}
     listed = re.findall(r"^\| \[([^\]]+)\]", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
     assert {name.rstrip("/") for name in listed} == there
 
