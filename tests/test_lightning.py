@@ -68,12 +68,14 @@ class Fit:
         from sweeper.lightning import PruningCallback
 
         class Model(library.LightningModule):  # type: ignore[misc]
-            n_seen = 0
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer, self.n_seen = torch.nn.Linear(1, 1), 0
 
-            def training_step(self, batch: torch.Tensor) -> torch.Tensor:
-                return torch.zeros((), requires_grad=True)
+            def training_step(self, batch: list[torch.Tensor]) -> Any:
+                return self.layer(batch[0]).sum()
 
-            def validation_step(self, batch: torch.Tensor) -> None:
+            def validation_step(self, batch: list[torch.Tensor]) -> None:
                 self.n_seen += not self.trainer.sanity_checking
                 self.log("val_loss", float(self.n_seen))
 
@@ -126,6 +128,15 @@ def test_a_metric_that_is_not_logged_is_refused(library: Any) -> None:
     """The line names those that are."""
     with a_trial(), pytest.raises(BadInput, match=r"^monitor=val_acc: .* logs no such .*one of: val_loss$"):
         Fit(library, monitor="val_acc").run()
+
+
+@pytest.mark.slow
+def test_a_trial_of_several_processes_is_refused() -> None:
+    """The others would wait for ever for the one that is pruned."""
+    library = pytest.importorskip("lightning.pytorch")
+    fit = Fit(library, devices=2, strategy="ddp_fork", num_sanity_val_steps=0)
+    with a_trial(), pytest.raises(Exception, match=r"BadInput: devices=2: .*; write devices=1"):
+        fit.run()
 
 
 def test_outside_a_sweep_nothing_happens(library: Any) -> None:
