@@ -66,6 +66,7 @@ def test_a_network_is_built_from_the_same_settings() -> None:
         ("classes", [], "classes=[] has 0 values"),
         ("classes", ["a", "a"], 'classes=["a", "a"] has a class twice'),
         ("classes", [1, 2], "classes=[1, 2] has a value that must be a text"),
+        ("classes", ["\ud800"], r'classes=["\ud800"] has a value that contains a character that is not text'),
         ("classes", "ab", 'classes="ab" must be a list'),
         ("labels", "both", 'labels="both" there is no such option'),
         ("labels", {}, "labels={} there is no such option"),

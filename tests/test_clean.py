@@ -19,6 +19,7 @@ def with_weights(folder: Path) -> set[str]:
 def give_weights(folder: Path, *numbers: int) -> None:
     for number in numbers:
         RunFiles(folder / str(number)).weights.write_bytes(bytes(2_000_000))
+        RunFiles(folder / str(number)).card.write_bytes(bytes(2_000))
 
 
 @pytest.mark.parametrize(("keep_top", "best"), [(0, ""), (1, "2"), (2, "02"), (9, "012")])
@@ -32,6 +33,7 @@ def test_the_best_keep_their_weights(said: Said, keep_top: int, best: str) -> No
     freed = f"{2 * n}.0 MB freed, of {n} trial{'s' * (n > 1)} in outputs/a"
     assert text.strip() == (freed if n else "Nothing to free in outputs/a")
     assert with_weights(folder) == {"best", *best}
+    assert {path.parent.name for path in folder.rglob("model.json")} == set(best)
 
 
 def test_the_record_stays(said: Said) -> None:

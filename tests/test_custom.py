@@ -114,6 +114,16 @@ def colour(n_classes): return torch.nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten
 one = flat(10, 8, 1)
 def empty(n_classes, image_size): return nn.Flatten() if image_size else None
 three = 3
+class Keeps(Own):
+    def __init__(self, n_classes, image_size, kind):
+        super().__init__(n_classes, image_size)
+        if kind:
+            eye = torch.eye(2, dtype=torch.complex128)
+            self.register_buffer("kept", eye.to_sparse() if kind == "sparse" else eye)
+class Extra(Own):
+    def get_extra_state(self): return {"seen": 3}
+    def set_extra_state(self, state): pass
+def with_table(n_classes, image_size, table): return flat(n_classes, image_size, 1)
 """
 
 
@@ -302,6 +312,22 @@ def test_weights_fit_by_its_own_names(folder: Path) -> None:
         ),
         ({"target": "nets.Own", "head": "unused"}, r"^model\.head=unused: nothing in it learns"),
         ({"target": "nets.Detached"}, "no gradient reaches its head, fc; leave out no_grad"),
+        (
+            {"target": "nets.Extra"},
+            r"its state has _extra_state, which the network makes by itself ",
+        ),
+        (
+            {"target": "nets.Keeps", "arguments": {"kind": "sparse"}},
+            "its state has kept, a sparse or quantized tensor, which no file can hold; make it in the const",
+        ),
+        (
+            {"target": "nets.Keeps", "arguments": {"kind": "complex"}},
+            "its state has kept, a tensor of complex128, which no file can hold",
+        ),
+        (
+            {"target": "nets.with_table", "arguments": {"table": {1: "a"}}},
+            r"^model\.arguments=.*has names or values that model\.json could not hold; write numbers, texts",
+        ),
         ({"target": "nets.Needs"}, "'labels'; let its forward take the images alone"),
         ({"target": "nets.Maker.make"}, "is a method, .*; write a function that calls it"),
         (

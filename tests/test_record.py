@@ -90,6 +90,29 @@ def test_best_follows_the_best_trial(tmp_path: Path, study: optuna.Study) -> Non
     assert summary["trials"] == {"COMPLETE": 4, "FAIL": 1}
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
+def test_a_model_comes_and_goes_as_a_whole(tmp_path: Path, study: optuna.Study, name: str) -> None:
+    """The card with the weights, and weights of an earlier version as today's."""
+    for number, value in enumerate((0.5, 0.9, 0.4)):
+        run = RunFiles(tmp_path / str(number))
+        trial = study.ask()
+        leave(tmp_path, number, value)
+        run.weights.rename(run.folder / name)
+        run.card.write_text(str(number))
+        study.tell(trial, value)
+        StudyFiles(tmp_path).write_results(study, ended=number)
+    for file in (name, "model.json"):
+        assert {path.parent.name for path in tmp_path.glob(f"*/{file}")} == {"1", "best"}
+    assert (tmp_path / "best" / "model.json").read_text() == "1"
+    assert RunFiles(tmp_path / "1").has_weights
+    assert StudyFiles(tmp_path).best.has_weights
+    TrialFiles(tmp_path / "1").begin(StudyFiles(tmp_path), 1)
+    assert {path.name for path in TrialFiles(tmp_path / "1").room()} == {name, "model.json"}
+    StudyFiles(tmp_path).remove_trials()
+    assert not list(tmp_path.glob(f"*/{name}"))
+    assert not list(tmp_path.glob("*/model.json"))
+
+
 def test_best_is_renewed_when_its_number_was_given_again(tmp_path: Path, study: optuna.Study) -> None:
     """A journal that lost its end gives a number twice; ``best/`` then holds the known one."""
     end(study, tmp_path, 0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from torch import Tensor
@@ -74,6 +76,16 @@ def test_it_is_one_where_there_is_none(several: bool) -> None:
     assert temperature.fit(torch.full_like(logits, torch.nan), labels) == 1
     assert temperature.fit(torch.full_like(logits, torch.inf), labels) == 1
     assert temperature.fit(torch.zeros_like(logits), labels) == 1
+
+
+@pytest.mark.slow
+def test_many_pictures_of_many_classes_cost_little() -> None:
+    """Of a large validation part as many are taken as one number needs."""
+    logits = 3 * torch.randn(20_000, 1000, generator=torch.Generator().manual_seed(0))
+    labels = torch.multinomial((logits / 1.5).softmax(1), 1)[:, 0]
+    started = time.process_time()
+    assert temperature.fit(logits, labels) == pytest.approx(1.5, rel=0.02)
+    assert time.process_time() - started < 10
 
 
 def test_logits_of_half_a_float_are_enough() -> None:

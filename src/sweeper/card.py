@@ -16,7 +16,7 @@ from typing import Any
 from sweeper import schema
 from sweeper.errors import BadInput, shortened, visible
 from sweeper.fault import Fault, disk
-from sweeper.limit import Limit, number, option, or_null, string, whole
+from sweeper.limit import Limit, number, option, or_null, whole
 from sweeper.program import program
 from sweeper.record import RunFiles, write_whole
 from sweeper.words import near
@@ -195,8 +195,15 @@ def _of_type(kind: type | tuple[type, ...], limit: Limit) -> Limit:
     return Limit(lambda v: limit.fault(v) if isinstance(v, kind) else "is of another type", "")
 
 
+def _text_fault(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return "must be a text"
+    is_half = any("\ud800" <= c <= "\udfff" for c in value)  # which nothing could print
+    return "contains a character that is not text" if is_half else None
+
+
 _ANY = Limit(lambda value: None, "")
-_TEXT = string("")
+_TEXT = Limit(_text_fault, "")
 _FINITE = number(-1e300, 1e300, "")
 _BYTE = whole(0, 255, "")
 _CHANNELS = Limit(lambda v: None if type(v) is int and v in (1, 3) else "must be 1 or 3", "")
@@ -274,7 +281,7 @@ def _check_together(card: Card, place: Path) -> None:
 
 def _bad(place: Path, key: str, value: Any, why: str) -> Fault:
     try:
-        shown = json.dumps(value, ensure_ascii=False)
+        shown = shortened(json.dumps(value, ensure_ascii=False), 4 * _MOST_SHOWN)
     except ValueError:  # a number of more digits than Python writes
         shown = "…"
     return _damaged(place, f"{key}={shortened(visible(shown), _MOST_SHOWN)} {why}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import logging
 import random
 import re
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from sweeper import schema
 from sweeper.errors import BadInput, nearest, one_of
+from sweeper.training import state
 from sweeper.training.freeze import head_name, mark
 from sweeper.words import counted
 
@@ -79,6 +81,7 @@ def check(model: schema.Model, network: nn.Module, in_channels: int, image_size:
     if n_fixed := sum(p.numel() for p in network.parameters() if not p.requires_grad):
         never = "parameters by itself (requires_grad=False): they never train"
         _warn(f"{model.target} keeps {n_fixed:,} {never}")
+    _refuse_unkept(model, network)
     probe, n = (in_channels, image_size), _n_images(n_classes)
     with _working_folder(Path.cwd()), _seeded(torch.initial_seed()):
         _logits(model, network, probe, 1, n_classes, training=False)
@@ -91,6 +94,22 @@ def check(model: schema.Model, network: nn.Module, in_channels: int, image_size:
         id(parameter) in learns for parameter in network.get_submodule(head_name(network)).parameters()
     ):
         raise _no_gradient(model, head_name(network), has_any=bool(learns))
+
+
+def _refuse_unkept(model: schema.Model, network: nn.Module) -> None:
+    """Raises BadInput for what could not be kept of the trained network, or not be read again."""
+    if (found := state.unkept(network)) is not None:
+        name, why = found
+        remedy = "make it in the constructor, or of dense tensors (register_buffer)"
+        raise BadInput(KEY, model.target, f"its state has {name}, {why}, which no file can hold", remedy)
+    try:
+        same = repr(json.loads(json.dumps(model.arguments))) == repr(model.arguments)
+    except TypeError:
+        same = False
+    if not same:
+        reason = "has names or values that model.json could not hold"
+        remedy = "write numbers, texts, true, false, null, lists, and values by names that are texts"
+        raise BadInput("model.arguments", model.arguments, reason, remedy)
 
 
 @cache

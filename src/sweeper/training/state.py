@@ -27,6 +27,20 @@ def of(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def unkept(model: nn.Module) -> tuple[str, str] | None:
+    """What of a network could not be written, or not be put back: its name, and what it is."""
+    for name, value in model.state_dict().items():
+        if name.rpartition(".")[2] == "_extra_state":
+            return name, "which the network makes by itself (get_extra_state)"
+        if value.layout != torch.strided or value.is_quantized:
+            return name, "a sparse or quantized tensor"
+        try:
+            save({name: torch.empty(0, dtype=value.dtype)})
+        except (KeyError, ValueError, SafetensorError):
+            return name, f"a tensor of {str(value.dtype).removeprefix('torch.')}"
+    return None
+
+
 def digest(state: Mapping[str, Tensor]) -> str:
     """32 hex digits that change with any name, type, shape or bit of a state."""
     found = xxh3_128()
