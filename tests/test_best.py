@@ -22,6 +22,7 @@ def test_best_prints_the_best_trial(searched: Path) -> None:
     assert shown == sweeper(searched, "best", "outputs/digits")
 
 
+@pytest.mark.slow
 def test_a_study_of_another_app_is_shown_too(tmp_path: Path) -> None:
     """By the folder where the app put it: counts, number, value and parameters."""
     app = App(tmp_path, "if number == 0:\n    raise optuna.TrialPruned\nreturn cfg.x")
@@ -48,6 +49,7 @@ def test_several_objectives_show_the_front(tmp_path: Path) -> None:
         assert f"Best trial: number {trial.number}, value_0 {first}, value_1 {second}" in shown
 
 
+@pytest.mark.slow
 def test_a_study_without_a_completed_trial_says_so(tmp_path: Path) -> None:
     """No table, no error."""
     app = App(tmp_path, "raise optuna.TrialPruned")

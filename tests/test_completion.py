@@ -113,6 +113,7 @@ LINES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_shell_completes_after_one_command(shell: str, home: Path) -> None:
     """Verbs, options of groups (also of several), keys, options and studies; what goes on gets no space."""

@@ -132,6 +132,7 @@ os.execvp(command[0], command)
 """Root may read and write everything, unless it gives that up."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() == 0 and not shutil.which("setpriv"), reason="root may write everything")
 def test_anothers_studies_can_be_browsed(lost: Path, free_port: int) -> None:
     """A journal and folders that one may only read are shown, a running trial among them; what cannot be

@@ -60,6 +60,7 @@ def n_parameters(model: schema.Model, *shape: int, part: str = "") -> str:
 # --- the networks -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_stage_has_its_parameters_and_what_trains_under_each_freezing(describe: Describe) -> None:
     """Sizes are the real network's; rates are the ranges of each option, times the factor of the stage."""
     said = describe("freezing=head,last_block,gradual,full", *RESNET)
@@ -138,6 +139,7 @@ def test_a_searched_pace_of_unfreezing_has_a_column_for_each(describe: Describe)
     assert [cell.split(",")[0] for cell in said.rows["layer3"][1:]] == ["from epoch 3", "from epoch 7"]
 
 
+@pytest.mark.slow
 def test_each_model_has_its_table(describe: Describe) -> None:
     """Networks of different names have titles of their own, and all freezing options."""
     said = describe("model=resnet18,mobilenet_v3_small", "freezing=head,full", "dataset.image_size=32")
@@ -162,6 +164,7 @@ def test_networks_of_one_name_say_what_differs(describe: Describe) -> None:
 # --- the space ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ranges_and_the_options_that_they_belong_to(describe: Describe) -> None:
     """Optuna's names; a range that only some options bring says which, whatever else is chosen."""
     said = describe("freezing=none,head,full", "optimizer=adam,sgd,rmsprop", "model=resnet18")
@@ -312,6 +315,7 @@ def test_it_is_readable_without_a_terminal(tmp_path: Path, columns: str | None) 
 # --- a saved run --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_saved_run_is_described_with_its_changes(
     describe: Describe, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -196,6 +196,7 @@ def test_a_folder_that_is_removed_meanwhile_is_one_line(app: App, what: str) -> 
     assert_exactly(app, 6)
 
 
+@pytest.mark.slow
 def test_the_command_to_go_on_has_the_storage_until_a_folder_remembers_it(cli: Cli, tmp_path: Path) -> None:
     """A search that never reached its server has no folder: without the storage it would begin elsewhere."""
     storage = "hydra.sweeper.storage=grpc://localhost:1"

@@ -72,6 +72,7 @@ def test_workers_have_the_environment_of_the_sweep(tmp_path: Path) -> None:
     assert app.trials()[0].user_attrs["seen"] == {"MINE": "here", "PYTHONPATH": "some/where"}
 
 
+@pytest.mark.slow
 def test_killed_fork_server_costs_its_trials(tmp_path: Path) -> None:
     """kill -9 of the server: its workers are killed too, before others run their trials again."""
     app = App(tmp_path, "started()\nif number < 2:\n    wait_for('never')\nreturn cfg.x")
@@ -243,6 +244,7 @@ return cfg.x
 """
 
 
+@pytest.mark.slow
 def test_an_app_has_processes_of_its_own(tmp_path: Path) -> None:
     """Pools, queues and pickles of classes that stand in the script work in a worker."""
     app = App(tmp_path, USES_PROCESSES, OWN_PROCESSES)
@@ -338,6 +340,7 @@ return add(cfg.x, 0 * next(generator)) + 0 * len(opened.name)
 """
 
 
+@pytest.mark.slow
 def test_a_script_may_hold_anything_and_runs_once(tmp_path: Path) -> None:
     """A lock, a connection, a generator, an open file, a lambda at top level; what it does, it does once."""
     app = App(tmp_path, USES_THEM, NOT_TO_BE_PICKLED)
@@ -375,6 +378,7 @@ def test_what_a_trial_registers_for_the_exit_is_done(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("left-*"))) == 3
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_guard(tmp_path: Path) -> None:
     """``main()`` at the end of a script is enough."""
     app = App(tmp_path)
@@ -384,6 +388,7 @@ def test_a_script_needs_no_guard(tmp_path: Path) -> None:
     assert_exactly(app, 6)
 
 
+@pytest.mark.slow
 def test_a_script_may_come_by_standard_input(tmp_path: Path) -> None:
     """``python - < app.py`` searches too."""
     app = App(tmp_path)
@@ -394,6 +399,7 @@ def test_a_script_may_come_by_standard_input(tmp_path: Path) -> None:
     assert_exactly(app, 6)
 
 
+@pytest.mark.slow
 def test_threads_that_end_at_a_fork_do_not_count(tmp_path: Path) -> None:
     """OpenBLAS has threads as soon as numpy is imported, and ends them by itself."""
     top = "import numpy\nnumpy.ones((300, 300)) @ numpy.ones((300, 300))"

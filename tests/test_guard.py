@@ -245,6 +245,7 @@ def foreign_port() -> Iterator[int]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", ["127.0.0.1", "localhost"])
 def test_a_foreign_page_in_a_browser(
     browser: Browser, port: int, folder: Path, foreign_port: int, own: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from optuna.trial import TrialState
 
 from tests.foreign_app import App, assert_exactly, worker_pid
@@ -43,6 +44,7 @@ def test_check_refuses_before_anything_is_written(tmp_path: Path) -> None:
     assert not app.out.exists()
 
 
+@pytest.mark.slow
 def test_the_last_worker_concludes_and_the_command_finishes(tmp_path: Path) -> None:
     """``conclude`` runs where the last trial ran, once all have ended; ``finish`` in the first process."""
     app = hooked(tmp_path, "if number == 0:\n    wait_for('started-3')\nstarted()\nreturn cfg.x")
@@ -56,6 +58,7 @@ def test_the_last_worker_concludes_and_the_command_finishes(tmp_path: Path) -> N
     assert int(pid) not in {worker_pid(t) for t in trials}
 
 
+@pytest.mark.slow
 def test_what_conclude_raises_is_left_to_finish(tmp_path: Path) -> None:
     """It is a chance to be early, so that its failure costs nothing."""
     app = hooked(tmp_path, "return cfg.x")
@@ -66,6 +69,7 @@ def test_what_conclude_raises_is_left_to_finish(tmp_path: Path) -> None:
     assert "concluded-" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_search_that_failed_does_not_conclude(tmp_path: Path) -> None:
     """Neither hook is called after too many failures."""
     app = hooked(tmp_path, "raise ValueError('always')")

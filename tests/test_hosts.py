@@ -47,6 +47,7 @@ def hold(app: App) -> Program:
     return process
 
 
+@pytest.mark.slow
 def test_a_second_host_leaves_a_running_search_alone(tmp_path: Path) -> None:
     """Its search is refused in one line, and the first one goes on to its end as if nobody had come."""
     app = App(tmp_path, HOLD)

@@ -125,6 +125,7 @@ def test_an_app_without_our_sweeper_starts_in_silence(python: Python, tmp_path: 
     assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
 
 
+@pytest.mark.slow
 def test_an_app_searches_in_silence(python: Python, tmp_path: Path) -> None:
     """Options that bring ranges of their own are searched, with no warning in the command or a worker."""
     write_app(tmp_path, OURS)

@@ -89,6 +89,7 @@ def test_killed_sweep_resumes_to_the_exact_budget(tmp_path: Path) -> None:
     assert {t.user_attrs.get("retry_of") for t in trials} == {None, 0, 1}
 
 
+@pytest.mark.slow
 def test_workers_go_when_their_pool_is_killed(tmp_path: Path) -> None:
     """kill -9 of the pool alone leaves no orphan at work, and the next run finds the trials dead."""
     app = App(tmp_path, HOLD)
@@ -106,6 +107,7 @@ def test_workers_go_when_their_pool_is_killed(tmp_path: Path) -> None:
     assert_exactly(app, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1])
 def test_torn_journal_resumes_to_the_exact_budget(tmp_path: Path, seed: int) -> None:
     """A journal cut at any byte is a study that was killed a little earlier."""
@@ -148,6 +150,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_trials_that_the_pool_kills_are_interrupted(tmp_path: Path) -> None:
     """After a second Ctrl-C the command that is printed goes on: nothing counts as failed."""
     app = App(tmp_path, STUBBORN)
@@ -200,6 +203,7 @@ os.register_at_fork(after_in_child=die)
     assert_exactly(app, 6)
 
 
+@pytest.mark.slow
 def test_a_server_killed_before_all_first_trials_is_replaced(tmp_path: Path) -> None:
     """One kill of the process that forks the workers is one death, however many it takes along."""
     (tmp_path / "deadly.py").write_text("""

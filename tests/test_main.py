@@ -280,6 +280,7 @@ def test_a_refused_run_leaves_nothing(cli: Cli, tmp_path: Path, override: str) -
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_key_that_an_interpolation_uses_may_be_added(cli: Cli) -> None:
     """``+size=…`` is read where a key says ``${size}``: what is refused then is the value."""
     for arguments in (("+size=2",), ("-m", "+size=2"), ("-m", "+size=2,8"), ("describe", "+size=2")):

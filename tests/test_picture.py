@@ -213,6 +213,7 @@ def as_a_person(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", mostly_slow(["pets/cat/3.png", "pets"], 2))
 @pytest.mark.parametrize("search", mostly_slow([[], ["-m", "hydra.sweeper.n_trials=1"]], 2))
 def test_no_permission_is_told_of_the_data(tmp_path: Path, what: str, search: list[str]) -> None:
@@ -347,6 +348,7 @@ def test_pillows_own_limit_holds_no_more(tmp_path: Path) -> None:
         read_files([tmp_path / "large.png"], dataset())
 
 
+@pytest.mark.slow
 def test_pillow_says_nothing(tmp_path: Path, caplog: Any, capfd: Any) -> None:
     """No warning and no line of its log, from any thread; afterwards all filters are as before, however
     many read at once."""

@@ -170,6 +170,7 @@ return cfg.x
     assert not any(a["torch"] for a in attributes)
 
 
+@pytest.mark.slow
 def test_app_that_cannot_be_imported_in_a_worker(tmp_path: Path) -> None:
     """Spawned workers that die while they start are tried a few times; then the sweep ends and says so."""
     app = App(tmp_path, top=A_THREAD + "if __name__ == '__mp_main__':\n    raise ImportError('not here')")
@@ -232,6 +233,7 @@ def test_resume_finds_a_folder_that_was_named_by_the_time(tmp_path: Path) -> Non
     assert list((tmp_path / "multirun").iterdir()) == [folder]
 
 
+@pytest.mark.slow
 def test_resume_of_a_finished_study_runs_nothing(tmp_path: Path) -> None:
     """A spent budget stays spent."""
     app = App(tmp_path)
@@ -241,6 +243,7 @@ def test_resume_of_a_finished_study_runs_nothing(tmp_path: Path) -> None:
         assert len(assert_exactly(app, 2)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
     mostly_slow(
@@ -265,6 +268,7 @@ def test_resume_with_another_search_is_refused(tmp_path: Path, change: str, says
     assert app.journal.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_resume_with_other_bounds_goes_on(tmp_path: Path) -> None:
     """Numeric bounds may change between runs; the change is logged."""
     app = App(tmp_path)
@@ -310,6 +314,7 @@ def test_stopped_sweep_goes_on_with_the_printed_command(
     assert_exactly(app, 6)
 
 
+@pytest.mark.slow
 def test_printed_command_names_a_study_that_was_named_by_the_time(tmp_path: Path) -> None:
     """Where nobody named the study, the command to go on names it: typed again it would begin another."""
     app = App(tmp_path, HOLD)
@@ -329,6 +334,7 @@ def test_printed_command_names_a_study_that_was_named_by_the_time(tmp_path: Path
     assert sum(t.state in FINISHED for t in trials) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [(), IN_PROCESS], ids=["pool", "in_process"])
 def test_second_signal_kills(tmp_path: Path, settings: tuple[str, ...]) -> None:
     """A task that will not stop is killed by the second Ctrl-C, and its process is gone."""
@@ -372,6 +378,7 @@ def test_signal_while_workers_start(tmp_path: Path) -> None:
     assert not app.trials()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_stop_by_others_is_replaced(tmp_path: Path) -> None:
     """SIGTERM for one worker, which the pool did not send, is its death: the trial is tried again."""
     app = App(tmp_path, "started()\nif number == 0:\n    wait_for('go')\nreturn cfg.x")
@@ -412,6 +419,7 @@ def test_the_end_of_the_terminal_stops_a_search(tmp_path: Path) -> None:
     assert_exactly(app, 6)
 
 
+@pytest.mark.slow
 def test_a_search_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
     """Where SIGHUP was ignored from the start, it ends neither the search nor its workers."""
     app = App(tmp_path, HOLD)
@@ -425,6 +433,7 @@ def test_a_search_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
     assert not [t for t in assert_exactly(app, 6) if t.state == TrialState.FAIL]
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_does_not_end_the_search(tmp_path: Path) -> None:
     """With ``| head`` the first lines are read, and the search goes on to its end all the same."""
     app = App(tmp_path, HOLD)

@@ -191,6 +191,7 @@ def test_a_log_says_once_a_minute_that_a_worker_lives(capsys: pytest.CaptureFixt
 # ---------------------------------------------------------------------------------------- on a terminal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_terminal_shows_each_worker_and_a_total(tmp_path: Path, columns: int) -> None:
     """A line for each running trial, one for all, and one for each ended trial: none is wider than it."""

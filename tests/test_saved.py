@@ -109,6 +109,7 @@ def test_a_key_changes_one_value(best: list[str]) -> None:
         compose(*best, "optimizer=sgdd")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", mostly_slow(GROUPS, 3))
 def test_an_option_replaces_all_that_was_saved_of_its_group(best: list[str], group: str) -> None:
     """With any option of any group, the group is as if the command had named it beside the saved ones."""
@@ -150,6 +151,7 @@ def test_an_experiment_is_taken_as_a_whole(best: list[str]) -> None:
     assert (config.training.epochs, config.hydra.sweeper.n_trials) == (5, 6)
 
 
+@pytest.mark.slow
 def test_a_search_varies_only_what_is_swept(best: list[str]) -> None:
     """No default range is searched, but those that a swept or named option brings for its own keys are."""
     assert swept(*best, "optimizer.lr=interval(1e-3,1e-2)") == {"optimizer.lr"}

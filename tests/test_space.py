@@ -515,6 +515,7 @@ def test_a_range_hidden_by_another_option_is_found(make_space: MakeSpace) -> Non
     }
 
 
+@pytest.mark.slow
 def test_a_default_option_of_a_group_that_is_sometimes_drawn_keeps_its_range(make_space: MakeSpace) -> None:
     """A group that only one option draws has its default's ranges elsewhere, under a name of their own."""
     files = {

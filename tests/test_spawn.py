@@ -16,6 +16,7 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
 """
 
 
+@pytest.mark.slow
 def test_a_process_with_threads_is_not_forked(tmp_path: Path) -> None:
     """Its workers are spawned, which a line in the log says, and the search goes on as ever."""
     app = App(tmp_path, top=A_THREAD)
@@ -65,6 +66,7 @@ return cfg.x
 """
 
 
+@pytest.mark.slow
 def test_what_stands_in_the_script_is_the_workers_own(tmp_path: Path) -> None:
     """A spawned worker runs the script's own task: its classes pickle, pools start as ever, locks work."""
     app = App(tmp_path, USES_THE_SCRIPT, IN_THE_SCRIPT)

@@ -339,6 +339,7 @@ def test_custom_search_space_suggests_further_parameters(tmp_path: Path) -> None
         assert f"y={trial.params['y']}" in trial.user_attrs["overrides"]
 
 
+@pytest.mark.slow
 def test_custom_search_space_suggests_overrides(tmp_path: Path) -> None:
     """It is composed: an option of a group with what its file brings, a dotted key, a new key."""
     (tmp_path / "extra.py").write_text("""
