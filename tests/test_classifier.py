@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,14 @@ def test_a_prediction_names_the_likeliest(model: Classifier, pixels: Any) -> Non
     assert (len(part), part[0], list(said)[-1]) == (1, said[1], said[-1])
     with pytest.raises(IndexError, match="out of range"):
         said[2]
+
+
+def test_predictions_can_be_sent_elsewhere(model: Classifier, pixels: Any) -> None:
+    """To another process, and as JSON."""
+    said = model.predict([pixels, b"x"], skip_unreadable=True)
+    again = pickle.loads(pickle.dumps(said))
+    assert (list(again), again.unreadable) == (list(said), {"1": "it is no picture"})
+    assert json.loads(json.dumps(asdict(said[0])))["probabilities"] == said[0].probabilities
 
 
 def test_several_labels_are_those_that_reach_their_thresholds(tmp_path: Path, pixels: Any) -> None:

@@ -363,6 +363,8 @@ OPTIONS = {
     "best": [],
     "report": ["--out FILE", "--no-images", "--open"],
     "reproduce": ["--trial N"],
+    "predict": ["--csv FILE", "--top N", "--device NAME", "--trust"],
+    "export": ["--format", "--out FILE", "--trust"],
     "dashboard": ["--port INTEGER", "--storage URL"],
     "clean": ["--keep-top N"],
     "cache": ["--clear"],

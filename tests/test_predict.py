@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +143,18 @@ def test_a_terminal_of_80_columns_shows_each_path_whole(folder: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_half_a_file(folder: Path) -> None:
     """Exit code 130, no traceback, and no CSV file."""
-    write_classes(folder / "many", {"a": 300}, size=(700, 700))
-    program = start(folder, "-m", "sweeper", "predict", "m", "many", "--csv", "said.csv")
-    until(lambda: _n_threads(program.pid) > 4 or program.poll() is not None, limit_s=60)
+    write_picture(folder / "large.png", size=(4000, 4000))
+    program = start(folder, "-m", "sweeper", "predict", "m", *["large.png"] * 500, "--csv", "said.csv")
+    until(lambda: "large.png" in _open_files(program.pid) or program.poll() is not None, limit_s=60)
     program.send_signal(signal.SIGINT)
     done = finish(program, limit_s=60)
     assert (done.returncode, done.stderr) == (130, "")
     assert not list(folder.glob("*said.csv*"))
 
 
-def _n_threads(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+def _open_files(pid: int) -> set[str]:
+    found = set[str]()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            found.add(file.readlink().name)
+    return found

@@ -260,7 +260,9 @@ def reproduce(study: str | None, trial: int | None, trust: bool) -> int:
     metavar="N",
     help="Tell the N likeliest classes; default: one, in a CSV file all.",
 )
-@click.option("--device", default="auto", show_default=True, help="As of torch; auto: a GPU if there is one.")
+@click.option(
+    "--device", metavar="NAME", default="auto", show_default=True, help="As of torch; auto: a GPU, if any."
+)
 @_TRUST
 def predict(
     study: str, paths: tuple[str, ...], csv_file: str | None, top: int | None, device: str, trust: bool

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from types import MappingProxyType
 from typing import overload
 
 import numpy as np
@@ -66,7 +65,7 @@ class Predictions(Sequence[Prediction]):
         unreadable: Mapping[str, str],
     ) -> None:
         self.names, self.probabilities, self.classes = names, probabilities, classes
-        self.unreadable = MappingProxyType(dict(unreadable))
+        self.unreadable: Mapping[str, str] = dict(unreadable)
         self._thresholds = thresholds
 
     def __len__(self) -> int:
@@ -91,7 +90,7 @@ class Predictions(Sequence[Prediction]):
             name=name,
             classes=tuple(self.classes[i] for i in said),
             probability=float(row[order[0]]),
-            probabilities=MappingProxyType({self.classes[i]: float(row[i]) for i in order}),
+            probabilities={self.classes[i]: float(row[i]) for i in order},
         )
 
     def __repr__(self) -> str:
@@ -156,7 +155,7 @@ class Classifier:
             BadInput: for what is no picture, and, unless they are skipped, naming pictures that cannot be
                 read.
         """
-        if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
+        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
             raise BadInput("batch_size", batch_size, "is no number of pictures", "write 1 or more, or None")
         n = batch_size or usually_at_once(self.device, self.card.image_size)
         names, said, unreadable = list[str](), list[NDArray[np.float32]](), dict[str, str]()
