@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sweeper.results.answer import calibration_error, losses, reliability
-
 LOWEST, HIGHEST = 0.05, 20.0
 """Beyond these the fit follows a handful of pictures."""
 _MOST_STEPS = 60
@@ -20,15 +18,13 @@ def fit(logits: Tensor, labels: Tensor) -> float:
     """The temperature at which the mean loss is least; labels are (n,), or (n, n_labels) of 0 and 1.
 
     1 where there is no such thing: nothing is known, the network diverged, or all is right, so that the loss
-    would fall for ever. And 1 where the calibration error on these pictures would grow.
+    would fall for ever.
     """
     every = -(-logits.numel() // _MOST_LOGITS) or 1
     logits, labels = logits.detach()[::every].float().cpu(), labels[::every].cpu()
     if not logits.numel() or not bool(logits.isfinite().all()) or _is_all_right(logits, labels):
         return 1.0
-    found = 1 / _best_factor(logits, labels)
-    before, after = _judged(logits, labels), _judged(logits / found, labels)
-    return found if all(new <= old for new, old in zip(after, before, strict=True)) else 1.0
+    return 1 / _best_factor(logits, labels)
 
 
 def _is_all_right(logits: Tensor, labels: Tensor) -> bool:
@@ -65,9 +61,3 @@ def _slope_and_curvature(logits: Tensor, labels: Tensor, factor: float) -> tuple
     mean = (p * logits).sum(1, keepdim=True)
     slope = float((mean - logits.gather(1, labels[:, None])).sum())
     return slope, float((p * (logits - mean) ** 2).sum())
-
-
-def _judged(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The mean loss, and the calibration error."""
-    true, said = labels.numpy(), logits.numpy()
-    return float(losses(true, said).mean()), calibration_error(reliability(true, said))
