@@ -458,6 +458,17 @@ def test_weights_that_do_not_fit_the_network_are_refused(tmp_path: Path, monkeyp
         load("m", trust=True)
 
 
+@pytest.mark.parametrize("claims", [{"filters": [65_536] * 8}, {"hidden_units": [65_536] * 64}])
+def test_a_card_that_claims_a_huge_network_is_refused(tmp_path: Path, claims: dict[str, Any]) -> None:
+    """Before any of it is allocated: the weights beside it are smaller."""
+    write_model(tmp_path)
+    card = json.loads(RunFiles(tmp_path).card.read_text())
+    card["network"] |= claims
+    RunFiles(tmp_path).card.write_text(json.dumps(card | {"image_size": 4096}))
+    with pytest.raises(Fault, match=r"does not fit its network: "):
+        load(tmp_path)
+
+
 def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
     """A program's own seeds give what they gave."""
     write_model(tmp_path)

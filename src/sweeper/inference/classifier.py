@@ -21,7 +21,7 @@ from sweeper.fault import Fault, disk
 from sweeper.inference.picture import KEY, Transform, decoded, each
 from sweeper.inference.pipeline import Scorer
 from sweeper.training import machine, state
-from sweeper.training.model import build
+from sweeper.training.model import build, outline
 from sweeper.training.picture import UnreadableError
 from sweeper.training.source import usually_at_once
 from sweeper.trust import may_import
@@ -236,18 +236,29 @@ def load(path: str | PathLike[str], *, trust: bool = False, device: str | torch.
         Fault: if a file is damaged.
     """
     files = record.find_model(path)
-    card = Card.read(files.card) if files.card is not None else _card_inside(files.weights)
+    try:
+        card, tensors = _read(files)
+    except Fault:  # a search may just have put another best model in the place of this one
+        card, tensors = _read(files)
     network = card.network
     if network.source == "custom" and not (trust or may_import(network.target)):
         reason = "the model names it, and its code would run"
         remedy = "read that code, then add --trust (in Python: trust=True)"
         raise BadInput("model.target", network.target, reason, remedy)
-    place, tensors = machine.resolve_device(str(device)), state.read(files.weights, card.weights_digest)
+    place = machine.resolve_device(str(device))
+    settings, shape = network.settings(), (card.in_channels, card.image_size, len(card.classes))
+    if network.source != "custom":  # a card may claim a network that no memory has room for
+        _check_same(outline(settings, *shape), tensors, files.weights)
     with torch.random.fork_rng(devices=[]):  # the weights that it begins with are nobody's draws
-        module = build(network.settings(), card.in_channels, card.image_size, len(card.classes))
+        module = build(settings, *shape)
     _check_same(module, tensors, files.weights)
     state.put(module, tensors)
     return Classifier(card, module).to(place)
+
+
+def _read(files: record.ModelFiles) -> tuple[Card, dict[str, Tensor]]:
+    card = Card.read(files.card) if files.card is not None else _card_inside(files.weights)
+    return card, state.read(files.weights, card.weights_digest)
 
 
 def _card_inside(file: Path) -> Card:
