@@ -30,6 +30,7 @@ from tests.conftest import RunWith
 from tests.modelled import CNN, write_model
 from tests.pictures import write_classes, write_picture
 from tests.program import run as run_program
+from tests.program import somebody
 from tests.studied import on_disk
 from tests.studied import trial as made_trial
 
@@ -399,6 +400,21 @@ def test_where_there_is_no_model_it_says_what_to_write(tmp_path: Path, monkeypat
             load(name)
     with pytest.raises(Fault, match=r"torn.safetensors: cannot be read as safetensors"):
         load("torn.safetensors")
+
+
+def test_what_is_closed_says_so(model: Classifier, tmp_path: Path) -> None:
+    """Pictures and models below a folder that may not be looked into."""
+    write_picture(tmp_path / "closed" / "x.png")
+    write_model(tmp_path / "closed" / "m")
+    (tmp_path / "closed").chmod(0)
+    with somebody():
+        with pytest.raises(BadInput, match=r"x.png: no permission to read it"):
+            model.predict(tmp_path / "closed" / "x.png")
+        with pytest.raises(BadInput, match=r"closed: no permission to read it"):
+            model.predict(tmp_path / "closed")
+        with pytest.raises(BadInput, match=r"model=.*m: no permission to read it; give yourself"):
+            load(tmp_path / "closed" / "m")
+    (tmp_path / "closed").chmod(0o700)
 
 
 def test_a_network_of_ones_own_is_imported_only_where_it_is_trusted(

@@ -7,6 +7,7 @@ import io
 import os
 import signal
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from sweeper.inference.classifier import load
 from tests.conftest import Cli, Said
-from tests.modelled import write_model
+from tests.modelled import CNN, write_model
 from tests.pictures import write_classes, write_picture
 from tests.program import Terminal, finish, start, until
 
@@ -109,6 +110,18 @@ def test_what_cannot_work_is_told_in_a_line(cli: Cli, folder: Path, arguments: l
     assert code == 2
     assert error.startswith(told)
     assert error.count("\n") == 1
+
+
+def test_a_network_of_ones_own_needs_trust(cli: Cli, said: Said, folder: Path) -> None:
+    """Its code is found from the working folder, and runs only where the command says so."""
+    layers = "nn.Flatten(), nn.Linear(432, n_classes)"
+    made = f"from torch import nn\ndef make(n_classes):\n    return nn.Sequential({layers})"
+    (folder / "mine_net.py").write_text(made)
+    write_model(folder / "own", network=replace(CNN, source="custom", target="mine_net.make"))
+    told = "model.target=mine_net.make: the model names it, and its code would run; read that code, then add"
+    code, error = cli("predict", "own", "pics")
+    assert (code, error.startswith(told)) == (2, True)
+    assert said("predict", "own", "pics", "--trust")[0] == 0
 
 
 def test_names_with_any_characters_stay_as_they_are(said: Said, folder: Path) -> None:

@@ -667,7 +667,14 @@ def find_model(name: str | os.PathLike[str]) -> ModelFiles:
     Raises:
         BadInput: if there is none.
     """
-    text = os.fspath(name)
+    try:
+        return _find_model(os.fspath(name))
+    except PermissionError as error:
+        remedy = "give yourself the permission (chmod)"
+        raise BadInput("model", name, "no permission to read it", remedy) from error
+
+
+def _find_model(text: str) -> ModelFiles:
     for place in (Path(OUTPUTS, text), Path(os.path.expanduser(text))):  # noqa: PTH111  # which never raises
         if StudyFiles(place).is_ours:
             return _best_model(StudyFiles(place))
@@ -773,9 +780,13 @@ _TEMPORARY = ".sweeper-new"
 
 def check_replaceable(path: Path, key: str = "file") -> None:
     """Raises BadInput for a device, which a file must never take the place of: root could rename it there."""
-    # What the link /dev/stdout leads to may well be a file.
-    is_stream = path.is_symlink() and path.parent.resolve() == Path("/dev")
-    if is_stream or (path.exists() and not path.is_file() and not path.is_dir()):
+    try:
+        # What the link /dev/stdout leads to may well be a file.
+        is_stream = path.is_symlink() and path.parent.resolve() == Path("/dev")
+        is_device = is_stream or (path.exists() and not path.is_file() and not path.is_dir())
+    except OSError:  # writing says why it cannot be
+        return
+    if is_device:
         raise BadInput(key, path, "is a device, and no file", "write the name of a file")
 
 

@@ -179,20 +179,19 @@ class Classifier:
     ) -> Iterator[tuple[list[str], Tensor]]:
         """Names and pixels of n pictures at once; those that cannot be read are told in ``unreadable``."""
         one_by_one = each(pictures, self.card.pixel_channels)
-        side, names = self.card.image_size, list[str]()
-        pixels = np.empty((n, self.card.pixel_channels, side, side), np.uint8)
+        names, pixels = list[str](), list[NDArray[np.uint8]]()
         for name, found in decoded(one_by_one, self.transform.decode, 2 * n):
             try:
-                pixels[len(names)] = found.result()
+                pixels.append(found.result())
             except UnreadableError as error:
                 unreadable[name] = error.why
                 continue
             names.append(name)
             if len(names) == n:
-                yield names, torch.from_numpy(pixels)
-                names = []
+                yield names, torch.from_numpy(np.stack(pixels))
+                names, pixels = [], []
         if names:
-            yield names, torch.from_numpy(pixels[: len(names)])
+            yield names, torch.from_numpy(np.stack(pixels))
 
     def _probabilities(self, pixels: Tensor) -> NDArray[np.float32]:
         """In smaller pieces where the GPU has no room for all at once."""
