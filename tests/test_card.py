@@ -14,7 +14,7 @@ from sweeper import record
 from sweeper.card import ONE, SEVERAL, Card, Network
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.record import RunFiles
+from sweeper.record import RunFiles, StudyFiles
 from sweeper.schema import Model
 from tests import program
 
@@ -169,7 +169,10 @@ def test_where_there_is_no_card_a_line_says_how_to_get_one(tmp_path: Path, monke
     with pytest.raises(BadInput, match=rf"has no model\.json; {again}$"):
         Card.read(files.card)
     files.old_weights.touch()
-    with pytest.raises(BadInput, match=rf"an earlier version .* its search once more, .* or {again}$"):
+    with pytest.raises(BadInput, match=rf"an earlier version of sweeper wrote it; {again}$"):
+        Card.read(files.card)
+    StudyFiles(Path("outputs")).mark("study", "memory")
+    with pytest.raises(BadInput, match=rf"wrote it; repeat the command of its search, .*, or {again}$"):
         Card.read(files.card)
 
 

@@ -18,7 +18,7 @@ from sweeper.errors import BadInput, shortened, visible
 from sweeper.fault import Fault, disk
 from sweeper.limit import Limit, number, option, or_null, whole
 from sweeper.program import program
-from sweeper.record import RunFiles, write_whole
+from sweeper.record import RunFiles, StudyFiles, write_whole
 from sweeper.words import near
 
 FORMAT = 1
@@ -300,5 +300,6 @@ def _missing(path: Path) -> BadInput:
         again += f"{files.config.stem}{files.trust_option}"
         if files.old_weights.exists():
             reason += ": an earlier version of sweeper wrote it"
-            again = f"write the command of its search once more, which adds it, or {again}"
+            if StudyFiles(path.parent.parent).is_ours:
+                again = f"repeat the command of its search, which adds it, or {again}"
     return BadInput("model", near(path.parent), reason, again)
