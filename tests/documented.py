@@ -60,7 +60,7 @@ SEARCH = "hydra.sweeper.n_trials=3"
 RUN = "training.epochs=2"
 AS_THEY_STAND = {*verbs.commands, "--cfg", "--help", "--version"} - {"train"}
 """What may follow ``sweeper`` and takes no time that a rule could save."""
-OF_FIRST = ("python.md", "search.md", "what-a-search-tells.md")
+OF_FIRST = ("search.md", "what-a-search-tells.md")
 """Pages that speak of a search that the reader has done already, the study ``first``."""
 
 NOTEBOOKS = ("tour.md",)
