@@ -167,7 +167,7 @@ def test_bad_input_comes_in_parts(here: Path) -> None:
         (["training.batch_size=0"], "training.batch_size", 0),
         (["-m", "model.dropout=interval(0.1,1.5)"], "model.dropout", 1.5),
         (["--prot"], "overrides", "--prot"),
-        (["--cfg", "job"], "overrides", "-m --cfg job"),
+        (["--cfg", "job"], "command", "-m --cfg job"),
         (["best"], "VERB", "best"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ with concurrent.futures.ThreadPoolExecutor() as threads:
 failures = []
 for call in (sweeper.train, sweeper.sweep):
     try:
-        call(["model=custom", "model.target=nets.broken", f"study={call.__name__}"])
+        call(["model=custom", "model.target=nets.broken", f"study={call.__name__}", "hydra.sweeper.n_trials=2"])
     except sweeper.Failed as failed:
         failures.append([str(failed), str(failed.folder)])
 print(json.dumps({
@@ -173,7 +174,7 @@ def test_a_program_trains_again_and_again(tmp_path: Path) -> None:
     assert "<th>test_accuracy</th>" in said["html"]
     (of_run, _), (of_search, folder) = said["failures"]
     assert of_run == "sweeper: RuntimeError: it breaks here; its output says where"
-    assert of_search.startswith("study sweep: 6 trials failed, the last is number 5; fix the cause")
+    assert re.match(r"study sweep: \d trials? failed, the last is number \d; fix the cause", of_search)
     assert folder == str(tmp_path / "outputs" / "sweep")
 
     code = "import sweeper; print(sweeper.Run('outputs/one').model)"

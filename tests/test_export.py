@@ -65,8 +65,8 @@ class TwoFaced(Own):
 
 NETWORKS = {
     "cnn": CNN,
-    "resnet18": Network(source="torchvision", name="resnet18"),
-    "timm": Network(source="timm", name="test_efficientnet"),
+    "resnet18": Network(source="torchvision", name="resnet18", filters=(8,)),
+    "timm": Network(source="timm", name="test_efficientnet", filters=(8,)),
     "custom": Network(source="custom", name="custom", target="tests.test_export.Own"),
 }
 
@@ -157,7 +157,8 @@ def test_files_tell_names_and_thresholds(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_gray_models_take_gray_and_colours(tmp_path: Path) -> None:
-    """In any number, without sweeper as with it; transparency is an error."""
+    """In any number, without sweeper as with it; transparency is an error. Models before change nothing."""
+    export(made(), "pt2", tmp_path / "colours.pt2")
     model = made(pixel_channels=1, in_channels=1)
     pictures = np.random.default_rng(0).integers(0, 256, (17, 40, 33, 3), dtype=np.uint8)
     for format, runner in RUNNERS.items():

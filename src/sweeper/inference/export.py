@@ -160,6 +160,8 @@ def _traced(pipeline: Pipeline, card: Card, format: str) -> ExportedProgram:
     shapes = {0: Dim("n"), 2: Dim("height"), 3: Dim("width")}
     if card.pixel_channels == 1:
         shapes[1] = Dim("channels", min=1, max=3)
+    # What torch.cond has compiled of a model before holds for the sizes of that one alone.
+    torch.compiler.reset()
     try:
         with torch.no_grad():
             return torch.export.export(pipeline, (example,), dynamic_shapes=(shapes,), strict=False)
