@@ -123,7 +123,7 @@ def _searched(key: Key) -> list[str]:
         for name, found in each.ranges.items():
             if name in names:
                 told = (
-                    f"with its value alone ({found.source})"
+                    f"not at all ({found.source})"
                     if found.is_fixed
                     else f"`{'' if name == key.name else f'{name}='}{found.expression}` ({found.source})"
                 )

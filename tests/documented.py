@@ -56,11 +56,11 @@ SHORT = (
     Rule(r"\bsweeper\.train\(\[", r'\g<0>"training.epochs=2", '),
     Rule(r"\bsweeper\.sweep\(\[", r'\g<0>"training.epochs=2", "hydra.sweeper.n_trials=2", '),
 )
-SEARCH = "hydra.sweeper.n_trials=3"
-RUN = "training.epochs=2"
+BUDGET = ("training.epochs=2", "hydra.sweeper.n_trials=3")
+"""Of a run, and of a search, where the page says none."""
 AS_THEY_STAND = {*verbs.commands, "--cfg", "--help", "--version"} - {"train"}
 """What may follow ``sweeper`` and takes no time that a rule could save."""
-OF_FIRST = ("python.md", "search.md", "what-a-search-tells.md")
+OF_FIRST = ("search.md", "what-a-search-tells.md")
 """Pages that speak of a search that the reader has done already, the study ``first``."""
 
 NOTEBOOKS = ("tour.md",)
@@ -99,12 +99,8 @@ class Command:
             raise ValueError(f"no rule of tests/documented.py says how to run: {self.typed}")
         if words[1] in AS_THEY_STAND:
             return short
-        is_search = bool({"-m", "--multirun"} & set(words))
-        more = SEARCH if is_search else RUN
-        is_told = more.partition("=")[0] in short
-        is_quick = "experiment=quick" in short or "training.epochs" in short or "--config-name" in short
-        epochs = f" {RUN}" if is_search and not is_quick else ""
-        return short + ("" if is_told else f" {more}") + epochs
+        budget = BUDGET if {"-m", "--multirun"} & set(words) else BUDGET[:1]
+        return " ".join([short, *(more for more in budget if more.partition("=")[0] not in short)])
 
     def run(self, folder: Path) -> None:
         if not self.left_out:
