@@ -123,7 +123,8 @@ with concurrent.futures.ThreadPoolExecutor() as threads:
 failures = []
 for call in (sweeper.train, sweeper.sweep):
     try:
-        call(["model=custom", "model.target=nets.broken", f"study={call.__name__}", "hydra.sweeper.n_trials=2"])
+        words = ["model=custom", "model.target=nets.broken", "hydra.sweeper.n_trials=2"]
+        call(words, study=call.__name__)
     except sweeper.Failed as failed:
         failures.append([str(failed), str(failed.folder)])
 print(json.dumps({
