@@ -22,7 +22,9 @@ PAGE = Path(__file__).with_name("tour.md")
 PICTURE = "pictures/tour.png"
 """The one that the notebook shows; beside the page."""
 
-_NOT_SEEN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r(?=\n)|[^\n]*\r(?!\n)")
+_NOT_SEEN = re.compile(
+    r"[^\n]*\n(?:\r|\x1b\[\?25h)*\x1b\[1A\x1b\[2K|\x1b\[[0-9;?]*[A-Za-z]|\r(?=\n)|[^\n]*\r(?!\n)"
+)
 """Of what is printed to a terminal: colours, and lines that are written over."""
 
 
