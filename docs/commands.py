@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from html import escape
 from pathlib import Path
 
 import click
@@ -71,7 +72,7 @@ def _paragraphs(told: str) -> Iterator[str]:
 
 
 def _sentence(told: str) -> str:
-    return re.sub(r"\s+", " ", told).replace("|", "\\|")
+    return re.sub(r"\s+", " ", told).replace("|", "&#124;")
 
 
 def _group(name: str, options: list[option.Option]) -> Iterator[str]:
@@ -106,7 +107,10 @@ def _listed(settings: Mapping[str, str]) -> str:
 
 
 def _options(records: Iterable[tuple[str, str]]) -> list[str]:
-    lines = [f"| `{_sentence(name)}` | {_sentence(said)} |" for name, said in records]
+    # As HTML, in which GitHub and MkDocs agree on a bar within a cell.
+    lines = [
+        f"| <code>{_sentence(escape(name))}</code> | {_sentence(escape(said))} |" for name, said in records
+    ]
     return ["| option | what it does |", "|---|---|", *lines, ""] if lines else []
 
 

@@ -63,6 +63,9 @@ AS_THEY_STAND = {*verbs.commands, "--cfg", "--help", "--version"} - {"train"}
 OF_FIRST = ("python.md", "search.md", "what-a-search-tells.md")
 """Pages that speak of a search that the reader has done already, the study ``first``."""
 
+NOTEBOOKS = ("tour.md",)
+"""Pages that are a notebook, which test_examples.py executes."""
+
 
 class Step(Protocol):
     """One thing that a page tells the reader to do."""
@@ -129,7 +132,7 @@ class Program:
 
 def documented() -> list[Path]:
     """The pages for people who use the program."""
-    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    return [ROOT / "README.md", *(path for path in sorted(DOCS.rglob("*.md")) if path.name not in NOTEBOOKS)]
 
 
 def steps(page: Path) -> list[Step]:

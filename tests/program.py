@@ -176,6 +176,10 @@ class Terminal:
             self.process.wait()
             os.close(self._screen)
 
+    def type(self, keys: str) -> None:
+        """Press these keys; a program that has made it its controlling terminal gets signals by it."""
+        os.write(self._screen, keys.encode())
+
     def hang_up(self) -> None:
         """Close the terminal, as its window or ssh does."""
         os.close(self._screen)

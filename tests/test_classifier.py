@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,14 @@ def test_a_prediction_names_the_likeliest(model: Classifier, pixels: Any) -> Non
     assert (len(part), part[0], list(said)[-1]) == (1, said[1], said[-1])
     with pytest.raises(IndexError, match="out of range"):
         said[2]
+
+
+def test_predictions_can_be_sent_elsewhere(model: Classifier, pixels: Any) -> None:
+    """To another process, and as JSON."""
+    said = model.predict([pixels, b"x"], skip_unreadable=True)
+    again = pickle.loads(pickle.dumps(said))
+    assert (list(again), again.unreadable) == (list(said), {"1": "it is no picture"})
+    assert json.loads(json.dumps(asdict(said[0])))["probabilities"] == said[0].probabilities
 
 
 def test_several_labels_are_those_that_reach_their_thresholds(tmp_path: Path, pixels: Any) -> None:
@@ -430,6 +440,17 @@ def test_weights_that_do_not_fit_the_network_are_refused(tmp_path: Path, monkeyp
         Fault, match=r"0.weight is \[4, 3, 3, 3\], in the network \[5, 3, 3, 3\] \(and 2 more\)"
     ):
         load("m", trust=True)
+
+
+@pytest.mark.parametrize("claims", [{"filters": [65_536] * 8}, {"hidden_units": [65_536] * 64}])
+def test_a_card_that_claims_a_huge_network_is_refused(tmp_path: Path, claims: dict[str, Any]) -> None:
+    """Before any of it is allocated: the weights beside it are smaller."""
+    write_model(tmp_path)
+    card = json.loads(RunFiles(tmp_path).card.read_text())
+    card["network"] |= claims
+    RunFiles(tmp_path).card.write_text(json.dumps(card | {"image_size": 4096}))
+    with pytest.raises(Fault, match=r"does not fit its network: "):
+        load(tmp_path)
 
 
 def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ BELOW_1 = "hydra.sweeper.params={x: 'interval(0, 1)'}"
 
 
 def hooked(folder: Path, body: str) -> App:
-    """An app with all of them, decorated as the README says."""
+    """An app with all of them, decorated as docs/own-app.md says."""
     app = App(folder, body, HOOKS)
     app.decorate("hooks")
     return app

@@ -30,18 +30,17 @@ else:
         "hooks": "search.hooks",
         "trial": "search.trial",
     }
-    _PACKAGES = ("lightning", "search")
 
     def __getattr__(name: str) -> Any:
-        if name in _PACKAGES:
-            return import_module(f"{__name__}.{name}")
+        if name == "search":
+            return import_module(f"{__name__}.search")
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         found = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
         return found
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__, *_PACKAGES})
+        return sorted({*globals(), *__all__, "search"})
 
 
 __all__ = [

@@ -12,8 +12,10 @@ from __future__ import annotations
 import html
 import importlib.util
 import re
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,8 +148,7 @@ def _override(key: str, value: Any) -> str:
 
 def _call(words: Sequence[str], kind: str) -> str:
     """Run the command, and give the folder of the run or the study that it has left."""
-    said = child.call(words)
-    _networks.update(said.get("networks", ()))
+    said = child.call(words, hear=lambda said: _networks.update(said.get("networks", ())))
     if kind not in said:  # --help, --cfg job
         reason = "the command has neither trained nor searched"
         raise BadInput("overrides", " ".join(words), reason, "write keys with their values alone")
@@ -303,9 +304,10 @@ class Study:
             sweeper.BadInput: if they were in the memory of a process, or the storage is gone.
             sweeper.Fault: if the storage cannot be read.
         """
-        from sweeper.search.study import look
+        with _quiet():
+            from sweeper.search.study import look
 
-        return look(self._files)
+            return look(self._files)
 
     def run(self, number: int) -> Run:
         """The run of a trial.
@@ -336,16 +338,18 @@ class Study:
         """
         if importlib.util.find_spec("pandas") is None:
             raise BadInput("dataframe", "pandas", "pandas is not installed", "python -m pip install pandas")
-        from sweeper.search.view import frame
+        with _quiet():
+            from sweeper.search.view import frame
 
-        return frame(self._files)
+            return frame(self._files)
 
     @property
     def signs(self) -> list[Sign]:
         """What the study says as a whole, each with evidence, advice and the next command."""
-        from sweeper.commands.best import current_signs
+        with _quiet():
+            from sweeper.commands.best import current_signs
 
-        return current_signs(self._files)
+            return current_signs(self._files)
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write the report, one HTML file that needs no network, and say where it is.
@@ -357,11 +361,12 @@ class Study:
             sweeper.BadInput: if the storage is gone, or something else than a report has the place.
             sweeper.Fault: if it cannot be read or written.
         """
-        from sweeper.commands import report
+        with _quiet():
+            from sweeper.commands import report
 
-        path = report.place([self._files], None if out is None else str(out))
-        report.write([self._files], path)
-        return path.absolute()
+            path = report.place([self._files], None if out is None else str(out))
+            report.write([self._files], path)
+            return path.absolute()
 
     def _results(self) -> dict[str, Any]:
         return record.read_yaml(self._files.results)
@@ -392,6 +397,19 @@ class Study:
         except (BadInput, Fault, KeyError, TypeError):
             return ""
         return f": {', '.join([record.told_counts(states.elements()), *best])}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna, as loud afterwards as it was, and without a word on what else a notebook might have."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")  # of tqdm
+        import optuna
+    verbosity = optuna.logging.get_verbosity()
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def _table(rows: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -145,8 +146,13 @@ def heard(file: int) -> dict[str, Any]:
     """All that a command has said into the open file; the error as an exception."""
     said: dict[str, Any] = {}
     for line in os.pread(file, os.fstat(file).st_size, 0).splitlines():
-        said |= json.loads(line)
-    if "error" in said:
-        kinds = {kind.__name__: kind for kind in (BadInput, Fault, FaultElsewhere, Failed)}
-        said["error"] = kinds[said["error"]["kind"]](*said["error"]["parts"])
-    return said
+        with suppress(ValueError):  # it was killed while it wrote
+            said |= json.loads(line)
+    return said | ({"error": _read(said["error"])} if "error" in said else {})
+
+
+def _read(written: Mapping[str, Any]) -> Exception:
+    kinds: dict[str, Callable[..., Exception]] = {
+        kind.__name__: kind for kind in (BadInput, Fault, FaultElsewhere, Failed)
+    }
+    return kinds[written["kind"]](*written["parts"])

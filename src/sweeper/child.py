@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TextIO
@@ -30,15 +30,18 @@ _TICK_S = 0.25
 _Command = subprocess.Popen[bytes]
 
 
-def call(words: Sequence[str]) -> dict[str, Any]:
+def call(words: Sequence[str], hear: Callable[[Mapping[str, Any]], object]) -> Mapping[str, Any]:
     """Run ``sweeper WORDS`` to its end.
 
     Where this program prints to files or terminals, so does the command; else its output is passed on line
     by line. A SIGINT is passed on, too, and the command's orderly end waited for; a second one kills its
     workers.
 
+    Args:
+        hear: is given what the command has said, however it has ended.
+
     Returns:
-        what the command has said.
+        the same, where it has ended well.
 
     Raises:
         BadInput, Fault, Failed: what has ended it.
@@ -51,12 +54,12 @@ def call(words: Sequence[str]) -> dict[str, Any]:
             _follow(command, shown)
         finally:
             _end(command)
-        said = caller.heard(file.fileno())
+            hear(said := caller.heard(file.fileno()))
     _raise_for(command.returncode, said)
     return said
 
 
-def _raise_for(code: int, said: dict[str, Any]) -> None:
+def _raise_for(code: int, said: Mapping[str, Any]) -> None:
     signum = -code if code < 0 else code - 128
     if signum == signal.SIGINT:
         raise KeyboardInterrupt

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from types import MappingProxyType
 from typing import overload
 
 import numpy as np
@@ -22,7 +21,7 @@ from sweeper.fault import Fault, disk
 from sweeper.inference.picture import KEY, Transform, decoded, each
 from sweeper.inference.pipeline import Scorer
 from sweeper.training import machine, state
-from sweeper.training.model import build
+from sweeper.training.model import build, outline
 from sweeper.training.picture import UnreadableError
 from sweeper.training.source import usually_at_once
 from sweeper.trust import may_import
@@ -66,7 +65,7 @@ class Predictions(Sequence[Prediction]):
         unreadable: Mapping[str, str],
     ) -> None:
         self.names, self.probabilities, self.classes = names, probabilities, classes
-        self.unreadable = MappingProxyType(dict(unreadable))
+        self.unreadable: Mapping[str, str] = dict(unreadable)
         self._thresholds = thresholds
 
     def __len__(self) -> int:
@@ -91,7 +90,7 @@ class Predictions(Sequence[Prediction]):
             name=name,
             classes=tuple(self.classes[i] for i in said),
             probability=float(row[order[0]]),
-            probabilities=MappingProxyType({self.classes[i]: float(row[i]) for i in order}),
+            probabilities={self.classes[i]: float(row[i]) for i in order},
         )
 
     def __repr__(self) -> str:
@@ -156,7 +155,7 @@ class Classifier:
             BadInput: for what is no picture, and, unless they are skipped, naming pictures that cannot be
                 read.
         """
-        if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
+        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
             raise BadInput("batch_size", batch_size, "is no number of pictures", "write 1 or more, or None")
         n = batch_size or usually_at_once(self.device, self.card.image_size)
         names, said, unreadable = list[str](), list[NDArray[np.float32]](), dict[str, str]()
@@ -238,18 +237,29 @@ def load(path: str | PathLike[str], *, trust: bool = False, device: str | torch.
         Fault: if a file is damaged.
     """
     files = record.find_model(path)
-    card = Card.read(files.card) if files.card is not None else _card_inside(files.weights)
+    try:
+        card, tensors = _read(files)
+    except Fault:  # a search may just have put another best model in the place of this one
+        card, tensors = _read(files)
     network = card.network
     if network.source == "custom" and not (trust or may_import(network.target)):
         reason = "the model names it, and its code would run"
         remedy = "read that code, then add --trust (in Python: trust=True)"
         raise BadInput("model.target", network.target, reason, remedy)
-    place, tensors = machine.resolve_device(str(device)), state.read(files.weights, card.weights_digest)
+    place = machine.resolve_device(str(device))
+    settings, shape = network.settings(), (card.in_channels, card.image_size, len(card.classes))
+    if network.source != "custom":  # a card may claim a network that no memory has room for
+        _check_same(outline(settings, *shape), tensors, files.weights)
     with torch.random.fork_rng(devices=[]):  # the weights that it begins with are nobody's draws
-        module = build(network.settings(), card.in_channels, card.image_size, len(card.classes))
+        module = build(settings, *shape)
     _check_same(module, tensors, files.weights)
     state.put(module, tensors)
     return Classifier(card, module).to(place)
+
+
+def _read(files: record.ModelFiles) -> tuple[Card, dict[str, Tensor]]:
+    card = Card.read(files.card) if files.card is not None else _card_inside(files.weights)
+    return card, state.read(files.weights, card.weights_digest)
 
 
 def _card_inside(file: Path) -> Card:

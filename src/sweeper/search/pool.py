@@ -79,7 +79,7 @@ def sweep(
     master: DictConfig,
     arguments: Sequence[str],
 ) -> optuna.Study:
-    """Run a whole sweep: what Hydra calls for ``-m``. Exits with 2, 1 or 130 (143) as the README says."""
+    """Run a whole sweep: what Hydra calls for ``-m``. Exits with 2, 1 or 130 (143) as docs/files.md says."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     app = App(context, task, master, tuple(arguments), Singleton.get_state())
     search: Search | None = None

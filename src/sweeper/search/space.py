@@ -415,7 +415,7 @@ class Space:
             line = getattr(error, "override", " ".join(lines))
             key, _, value = line.partition("=")
             raise BadInput(
-                key, value, first_line(error), "see the README for the grammar of sweeps"
+                key, value, first_line(error), "docs/search.md has the grammar of sweeps"
             ) from error
 
     def _parse_param(self, key: str, expression: Any) -> Override:
