@@ -801,8 +801,8 @@ def whole(path: Path, mode: int = 0o666) -> Iterator[Path]:
         BadInput: if it is a device.
         Fault: if the disk fails.
     """
-    check_replaceable(path)
     with disk(path):
+        check_replaceable(path)
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
