@@ -23,6 +23,7 @@ from typing import IO, Any, TextIO
 
 from sweeper import caller
 from sweeper.caller import Failed
+from sweeper.program import start
 
 _TICK_S = 0.25
 """How often a command is asked whether it has ended, of which another process may hold the output open."""
@@ -90,8 +91,7 @@ def _start(words: Sequence[str], file: int) -> tuple[_Command, dict[IO[bytes], T
     # A thread is never interrupted: its command stays in the group, which a terminal interrupts as a whole.
     group = "own" if _is_main_thread() else "same"
     command = subprocess.Popen(
-        # Unbuffered, or the lines of the two outputs would come in another order.
-        [sys.executable, "-u", "-m", "sweeper", "train", *words],
+        [*start(), "train", *words],
         stdin=subprocess.DEVNULL,
         stdout=inherited[0],
         stderr=inherited[1],

@@ -25,6 +25,12 @@ def program() -> str:
     return f"{names[0] if names else _found(sys.executable)} -m sweeper"
 
 
+def start() -> list[str]:
+    """What runs this program from another one, so that it prints the commands which a person would type."""
+    script = [str(Path(sys.executable).parent / "sweeper")] if _here("sweeper") else ["-m", "sweeper"]
+    return [sys.executable, "-u", *script]  # unbuffered, or lines of the two outputs would change places
+
+
 def _here(name: str) -> bool:
     """Whether the PATH finds this name beside this Python."""
     return shutil.which(name) == str(Path(sys.executable).parent / name)
