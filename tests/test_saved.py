@@ -26,7 +26,6 @@ from sweeper.errors import BadInput
 from sweeper.record import StudyFiles
 from sweeper.run import test_best as try_best
 from sweeper.search.space import Draw, Space
-from sweeper.trust import may_import
 from tests.conftest import mostly_slow
 from tests.program import sweeper
 
@@ -405,22 +404,3 @@ def test_own_configs_may_do_anything(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "conf" / "own.yaml").write_text(f"defaults: [config, _self_]\nhydra: {{{CALLS}}}\n")
     with saved.saved_run(["--config-dir", "conf", "--config-name", "own"]):
         pass
-
-
-def test_what_may_be_imported_without_trust() -> None:
-    """The layers of torch.nn and the networks of torchvision.models, by their own names; nothing else."""
-    for name in ("torch.nn.Flatten", "torch.nn.Linear", "torchvision.models.resnet18"):
-        assert may_import(name)
-    assert not may_import(None)
-    for name in (
-        *("", "nets.Net", "torch.load", "torch.hub.load", "os.system", "torch.nn.Module.apply"),
-        *(
-            "torch.nn.functional.linear",
-            "torch.nn.init",
-            "torch.nn.parameter.Parameter",
-            "torch.nn.Parameter",
-        ),
-        *("torchvision.models.get_model", "torchvision.models.resnet.resnet18", "torchvision.models.os"),
-        *("torchvision.models.ResNet", "builtins.eval", "torch.nn.factory_kwargs"),
-    ):
-        assert not may_import(name), name

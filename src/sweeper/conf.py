@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -33,8 +33,14 @@ _REPLACING: dict[str, Any] = {} if IS_HYDRA_1_3 else {"replace": True}
 
 
 @contextmanager
-def composing(overrides: Sequence[str]) -> Iterator[None]:
+def composing(
+    overrides: Sequence[str], before_run: Callable[[DictConfig], object] = lambda config: None
+) -> Iterator[None]:
     """Register our schema and resolvers with Hydra; what Hydra then refuses is bad input.
+
+    Args:
+        before_run: is given the config of a single run before Hydra makes its folder, and may refuse it; a
+            search has its own checks.
 
     Raises:
         BadInput: naming the override that is to blame.
@@ -54,7 +60,7 @@ def composing(overrides: Sequence[str]) -> Iterator[None]:
     for override in overrides:
         _refuse_mixture(override)
     try:
-        with _checked_before_they_start():
+        with _before_runs(before_run):
             yield
     except (HydraException, OmegaConfBaseException) as error:
         raise bad_override(error, overrides, _keys()) from error
@@ -109,17 +115,15 @@ def _keys() -> list[str]:
 
 
 @contextmanager
-def _checked_before_they_start() -> Iterator[None]:
-    """Refuse a single run that cannot work before Hydra makes its folder; a search has its own checks.
+def _before_runs(check: Callable[[DictConfig], object]) -> Iterator[None]:
+    """Check each single run before Hydra makes its folder.
 
     A callback named in the config would do the same, but Hydra 1.4 warns of each that it finds there.
     """
     from hydra._internal.callbacks import Callbacks
 
     def on_run_start(self: Callbacks, config: DictConfig, **kwargs: Any) -> None:
-        from sweeper import check
-
-        check.before_run(config)
+        check(config)
         _forget_secrets(config)
         hydras(self, config, **kwargs)
 

@@ -37,7 +37,7 @@ def run_app(arguments: Sequence[str], trust: bool = False) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the error is told in one line
     app = hydra.main(config_path=str(conf_folder()), config_name="config", **VERSION_BASE)(task)
     try:
-        with saved_run(arguments, trust) as line, composing(line.overrides):
+        with saved_run(arguments, trust) as line, composing(line.overrides, check.before_run):
             try:
                 app()
             finally:
