@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, get_type_hints
 
 from sweeper import schema
 from sweeper.errors import BadInput
+from sweeper.words import expanded
 
 PATHS = frozenset(
     {"dataset.path", "dataset.root", "dataset.folder", "model.weights", "hydra.run.dir", "hydra.sweep.dir"}
@@ -29,11 +29,6 @@ _GRAMMAR = re.compile(r"[(\[{'\"$\\]")
 _WORD = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z]\w*", re.ASCII | re.IGNORECASE)
 """A text that needs no quotes; one with a dot or a digit first may be a number."""
 _QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)
-
-
-def expanded(path: str) -> Path:
-    """The path that a person means: ``~`` is the home folder, ``~pets`` a folder if nobody is so called."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises for an unknown user
 
 
 def literal(overrides: Sequence[str]) -> list[str]:

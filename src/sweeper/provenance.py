@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.fault import Fault
-from sweeper.literal import expanded
 from sweeper.record import RunFiles, StudyFiles, read_yaml
-from sweeper.words import counted
+from sweeper.words import counted, expanded
 
 Digests = NDArray[np.uint64]
 

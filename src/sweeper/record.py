@@ -27,7 +27,7 @@ from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault, disk, find_fault, of_disk
 from sweeper.lock import held, open_locked, remove_unlocked
 from sweeper.program import TRUST, program
-from sweeper.words import near
+from sweeper.words import expanded, near
 
 if TYPE_CHECKING:
     import numpy as np
@@ -675,7 +675,7 @@ def find_model(name: str | os.PathLike[str]) -> ModelFiles:
 
 
 def _find_model(text: str) -> ModelFiles:
-    for place in (Path(OUTPUTS, text), Path(os.path.expanduser(text))):  # noqa: PTH111  # which never raises
+    for place in (Path(OUTPUTS, text), expanded(text)):
         if StudyFiles(place).is_ours:
             return _best_model(StudyFiles(place))
         run = RunFiles(place.parent if place.is_file() else place)

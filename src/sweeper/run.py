@@ -18,13 +18,13 @@ from sweeper.caller import Ended
 from sweeper.card import ONE, SEVERAL, Card, Network
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.literal import expanded
 from sweeper.record import RunFiles, StudyFiles
 from sweeper.results import run_sign, sign
 from sweeper.results.run_record import RunRecord, Task
 from sweeper.results.sign import Sign
 from sweeper.screen import log_any_name
 from sweeper.search.trial import Trial, trial
+from sweeper.words import expanded
 
 if TYPE_CHECKING:
     from torch import Tensor

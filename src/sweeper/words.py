@@ -1,7 +1,8 @@
-"""How numbers and texts are told in one line."""
+"""How numbers, texts and paths are told in one line, and what a person means by a path."""
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -66,3 +67,8 @@ def argument(key: str, text: str) -> str:
 def near(path: Path) -> str:
     """A path as seen from the working directory, where it lies below that."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def expanded(path: str) -> Path:
+    """The path that a person means: ``~`` is the home folder, ``~pets`` a folder if nobody is so called."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises for an unknown user

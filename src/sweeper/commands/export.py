@@ -14,7 +14,7 @@ from sweeper.errors import visible
 from sweeper.fault import Fault
 from sweeper.program import TRUST, program
 from sweeper.record import RunFiles
-from sweeper.words import counted, disk_space
+from sweeper.words import counted, disk_space, expanded
 
 if TYPE_CHECKING:
     from sweeper.inference.export import Pixels
@@ -43,7 +43,7 @@ def show(study: str | None, format: str, out: str | None, trust: bool) -> None:
     """
     name = str(record.find_study(None).folder) if study is None else study
     weights = record.find_model(name).weights
-    file = Path(_name(weights.absolute()) + f".{format}" if out is None else out).expanduser()
+    file = expanded(f"{_name(weights.absolute())}.{format}" if out is None else out)
 
     from sweeper.inference import export
     from sweeper.inference.classifier import load

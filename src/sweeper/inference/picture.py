@@ -19,7 +19,6 @@ from torch import Tensor
 from sweeper.card import Card
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.literal import expanded
 from sweeper.training import image_format, tree
 from sweeper.training.picture import (
     Look,
@@ -33,6 +32,7 @@ from sweeper.training.picture import (
     see_opened,
     stamp_of,
 )
+from sweeper.words import expanded
 
 T = TypeVar("T")
 

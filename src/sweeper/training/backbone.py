@@ -9,8 +9,8 @@ from typing import TypeGuard
 from torch import Tensor, fx, nn
 
 from sweeper import schema
-from sweeper.literal import expanded
 from sweeper.training.network_library import LIBRARIES, USUAL_SIDE
+from sweeper.words import expanded
 
 AUXILIARY = ("aux1", "aux2", "AuxLogits")
 """Auxiliary classifiers of GoogLeNet and Inception v3: in their weights, but not in the networks here."""

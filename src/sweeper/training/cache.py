@@ -28,6 +28,7 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import locked
 from sweeper.program import program
+from sweeper.words import expanded
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ def _owner(array: NDArray[Any]) -> NDArray[Any]:
 def folder() -> Path:
     """``$SWEEPER_CACHE``, or ``sweeper`` in the user's cache folder."""
     if chosen := os.environ.get("SWEEPER_CACHE"):
-        return Path(chosen).expanduser().absolute()
+        return expanded(chosen).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "sweeper"
 
 

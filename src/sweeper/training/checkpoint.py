@@ -23,8 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sweeper.errors import BadInput, nearest
-from sweeper.literal import expanded
-from sweeper.words import counted
+from sweeper.words import counted, expanded
 
 KEY = "model.weights"
 

@@ -38,7 +38,7 @@ from sweeper.training.picture import (
     stamp_of,
 )
 from sweeper.training.twin import Traits
-from sweeper.words import counted
+from sweeper.words import counted, expanded
 
 T = TypeVar("T")
 
@@ -248,7 +248,7 @@ def _key(files: Sequence[Path], stamps: Sequence[str], size: int) -> str:
 
 
 def _unreadable(dataset: schema.Dataset, known: Known) -> BadInput:
-    path = Path(str(dataset.path)).expanduser()
+    path = expanded(str(dataset.path))
     count, names = _told(known, path.parent if path.is_file() else path)
     remedies = dict.fromkeys(remedy for _, _, remedy in known.unreadable.values() if remedy)
     skip = "write dataset.skip_unreadable=true to go on without"

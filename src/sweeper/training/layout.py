@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sweeper.literal import expanded
 from sweeper.training.dataset import PART_NAMES, TEST, TRAIN, VAL, part_named
 from sweeper.training.tree import Folder, TooLargeError, walk
-from sweeper.words import argument, composed, counted, near, some
+from sweeper.words import argument, composed, counted, expanded, near, some
 
 AS_CLASSES, AS_PARTS = "dataset.layout=classes", "dataset.layout=parts"
 MANY = 50_000

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from sweeper import schema
 from sweeper.errors import MAX_CHARACTERS, BadInput
-from sweeper.literal import expanded
 from sweeper.training import checkpoint, custom
 from sweeper.training.backbone import Backbone, is_path
 from sweeper.training.freeze import head_name
 from sweeper.training.model import outline
 from sweeper.training.network_library import LIBRARIES, Library, bad_size
-from sweeper.words import counted
+from sweeper.words import counted, expanded
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.literal import expanded
 from sweeper.training.dataset import PART_NAMES, TRAIN, Images, left_to_split
 from sweeper.training.decode import check_every_class_is_left, identify, read_files, seen_size, white_bits
 from sweeper.training.picture import stamp_of
@@ -22,7 +21,7 @@ from sweeper.training.readers import column, table
 from sweeper.training.readers.column import MISSING, Columns
 from sweeper.training.readers.place import Place
 from sweeper.training.readers.table import Table, bad
-from sweeper.words import argument, composed, counted, near
+from sweeper.words import argument, composed, counted, expanded, near
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".csv.gz")
 UNLABELLED, ABSENT, UNREADABLE = "without a label", "missing", "that cannot be read"

@@ -12,13 +12,12 @@ import numpy as np
 
 from sweeper import schema
 from sweeper.errors import BadInput, shortened
-from sweeper.literal import expanded
 from sweeper.training import layout
 from sweeper.training.dataset import TRAIN, Images, left_to_split
 from sweeper.training.decode import check_every_class_is_left, identify, read_files, seen_size, white_bits
 from sweeper.training.picture import said
 from sweeper.training.tree import Tree, walk
-from sweeper.words import argument, counted, some
+from sweeper.words import argument, counted, expanded, some
 
 BESIDE = "beside the class folders"
 NAMED = 80

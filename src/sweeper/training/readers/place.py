@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from sweeper.literal import expanded
 from sweeper.training.picture import said
-from sweeper.words import composed
+from sweeper.words import composed, expanded
 
 Form = Callable[[str], str]
 MOST_FOLDERS = 2000

@@ -18,6 +18,7 @@ from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training.dataset import TEST, TRAIN, Images, digests_of, left_to_split, same
 from sweeper.training.decode import scale
+from sweeper.words import expanded
 
 DOWNLOAD_TIMEOUT_S = 60
 """Longest silence of a server."""
@@ -73,7 +74,7 @@ def files(dataset: schema.Dataset) -> list[Path]:
 
 
 def _root(dataset: schema.Dataset) -> Path:
-    return Path(dataset.root).expanduser()
+    return expanded(dataset.root)
 
 
 def _load(dataset: schema.Dataset, root: Path, download: bool = False) -> Images:
