@@ -57,7 +57,7 @@ def test_a_picture_of_a_terminal_loads_nothing(name: str) -> None:
 def test_the_pictures_are_small() -> None:
     """Everybody who clones the repository takes them along."""
     pictures = list((PROJECT / "docs" / "pictures").iterdir())
-    assert {path.name for path in pictures} == {*SIZES, *TERMINALS}
+    assert {*SIZES, *TERMINALS} <= {path.name for path in pictures}
     assert sum(path.stat().st_size for path in pictures) < 1_500_000
 
 
