@@ -10,7 +10,6 @@ import copy
 import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from sweeper.errors import BadInput, one_of
 from sweeper.fault import find_fault
 from sweeper.inference.classifier import Classifier
 from sweeper.inference.pipeline import Pipeline, Scorer
-from sweeper.record import CARD, whole
+from sweeper.record import CARD, check_out, whole
 from sweeper.training import state
 from sweeper.words import disk_space, one_line
 
@@ -78,10 +77,7 @@ def export(model: Classifier, format: str, out: Path, real: Pixels | None = None
         Fault: if the file cannot be written.
     """
     check_format(format)
-    if os.path.isdir(out):  # noqa: PTH112  # which never raises
-        raise BadInput(
-            "--out", out, "is a folder", f"write the name of a file in it, as {out / 'model'}.{format}"
-        )
+    check_out(out, "--out", f"model.{format}")
     tensors = state.of(model.module)
     _check_finite(tensors)
     with whole(out) as path, _quiet():
