@@ -181,7 +181,7 @@ def _difference(
 def _cases(card: Card, real: Pixels | None) -> Iterator[Pixels]:
     """Pictures (n, channels, height, width): one that is tall, two that are wide, and a larger number."""
     pool = _made() if real is None or not len(real) else real
-    side = round(card.image_size * card.margin)
+    side = card.stored_side
     for n, width, height in ((1, side, 2 * side + 3), (2, 3 * side + 1, side + 2), (17, side + 1, side + 4)):
         chosen = [Image.fromarray(pool[i % len(pool)].squeeze()) for i in range(n)]
         mode = "L" if card.pixel_channels == 1 else "RGB"
