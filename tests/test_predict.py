@@ -76,6 +76,18 @@ def test_several_labels_are_all_told(said: Said, folder: Path) -> None:
     assert said("predict", "none", "pics/b")[1].splitlines()[1].split() == ["pics/b/0.png", "none"]
 
 
+def test_files_go_to_the_home_folder_whatever_the_shell_does(
+    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves ``--csv=~/said.csv`` as it stands; the home of nobody is a folder here."""
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    assert cli("predict", "m", "pics", "--csv=~/said.csv")[0] == 0
+    assert cli("export", "m", "--format", "safetensors", "--out=~/m.safetensors")[0] == 0
+    assert {path.name for path in (folder / "home").iterdir()} == {"said.csv", "m.safetensors"}
+    assert cli("export", "m", "--format", "safetensors", "--out=~nobody-here/m.safetensors")[0] == 0
+    assert (folder / "~nobody-here" / "m.safetensors").exists()
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_predicted(cli: Cli, folder: Path, capsys: Any) -> None:
     """On standard error, a line each; the exit code is 1, and the file has the others."""
     (folder / "pics" / "cut.png").write_bytes(b"\x89PNG")

@@ -375,6 +375,14 @@ def test_what_cannot_be_done_is_one_line(
     assert error.count("\n") == 1
 
 
+def test_a_report_goes_to_the_home_folder(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell leaves ``--out=~/r.html`` as it stands."""
+    on_disk(tmp_path, trial(0.5))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cli("report", "--out=~/r.html")[0] == 0
+    assert (tmp_path / "home" / "r.html").exists()
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(cli: Cli, tmp_path: Path) -> None:
     """The remedy is another file."""
     files = on_disk(tmp_path, trial(0.5))

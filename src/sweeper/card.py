@@ -16,7 +16,7 @@ from typing import Any
 from sweeper import schema
 from sweeper.errors import BadInput, shortened, visible
 from sweeper.fault import Fault, disk
-from sweeper.limit import Limit, number, option, or_null, whole
+from sweeper.limit import Limit, mapping, number, option, or_null, whole
 from sweeper.program import program
 from sweeper.record import RunFiles, StudyFiles, write_whole
 from sweeper.words import near
@@ -101,6 +101,11 @@ class Card:
     @property
     def several_labels(self) -> bool:
         return self.labels == SEVERAL
+
+    @property
+    def stored_side(self) -> int:
+        """Pixels of the square to which a picture is resized; the network sees its middle."""
+        return round(self.image_size * self.margin)
 
     def to_json(self) -> str:
         """What ``model.json`` holds."""
@@ -210,7 +215,7 @@ _CHANNELS = Limit(lambda v: None if type(v) is int and v in (1, 3) else "must be
 _BITS = (8, 10, 12, 14, 16)
 
 _LIMITS: dict[str, Limit] = {
-    "network": _mapping_of(_ANY),
+    "network": mapping(""),
     "classes": _list_of(_TEXT),
     "labels": option(ONE, SEVERAL),
     "thresholds": or_null(_list_of(number(0, 1, ""))),
@@ -241,7 +246,7 @@ _OF_NETWORK: dict[str, Limit] = {
     "dropout": _of_type((int, float), schema.LIMITS["model.dropout"]),
     "hidden_units": _of_type(list, schema.LIMITS["model.hidden_units"]),
     "target": or_null(_of_type(str, schema.LIMITS["model.target"])),
-    "arguments": _mapping_of(_ANY),
+    "arguments": mapping(""),
     "head": or_null(_of_type(str, schema.LIMITS["model.head"])),
 }
 

@@ -790,6 +790,18 @@ def check_replaceable(path: Path, key: str = "file") -> None:
         raise BadInput(key, path, "is a device, and no file", "write the name of a file")
 
 
+def check_out(path: Path, key: str, example: str) -> None:
+    """Raises BadInput for what a file that a person has named must not take the place of.
+
+    Args:
+        example: the name of such a file.
+    """
+    if os.path.isdir(path):  # noqa: PTH112  # no error where it is closed
+        remedy = f"write the name of a file in it, as {path / example}"
+        raise BadInput(key, path, "is a folder", remedy)
+    check_replaceable(path, key)
+
+
 @contextmanager
 def whole(path: Path, mode: int = 0o666) -> Iterator[Path]:
     """Write a file so that readers, and a kill at any moment, find the old content or the new.

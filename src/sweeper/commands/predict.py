@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.table import Table
@@ -17,7 +16,7 @@ from rich.text import Text
 from sweeper import record
 from sweeper.errors import BadInput, visible
 from sweeper.screen import Screen
-from sweeper.words import counted, some
+from sweeper.words import counted, expanded, some
 
 if TYPE_CHECKING:
     from sweeper.inference.classifier import Classifier, Prediction, Predictions
@@ -48,27 +47,26 @@ def show(
     Raises:
         BadInput: if there is no such model, or none of the paths is a picture or a folder with some.
     """
-    if csv_file is not None and csv_file != STDOUT:
-        record.check_replaceable(Path(csv_file), "--csv")
-        if os.path.isdir(csv_file):  # noqa: PTH112  # no error where it is closed
-            raise BadInput("--csv", csv_file, "is a folder", "write the name of a file")
+    file = None if csv_file in (None, STDOUT) else expanded(csv_file)
+    if file is not None:
+        record.check_out(file, "--csv", "predictions.csv")
     pictures = _find(paths)
     model = _load(study, device, trust)
     with _progress(len(pictures)) as done:
         said = model.predict(pictures, skip_unreadable=True, progress=done)
-    if csv_file is None:
-        _print_table(said, top or 1, model.card.several_labels)
+    if file is not None:
+        with (
+            record.whole(file) as path,
+            path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened,
+        ):
+            _write_rows(opened, said, top)
+        print(f"{counted(len(said), 'picture')}: {visible(str(file))}")
     elif csv_file == STDOUT:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="")
         _write_rows(sys.stdout, said, top)
     else:
-        with (
-            record.whole(Path(csv_file)) as path,
-            path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-        ):
-            _write_rows(file, said, top)
-        print(f"{counted(len(said), 'picture')}: {visible(csv_file)}")
+        _print_table(said, top or 1, model.card.several_labels)
     sys.stdout.flush()
     for name, why in said.unreadable.items():
         print(f"{visible(name)}: {visible(why)}", file=sys.stderr)

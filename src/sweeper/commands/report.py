@@ -14,7 +14,7 @@ from sweeper.errors import BadInput
 from sweeper.program import program
 from sweeper.record import StudyFiles
 from sweeper.results.study_record import StudyRecord
-from sweeper.words import near
+from sweeper.words import expanded, near
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,8 @@ def place(files: Sequence[StudyFiles], out: str | None) -> Path:
             remedy = "write another, as --out FILE"
             raise BadInput("--out", near(path), "is there, and is no report of this program's", remedy)
         return path
-    path = Path(out)
-    if path.is_dir():
-        raise BadInput("--out", out, "is a folder", f"write a file, as --out {path / SEVERAL}")
+    path = expanded(out)
+    record.check_out(path, "--out", SEVERAL)
     return path
 
 

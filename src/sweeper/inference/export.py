@@ -10,7 +10,6 @@ import copy
 import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from sweeper.errors import BadInput, one_of
 from sweeper.fault import find_fault
 from sweeper.inference.classifier import Classifier
 from sweeper.inference.pipeline import Pipeline, Scorer
-from sweeper.record import CARD, whole
+from sweeper.record import CARD, check_out, whole
 from sweeper.training import state
 from sweeper.words import disk_space, one_line
 
@@ -78,10 +77,7 @@ def export(model: Classifier, format: str, out: Path, real: Pixels | None = None
         Fault: if the file cannot be written.
     """
     check_format(format)
-    if os.path.isdir(out):  # noqa: PTH112  # which never raises
-        raise BadInput(
-            "--out", out, "is a folder", f"write the name of a file in it, as {out / 'model'}.{format}"
-        )
+    check_out(out, "--out", f"model.{format}")
     tensors = state.of(model.module)
     _check_finite(tensors)
     with whole(out) as path, _quiet():
@@ -185,7 +181,7 @@ def _difference(
 def _cases(card: Card, real: Pixels | None) -> Iterator[Pixels]:
     """Pictures (n, channels, height, width): one that is tall, two that are wide, and a larger number."""
     pool = _made() if real is None or not len(real) else real
-    side = round(card.image_size * card.margin)
+    side = card.stored_side
     for n, width, height in ((1, side, 2 * side + 3), (2, 3 * side + 1, side + 2), (17, side + 1, side + 4)):
         chosen = [Image.fromarray(pool[i % len(pool)].squeeze()) for i in range(n)]
         mode = "L" if card.pixel_channels == 1 else "RGB"

@@ -73,8 +73,7 @@ class Transform:
     @classmethod
     def of(cls, card: Card) -> Transform:
         look = Look(card.background, card.max_megapixels)
-        whole = round(card.image_size * card.margin)
-        return cls(card.pixel_channels, card.image_size, whole, look, card.bits)
+        return cls(card.pixel_channels, card.image_size, card.stored_side, look, card.bits)
 
     def __call__(self, picture: object) -> Tensor:
         """

@@ -57,7 +57,7 @@ class Pipeline(nn.Module):
 
     def __init__(self, scorer: Scorer, card: Card) -> None:
         super().__init__()
-        self.resize = Resize(card.image_size, round(card.image_size * card.margin), takes_columns_first())
+        self.resize = Resize(card.image_size, card.stored_side, takes_columns_first())
         self.scorer, self.is_gray = scorer, card.pixel_channels == 1
 
     def forward(self, pictures: Tensor) -> Tensor:
