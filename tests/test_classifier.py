@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -26,6 +27,7 @@ from sweeper.inference.classifier import Classifier, Predictions, load
 from sweeper.record import RunFiles
 from sweeper.search.trial import trial
 from sweeper.training import data
+from sweeper.training.image_format import suffixes
 from tests.conftest import RunWith
 from tests.modelled import CNN, write_model
 from tests.pictures import write_classes, write_picture
@@ -295,6 +297,11 @@ BAD: dict[str, tuple[Callable[[Any], Any], str]] = {
     "up to 255": (lambda x: x * 1.0, r"values of 0 … 255; give values of 0 … 1"),
     "no number": (lambda x: x * np.nan, r"values of nan"),
     "of a dataset": (lambda x: [(x, 3)], r"give the pictures alone"),
+    "a batch of a loader": (lambda x: [torch.rand(2, 3, 9, 9), torch.zeros(2)], r"give the pictures alone"),
+    "a table": (
+        lambda x: pd.DataFrame({"path": ["0.png"]}),
+        r'is a table; .*column of paths: table\["path"\]',
+    ),
     "a number": (lambda x: 3, r"pictures=int: is no picture"),
     "a mapping": (lambda x: {"x": x}, r"pictures=dict: is no picture"),
     "a file of text": (lambda x: io.StringIO("x"), r"gives str, no bytes; open it with mode 'rb'"),
@@ -334,6 +341,26 @@ def test_pictures_that_cannot_be_read_are_named_all(model: Classifier, tmp_path:
     reasons += ["it is not there", "a link to nothing", "it is no picture", "it is not there"]
     assert list(said.unreadable.values()) == reasons
     assert list(said.unreadable)[-2:] == ["6", "nul\0"]
+
+
+@pytest.mark.skipif(".heic" in suffixes(), reason="pillow-heif is installed")
+def test_pictures_in_a_format_that_cannot_be_read_are_named(model: Classifier, tmp_path: Path) -> None:
+    """With what helps, also where only their folder was given; files that are no pictures are none of it."""
+    (folder := tmp_path / "phone").mkdir()
+    write_picture(folder / "0.png")
+    shutil.copy(folder / "0.png", folder / "named wrong.heic")
+    for name in ("1.heic", "2.CR2", "notes.txt"):
+        (folder / name).write_bytes(b"of another kind")
+    reasons = {
+        "1.heic": "Pillow cannot read it; pip install pillow-heif",
+        "2.CR2": "raw of a camera; save it as .tif or .jpg",
+    }
+    said = model.predict(folder, skip_unreadable=True)
+    assert said.names == (str(folder / "0.png"), str(folder / "named wrong.heic"))
+    assert said.unreadable == {str(folder / name): why for name, why in reasons.items()}
+    for name, why in reasons.items():
+        with pytest.raises(BadInput, match=why):
+            model.predict(folder / name)
 
 
 def test_a_picture_larger_than_the_training_allowed_is_not_read(tmp_path: Path) -> None:
@@ -398,6 +425,10 @@ def test_where_there_is_no_model_it_says_what_to_write(tmp_path: Path, monkeypat
     for name, match in told.items():
         with pytest.raises(BadInput, match=match):
             load(name)
+    nothing: Any
+    for nothing in (None, 3, b"m"):
+        with pytest.raises(BadInput, match="is no name of a study, and no path"):
+            load(nothing)
     with pytest.raises(Fault, match=r"torn.safetensors: cannot be read as safetensors"):
         load("torn.safetensors")
 

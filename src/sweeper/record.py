@@ -667,8 +667,12 @@ def find_model(name: str | os.PathLike[str]) -> ModelFiles:
     Raises:
         BadInput: if there is none.
     """
+    text = os.fspath(name) if isinstance(name, str | os.PathLike) else None
+    if not isinstance(text, str):
+        reason = "is no name of a study, and no path"
+        raise BadInput("model", name, reason, "write the name of a study, or the folder of a model")
     try:
-        return _find_model(os.fspath(name))
+        return _find_model(text)
     except PermissionError as error:
         remedy = "give yourself the permission (chmod)"
         raise BadInput("model", name, "no permission to read it", remedy) from error

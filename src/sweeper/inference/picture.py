@@ -180,6 +180,8 @@ def _each(pictures: object, channels: int) -> Iterator[_Found]:
         yield _of_file(pictures)
     elif hasattr(pictures, "__array__") and (array := np.asarray(pictures)).dtype.kind not in "OUST":
         yield from ((None, one) for one in _of_array(array, channels))
+    elif hasattr(pictures, "columns"):  # of which pandas and polars give the names, one by one
+        raise BadInput(KEY, _told(pictures), "is a table", 'give the column of paths: table["path"]')
     elif isinstance(pictures, Iterable) and not isinstance(pictures, Mapping):
         for one in pictures:
             if isinstance(one, Picture):  # found before
@@ -210,15 +212,28 @@ def _of_path(path: str | os.PathLike[str]) -> Iterator[_Found]:
     if "\0" in name:
         yield name, UnreadableError("it is not there")
     elif not os.path.isdir(place):  # noqa: PTH112  # no error where it is closed
-        yield name, place
+        yield name, _of_file_named(place)
     else:
         found = tree.walk(place)
-        there = [folder.path / file for folder in found.top.below() for file in folder.pictures]
+        folders = list(found.top.below())
+        there = [folder.path / file for folder in folders for file in folder.pictures]
         faults = {where: UnreadableError(why, remedy) for where, why, remedy in found.faults}
+        foreign = [folder.path / file for folder in folders for file in folder.foreign]
+        faults |= {file: UnreadableError(image_format.why_foreign(file)) for file in foreign}
         if not there and not faults:
             yield name, UnreadableError("it is a folder without pictures")
         for one in sorted([*there, *faults]):
             yield str(one), faults.get(one, one)
+
+
+def _of_file_named(place: Path) -> Path | UnreadableError:
+    if not image_format.is_foreign(place):
+        return place
+    try:
+        is_picture = image_format.is_picture(str(place), place.suffix.lower())
+    except OSError:  # decoding says why
+        is_picture = True
+    return place if is_picture else UnreadableError(image_format.why_foreign(place))
 
 
 def _content_of(image: Image.Image) -> Image.Image | bytes | UnreadableError:
@@ -274,6 +289,9 @@ def _of_tensor(tensor: Tensor, channels: int) -> Iterator[NDArray[Any]]:
     several_gray = tensor.ndim == 3 and tensor.shape[0] not in _CHANNELS and channels == 1
     if tensor.ndim == 2 or several_gray:
         tensor = tensor[..., None, :, :]
+    if tensor.ndim < 2:
+        remedy = "give the pictures alone: (pictures for pictures, labels in …)"
+        raise BadInput(KEY, _told(tensor), "is no picture", remedy)
     if tensor.ndim not in (3, 4) or tensor.shape[-3] not in _CHANNELS:
         remedy = "give tensors of (channels, height, width) or (n, channels, height, width)"
         if tensor.ndim in (3, 4) and tensor.shape[-1] in _CHANNELS:

@@ -46,6 +46,8 @@ _WHY = {
     **dict.fromkeys((".dcm", ".dicom", ".nii"), f"{_THEM}; save them as .png"),
     **dict.fromkeys((".npy", ".npz", ".h5", ".hdf5", ".mat"), "arrays; save their images as .png"),
 }
+_NAMED = frozenset((*_NEEDS, *_RAW, ".dcm", ".dicom", ".nii"))
+"""Suffixes of pictures, though Pillow may not read them."""
 _TGA_END = b"TRUEVISION-XFILE.\x00"
 _SUFFIX = re.compile(r"\.[A-Za-z0-9_+~-]{1,12}")
 
@@ -92,6 +94,21 @@ def why_not(suffix: str) -> str:
     if not _SUFFIX.fullmatch(suffix):
         return "without a known suffix (no pictures)"
     return f"{suffix} ({_WHY.get(suffix, 'no pictures')})"
+
+
+def is_foreign(file: str | os.PathLike[str]) -> bool:
+    """Whether a file is named as pictures are that Pillow does not read, and as no other file."""
+    suffix = _suffix_of(file)
+    return suffix in _NAMED and suffix not in suffixes()
+
+
+def why_foreign(file: str | os.PathLike[str]) -> str:
+    """The same of one such file as ``why_not`` says of many."""
+    return _WHY[_suffix_of(file)].replace("them", "it")
+
+
+def _suffix_of(file: str | os.PathLike[str]) -> str:
+    return os.path.splitext(file)[1].lower()  # noqa: PTH122  # for each file of a folder
 
 
 def _is_decoded(name: str) -> bool:

@@ -37,13 +37,15 @@ class Folder:
     """A folder without hidden ones, links to folders followed.
 
     ``path`` is where it is found, ``names`` lead from the top to it, and ``pictures`` are names of files,
-    sorted. ``left_out`` counts what is directly in it, and all that is in its hidden folders, by reason.
+    sorted. ``left_out`` counts what is directly in it, and all that is in its hidden folders, by reason;
+    ``foreign`` are those of it that are pictures in a format that cannot be read.
     """
 
     path: Path
     names: tuple[str, ...] = ()
     folders: list[Folder] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     n_pictures: int = 0
     """In it and below it."""
@@ -168,6 +170,8 @@ def _sort(
         folder.pictures.append(name)
     else:
         folder.left_out[image_format.why_not(suffix)] += 1
+        if image_format.is_foreign(name):
+            folder.foreign.append(name)
 
 
 def _is_picture(file: str, suffix: str) -> bool:
