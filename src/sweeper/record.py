@@ -790,6 +790,33 @@ def check_replaceable(path: Path, key: str = "file") -> None:
         raise BadInput(key, path, "is a device, and no file", "write the name of a file")
 
 
+def check_output(path: Path, key: str, inputs: Iterable[Path] = ()) -> None:
+    """Raises BadInput where what a command writes would take the place of what it reads, or of our records.
+
+    Args:
+        path: the file, which may be there: of any other name it is replaced.
+        inputs: files that the command reads, also by other names.
+    """
+    check_replaceable(path, key)
+    another = "write the name of another file"
+    try:
+        if not path.exists():
+            return
+        if any(one.exists() and path.samefile(one) for one in inputs):
+            raise BadInput(key, path, "is what it reads", another)
+        if any(_is_record(each) for each in (path.absolute(), path.resolve())):
+            raise BadInput(key, path, "belongs to a study or a run", another)
+    except OSError:  # writing says why it cannot be
+        return
+
+
+def _is_record(path: Path) -> bool:
+    run, study = RunFiles(path.parent), StudyFiles(path.parent)
+    of_run = (*run._record, *run._weights)
+    of_study = (study.results, study.sweep_config, study.signs)
+    return _MARK in path.parts or (run.is_ours and path in of_run) or (study.is_ours and path in of_study)
+
+
 @contextmanager
 def whole(path: Path, mode: int = 0o666) -> Iterator[Path]:
     """Write a file so that readers, and a kill at any moment, find the old content or the new.

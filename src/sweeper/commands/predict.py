@@ -49,10 +49,13 @@ def show(
         BadInput: if there is no such model, or none of the paths is a picture or a folder with some.
     """
     if csv_file is not None and csv_file != STDOUT:
-        record.check_replaceable(Path(csv_file), "--csv")
         if os.path.isdir(csv_file):  # noqa: PTH112  # no error where it is closed
             raise BadInput("--csv", csv_file, "is a folder", "write the name of a file")
     pictures = _find(paths)
+    if csv_file is not None and csv_file != STDOUT:
+        files, read = record.find_model(study), (picture.content for picture in pictures)
+        inputs = (path for path in (files.weights, files.card, *read) if isinstance(path, Path))
+        record.check_output(Path(csv_file), "--csv", inputs)
     model = _load(study, device, trust)
     with _progress(len(pictures)) as done:
         said = model.predict(pictures, skip_unreadable=True, progress=done)
