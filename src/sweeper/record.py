@@ -702,6 +702,10 @@ def _best_model(study: StudyFiles) -> ModelFiles:
 
 
 def _model_of(run: RunFiles) -> ModelFiles:
+    for path in (run.card, run.weights):
+        # Opening a pipe would wait for ever, and a device may have no end.
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise BadInput("model", near(path), "is a pipe or a device, and no file", "take an intact copy")
     if run.card.exists() and not run.weights.exists():
         remedy = f"put {run.weights.name} back, or write another model"
         raise BadInput("model", near(run.folder), f"has lost its weights ({run.weights.name})", remedy)

@@ -48,9 +48,8 @@ def show(
     Raises:
         BadInput: if there is no such model, or none of the paths is a picture or a folder with some.
     """
-    if csv_file is not None and csv_file != STDOUT:
-        if os.path.isdir(csv_file):  # noqa: PTH112  # no error where it is closed
-            raise BadInput("--csv", csv_file, "is a folder", "write the name of a file")
+    if csv_file not in (None, STDOUT) and os.path.isdir(csv_file or ""):  # noqa: PTH112  # no error where it is closed
+        raise BadInput("--csv", csv_file, "is a folder", "write the name of a file")
     pictures = _find(paths)
     if csv_file is not None and csv_file != STDOUT:
         files, read = record.find_model(study), (picture.content for picture in pictures)

@@ -21,14 +21,16 @@ from sweeper.fault import Fault, disk
 from sweeper.inference.picture import KEY, Transform, decoded, each
 from sweeper.inference.pipeline import Scorer
 from sweeper.training import machine, state
-from sweeper.training.model import build, outline
+from sweeper.training.model import build, outline, outline_custom
 from sweeper.training.picture import UnreadableError
 from sweeper.training.source import usually_at_once
-from sweeper.trust import may_import
+from sweeper.trust import may_give, may_import
 from sweeper.words import counted
 
 _MOST_NAMED, _MOST_SHOWN = 5, 40
 """Pictures that an error names, and characters of each name."""
+_ANY_SIZE = 1024
+"""Which an argument may be, however small the weights are."""
 
 
 @dataclass(frozen=True)
@@ -245,15 +247,27 @@ def load(path: str | PathLike[str], *, trust: bool = False, device: str | torch.
         reason = "the model names it, and its code would run"
         remedy = "read that code, then add --trust (in Python: trust=True)"
         raise BadInput("model.target", network.target, reason, remedy)
+    largest = max((max(tensor.shape, default=0) for tensor in tensors.values()), default=0)
+    if network.source == "custom" and not (trust or may_give(network.arguments, max(largest, _ANY_SIZE))):
+        reason = "the model asks for other weights, or for more than it has"
+        remedy = "look at network.arguments in its model.json, then add --trust (in Python: trust=True)"
+        raise BadInput("model.arguments", _told(network.arguments), reason, remedy)
     place = machine.resolve_device(str(device))
     settings, shape = network.settings(), (card.in_channels, card.image_size, len(card.classes))
-    if network.source != "custom":  # a card may claim a network that no memory has room for
+    # A card may claim a network that no memory has room for.
+    if network.source != "custom":
         _check_same(outline(settings, *shape), tensors, files.weights)
+    elif not trust and (claimed := outline_custom(settings, *shape)) is not None:
+        _check_same(claimed, tensors, files.weights)
     with torch.random.fork_rng(devices=[]):  # the weights that it begins with are nobody's draws
         module = build(settings, *shape)
     _check_same(module, tensors, files.weights)
     state.put(module, tensors)
     return Classifier(card, module).to(place)
+
+
+def _told(arguments: Mapping[str, object]) -> str:
+    return shortened(", ".join(f"{name}: {value}" for name, value in arguments.items()), _MOST_SHOWN)
 
 
 def _read(files: record.ModelFiles) -> tuple[Card, dict[str, Tensor]]:
