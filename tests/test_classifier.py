@@ -516,6 +516,22 @@ def test_a_pipe_or_a_device_is_no_model(tmp_path: Path, name: str) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize("path", [None, 5, b"m", ["m"], "a" * 5000])
+def test_what_is_no_path_of_a_model_is_bad_input(path: Any) -> None:
+    """Of any type or length."""
+    with pytest.raises(BadInput, match=r"^model="):
+        load(path)
+
+
+def test_pictures_without_values_or_names_are_bad_input(model: Classifier) -> None:
+    """Tensors that are sparse or on the meta device, and paths that no file can have."""
+    for tensor in (torch.zeros(3, 8, 8, device="meta"), torch.zeros(3, 8, 8).to_sparse()):
+        with pytest.raises(BadInput, match="is no dense tensor with values"):
+            model.predict(tensor)
+    with pytest.raises(BadInput, match="it is not there"):
+        model.predict("\ud800")
+
+
 def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
     """A program's own seeds give what they gave."""
     write_model(tmp_path)

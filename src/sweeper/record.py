@@ -667,11 +667,19 @@ def find_model(name: str | os.PathLike[str]) -> ModelFiles:
     Raises:
         BadInput: if there is none.
     """
+    again = "write the name of a study, or the folder of a model"
+    if not isinstance(name, str | os.PathLike) or not isinstance(text := os.fspath(name), str):
+        raise BadInput("model", name, "is no path", again)
     try:
-        return _find_model(os.fspath(name))
+        return _find_model(text)
     except PermissionError as error:
         remedy = "give yourself the permission (chmod)"
         raise BadInput("model", name, "no permission to read it", remedy) from error
+    except OSError as error:  # as a name that is too long
+        reason = (error.strerror or "cannot be read").lower()
+        raise BadInput(
+            "model", name, reason, "write the name of a study, or the folder of a model"
+        ) from error
 
 
 def _find_model(text: str) -> ModelFiles:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -29,6 +31,8 @@ from sweeper.words import counted
 
 _MOST_NAMED, _MOST_SHOWN = 5, 40
 """Pictures that an error names, and characters of each name."""
+_PAUSES_S = (0, 0.01, 0.05)
+"""Before a model that was just being replaced is read again."""
 _ANY_SIZE = 1024
 """Which an argument may be, however small the weights are."""
 
@@ -237,11 +241,7 @@ def load(path: str | PathLike[str], *, trust: bool = False, device: str | torch.
         BadInput: if there is no model, or it may not be loaded.
         Fault: if a file is damaged.
     """
-    files = record.find_model(path)
-    try:
-        card, tensors = _read(files)
-    except Fault:  # a search may just have put another best model in the place of this one
-        card, tensors = _read(files)
+    files, card, tensors = _found(path)
     network = card.network
     if network.source == "custom" and not (trust or may_import(network.target)):
         reason = "the model names it, and its code would run"
@@ -268,6 +268,15 @@ def load(path: str | PathLike[str], *, trust: bool = False, device: str | torch.
 
 def _told(arguments: Mapping[str, object]) -> str:
     return shortened(", ".join(f"{name}: {value}" for name, value in arguments.items()), _MOST_SHOWN)
+
+
+def _found(path: str | PathLike[str]) -> tuple[record.ModelFiles, Card, dict[str, Tensor]]:
+    """A search may put another best model in the place of this one meanwhile: it is then read anew."""
+    for pause_s in _PAUSES_S:
+        with suppress(BadInput, Fault):
+            return (files := record.find_model(path)), *_read(files)
+        time.sleep(pause_s)
+    return (files := record.find_model(path)), *_read(files)
 
 
 def _read(files: record.ModelFiles) -> tuple[Card, dict[str, Tensor]]:
