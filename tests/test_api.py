@@ -328,3 +328,19 @@ def test_looking_leaves_optuna_as_loud_as_it_was(here: Path) -> None:
     finally:
         optuna.logging.set_verbosity(before)
     assert record.is_report(here / "r.html")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (None, "overrides=None: is no list of texts; write a list"),
+        (5, "overrides=5: is no list of texts"),
+        ({"optimizer": "adam"}, "is no list of texts"),
+        (["\ud800=1"], r"overrides=.*: has a character that is no text"),
+        (["x" * 200_000], "is too long for a command"),
+    ],
+)
+def test_overrides_that_no_command_could_get_are_bad_input(overrides: Any, told: str) -> None:
+    """Before any process is started."""
+    with pytest.raises(sweeper.BadInput, match=told):
+        sweeper.train(overrides)

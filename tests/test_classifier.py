@@ -489,7 +489,18 @@ def test_weights_that_do_not_fit_the_network_are_refused(tmp_path: Path, monkeyp
         load("m", trust=True)
 
 
-@pytest.mark.parametrize("claims", [{"filters": [65_536] * 8}, {"hidden_units": [65_536] * 64}])
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"filters": [65_536] * 8},
+        {"hidden_units": [65_536] * 64},
+        {
+            "source": "custom",
+            "target": "torch.nn.Conv3d",
+            "arguments": {"in_channels": 1000, "out_channels": 1000, "kernel_size": 1000},
+        },
+    ],
+)
 def test_a_card_that_claims_a_huge_network_is_refused(tmp_path: Path, claims: dict[str, Any]) -> None:
     """Before any of it is allocated: the weights beside it are smaller."""
     write_model(tmp_path)
@@ -498,6 +509,58 @@ def test_a_card_that_claims_a_huge_network_is_refused(tmp_path: Path, claims: di
     RunFiles(tmp_path).card.write_text(json.dumps(card | {"image_size": 4096}))
     with pytest.raises(Fault, match=r"does not fit its network: "):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments"),
+    [
+        ("torchvision.models.resnet18", {"weights": "DEFAULT"}),
+        ("torchvision.models.resnet18", {"pretrained": True}),
+        ("torchvision.models.resnet50", {"width_per_group": 10**6}),
+        ("torch.nn.Transformer", {"d_model": 8, "nhead": 1, "num_encoder_layers": 10**8}),
+        ("torch.nn.AvgPool2d", {"kernel_size": [1, 10**12]}),
+    ],
+)
+def test_a_card_asks_a_library_neither_for_downloads_nor_for_more_than_it_has(
+    tmp_path: Path, target: str, arguments: dict[str, Any]
+) -> None:
+    """Whoever wrote it: without trust, nothing is called with that."""
+    write_model(tmp_path)
+    card = json.loads(RunFiles(tmp_path).card.read_text())
+    card["network"] |= {"source": "custom", "target": target, "arguments": arguments}
+    RunFiles(tmp_path).card.write_text(json.dumps(card))
+    with pytest.raises(BadInput, match=r"^model.arguments=.*: the model asks for other weights, or for more"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.json", "weights.safetensors"])
+def test_a_pipe_or_a_device_is_no_model(tmp_path: Path, name: str) -> None:
+    """It would never end."""
+    write_model(tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(BadInput, match=rf"^model=.*{name}: is a pipe or a device, and no file"):
+        load(tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(BadInput, match=rf"^model=.*{name}: is a pipe or a device, and no file"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"m", ["m"], "a" * 5000])
+def test_what_is_no_path_of_a_model_is_bad_input(path: Any) -> None:
+    """Of any type or length."""
+    with pytest.raises(BadInput, match=r"^model="):
+        load(path)
+
+
+def test_pictures_without_values_or_names_are_bad_input(model: Classifier) -> None:
+    """Tensors that are sparse or on the meta device, and paths that no file can have."""
+    for tensor in (torch.zeros(3, 8, 8, device="meta"), torch.zeros(3, 8, 8).to_sparse()):
+        with pytest.raises(BadInput, match="is no dense tensor with values"):
+            model.predict(tensor)
+    with pytest.raises(BadInput, match="it is not there"):
+        model.predict("\ud800")
 
 
 def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:

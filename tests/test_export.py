@@ -22,7 +22,9 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.inference.classifier import Classifier, load
 from sweeper.inference.export import FORMATS, export
+from sweeper.record import RunFiles
 from tests.conftest import Cli
+from tests.modelled import write_model
 from tests.models import CNN, made
 from tests.pictures import write_classes
 from tests.program import run, somebody, sweeper
@@ -239,6 +241,17 @@ def test_bad_input_is_one_line(cli: Cli, arguments: tuple[str, ...], told: str) 
     assert code == 2
     assert told in error
     assert error.count("\n") == 1
+
+
+def test_no_file_of_a_model_or_a_study_is_replaced(cli: Cli, tmp_path: Path) -> None:
+    """Those of the model that is read, and of others."""
+    for name in ("m", "another"):
+        write_model(tmp_path / name)
+        RunFiles(tmp_path / name).mark()
+    for out, told in (("m/model.json", "is what it reads"), ("another/model.json", "belongs to a study")):
+        code, error = cli("export", "m", "--format", "safetensors", "--out", out)
+        assert (code, error.startswith(f"--out={out}: {told}")) == (2, True)
+    assert [len(load(tmp_path / name).classes) for name in ("m", "another")] == [3, 3]
 
 
 # ---------------------------------------------------------------------------------------- the command line

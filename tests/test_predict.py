@@ -124,6 +124,16 @@ def test_what_cannot_work_is_told_in_a_line(cli: Cli, folder: Path, arguments: l
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("place", ["pics/a/0.png", "link", "m/model.json", "m/weights.safetensors"])
+def test_what_is_read_is_never_replaced(cli: Cli, folder: Path, place: str) -> None:
+    """A picture, a link to one and the model stay as they are, whichever has the name of the file."""
+    (folder / "link").symlink_to("pics/a/0.png")
+    before = (folder / place).read_bytes()
+    told = f"--csv={place}: is what it reads; write the name of another file\n"
+    assert cli("predict", "m", "pics", "--csv", place) == (2, told)
+    assert (folder / place).read_bytes() == before
+
+
 def test_a_network_of_ones_own_needs_trust(cli: Cli, said: Said, folder: Path) -> None:
     """Its code is found from the working folder, and runs only where the command says so."""
     layers = "nn.Flatten(), nn.Linear(432, n_classes)"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import html
 import importlib.util
+import os
 import re
 import warnings
 from collections import Counter
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from sweeper.inference.classifier import Classifier
 
 _KEY = re.compile(r"\+{0,2}[\w.]+(/[\w.]+)*(@[\w.]*)?")
+_MOST_BYTES = 100_000
+"""Of a word: Linux admits 128 KiB."""
 _SEARCHES = ("-m", "--multirun")
 
 _networks = set[str]()
@@ -131,13 +134,22 @@ def open_study(study: str | Path | None = None) -> Study:
 
 
 def _words(overrides: str | Iterable[str], keys: Mapping[str, Any]) -> list[str]:
+    is_list = isinstance(overrides, Iterable) and not isinstance(overrides, Mapping | bytes)
+    if not is_list:
+        raise BadInput("overrides", overrides, "is no list of texts", "write a list, as ['optimizer=adam']")
     words = [overrides] if isinstance(overrides, str) else list(overrides)
     for word in words:
         if not isinstance(word, str):
             raise BadInput("overrides", word, "is no text", "write a list, as ['optimizer=adam']")
         if "\0" in word:
             raise BadInput("overrides", word, "has a zero character in it", "leave it out")
-    return [*words, *(_override(key, value) for key, value in keys.items())]
+    words += (_override(key, value) for key, value in keys.items())
+    for word in words:
+        if any("\ud800" <= c < "\udc80" or "\udcff" < c <= "\udfff" for c in word):
+            raise BadInput("overrides", word, "has a character that is no text", "leave it out")
+        if len(os.fsencode(word)) > _MOST_BYTES:
+            raise BadInput("overrides", f"{word[:40]}…", "is too long for a command", "write it shorter")
+    return words
 
 
 def _override(key: str, value: Any) -> str:

@@ -676,6 +676,11 @@ def find_model(name: str | os.PathLike[str]) -> ModelFiles:
     except PermissionError as error:
         remedy = "give yourself the permission (chmod)"
         raise BadInput("model", name, "no permission to read it", remedy) from error
+    except OSError as error:  # as a name that is too long
+        reason = (error.strerror or "cannot be read").lower()
+        raise BadInput(
+            "model", name, reason, "write the name of a study, or the folder of a model"
+        ) from error
 
 
 def _find_model(text: str) -> ModelFiles:
@@ -706,6 +711,10 @@ def _best_model(study: StudyFiles) -> ModelFiles:
 
 
 def _model_of(run: RunFiles) -> ModelFiles:
+    for path in (run.card, run.weights):
+        # Opening a pipe would wait for ever, and a device may have no end.
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise BadInput("model", near(path), "is a pipe or a device, and no file", "take an intact copy")
     if run.card.exists() and not run.weights.exists():
         remedy = f"put {run.weights.name} back, or write another model"
         raise BadInput("model", near(run.folder), f"has lost its weights ({run.weights.name})", remedy)
@@ -794,16 +803,35 @@ def check_replaceable(path: Path, key: str = "file") -> None:
         raise BadInput(key, path, "is a device, and no file", "write the name of a file")
 
 
-def check_out(path: Path, key: str, example: str) -> None:
+def check_out(path: Path, key: str, example: str, inputs: Iterable[Path] = ()) -> None:
     """Raises BadInput for what a file that a person has named must not take the place of.
 
     Args:
+        path: the file, which may be there: of any other kind it is replaced.
         example: the name of such a file.
+        inputs: files that the command reads, also by other names.
     """
     if os.path.isdir(path):  # noqa: PTH112  # no error where it is closed
         remedy = f"write the name of a file in it, as {path / example}"
         raise BadInput(key, path, "is a folder", remedy)
     check_replaceable(path, key)
+    another = "write the name of another file"
+    try:
+        if not path.exists():
+            return
+        if any(one.exists() and path.samefile(one) for one in inputs):
+            raise BadInput(key, path, "is what it reads", another)
+        if any(_is_record(each) for each in (path.absolute(), path.resolve())):
+            raise BadInput(key, path, "belongs to a study or a run", another)
+    except OSError:  # writing says why it cannot be
+        return
+
+
+def _is_record(path: Path) -> bool:
+    run, study = RunFiles(path.parent), StudyFiles(path.parent)
+    of_run = (*run._record, *run._weights)
+    of_study = (study.results, study.sweep_config, study.signs)
+    return _MARK in path.parts or (run.is_ours and path in of_run) or (study.is_ours and path in of_study)
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 
 def may_import(target: str | None) -> bool:
     """Whether a network that a file names may be made without the person's ``--trust``.
@@ -22,3 +25,21 @@ def may_import(target: str | None) -> bool:
 
         return name in models.list_models(module=models)
     return False
+
+
+def may_give(arguments: Mapping[str, Any], most: int) -> bool:
+    """Whether a network that ``may_import`` allows may be given what a file names, too.
+
+    Not weights of its own, which it would download, nor a whole number above ``most``: as a size it would
+    fill the memory, as a number of layers take days.
+    """
+    asks = any(value and name.startswith(("weights", "pretrained")) for name, value in arguments.items())
+    return not asks and all(number <= most for number in _numbers(list(arguments.values())))
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, list | tuple | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(each)
+    elif isinstance(value, int | float):
+        yield abs(value)

@@ -42,8 +42,10 @@ def show(study: str | None, format: str, out: str | None, trust: bool) -> None:
         Fault: if the file cannot be written.
     """
     name = str(record.find_study(None).folder) if study is None else study
-    weights = record.find_model(name).weights
+    files = record.find_model(name)
+    weights = files.weights
     file = expanded(f"{_name(weights.absolute())}.{format}" if out is None else out)
+    record.check_out(file, "--out", f"model.{format}", filter(None, (weights, files.card)))
 
     from sweeper.inference import export
     from sweeper.inference.classifier import load

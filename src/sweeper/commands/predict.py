@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.table import Table
@@ -48,9 +49,11 @@ def show(
         BadInput: if there is no such model, or none of the paths is a picture or a folder with some.
     """
     file = None if csv_file in (None, STDOUT) else expanded(csv_file)
-    if file is not None:
-        record.check_out(file, "--csv", "predictions.csv")
     pictures = _find(paths)
+    if file is not None:
+        files, read = record.find_model(study), (picture.content for picture in pictures)
+        inputs = (path for path in (files.weights, files.card, *read) if isinstance(path, Path))
+        record.check_out(file, "--csv", "predictions.csv", inputs)
     model = _load(study, device, trust)
     with _progress(len(pictures)) as done:
         said = model.predict(pictures, skip_unreadable=True, progress=done)

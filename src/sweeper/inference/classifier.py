@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -21,14 +23,18 @@ from sweeper.fault import Fault, disk
 from sweeper.inference.picture import KEY, Transform, decoded, each
 from sweeper.inference.pipeline import Scorer
 from sweeper.training import machine, state
-from sweeper.training.model import build, outline
+from sweeper.training.model import build, outline, outline_custom
 from sweeper.training.picture import UnreadableError
 from sweeper.training.source import usually_at_once
-from sweeper.trust import may_import
+from sweeper.trust import may_give, may_import
 from sweeper.words import counted
 
 _MOST_NAMED, _MOST_SHOWN = 5, 40
 """Pictures that an error names, and characters of each name."""
+_PAUSES_S = (0, 0.01, 0.05)
+"""Before a model that was just being replaced is read again."""
+_ANY_SIZE = 1024
+"""Which an argument may be, however small the weights are."""
 
 
 @dataclass(frozen=True)
@@ -235,25 +241,42 @@ def load(path: str | PathLike[str], *, trust: bool = False, device: str | torch.
         BadInput: if there is no model, or it may not be loaded.
         Fault: if a file is damaged.
     """
-    files = record.find_model(path)
-    try:
-        card, tensors = _read(files)
-    except Fault:  # a search may just have put another best model in the place of this one
-        card, tensors = _read(files)
+    files, card, tensors = _found(path)
     network = card.network
     if network.source == "custom" and not (trust or may_import(network.target)):
         reason = "the model names it, and its code would run"
         remedy = "read that code, then add --trust (in Python: trust=True)"
         raise BadInput("model.target", network.target, reason, remedy)
+    largest = max((max(tensor.shape, default=0) for tensor in tensors.values()), default=0)
+    if network.source == "custom" and not (trust or may_give(network.arguments, max(largest, _ANY_SIZE))):
+        reason = "the model asks for other weights, or for more than it has"
+        remedy = "look at network.arguments in its model.json, then add --trust (in Python: trust=True)"
+        raise BadInput("model.arguments", _told(network.arguments), reason, remedy)
     place = machine.resolve_device(str(device))
     settings, shape = network.settings(), (card.in_channels, card.image_size, len(card.classes))
-    if network.source != "custom":  # a card may claim a network that no memory has room for
+    # A card may claim a network that no memory has room for.
+    if network.source != "custom":
         _check_same(outline(settings, *shape), tensors, files.weights)
+    elif not trust and (claimed := outline_custom(settings, *shape)) is not None:
+        _check_same(claimed, tensors, files.weights)
     with torch.random.fork_rng(devices=[]):  # the weights that it begins with are nobody's draws
         module = build(settings, *shape)
     _check_same(module, tensors, files.weights)
     state.put(module, tensors)
     return Classifier(card, module).to(place)
+
+
+def _told(arguments: Mapping[str, object]) -> str:
+    return shortened(", ".join(f"{name}: {value}" for name, value in arguments.items()), _MOST_SHOWN)
+
+
+def _found(path: str | PathLike[str]) -> tuple[record.ModelFiles, Card, dict[str, Tensor]]:
+    """A search may put another best model in the place of this one meanwhile: it is then read anew."""
+    for pause_s in _PAUSES_S:
+        with suppress(BadInput, Fault):
+            return (files := record.find_model(path)), *_read(files)
+        time.sleep(pause_s)
+    return (files := record.find_model(path)), *_read(files)
 
 
 def _read(files: record.ModelFiles) -> tuple[Card, dict[str, Tensor]]:

@@ -209,7 +209,7 @@ def _of_path(path: str | os.PathLike[str]) -> Iterator[_Found]:
     """The file, or all pictures below a folder, sorted, without hidden ones; as they are seen from here."""
     name = os.fspath(path)
     place = expanded(name)
-    if "\0" in name:
+    if "\0" in name or not _is_encodable(name):
         yield name, UnreadableError("it is not there")
     elif not os.path.isdir(place):  # noqa: PTH112  # no error where it is closed
         yield name, _of_file_named(place)
@@ -234,6 +234,14 @@ def _of_file_named(place: Path) -> Path | UnreadableError:
     except OSError:  # decoding says why
         is_picture = True
     return place if is_picture else UnreadableError(image_format.why_foreign(place))
+
+
+def _is_encodable(name: str) -> bool:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _content_of(image: Image.Image) -> Image.Image | bytes | UnreadableError:
@@ -286,6 +294,8 @@ def _of_array(array: NDArray[Any], channels: int) -> Iterator[NDArray[Any]]:
 def _of_tensor(tensor: Tensor, channels: int) -> Iterator[NDArray[Any]]:
     """The same of tensors, which have the channels first."""
     tensor = tensor.detach()
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise BadInput(KEY, _told(tensor), "is no dense tensor with values", "give uint8, or floats of 0 … 1")
     several_gray = tensor.ndim == 3 and tensor.shape[0] not in _CHANNELS and channels == 1
     if tensor.ndim == 2 or several_gray:
         tensor = tensor[..., None, :, :]

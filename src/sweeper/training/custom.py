@@ -71,6 +71,16 @@ def build_custom(model: schema.Model, in_channels: int, image_size: int, n_class
     return network
 
 
+def only_made(model: schema.Model, in_channels: int, image_size: int, n_classes: int) -> Any:
+    """What ``model.target`` gives, without trying it on images: its tensors may be without values.
+
+    Raises:
+        BadInput: if it cannot be found or called.
+    """
+    offered = {"n_classes": n_classes, "in_channels": in_channels, "image_size": image_size}
+    return _call(model, find(str(model.target)), offered)
+
+
 def check(model: schema.Model, network: nn.Module, in_channels: int, image_size: int, n_classes: int) -> None:
     """Try a network from ``build_custom`` as it is in training, too, and on one image: some then give
     something else.

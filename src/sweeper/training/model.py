@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sweeper import schema
+from sweeper.errors import BadInput
 from sweeper.training.backbone import build_backbone
-from sweeper.training.custom import build_custom
+from sweeper.training.custom import build_custom, only_made
 from sweeper.training.network_library import LIBRARIES
 
 ACTIVATIONS: dict[str, type[nn.ReLU | nn.LeakyReLU]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
@@ -75,6 +77,16 @@ def outline(model: schema.Model, in_channels: int, image_size: int, n_classes: i
             # Some constructors of timm run their first layers to find the shape of the output.
             network = build(model, in_channels, image_size, n_classes)
     return network.to("meta")
+
+
+def outline_custom(
+    model: schema.Model, in_channels: int, image_size: int, n_classes: int
+) -> nn.Module | None:
+    """The same of a library's network that ``model.target`` names; None if it is none then."""
+    with suppress(BadInput), torch.random.fork_rng(devices=[]), _WithoutMemory():
+        network = only_made(model, in_channels, image_size, n_classes)
+        return network if isinstance(network, nn.Module) else None
+    return None
 
 
 class _WithoutMemory(TorchFunctionMode):
