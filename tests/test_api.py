@@ -333,7 +333,7 @@ def test_looking_leaves_optuna_as_loud_as_it_was(here: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (None, "overrides=None: is no list of texts; write a list"),
+        (None, "is no list of texts; write a list"),
         (5, "overrides=5: is no list of texts"),
         ({"optimizer": "adam"}, "is no list of texts"),
         (["\ud800=1"], r"overrides=.*: has a character that is no text"),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shlex
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +176,18 @@ def test_a_terminal_of_80_columns_shows_each_path_whole(folder: Path) -> None:
     assert "".join(line[:width].strip(" ") for line in lines[begin + 1 :]).replace(" ", "") == (
         f"deep/{name}".replace(" ", "")
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_streams_may_be_closed(folder: Path, closed: str) -> None:
+    """The file is written all the same."""
+    command = [sys.executable, "-m", "sweeper", "predict", "m", "pics"]
+    for more in ([], ["--csv", "said.csv"]):
+        line = f"{shlex.join([*command, *more])} {closed}"
+        done = subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert len(_rows((folder / "said.csv").read_text())) == 3
 
 
 @pytest.mark.slow

@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 _on_ctrl_c = signal.getsignal(signal.SIGINT)
@@ -29,6 +31,7 @@ signal.signal(signal.SIGINT, _on_ctrl_c)
 
 def main() -> None:
     """The command line. Bad input ends with one line and exit code 2."""
+    _open_closed_streams()
     caller.meet()
     try:
         if instruction := os.environ.get(completion.VARIABLE):  # from a shell, by Tab
@@ -52,6 +55,17 @@ def main() -> None:
             raise
         caller.print_last(str(told))
         sys.exit(told.exit_code)
+
+
+def _open_closed_streams() -> None:
+    """Let what a caller has closed (``>&-``) lead nowhere: else a file of ours would get its number."""
+    with suppress(OSError):
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(number, True)
+        os.close(number)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w"))  # noqa: SIM115
 
 
 def _run(arguments: list[str]) -> int:
