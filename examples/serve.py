@@ -5,13 +5,13 @@ from json import loads
 import numpy as np
 from fastapi import FastAPI, UploadFile
 from onnxruntime import InferenceSession
-from PIL import Image
+from PIL import Image, ImageOps
 
 app, model = FastAPI(), InferenceSession("model.onnx")
 
 
 @app.post("/predict")
 def predict(picture: UploadFile) -> dict[str, float]:
-    pixels = np.array(Image.open(picture.file).convert("RGB")).transpose(2, 0, 1)
+    pixels = np.array(ImageOps.exif_transpose(Image.open(picture.file)).convert("RGB")).transpose(2, 0, 1)
     classes = loads(model.get_modelmeta().custom_metadata_map["classes"])
     return dict(zip(classes, model.run(None, {"pictures": pixels[None]})[0][0].tolist(), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -13,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from sweeper import record
 from sweeper.card import Network
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.inference.classifier import Classifier, load
+from sweeper.inference.classifier import Classifier, Predictions, load
 from sweeper.inference.export import FORMATS, export
 from sweeper.record import RunFiles
 from tests.conftest import Cli
@@ -30,6 +31,7 @@ from tests.pictures import write_classes
 from tests.program import run, somebody, sweeper
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+ORIENTATION = 0x0112
 
 WITHOUT_SWEEPER = "import sys; sys.modules['sweeper'] = None\n"
 """Begins the code of a process that knows nothing of ours."""
@@ -263,7 +265,9 @@ def exported(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     folder = tmp_path_factory.mktemp("exported")
     shutil.copytree(searched / "outputs", folder / "outputs")
     printed = {format: sweeper(folder, "export", "digits", "--format", format) for format in FORMATS}
-    Image.fromarray(different_pictures(1)[0]).save(folder / "picture.jpg")
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # a phone that was held upright
+    Image.fromarray(different_pictures(1)[0]).save(folder / "picture.jpg", exif=exif)
     return folder, printed
 
 
@@ -280,7 +284,17 @@ def test_the_command_says_what_it_wrote(exported: tuple[Path, dict[str, str]]) -
         assert Path(program).stem == "python"
         done = run(folder, *arguments, limit_s=120)
         assert done.returncode == 0, done.stderr
-        assert done.stdout
+        if format != "safetensors":
+            said = [float(number) for number in re.findall(r"\d\.\d*(?:e-?\d+)?", done.stdout)]
+            assert said == pytest.approx(whole(folder).probabilities[0], abs=1e-4)
+
+
+def whole(folder: Path) -> Predictions:
+    """What the model says of the picture when it is decoded whole: predict lets a file be halved."""
+    with Image.open(folder / "picture.jpg") as image:
+        upright = ImageOps.exif_transpose(image)
+    assert upright.size != image.size
+    return load(folder / "outputs" / "digits" / "best").predict(np.array(upright))
 
 
 @pytest.mark.slow
@@ -288,8 +302,7 @@ def test_the_examples_run_without_sweeper(exported: tuple[Path, dict[str, str]])
     """onnxruntime and FastAPI say what ``predict`` says, in processes where sweeper cannot be imported."""
     folder, _ = exported
     (folder / "digits.onnx").replace(folder / "model.onnx")
-    with Image.open(folder / "picture.jpg") as image:  # decoded whole: predict lets a file be halved
-        expected = load(folder / "outputs" / "digits" / "best").predict(np.array(image))
+    expected = whole(folder)
     code = f"{WITHOUT_SWEEPER}import runpy; runpy.run_path({str(EXAMPLES / 'onnx_predict.py')!r})"
     done = run(folder, "-c", code, limit_s=120)
     assert done.returncode == 0, done.stderr

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from sweeper.inference.export import Pixels
 
 _CODE = {
-    "onnx": "import numpy, onnxruntime, PIL.Image, sys; model, picture = sys.argv[1:]; "
-    'pixels = numpy.array(PIL.Image.open(picture).convert("RGB")).transpose(2, 0, 1)[None]; '
+    "onnx": "import numpy, onnxruntime, sys; from PIL import Image, ImageOps; model, picture = sys.argv[1:]; "
+    'upright = ImageOps.exif_transpose(Image.open(picture)).convert("RGB"); '
+    "pixels = numpy.array(upright).transpose(2, 0, 1)[None]; "
     'print(onnxruntime.InferenceSession(model).run(None, {"pictures": pixels})[0])',
     "pt2": "import sys, torch, torchvision; model, picture = sys.argv[1:]; "
-    'pixels = torchvision.io.decode_image(picture, "RGB")[None]; '
-    "print(torch.export.load(model).module()(pixels))",
+    'pixels = torchvision.io.decode_image(picture, "RGB", apply_exif_orientation=True)[None]; '
+    "print(torch.export.load(model).module()(pixels).detach())",
 }
 """What a person may run then, with a picture of their own."""
 
