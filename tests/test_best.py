@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,19 @@ def test_best_prints_the_best_trial(searched: Path) -> None:
     assert "optimizer.lr" in shown
     assert "test_accuracy" in shown
     assert shown == sweeper(searched, "best", "outputs/digits")
+
+
+def test_best_leads_to_using_the_model(searched: Path) -> None:
+    """``best`` names the commands that predict and export, and they run; without weights it names neither."""
+    shown = sweeper(searched, "best", "digits")
+    assert re.search(r"^Use it: +.*sweeper predict digits picture\.jpg$", shown, re.MULTILINE), shown
+    assert re.search(r"^Export it: .*sweeper export digits --format pt2$", shown, re.MULTILINE), shown
+    weights = searched / "outputs/digits/best/weights.safetensors"
+    hidden = weights.rename(searched / "hidden")
+    try:
+        assert not re.search("predict|export", sweeper(searched, "best", "digits"))
+    finally:
+        hidden.rename(weights)
 
 
 @pytest.mark.slow

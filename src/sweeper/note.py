@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper import record
 from sweeper.fault import Fault
 from sweeper.markdown import block, code, table, text
-from sweeper.program import program
+from sweeper.program import program, use
 from sweeper.results import importance, sign, study_record
 from sweeper.secret import hide_secrets
 from sweeper.words import counted, near, sentence
@@ -139,6 +139,9 @@ def _commands(best: Sequence[FrozenTrial], files: StudyFiles, to_go_on: str | No
         yield from block(f"{program()} reproduce {name}{'' if is_one else f' --trial {runs[0]}'}{trust}")
     if runs and files.best.is_complete:
         config = shlex.quote(os.path.relpath(files.best.folder))
+        if files.best.has_model:
+            yield from ["Let the best model say what a picture shows:", ""]
+            yield from block(use(name, trust))
         yield from ["Train it again with changes:", ""]
         yield from block(f"{program()} --config-dir {config} --config-name trial{trust} training.epochs=50")
     if to_go_on:

@@ -45,6 +45,16 @@ def _found(path: str) -> str:
     return shlex.quote(path if near.startswith("..") else near)
 
 
+def use(model: str, trust: str = "") -> str:
+    """The command that says what a picture shows, for a person to name their own.
+
+    Args:
+        model: as it is typed, quotes included.
+        trust: what stands at the end, with a space before it.
+    """
+    return f"{program()} predict {model} picture.jpg{trust}"
+
+
 TRUST = "--trust"
 """The option with which a saved run may import what it names."""
 

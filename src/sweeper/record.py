@@ -93,6 +93,11 @@ class RunFiles:
         return self.weights.exists() or self.old_weights.exists()
 
     @property
+    def has_model(self) -> bool:
+        """Whether it can be used by itself."""
+        return self.weights.exists() and self.card.exists()
+
+    @property
     def card(self) -> Path:
         """What a program must know to use the weights: ``card.Card``."""
         return self.folder / CARD

@@ -16,7 +16,7 @@ from rich.table import Table
 from sweeper import record, saved
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.program import program
+from sweeper.program import program, use
 from sweeper.record import WORDS, StudyFiles
 from sweeper.results import sign
 from sweeper.results.sign import Sign
@@ -111,6 +111,9 @@ def show_commands(files: StudyFiles) -> None:
     print(f"Browse:    {program()} dashboard{f' {study}' if is_elsewhere else ''}")
     if files.best.is_complete:
         trust = saved.trust_option_of(files.best.config)
+        if files.best.has_model:
+            print(f"Use it:    {use(study, trust)}")
+            print(f"Export it: {program()} export {study} --format pt2{trust}")
         print(f"Reproduce: {program()} reproduce {study}{trust}")
         best = shlex.quote(os.path.relpath(files.best.folder))
         print(

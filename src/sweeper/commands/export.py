@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sweeper import record
 from sweeper.errors import visible
 from sweeper.fault import Fault
-from sweeper.program import TRUST, program
+from sweeper.program import TRUST, use
 from sweeper.record import RunFiles
 from sweeper.words import counted, disk_space, expanded
 
@@ -69,7 +69,7 @@ def _next(format: str, file: str, trust: bool) -> str:
     """The command that says what a picture shows."""
     if format in _CODE:
         return f"python -c {shlex.quote(_CODE[format])} {file} picture.jpg"
-    return f"{program()} predict {file} picture.jpg{f' {TRUST}' if trust else ''}"
+    return use(file, f" {TRUST}" if trust else "")
 
 
 def _name(weights: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sweeper import record, saved
 from sweeper.errors import BadInput
-from sweeper.program import program
+from sweeper.program import program, use
 from sweeper.record import StudyFiles
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import expanded, near
@@ -101,6 +101,8 @@ def _commands(seen: StudyRecord) -> list[tuple[str, str]]:
     if best.is_complete:
         trust = saved.trust_option_of(best.config)
         config = f"--config-dir {shlex.quote(near(best.folder))} --config-name {best.config.stem}{trust}"
+        if best.has_model:
+            found.append(("Let the best model say what a picture shows", use(name, trust)))
         found += [
             (
                 "Train the best trial again, and compare to the last bit",

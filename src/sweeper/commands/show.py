@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from sweeper import saved, schema
-from sweeper.program import program
+from sweeper.program import program, use
 from sweeper.record import RunFiles
 from sweeper.results import sign
 from sweeper.results.sign import Sign
@@ -101,6 +101,8 @@ class SingleRun(Observer):
         files = RunFiles(folder)
         sign.show(self._screen, sign.read_whole(files.signs), files.signs)
         print(f"Folder: {near(folder)}")
+        if files.has_model:
+            print(f"Use it:    {use(shlex.quote(near(folder)), self._trust)}")
         print(f"Reproduce: {program()} reproduce {shlex.quote(near(folder))}{self._trust}")
 
     # --------------------------------------------------------------------------------------- on a terminal
