@@ -24,7 +24,7 @@ def test_best_prints_the_best_trial(searched: Path) -> None:
 
 
 def test_best_leads_to_using_the_model(searched: Path) -> None:
-    """``best`` names the commands that predict and export, and they run; without weights it names neither."""
+    """``best`` names the commands that predict and export; without weights it names neither."""
     shown = sweeper(searched, "best", "digits")
     assert re.search(r"^Use it: +.*sweeper predict digits picture\.jpg$", shown, re.MULTILINE), shown
     assert re.search(r"^Export it: .*sweeper export digits --format pt2$", shown, re.MULTILINE), shown
