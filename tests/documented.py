@@ -56,12 +56,13 @@ SHORT = (
     Rule(r"\bsweeper\.train\(\[", r'\g<0>"training.epochs=2", '),
     Rule(r"\bsweeper\.sweep\(\[", r'\g<0>"training.epochs=2", "hydra.sweeper.n_trials=2", '),
 )
+_BUDGET = re.compile(r"hydra\.sweeper\.(n_trials|n_jobs|storage)=|training\.epochs=")
 BUDGET = ("training.epochs=2", "hydra.sweeper.n_trials=3")
 """Of a run, and of a search, where the page says none."""
 AS_THEY_STAND = {*verbs.commands, "--cfg", "--help", "--version"} - {"train"}
 """What may follow ``sweeper`` and takes no time that a rule could save."""
 OF_FIRST = ("search.md", "what-a-search-tells.md")
-"""Pages that speak of a search that the reader has done already, the study ``first``."""
+"""Pages that speak of a search that the reader of README.md has done already, the study ``digits``."""
 
 NOTEBOOKS = ("tour.md",)
 """Pages that are a notebook, which test_examples.py executes."""
@@ -143,6 +144,31 @@ def steps(page: Path) -> list[Step]:
         else:
             found.append(Program(lines))
     return found
+
+
+def searched(step: Step) -> Iterator[tuple[str, set[str]]]:
+    """The study that a command begins or goes on with, and what it searches; budgets may differ."""
+    words = shlex.split(step.typed) if isinstance(step, Command) else []
+    names = [
+        word.partition("=")[2] for word in words if re.match(r"(study|hydra\.sweeper\.study_name)=", word)
+    ]
+    if {"-m", "--multirun"} & set(words):
+        yield from ((name, {word for word in words if not _BUDGET.match(word)}) for name in names)
+
+
+def named(step: Step) -> set[str]:
+    """The studies that a command needs."""
+    typed = step.typed if isinstance(step, Command) else ""
+    verb = re.match(
+        r"sweeper (?:best|clean|export|predict|report|reproduce) (?P<studies>[\w-]+( [\w-]+)*)(?=\s|$)", typed
+    )
+    studies = set(re.findall(r"outputs/([\w-]+)/best", typed))
+    if verb:
+        several = verb["studies"].split()
+        studies |= (
+            {word for word in several if not word.startswith("-")} if "report" in typed else {several[0]}
+        )
+    return studies
 
 
 def _commands(lines: str) -> Iterator[Command]:

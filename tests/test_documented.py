@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documented import OF_FIRST, Command, documented, prepare, search, steps
+from tests.documented import OF_FIRST, Command, documented, named, prepare, search, searched, steps
 from tests.page import ROOT
 
 PAGES = [path for path in documented() if steps(path)]
@@ -20,12 +20,25 @@ def test_a_rule_says_what_is_run_for_each_command(page: Path) -> None:
             assert step.left_out or step.shortened
 
 
+def test_each_study_that_a_page_names_was_begun_by_one_command() -> None:
+    """Who reads page after page in one folder finds each study there, and no command refuses to go on."""
+    readme = steps(ROOT / "README.md")
+    searches = {name: what for step in readme for name, what in searched(step)}
+    for page in PAGES:
+        begun = dict(searches)
+        for step in steps(page):
+            for name, what in searched(step):
+                assert begun.setdefault(name, what) == what, f"{page.name}: {name} is another search"
+            missing = named(step) - begun.keys()
+            assert not missing, f"{page.name}: nothing began {missing}"
+
+
 @pytest.fixture(scope="module")
 def searched_first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a search that is over, ``first``: one for all pages that speak of one."""
+    """A folder with a search that is over, ``digits``: one for all pages that speak of one."""
     folder = tmp_path_factory.mktemp("first")
     prepare(folder)
-    search(folder, "first")
+    search(folder, "digits")
     return folder
 
 

@@ -163,6 +163,19 @@ def test_a_wrong_setting_is_one_line_in_any_app(make_space: MakeSpace, override:
         read(make_space, override)
 
 
+@pytest.mark.parametrize(("name", "value"), [("seed", -1), ("max_resource", 0), ("n_trials", 0)])
+def test_a_wrong_setting_is_told_under_the_key_that_the_app_keeps_it_in(
+    make_space: MakeSpace, name: str, value: int
+) -> None:
+    """That key was typed, and the value of the other is only filled in from it."""
+    space = make_space({"config": {"mine": value, "hydra": {"sweeper": {name: "${mine}"}}}})
+    line = (
+        rf"^mine={value}: must be at least \d; write another value: .* hydra\.sweeper\.{name} of the search"
+    )
+    with pytest.raises(BadInput, match=line):
+        read_settings(dict(space._master.hydra.sweeper.items()), space._master)
+
+
 def test_a_wrong_type_is_one_line_at_the_command_of_a_foreign_app(tmp_path: Path) -> None:
     """Exit code 2 and nothing else, where Hydra alone would exit with 1 and tell of a stack trace."""
     app = App(tmp_path)

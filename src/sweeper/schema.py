@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -409,7 +409,10 @@ MAX_MEGAPIXELS = 1e6
 
 LIMITS: dict[str, Limit] = {
     "seed": limit.within(0, limit.MAX_SEED, "write for example seed=0"),
-    "device": limit.text("write auto, cpu, cuda or cuda:0"),
+    "device": replace(
+        limit.text("write auto, cpu, cuda or cuda:0"),
+        admits="`auto`, or a device of torch: `cpu`, `cuda`, `cuda:1`",
+    ),
     "dataset.name": limit.option(
         "digits", "image_folder", "csv", "mnist", "fashion_mnist", "cifar10", "cifar100"
     ),

@@ -16,7 +16,7 @@ from omegaconf import BooleanNode, FloatNode, IntegerNode, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
 
 from sweeper import limit
-from sweeper.errors import no_such_key
+from sweeper.errors import BadInput, no_such_key
 from sweeper.limit import MAX_STEPS, SEED, Limit
 
 _WRITE = "write for example hydra.sweeper."
@@ -104,8 +104,14 @@ KEYS: dict[str, Key] = {
 }
 
 
-def read(settings: Mapping[str, Any]) -> dict[str, Any]:
+def read(
+    settings: Mapping[str, Any], kept_in: Callable[[str], str] = "hydra.sweeper.{}".format
+) -> dict[str, Any]:
     """The keys of ``hydra.sweeper`` as plain values of their types.
+
+    Args:
+        settings: the node.
+        kept_in: the key in which the app keeps a setting.
 
     Raises:
         BadInput: for one that there is not, or that has a value it may not have.
@@ -115,11 +121,18 @@ def read(settings: Mapping[str, Any]) -> dict[str, Any]:
             keys = [f"hydra.sweeper.{known}" for known in KEYS]
             remedy = "--cfg hydra shows the keys there are"
             raise no_such_key(f"hydra.sweeper.{name}", value, keys, remedy)
-    return {
-        name: KEYS[name].read(f"hydra.sweeper.{name}", value)
-        for name, value in settings.items()
-        if name in KEYS
-    }
+    return {name: _read(name, value, kept_in(name)) for name, value in settings.items() if name in KEYS}
+
+
+def _read(name: str, value: Any, source: str) -> Any:
+    key = f"hydra.sweeper.{name}"
+    try:
+        return KEYS[name].read(key, value)
+    except BadInput as error:
+        if source == key:
+            raise
+        remedy = f"write another value: it is {key} of the search, too"
+        raise BadInput(source, error.value, error.reason, remedy) from error
 
 
 # --- the arguments of Optuna's samplers and pruners ---------------------------------------------------------

@@ -56,7 +56,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         BadInput: naming the key.
     """
     _check_sweeper(settings, master)
-    plain = keys.read(settings)
+    plain = keys.read(settings, lambda name: source_key(master, name))
     _check_launcher(master)
     _refuse_search_space(plain["search_space"])
     name = (
