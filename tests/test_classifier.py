@@ -583,11 +583,27 @@ def test_a_device_that_is_not_there_is_refused(model: Classifier, tmp_path: Path
     assert model.device == torch.device("cpu")
 
 
+def test_other_defaults_of_torch_change_nothing(model: Classifier, tmp_path: Path) -> None:
+    """A program may have set float64 or another device: the model is as it was trained, and they stay set."""
+    picture = np.full((14, 12, 3), 90, np.uint8)
+    expected = model.predict(picture).probabilities
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            loaded = load(tmp_path / "model")
+            said = loaded.predict(picture).probabilities
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {tensor.dtype for tensor in loaded.module.parameters()} == {torch.float32}
+    np.testing.assert_array_equal(said, expected)
+
+
 WITHOUT = """
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("hydra", "omegaconf", "optuna"):
+        if name.split(".")[0] in ("hydra", "omegaconf", "optuna", "scipy", "sklearn", "torchvision"):
             raise ImportError(f"{name} is not installed")
 sys.meta_path.insert(0, Refuse())
 from sweeper.inference.classifier import load
@@ -596,8 +612,9 @@ print(len(load(sys.argv[1]).predict(sys.argv[2])))
 
 
 @pytest.mark.slow
-def test_a_model_needs_neither_hydra_nor_optuna(tmp_path: Path) -> None:
-    """It is loaded and predicts in a process where they cannot be imported."""
+def test_a_model_needs_nothing_that_only_a_search_or_a_training_needs(tmp_path: Path) -> None:
+    """It is loaded and predicts in a process where Hydra, Optuna and SciPy, which takes a second, cannot be
+    imported, nor a library of networks that is not its own."""
     write_model(tmp_path / "m")
     write_classes(tmp_path / "pics", {"a": 2})
     done = run_program(tmp_path, "-c", WITHOUT, "m", "pics", limit_s=120)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sweeper.schema import Augmentation, Dataset, Freezing, Model, Run, Training
-from sweeper.training import source
+from sweeper.training import machine, source
 from sweeper.training.augment import Augment, Variations
 from sweeper.training.data import Data, load
 from sweeper.training.freeze import plan
@@ -105,7 +105,7 @@ def test_no_room_in_the_cache_is_no_error(digits: Data, monkeypatch: pytest.Monk
 def test_forward_only_batches_follow_the_micro_batch_size(digits: Data) -> None:
     """Where memory is short for training, at most twice as many images are validated at once."""
     usual = source.n_at_once(digits)
-    assert usual >= source.AT_LEAST
+    assert usual >= machine.AT_LEAST
     assert source.n_at_once(digits, 4) == 8
     assert source.n_at_once(digits, usual) == usual
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -25,7 +25,6 @@ from sweeper.inference.pipeline import Scorer
 from sweeper.training import machine, state
 from sweeper.training.model import build, outline, outline_custom
 from sweeper.training.picture import UnreadableError
-from sweeper.training.source import usually_at_once
 from sweeper.trust import may_give, may_import
 from sweeper.words import counted
 
@@ -163,7 +162,7 @@ class Classifier:
         """
         if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
             raise BadInput("batch_size", batch_size, "is no number of pictures", "write 1 or more, or None")
-        n = batch_size or usually_at_once(self.device, self.card.image_size)
+        n = batch_size or machine.usually_at_once(self.device, self.card.image_size)
         names, said, unreadable = list[str](), list[NDArray[np.float32]](), dict[str, str]()
         self.module.eval()  # whoever trains it may have left it otherwise
         for batch, pixels in self._batches(pictures, n, unreadable):
@@ -254,16 +253,29 @@ def load(path: str | PathLike[str], *, trust: bool = False, device: str | torch.
         raise BadInput("model.arguments", _told(network.arguments), reason, remedy)
     place = machine.resolve_device(str(device))
     settings, shape = network.settings(), (card.in_channels, card.image_size, len(card.classes))
-    # A card may claim a network that no memory has room for.
-    if network.source != "custom":
-        _check_same(outline(settings, *shape), tensors, files.weights)
-    elif not trust and (claimed := outline_custom(settings, *shape)) is not None:
-        _check_same(claimed, tensors, files.weights)
-    with torch.random.fork_rng(devices=[]):  # the weights that it begins with are nobody's draws
+    # What it begins with are nobody's draws, and a program may have set other defaults than a training has.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _float32():
+        # A card may claim a network that no memory has room for.
+        if network.source != "custom":
+            _check_same(outline(settings, *shape), tensors, files.weights)
+        elif not trust and (claimed := outline_custom(settings, *shape)) is not None:
+            _check_same(claimed, tensors, files.weights)
         module = build(settings, *shape)
-    _check_same(module, tensors, files.weights)
-    state.put(module, tensors)
-    return Classifier(card, module).to(place)
+        _check_same(module, tensors, files.weights)
+        state.put(module, tensors)
+        model = Classifier(card, module)
+    return model.to(place)
+
+
+@contextmanager
+def _float32() -> Iterator[None]:
+    """As the type of new tensors."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _told(arguments: Mapping[str, object]) -> str:

@@ -37,7 +37,7 @@ class Scorer(nn.Module):
     def __init__(self, network: nn.Module, card: Card) -> None:
         super().__init__()
         self.network, self.temperature, self.several_labels = network, card.temperature, card.several_labels
-        mean, std = torch.tensor(card.mean), torch.tensor(card.std)
+        mean, std = (torch.tensor(each, dtype=torch.float32) for each in (card.mean, card.std))
         self.register_buffer("scale", (1 / (255 * std)).view(1, -1, 1, 1))
         self.register_buffer("offset", (-mean / std).view(1, -1, 1, 1))
 

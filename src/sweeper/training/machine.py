@@ -15,6 +15,11 @@ from sweeper.errors import BadInput
 
 FULL = ("out of memory", "ALLOC_FAILED")
 """Parts of the messages of CUDA, cuDNN and cuBLAS when a GPU is out of memory."""
+PIXELS_AT_ONCE = {"cpu": 2**17, "cuda": 2**22}
+"""Pixels per forward-only batch; on a CPU the activations then fit in cache: 360 images of 32 pixels take
+21 ms, but 37 ms as one batch."""
+AT_LEAST = 20
+"""Images per forward-only batch; smaller batches of large images take longer."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -94,6 +99,11 @@ def autocast_in(precision: str, device: torch.device) -> Callable[[], torch.auto
 
 
 # ----------------------------------------------------------------------------------------------- memory
+
+
+def usually_at_once(device: torch.device, side: int) -> int:
+    """Images of so many pixels a side per forward-only batch."""
+    return max(AT_LEAST, PIXELS_AT_ONCE[device.type] // side**2)
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -16,13 +16,8 @@ from sweeper.training import custom, features
 from sweeper.training.augment import Augment, Variations
 from sweeper.training.data import Data, Pixels, Rows, place
 from sweeper.training.freeze import Stage
-from sweeper.training.machine import autocast_in
+from sweeper.training.machine import autocast_in, usually_at_once
 
-PIXELS_AT_ONCE = {"cpu": 2**17, "cuda": 2**22}
-"""Pixels per forward-only batch; on a CPU the activations then fit in cache: 360 images of 32 pixels take
-21 ms, but 37 ms as one batch."""
-AT_LEAST = 20
-"""Images per forward-only batch; smaller batches of large images take longer."""
 READ_AHEAD = 2
 """Batches that wait in memory while a GPU computes."""
 
@@ -107,11 +102,6 @@ def n_at_once(data: Data, micro_batch_size: int | None = None) -> int:
     """
     usual = usually_at_once(data.device, data.side)
     return usual if micro_batch_size is None else min(usual, 2 * micro_batch_size)
-
-
-def usually_at_once(device: torch.device, side: int) -> int:
-    """Images of so many pixels a side per forward-only batch."""
-    return max(AT_LEAST, PIXELS_AT_ONCE[device.type] // side**2)
 
 
 # -------------------------------------------------------------------------------------------- batches
