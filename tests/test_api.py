@@ -132,11 +132,28 @@ def test_a_keyword_that_cannot_be_written_is_refused(keys: dict[str, Any], said:
         sweeper.train(**keys)
 
 
-@pytest.mark.parametrize("words", [["-m", "optimizer=adam,sgd"], ["--multirun"], ["hydra.mode=MULTIRUN"]])
-def test_a_search_is_no_training(words: list[str]) -> None:
+@pytest.mark.parametrize("word", ["-m", "--multirun", "hydra.mode=MULTIRUN"])
+def test_a_search_is_no_training(word: str) -> None:
     """``train`` says which call searches."""
-    with pytest.raises(sweeper.BadInput, match=r"is for a search; call sweeper.sweep"):
-        sweeper.train(words)
+    with pytest.raises(sweeper.BadInput) as told:
+        sweeper.train([word, "optimizer=adam,sgd", "model.names='a\"b'"])
+    assert told.value.remedy.startswith(
+        "call sweeper.sweep([\"optimizer=adam,sgd\", 'model.names=\\'a\"b\\''])"
+    )
+
+
+@pytest.mark.slow
+def test_a_remedy_is_in_the_words_of_who_asks(here: Path) -> None:
+    """What a shell would be told with ``-m``, a program with ``sweeper.sweep``; what shows keys is a whole
+    command."""
+    with pytest.raises(sweeper.BadInput, match=r'; call sweeper.sweep\(\["optimizer=adam,sgd"\]\)$'):
+        sweeper.train(["optimizer=adam,sgd"])
+    with pytest.raises(
+        sweeper.BadInput, match=r'; call sweeper.sweep\(\["optimizer=adam,sgd"\]\) to compare'
+    ):
+        sweeper.sweep(optimizer=["adam", "sgd"])
+    with pytest.raises(sweeper.BadInput, match="; sweeper --cfg job shows the keys"):
+        sweeper.train(["xyzzy=1"])
 
 
 @pytest.mark.parametrize("words", [[1], ["optimizer=adam", None], ["study=\0"]])
@@ -304,7 +321,7 @@ def test_a_study_in_sqlite_is_a_study(here: Path) -> None:
 def test_no_study_is_bad_input(here: Path) -> None:
     """The remedy names those that there are."""
     on_disk(here, trial(0.5), name="mine")
-    with pytest.raises(sweeper.BadInput, match=r"^STUDY=mien: .*did you mean mine\?"):
+    with pytest.raises(sweeper.BadInput, match=r"^study=mien: .*did you mean mine\?"):
         sweeper.open_study("mien")
 
 

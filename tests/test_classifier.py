@@ -332,7 +332,10 @@ def test_pictures_that_cannot_be_read_are_named_all(model: Classifier, tmp_path:
     with pytest.raises(BadInput, match=r"pictures=7 pictures: cannot be read: .*b.png \(it is cut short\)"):
         model.predict(given)
     with pytest.raises(BadInput, match=r"c.png: it is empty: 0 bytes; leave it out, or write skip_unreadab"):
-        model.predict(tmp_path / "c.png")
+        model.predict([tmp_path / "c.png"])
+    for alone in (str(tmp_path / "c.png"), str(tmp_path / "*.png"), "https://example.org/a.png"):
+        with pytest.raises(BadInput, match=r"; write the path of a picture, or of a folder of them$"):
+            model.predict(alone)
     with pytest.raises(BadInput, match="a folder without pictures"):
         model.predict(tmp_path / "d")
     said = model.predict(given, skip_unreadable=True, batch_size=1)
@@ -411,16 +414,19 @@ def test_where_there_is_no_model_it_says_what_to_write(tmp_path: Path, monkeypat
     (tmp_path / "empty").mkdir()
     write_model(tmp_path / "plain")
     save_file(load_file(RunFiles(tmp_path / "plain").weights), tmp_path / "alone.safetensors")
-    (tmp_path / "model.onnx").write_bytes(b"x")
+    for name in ("model.onnx", "model.pt2", "model.pkl"):
+        (tmp_path / name).write_bytes(b"x")
     (tmp_path / "torn.safetensors").write_bytes(b"x" * 99)
     told = {
         "young": "no trial of this study is done",
         "front": "several objectives.*outputs/front/0",
-        "yong": "did you mean young",
+        "yong": "^model=yong: .*did you mean young",
         "lost": r"has lost its weights \(weights.safetensors\)",
         "empty": "has no model.json",
         "alone.safetensors": "holds weights alone, and no model.json",
-        "model.onnx": "is no file that holds a model",
+        "model.onnx": "is for onnxruntime, .*; --format safetensors exports one for sweeper",
+        "model.pt2": "is for torch.export.load, .*; --format safetensors exports one for sweeper",
+        "model.pkl": "is no file that holds a model",
     }
     for name, match in told.items():
         with pytest.raises(BadInput, match=match):

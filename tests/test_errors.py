@@ -105,7 +105,8 @@ def test_it_survives_the_way_between_processes() -> None:
 )
 def test_what_hydra_refuses_is_one_line(app: Path, overrides: list[str], line: str) -> None:
     """The override that is to blame is found among the others, with what to write instead."""
-    assert str(refusal(app, *overrides)) == line
+    assert str(error := refusal(app, *overrides)) == line
+    assert not error.in_python.startswith(("write -m", "--"))  # which no program could follow
 
 
 def test_grammar_is_told_with_the_override(app: Path) -> None:

@@ -97,7 +97,7 @@ def by_onnx(file: Path) -> Runs:
 
 def by_pt2(file: Path) -> Runs:
     program = torch.export.load(file).module()
-    return lambda pictures: np.asarray(program(torch.from_numpy(pictures)).detach().numpy())
+    return lambda pictures: np.asarray(program(torch.from_numpy(pictures)).numpy())
 
 
 RUNNERS: dict[str, Callable[[Path], Runs]] = {

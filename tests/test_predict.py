@@ -109,7 +109,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_predicted(cli: Cli, folder: P
         (["nothing", "gone", "lost"], "PATH=gone, lost: none of them is there; write"),
         (["m", "none"], "PATH=none: it is a folder without pictures; write"),
         (["nothing", "pics"], "STUDY=nothing: there is no such study in "),
-        (["pics", "pics"], "model=pics: has no model.json; write"),
+        (["pics", "pics"], "STUDY=pics: has no model.json; write"),
         (["m", "pics", "--csv", "none"], "--csv=none: is a folder; write"),
         (["m", "pics", "--csv", "pipe"], "--csv=pipe: is a device, and no file; write"),
         (["m", "pics", "--top", "0"], "Invalid value for '--top'"),

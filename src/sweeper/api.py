@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper import child, record
-from sweeper.errors import BadInput
+from sweeper.errors import BadInput, named, search_call
 from sweeper.fault import Fault
 from sweeper.literal import written
 from sweeper.record import RunFiles, StudyFiles
@@ -77,7 +77,8 @@ def train(overrides: str | Iterable[str] = (), /, **keys: Any) -> Run:
     words = _words(overrides, keys)
     for word in words:
         if word in _SEARCHES or word.lstrip("+").startswith("hydra.mode="):
-            raise BadInput("overrides", word, "is for a search", "call sweeper.sweep, or leave it out")
+            search = search_call([other for other in words if other is not word])
+            raise BadInput("overrides", word, "is for a search", f"call {search}, or leave it out")
     return Run(Path(_call(words, "run")))
 
 
@@ -130,7 +131,8 @@ def open_study(study: str | Path | None = None) -> Study:
         sweeper.open_study("mine").dataframe()
         ```
     """
-    return Study(record.find_study(None if study is None else str(study)).folder)
+    with named("study", "STUDY"):
+        return Study(record.find_study(None if study is None else str(study)).folder)
 
 
 def _words(overrides: str | Iterable[str], keys: Mapping[str, Any]) -> list[str]:

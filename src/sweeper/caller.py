@@ -116,7 +116,7 @@ def _written(error: BaseException) -> dict[str, Any]:
             key, _, value = hide_secrets(f"{error.key}={error.value}").partition("=")
             is_plain = error.value is None or isinstance(error.value, bool | int | float)
             told = error.value if is_plain else value
-            parts = [key, told, *_hidden(error.reason, error.remedy)]
+            parts = [key, told, *_hidden(error.reason, error.in_python)]
             return {"kind": BadInput.__name__, "parts": parts}
         case FaultElsewhere():
             return {"kind": FaultElsewhere.__name__, "parts": _hidden(error)}

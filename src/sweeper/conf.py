@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.errors import BadInput, bad_folder, bad_option, bad_override, bad_setting, one_of
+from sweeper.errors import BadInput, bad_folder, bad_option, bad_override, bad_setting, one_of, several_values
 from sweeper.fault import find_told
 from sweeper.secret import hide_secrets, remember_secrets
 
@@ -81,9 +81,10 @@ def _refuse_mixture(override: str) -> None:
     key, _, value = override.partition("=")
     group, names = key.lstrip("+"), re.sub(r"[\[\]]", "", value)
     if value.startswith("[") and (options := _options(group)):
-        is_ours = not group.startswith("hydra/")
-        remedy = f"write -m {group}={names} to compare them" if is_ours else one_of(names, options)
-        raise BadInput(group, value, "takes one option at a time", remedy)
+        reason = "takes one option at a time"
+        if group.startswith("hydra/"):
+            raise BadInput(group, value, reason, one_of(names, options))
+        raise several_values(group, value, reason, f"{group}={names}", " to compare them")
     if ".." in value.split("/") and (options := _options(group)):
         raise BadInput(group, value, "there is no such option", one_of(value, options))
 

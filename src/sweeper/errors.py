@@ -6,7 +6,8 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import SequenceMatcher
 from itertools import takewhile
 
@@ -32,6 +33,10 @@ _NO_CLASS = re.compile(r"^\w+Exception: ")
 """Python's name of an error, which says nothing to who wrote the override."""
 
 
+_OPTION = re.compile(r"(?:^|(?<=; ))(?=--(?:cfg|help)\b)")
+"""Where a remedy begins with an option that shows something: a program has no command before it."""
+
+
 class BadInput(Exception):
     """Something the user wrote cannot work. Shown as one line without a traceback; exit code 2.
 
@@ -40,13 +45,18 @@ class BadInput(Exception):
         value: what it was set to.
         reason: why that cannot work.
         remedy: what to write instead.
+        in_python: the same for who has called ``sweeper.train`` or ``sweeper.sweep``; None: as it is said
+            of the command line.
     """
 
     exit_code = 2
 
-    def __init__(self, key: str, value: object, reason: str, remedy: str) -> None:
+    def __init__(
+        self, key: str, value: object, reason: str, remedy: str, in_python: str | None = None
+    ) -> None:
         super().__init__(key, value, reason, remedy)
         self.key, self.value, self.reason, self.remedy = key, value, reason, remedy
+        self.in_python = _OPTION.sub("sweeper ", remedy) if in_python is None else in_python
 
     def __str__(self) -> str:
         shown = "null" if self.value is None else str(self.value)
@@ -128,6 +138,37 @@ def no_such_key(key: str, value: object, keys: Iterable[str], otherwise: str) ->
     return BadInput(key, value, NO_SUCH_KEY, remedy)
 
 
+def several_values(key: str, value: str, reason: str, override: str, why: str = "") -> BadInput:
+    """For what only a search takes.
+
+    Args:
+        override: what a search is to be given.
+        why: what that does, where it is not plain.
+    """
+    remedy = f"write -m {shlex.quote(override)}{why}"
+    return BadInput(key, value, reason, remedy, f"call {search_call([override])}{why}")
+
+
+def search_call(overrides: Sequence[str]) -> str:
+    """What searches with these overrides in Python."""
+    return f"sweeper.sweep([{', '.join(map(_quoted, overrides))}])"
+
+
+def _quoted(override: str) -> str:
+    return repr(override) if '"' in override or "\\" in override else f'"{override}"'
+
+
+@contextmanager
+def named(name: str, *others: str) -> Iterator[None]:
+    """Let bad input be called what it is called here: an argument of a command is not one of a function."""
+    try:
+        yield
+    except BadInput as error:
+        if error.key in others:
+            raise BadInput(name, *error.args[1:]) from error
+        raise
+
+
 def bad_override(error: BaseException, overrides: Sequence[str], keys: Sequence[str] = ()) -> BadInput:
     """What Hydra or OmegaConf refused, in one line that names the override it was about.
 
@@ -159,7 +200,7 @@ def bad_override(error: BaseException, overrides: Sequence[str], keys: Sequence[
     if names := _available(str(error)):
         return BadInput(key, value, "there is no such option", one_of(value, names))
     if "Ambiguous value" in text or "requires --multirun" in text:
-        return BadInput(key, value, "several values need a search", f"write -m {shlex.quote(override)}")
+        return several_values(key, value, "several values need a search", override)
     if override.startswith("~"):
         return BadInput(key, value, "cannot be deleted", "leave it out, or write KEY=VALUE")
     if function := re.match(r"Unknown function '(.+?)'", reason):

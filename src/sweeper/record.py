@@ -688,6 +688,10 @@ def find_model(name: str | os.PathLike[str]) -> ModelFiles:
         ) from error
 
 
+_RUN_BY = {".onnx": "onnxruntime", ".pt2": "torch.export.load"}
+"""What runs an exported file, which sweeper itself does not."""
+
+
 def _find_model(text: str) -> ModelFiles:
     for place in (Path(OUTPUTS, text), expanded(text)):
         if StudyFiles(place).is_ours:
@@ -696,8 +700,14 @@ def _find_model(text: str) -> ModelFiles:
         if place.is_file() and (place not in (run.weights, run.card) or not run.card.exists()):
             if place.suffix == run.weights.suffix:
                 return ModelFiles(place, None)
-            remedy = f"write the name of a study, or the folder of a model (with {CARD})"
-            raise BadInput("model", text, "is no file that holds a model", remedy)
+            reason, remedy = (
+                "is no file that holds a model",
+                "write the name of a study, or the folder of a model",
+            )
+            if runs_it := _RUN_BY.get(place.suffix):
+                reason = f"is for {runs_it}, which runs it without sweeper"
+                remedy += "; --format safetensors exports one for sweeper"
+            raise BadInput("model", text, reason, remedy)
         if run.card.exists() or run.is_ours:
             return _model_of(run)
     if place.is_dir():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper import record
-from sweeper.errors import visible
+from sweeper.errors import named, visible
 from sweeper.fault import Fault
 from sweeper.program import TRUST, use
 from sweeper.record import RunFiles
@@ -43,7 +43,8 @@ def show(study: str | None, format: str, out: str | None, trust: bool) -> None:
         Fault: if the file cannot be written.
     """
     name = str(record.find_study(None).folder) if study is None else study
-    files = record.find_model(name)
+    with named("STUDY", "model"):
+        files = record.find_model(name)
     weights = files.weights
     file = expanded(f"{_name(weights.absolute())}.{format}" if out is None else out)
     record.check_out(file, "--out", f"model.{format}", filter(None, (weights, files.card)))
@@ -53,7 +54,8 @@ def show(study: str | None, format: str, out: str | None, trust: bool) -> None:
 
     export.check_format(format)
     with _busy(f"{visible(name)} → {visible(str(file))}"):
-        model = load(name, trust=trust)
+        with named("STUDY", "model"):
+            model = load(name, trust=trust)
         written = export.export(model, format, file, _real(weights.parent))
     n_classes = counted(len(model.classes), "class", "classes")
     print(f"{visible(str(file))}: {disk_space(written.n_bytes)}, {n_classes}")

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper import record
-from sweeper.errors import BadInput, visible
+from sweeper.errors import BadInput, named, visible
 from sweeper.screen import Screen
 from sweeper.words import counted, expanded, some
 
@@ -51,7 +51,8 @@ def show(
     file = None if csv_file in (None, STDOUT) else expanded(csv_file)
     pictures = _find(paths)
     if file is not None:
-        files, read = record.find_model(study), (picture.content for picture in pictures)
+        with named("STUDY", "model"):
+            files, read = record.find_model(study), (picture.content for picture in pictures)
         inputs = (path for path in (files.weights, files.card, *read) if isinstance(path, Path))
         record.check_out(file, "--csv", "predictions.csv", inputs)
     model = _load(study, device, trust)
@@ -102,7 +103,8 @@ def _load(study: str, device: str, trust: bool) -> Classifier:
         resolve_device(device)
     except BadInput as error:
         raise BadInput("--device", device, error.reason, "write --device auto or --device cpu") from error
-    return load(study, trust=trust, device=device)
+    with named("STUDY", "model"):
+        return load(study, trust=trust, device=device)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from sweeper import record
 from sweeper.card import Card
-from sweeper.errors import BadInput, shortened
+from sweeper.errors import BadInput, named, shortened
 from sweeper.fault import Fault, disk
 from sweeper.inference.picture import KEY, Transform, decoded, each
 from sweeper.inference.pipeline import Scorer
@@ -26,7 +27,7 @@ from sweeper.training import machine, state
 from sweeper.training.model import build, outline, outline_custom
 from sweeper.training.picture import UnreadableError
 from sweeper.trust import may_give, may_import
-from sweeper.words import counted
+from sweeper.words import counted, expanded
 
 _MOST_NAMED, _MOST_SHOWN = 5, 40
 """Pictures that an error names, and characters of each name."""
@@ -173,7 +174,7 @@ class Classifier:
             if progress is not None:
                 progress(len(names) + len(unreadable))
         if unreadable and not skip_unreadable:
-            raise _unreadable(unreadable)
+            raise _unreadable(unreadable, pictures)
         nothing = np.empty((0, len(self.classes)), np.float32)
         return Predictions(
             tuple(names), np.concatenate([nothing, *said]), self.classes, self.card.thresholds, unreadable
@@ -212,12 +213,19 @@ class Classifier:
         return np.concatenate([self._probabilities(part) for part in torch.split(pixels, half)])
 
 
-def _unreadable(told: Mapping[str, str]) -> BadInput:
+def _unreadable(told: Mapping[str, str], pictures: object) -> BadInput:
+    """
+    Args:
+        pictures: what was given: where it is one file, there are no others.
+    """
     names = [f"{shortened(name, _MOST_SHOWN)} ({why})" for name, why in told.items()]
     more = "; …" if len(names) > _MOST_NAMED else ""
     if len(told) == 1:
         ((name, why),) = told.items()
-        return BadInput(KEY, name, why, "leave it out, or write skip_unreadable=True")
+        remedy = "leave it out, or write skip_unreadable=True"
+        if isinstance(pictures, str | PathLike) and not os.path.isdir(expanded(os.fspath(pictures))):  # noqa: PTH112
+            remedy = "write the path of a picture, or of a folder of them"
+        return BadInput(KEY, name, why, remedy)
     reason = f"cannot be read: {'; '.join(names[:_MOST_NAMED])}{more}"
     remedy = "leave them out, or write skip_unreadable=True"
     return BadInput(KEY, counted(len(told), "picture"), reason, remedy)
@@ -240,7 +248,8 @@ def load(path: str | PathLike[str], *, trust: bool = False, device: str | torch.
         BadInput: if there is no model, or it may not be loaded.
         Fault: if a file is damaged.
     """
-    files, card, tensors = _found(path)
+    with named("model", "STUDY"):
+        files, card, tensors = _found(path)
     network = card.network
     if network.source == "custom" and not (trust or may_import(network.target)):
         reason = "the model names it, and its code would run"

@@ -122,7 +122,7 @@ def _write_safetensors(card: Card, tensors: dict[str, Tensor], path: Path) -> tu
 
 def _write_program(model: Classifier, format: str, path: Path, real: Pixels | None) -> tuple[int, float]:
     """How many pictures were compared, and how far the file is from PyTorch."""
-    network = copy.deepcopy(model.module).cpu().eval()
+    network = copy.deepcopy(model.module).cpu().eval().requires_grad_(False)  # else .numpy() would fail
     pipeline = Pipeline(Scorer(network, model.card), model.card).eval()
     program = _traced(pipeline, model.card, format)
     try:
