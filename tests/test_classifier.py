@@ -408,6 +408,9 @@ def test_where_there_is_no_model_it_says_what_to_write(tmp_path: Path, monkeypat
     """For a study without a finished trial or with several objectives, weights that are gone, other files."""
     monkeypatch.chdir(tmp_path)
     on_disk(tmp_path, name="young")
+    on_disk(tmp_path, made_trial(0.5), name="foreign")
+    lost = on_disk(tmp_path, made_trial(0.5), name="without")
+    write_model(lost.run(0).folder)
     on_disk(tmp_path, made_trial((1.0, 2.0)), name="front", directions=("maximize", "maximize"))
     write_model(tmp_path / "lost")
     RunFiles(tmp_path / "lost").weights.unlink()
@@ -419,6 +422,8 @@ def test_where_there_is_no_model_it_says_what_to_write(tmp_path: Path, monkeypat
     (tmp_path / "torn.safetensors").write_bytes(b"x" * 99)
     told = {
         "young": "no trial of this study is done",
+        "foreign": "has no model of sweeper's own: another app has trained it",
+        "without": "has lost its best/; write another folder, as outputs/without/0",
         "front": "several objectives.*outputs/front/0",
         "yong": "^model=yong: .*did you mean young",
         "lost": r"has lost its weights \(weights.safetensors\)",

@@ -722,6 +722,13 @@ def _best_model(study: StudyFiles) -> ModelFiles:
     if solutions := results.get("solutions"):
         remedy = f"write the folder of one of its best trials, as {shown}/{solutions[0]['trial']}"
         raise BadInput("model", shown, "has several objectives, and no single best model", remedy)
+    if (number := results.get("best_trial")) is not None:
+        if (trial := study.run(number)).is_ours or trial.card.exists():
+            raise BadInput(
+                "model", shown, "has lost its best/", f"write another folder, as {near(trial.folder)}"
+            )
+        remedy = "load what that app has kept, or write another study"
+        raise BadInput("model", shown, "has no model of sweeper's own: another app has trained it", remedy)
     raise BadInput("model", shown, "no trial of this study is done", "wait for the first, or resume it")
 
 
