@@ -126,10 +126,13 @@ def photograph(folder: Path, search: Sequence[str], out: Path) -> None:
 
 
 def shown_at_once(lines: Sequence[str]) -> int:
-    """How much of a search is to be seen: trials in the middle, and up to nine lines of those that ended."""
-    ended = sum(bool(re.match(r"trial +\d+ +(done|pruned) ", line)) for line in lines)
-    middle = sum(bool(re.match(r"trial +\d+ +step +\d+ of ", line)) for line in lines)
-    return min(ended, 9) * (1 + middle)
+    """How much of a search is to be seen: trials in the middle, and up to nine lines of those that ended.
+
+    Nothing, while the terminal is being written: a trial then shows twice.
+    """
+    ended = [found[1] for line in lines if (found := re.match(r"trial +(\d+) +(?:done|pruned) ", line))]
+    middle = [found[1] for line in lines if (found := re.match(r"trial +(\d+) +step +\d+ of ", line))]
+    return 0 if set(ended) & set(middle) else min(len(ended), 9) * (1 + len(middle))
 
 
 def first(lines: Sequence[str], pattern: str) -> int:
