@@ -323,6 +323,17 @@ def test_no_study_is_bad_input(here: Path) -> None:
     on_disk(here, trial(0.5), name="mine")
     with pytest.raises(sweeper.BadInput, match=r"^study=mien: .*did you mean mine\?"):
         sweeper.open_study("mien")
+    with pytest.raises(sweeper.BadInput, match="file name too long"):
+        sweeper.open_study("a" * 5000)
+
+
+def test_a_list_that_holds_itself_is_bad_input() -> None:
+    """Python nests it without end."""
+    endless: list[object] = []
+    endless.append(endless)
+    for value in (endless, {"a": endless}):
+        with pytest.raises(sweeper.BadInput, match="is nested too deeply"):
+            sweeper.train(optimizer=value)
 
 
 def test_a_data_frame_needs_pandas(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

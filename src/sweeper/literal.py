@@ -94,8 +94,12 @@ def written(key: str, value: Any) -> str:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    plain = _plain(key, value)
-    text = _written(plain)
+    try:
+        plain = _plain(key, value)
+        text = _written(plain)
+    except RecursionError as error:
+        remedy = "write a list or dict that does not hold itself"
+        raise BadInput(key, type(value).__name__, "is nested too deeply", remedy) from error
     try:
         read = OverridesParser.create().parse_override(f"key={text}").value()
     except HydraException:

@@ -634,6 +634,23 @@ def find_study(name: str | None) -> StudyFiles:
     Raises:
         BadInput: if there is none, or none that we can read.
     """
+    with _named("STUDY", name, "write the name of a study, or its folder"):
+        return _find_study(name)
+
+
+@contextmanager
+def _named(key: str, name: object, remedy: str) -> Iterator[None]:
+    """What the disk says of a name that a person wrote, as BadInput."""
+    try:
+        yield
+    except PermissionError as error:
+        what = "give yourself the permission (chmod)"
+        raise BadInput(key, name, "no permission to read it", what) from error
+    except OSError as error:  # as a name that is too long
+        raise BadInput(key, name, (error.strerror or "cannot be read").lower(), remedy) from error
+
+
+def _find_study(name: str | None) -> StudyFiles:
     folders = (Path(OUTPUTS, name), Path(name)) if name is not None else ()
     for folder in folders:
         if (files := StudyFiles(folder)).is_ours:
@@ -676,16 +693,8 @@ def find_model(name: str | os.PathLike[str]) -> ModelFiles:
     if not isinstance(text, str):
         reason = "is no name of a study, and no path"
         raise BadInput("model", name, reason, "write the name of a study, or the folder of a model")
-    try:
+    with _named("model", name, "write the name of a study, or the folder of a model"):
         return _find_model(text)
-    except PermissionError as error:
-        remedy = "give yourself the permission (chmod)"
-        raise BadInput("model", name, "no permission to read it", remedy) from error
-    except OSError as error:  # as a name that is too long
-        reason = (error.strerror or "cannot be read").lower()
-        raise BadInput(
-            "model", name, reason, "write the name of a study, or the folder of a model"
-        ) from error
 
 
 _RUN_BY = {".onnx": "onnxruntime", ".pt2": "torch.export.load"}
