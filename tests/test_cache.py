@@ -309,6 +309,24 @@ def test_the_folder_is_where_caches_are(monkeypatch: pytest.MonkeyPatch) -> None
     assert cache.folder() == Path("/home/me/.cache/sweeper")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user that the system does not know")
+def test_a_user_without_a_home_is_told(tmp_path: Path) -> None:
+    """As in some containers: the line names the variable that helps."""
+    code = """
+import os
+from sweeper.training import cache
+for name in ("HOME", "SWEEPER_CACHE", "XDG_CACHE_HOME"):
+    os.environ.pop(name, None)
+os.setuid(54321)
+try:
+    cache.folder()
+except cache.BadInput as error:
+    print(error)
+"""
+    remedy = "write SWEEPER_CACHE=FOLDER before the command"
+    assert run(tmp_path, "-c", code).stdout == f"HOME=null: is not set, and the user has no home; {remedy}\n"
+
+
 def test_notes_stay_beside_their_array() -> None:
     """What was found out of an array is computed once, and again for the array that comes after it."""
     array = get()

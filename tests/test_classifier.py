@@ -141,6 +141,8 @@ def test_the_size_of_the_batches_changes_nothing(model: Classifier, pixels: Any)
         np.testing.assert_allclose(model.predict(pictures, batch_size=size).probabilities, said, rtol=1e-5)
     with pytest.raises(BadInput, match="batch_size=0: is no number of pictures"):
         model.predict(pictures, batch_size=0)
+    size_of_numpy: Any = np.int64(2)
+    assert len(model.predict(pictures, batch_size=size_of_numpy)) == len(said)
 
 
 def test_a_module_that_was_trained_on_predicts_as_one_that_is_done(model: Classifier, pixels: Any) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import overload
@@ -161,7 +162,8 @@ class Classifier:
             BadInput: for what is no picture, and, unless they are skipped, naming pictures that cannot be
                 read.
         """
-        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+        is_number = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)  # of NumPy's, too
+        if batch_size is not None and (not is_number or batch_size < 1):
             raise BadInput("batch_size", batch_size, "is no number of pictures", "write 1 or more, or None")
         n = batch_size or machine.usually_at_once(self.device, self.card.image_size)
         names, said, unreadable = list[str](), list[NDArray[np.float32]](), dict[str, str]()

@@ -133,10 +133,18 @@ def _owner(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def folder() -> Path:
-    """``$SWEEPER_CACHE``, or ``sweeper`` in the user's cache folder."""
+    """``$SWEEPER_CACHE``, or ``sweeper`` in the user's cache folder.
+
+    Raises:
+        BadInput: if the user has no home, as in some containers.
+    """
     if chosen := os.environ.get("SWEEPER_CACHE"):
         return expanded(chosen).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "sweeper"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "sweeper"
+    except RuntimeError as error:
+        remedy = "write SWEEPER_CACHE=FOLDER before the command"
+        raise BadInput("HOME", None, "is not set, and the user has no home", remedy) from error
 
 
 def limit() -> int:
