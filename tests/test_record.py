@@ -382,3 +382,15 @@ def test_a_file_never_takes_the_place_of_a_device(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=f"{stream}: is a device"):
             record.check_replaceable(Path(stream))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
+
+
+def test_what_a_killed_command_left_of_a_file_is_removed(tmp_path: Path) -> None:
+    """By the next one that writes it; of other files, and where somebody still writes, nothing is."""
+    out = tmp_path / "said[1].csv"
+    left, others = (tmp_path / f".{name}.4711.sweeper-new" for name in (out.name, "said1.csv"))
+    left.touch()
+    others.touch()
+    with record.whole(out) as written:
+        record.check_out(out, "--csv", "said.csv")
+        assert written.exists()
+    assert sorted(tmp_path.iterdir()) == sorted([others, out])

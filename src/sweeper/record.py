@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import filecmp
+import glob
 import io
 import json
 import os
@@ -835,12 +836,15 @@ def check_replaceable(path: Path, key: str = "file") -> None:
 
 
 def check_out(path: Path, key: str, example: str, inputs: Iterable[Path] = ()) -> None:
-    """Raises BadInput for what a file that a person has named must not take the place of.
+    """Make way for a file that a person has named: what killed commands have left of it is removed.
 
     Args:
         path: the file, which may be there: of any other kind it is replaced.
         example: the name of such a file.
         inputs: files that the command reads, also by other names.
+
+    Raises:
+        BadInput: for what it must not take the place of.
     """
     if os.path.isdir(path):  # noqa: PTH112  # no error where it is closed
         remedy = f"write the name of a file in it, as {path / example}"
@@ -848,6 +852,8 @@ def check_out(path: Path, key: str, example: str, inputs: Iterable[Path] = ()) -
     check_replaceable(path, key)
     another = "write the name of another file"
     try:
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY}"):
+            remove_unlocked(left)
         if not path.exists():
             return
         if any(one.exists() and path.samefile(one) for one in inputs):
