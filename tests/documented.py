@@ -213,7 +213,8 @@ def _run(folder: Path, command: list[str]) -> None:
     for name, arguments in {"sweeper": "-m sweeper ", "python": ""}.items():
         (bin_ / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments}"$@"\n')
         (bin_ / name).chmod(0o755)
-    mine = {"HOME": str(folder), "PATH": f"{bin_}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    path, shell = f"{bin_}:{os.environ['PATH']}", "/bin/bash"  # as who types the commands has them
+    mine = {"HOME": str(folder), "PATH": path, "SHELL": shell, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, cwd=folder, env={**os.environ, **mine}, capture_output=True, text=True, timeout=LIMIT_S
     )

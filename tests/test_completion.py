@@ -184,3 +184,19 @@ def test_what_cannot_be_written_is_said(said: Said, home: Path) -> None:
     assert code == 1
     (line,) = text.splitlines()
     assert line.startswith(f"{home}/.local")
+
+
+@pytest.mark.parametrize(
+    "shell, told", [(None, "SHELL=null: the variable is not set"), ("/bin/tcsh", "SHELL=tcsh: is none of bash")]
+)
+def test_who_has_no_shell_of_these_is_told_what_to_write(
+    said: Said, monkeypatch: pytest.MonkeyPatch, shell: str | None, told: str
+) -> None:
+    """A container may set no shell at all."""
+    monkeypatch.delenv("SHELL", raising=False)
+    if shell is not None:
+        monkeypatch.setenv("SHELL", shell)
+    code, text = said("completion")
+    assert code == 2
+    assert text.startswith(told)
+    assert text.rstrip().endswith("sweeper completion bash")

@@ -212,10 +212,8 @@ def _this_shell() -> str:
     for name in names:
         if name in SHELLS:
             return name
-    there = ", ".join(SHELLS)
-    raise BadInput(
-        "SHELL", names[-1], f"is none of {there}", f"write for example {program()} completion bash"
-    )
+    reason = f"is none of {', '.join(SHELLS)}" if names[-1] else "the variable is not set"
+    raise BadInput("SHELL", names[-1] or "null", reason, f"write for example {program()} completion bash")
 
 
 def _script(shell: str) -> Path:
