@@ -114,6 +114,11 @@ class RunFiles:
         return self.folder / "predictions.npz"
 
     @property
+    def val_logits(self) -> Path:
+        """What the model says of the validation images, in half the digits, for comparisons of trials."""
+        return self.folder / "val_logits.npz"
+
+    @property
     def trained_on(self) -> Path:
         """Which pictures the weights have seen."""
         return self.folder / _MARK / "trained_on.npy"
@@ -378,6 +383,21 @@ class StudyFiles:
         with disk(self.folder):
             numbers = [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
         return sorted(number for number in numbers if self.run(number).is_complete)
+
+    @property
+    def plan(self) -> Path:
+        """Of a certificate: whom it trains again, and how often."""
+        return self.folder / _MARK / "plan.json"
+
+    @property
+    def certificate(self) -> Path:
+        """What the trainings of a certificate say. The folder of another app's study is that app's."""
+        return (self.folder if self.has_our_runs else self.folder / _MARK) / "certificate.json"
+
+    @property
+    def choice(self) -> Path:
+        """Which run of a certificate was chosen for ``best/``, in place of the best trial's."""
+        return self.folder / _MARK / "choice.json"
 
     @property
     def lock(self) -> Path:
