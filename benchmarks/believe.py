@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
-from signs import SHAPES, draw, write_digits
 from sklearn.datasets import load_digits
 
+from signs import SHAPES, draw, write_digits
 from sweeper import check
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.training import data
@@ -46,14 +46,16 @@ SCRATCH = (
     "optimizer.lr=0.003 optimizer.momentum=0.95 training.batch_size=32 optimizer.weight_decay=0.005",
     "optimizer.lr=0.008 optimizer.momentum=0.9 training.batch_size=64 optimizer.weight_decay=0.0003",
     "optimizer=adam optimizer.lr=0.0004 training.batch_size=32 model.dropout=0.35",
-    "optimizer=adam optimizer.lr=0.009 training.batch_size=32 model.dropout=0.45 optimizer.weight_decay=0.002",
+    "optimizer=adam optimizer.lr=0.009 training.batch_size=32 model.dropout=0.45"
+    " optimizer.weight_decay=0.002",
     "optimizer=adam optimizer.lr=0.0015 training.batch_size=128 model.dropout=0.4",
     # As it draws them later: close to what was good.
     "optimizer=adam optimizer.lr=0.0025 training.batch_size=32 model.dropout=0.4",
     "optimizer=adam optimizer.lr=0.0028 training.batch_size=32 model.dropout=0.38",
     "optimizer=adam optimizer.lr=0.0032 training.batch_size=32 model.dropout=0.42",
     "optimizer=adam optimizer.lr=0.003 training.batch_size=64 model.dropout=0.35",
-    "optimizer=adam optimizer.lr=0.002 training.batch_size=32 model.dropout=0.33 optimizer.weight_decay=0.0005",
+    "optimizer=adam optimizer.lr=0.002 training.batch_size=32 model.dropout=0.33"
+    " optimizer.weight_decay=0.0005",
 )
 HEAD = (
     DEFAULTS,
