@@ -338,7 +338,7 @@ class _Known:
 
     def half_width(self, at_level: float) -> float:
         """Of the interval that leaves out more than that on each side."""
-        if at_level <= 0 or self.df <= 0 or not math.isfinite(self.error):
+        if at_level <= 0 or self.df < 1e-6 or not math.isfinite(self.error):
             return math.inf
         return -float(special.stdtrit(self.df, at_level)) * self.error
 
@@ -451,11 +451,13 @@ def _design(
 
 
 def _floor(scores: NDArray[np.float64], resolution: float | None) -> float:
-    """The least standard deviation that is believed: equal scores say no more than the metric's step does."""
+    """The least standard deviation that is believed: the metric's step, as equal scores say no more.
+
+    Where that is unknown, half of the least that two scores differ by; a thousandth where all are equal.
+    """
     if resolution is not None:
-        return resolution / 2
+        return resolution
     steps = np.diff(np.unique(scores))
-    steps = steps[steps > 0]
     if len(steps):
         return float(steps.min()) / 2
     return 0.001 * max(1.0, float(np.abs(scores).max(initial=0.0)))
