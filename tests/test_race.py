@@ -84,6 +84,13 @@ def test_a_differences_interval_is_welchs_at_the_looks_level() -> None:
     assert not found.told_apart
 
 
+def test_one_does_not_differ_from_itself() -> None:
+    """Nobody needs to ask whether two names are one."""
+    itself = race({"a": [0.9, 0.92], "b": [0.8, 0.9]}).difference("a", "a")
+    assert (itself.value, itself.low, itself.high, itself.told_apart) == (0.0, 0.0, 0.0, False)
+    assert itself.n_more is None
+
+
 def test_the_error_is_spent_once() -> None:
     """The levels of all looks of all comparisons sum to ALPHA."""
     assert sum(5 * level(6, n) for n in range(50_000)) == pytest.approx(ALPHA, rel=1e-3)

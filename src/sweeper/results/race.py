@@ -399,6 +399,8 @@ class _Look:
         if np.abs(weights @ self._design - row).max() > 1e-6:
             return _Known(math.inf, 0.0)
         parts = _sums(self._of, weights**2, len(self._names)) * self._variance
+        if not parts.any():
+            return _Known(0.0, 1.0)  # of one to itself
         shares = parts[parts > 0] ** 2 / np.maximum(self._df[parts > 0], 1e-9)
         # Welch and Satterthwaite's.
         return _Known(math.sqrt(parts.sum()), float(parts.sum() ** 2 / shares.sum()))
