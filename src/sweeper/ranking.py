@@ -110,13 +110,14 @@ _BREAKERS: dict[str, Callable[[FrozenTrial], float]] = {
 
 def _finite(value: Any) -> float:
     """A number; infinity for what is none."""
-    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
-        return math.inf
-    try:
-        number = float(value)
-    except OverflowError:  # a whole number of more digits than any float has
-        return math.inf
-    return number if math.isfinite(number) else math.inf
+    if isinstance(value, float):
+        return value if math.isfinite(value) else math.inf
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if is_whole and abs(value) < _MOST else math.inf
+
+
+_MOST = 1 << 63
+"""Of a whole number: those who read attributes take none that is larger (see ``study_record``)."""
 
 
 def _front(trials: Sequence[FrozenTrial], directions: Sequence[str]) -> list[FrozenTrial]:
