@@ -15,6 +15,8 @@ import os
 import shlex
 import shutil
 import time
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from sweeper import ranking
 from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault, disk, find_fault, of_disk
 from sweeper.lock import held, open_locked, remove_unlocked
@@ -33,6 +36,7 @@ from sweeper.words import expanded, near
 if TYPE_CHECKING:
     import numpy as np
     import optuna
+    from numpy.lib.npyio import NpzFile
     from numpy.typing import NDArray
     from optuna.trial import FrozenTrial
 
@@ -51,6 +55,8 @@ OUTPUTS = "outputs"
 JOURNAL = "studies.journal"
 PER_CLASS = "per_class"
 """In ``result.json``: the scores of each class, by the part of the data."""
+LOGITS_BYTES = 64 * 10**6
+"""What the logits of a study's trials may take together."""
 LONG_OUTPUT = 10**6
 """Bytes above which what a trial printed takes room."""
 _MARK = ".sweeper"
@@ -165,12 +171,13 @@ class RunFiles:
         return (self.config, self.history, self.result, self.environment, self.signs, self.predictions)
 
     def room(self) -> list[Path]:
-        """What takes room and is no record: the weights, and what writers left that were killed."""
+        """What takes room and is no record: weights, logits, and what writers left that were killed."""
         if not self.is_ours:
             return []
-        written = (*self._record, *self._weights)
+        heavy = (*self._weights, self.val_logits)
+        written = (*self._record, *heavy)
         unfinished = [path for file in written for path in file.parent.glob(f".{file.name}.*")]
-        return [path for path in (*self._weights, *unfinished) if path.is_file()]
+        return [path for path in (*heavy, *unfinished) if path.is_file()]
 
     @property
     def _weights(self) -> tuple[Path, ...]:
@@ -194,8 +201,9 @@ class RunFiles:
 
     def forget_predictions(self) -> None:
         """Remove those of a run that was here before: they are not of the one that begins."""
-        with disk(self.predictions):
-            self.predictions.unlink(missing_ok=True)
+        for path in (self.predictions, self.val_logits):
+            with disk(path):
+                path.unlink(missing_ok=True)
 
     def write_trained_on(self, digests: NDArray[np.uint64]) -> None:
         """Remember the pictures that the weights have seen, by their digests."""
@@ -540,11 +548,11 @@ class StudyFiles:
         """Bring the results and ``best/`` up to date. Call under the study's lock.
 
         Args:
-            ended: the trial that has just ended; None looks after the weights of all.
+            ended: the trial that has just ended; None looks after the weights and logits of all.
             kept: of a certificate, which has no ``best/``: the trials that keep their weights.
         """
         trials = study.get_trials(deepcopy=False)
-        best = best_trials(study)
+        best = ranking.best(trials, directions(study))
         counts = {state.name: n for state, n in Counter(trial.state for trial in trials).items()}
         summary: dict[str, Any] = {"name": "optuna", "study": study.study_name, "trials": counts}
         if len(study.directions) == 1:
@@ -567,6 +575,55 @@ class StudyFiles:
             for number in ended_now - keep:  # weights are large: only the best keep theirs
                 if number < len(trials) and (run := self.trial(trials[number]).run).is_ours:
                     run.remove_weights()
+                    if trials[number].state.name != "COMPLETE":  # killed, or of no value, after it wrote them
+                        run.val_logits.unlink(missing_ok=True)
+            self._bound_logits(trials, directions(study), ended)
+
+    @property
+    def _logits_sum(self) -> Path:
+        """How many bytes the logits of all trials take, at most."""
+        return self.folder / _MARK / "val_logits.json"
+
+    def _bound_logits(
+        self, trials: Sequence[FrozenTrial], directions: Sequence[str], ended: int | None
+    ) -> None:
+        """Keep the logits of the best trials, as many as have room together.
+
+        While there is ample room it looks at one file a trial; the sum is counted anew where there is not,
+        and when a command begins or ends, as a trial may have been killed before it was added.
+        """
+        if ended is None and not self._logits_sum.exists():  # none has been kept so far
+            return
+        if ended is not None:
+            if ended >= len(trials) or (n_bytes := self._logits_bytes(trials[ended])) == 0:
+                return
+            n_bytes += self._read_logits_sum()
+            if n_bytes <= LOGITS_BYTES:
+                write_json(self._logits_sum, {"bytes": n_bytes})
+                return
+        n_bytes, has_room = 0, True
+        for trial in ranking.ranked(trials, directions):
+            if (of_one := self._logits_bytes(trial)) == 0:
+                continue
+            has_room = has_room and n_bytes + of_one <= LOGITS_BYTES
+            if has_room:
+                n_bytes += of_one
+            else:  # nor have those that are worse, so that those that are kept are the best
+                self.trial(trial).run.val_logits.unlink(missing_ok=True)
+        write_json(self._logits_sum, {"bytes": n_bytes})
+
+    def _logits_bytes(self, trial: FrozenTrial) -> int:
+        """What the logits of a trial take, if it is completed and a run of ours; others keep none."""
+        run = self.trial(trial).run
+        n_bytes = size(run.val_logits) if trial.state.name == "COMPLETE" else 0
+        return n_bytes if n_bytes and run.is_ours else 0
+
+    def _read_logits_sum(self) -> int:
+        """More than there is room for where nobody knows, so that it is counted."""
+        try:
+            return int(read_json(self._logits_sum)["bytes"])
+        except (Fault, KeyError, TypeError, ValueError):
+            return LOGITS_BYTES
 
     def _keep_best(self, trial: FrozenTrial) -> int:
         """Let ``best/`` hold the files of the best trial; two renames replace those of another.
@@ -642,13 +699,13 @@ def told_counts(words: Iterable[str]) -> str:
 
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The best completed trial, or all on the Pareto front; empty while none has completed."""
-    if len(study.directions) > 1:
-        return study.best_trials
-    try:
-        return [study.best_trial]
-    except ValueError:  # none has completed
-        return []
+    """The best trial, or all on the Pareto front (see ``ranking``); empty while none has completed."""
+    return ranking.best(study.get_trials(deepcopy=False), directions(study))
+
+
+def directions(study: optuna.Study) -> list[str]:
+    """``minimize`` or ``maximize``, for each objective."""
+    return [direction.name.lower() for direction in study.directions]
 
 
 # ------------------------------------------------------------------------------------------ finding them
@@ -891,7 +948,7 @@ def check_out(path: Path, key: str, example: str, inputs: Iterable[Path] = ()) -
 
 def _is_record(path: Path) -> bool:
     run, study = RunFiles(path.parent), StudyFiles(path.parent)
-    of_run = (*run._record, *run._weights)
+    of_run = (*run._record, *run._weights, run.val_logits)
     of_study = (study.results, study.sweep_config, study.signs)
     return _MARK in path.parts or (run.is_ours and path in of_run) or (study.is_ours and path in of_study)
 
@@ -986,6 +1043,39 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise _damaged(path, "is not a mapping")
     return parsed
+
+
+_DAMAGES = (
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    MemoryError,
+)
+"""What numpy raises for a file that is none of ours, half of one, or one that claims to be huge."""
+
+
+@contextmanager
+def arrays(path: Path, what: str) -> Iterator[NpzFile]:
+    """The arrays of a file of ours, by their names.
+
+    Args:
+        what: is said of it where it is damaged, as "holds no predictions".
+
+    Raises:
+        Fault: if it cannot be read; or is damaged, which the caller says by a ValueError.
+    """
+    import numpy as np
+
+    try:
+        # numpy leaves one that is damaged open
+        with disk(path), path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+            yield found
+    except _DAMAGES as error:
+        raise _damaged(path, what) from error
 
 
 def _damaged(path: Path, what: str) -> Fault:
