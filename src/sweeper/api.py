@@ -79,7 +79,7 @@ def train(overrides: str | Iterable[str] = (), /, **keys: Any) -> Run:
         if word in _SEARCHES or word.lstrip("+").startswith("hydra.mode="):
             search = search_call([other for other in words if other is not word])
             raise BadInput("overrides", word, "is for a search", f"call {search}, or leave it out")
-    return Run(Path(_call(words, "run")))
+    return Run(Path(_call(["train", *words], "run")))
 
 
 def sweep(overrides: str | Iterable[str] = (), /, **keys: Any) -> Study:
@@ -114,7 +114,7 @@ def sweep(overrides: str | Iterable[str] = (), /, **keys: Any) -> Study:
         ```
     """
     words = [word for word in _words(overrides, keys) if word not in _SEARCHES]
-    return Study(Path(_call(["-m", *words], "study")))
+    return Study(Path(_call(["train", "-m", *words], "study")))
 
 
 def open_study(study: str | Path | None = None) -> Study:
