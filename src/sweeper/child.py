@@ -1,4 +1,4 @@
-"""Runs the command line for a Python program, and a search's own command for another, as a process of its own.
+"""Runs the command line, or the app of a search, for another program, as a process of its own.
 
 So workers are forked from a clean process, nothing of Hydra or logging stays behind in the program, and a
 search resumes, prunes and survives a kill exactly as that of a terminal does.

@@ -16,7 +16,7 @@ import shlex
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -507,14 +507,20 @@ class StudyFiles:
     def remove_trials(self, trials: Sequence[FrozenTrial] = ()) -> None:
         """Remove what is ours of these trials, of those whose folders are in the study's, and of the best."""
         with disk(self.folder):
-            signs = self.signs
+            signs, certificate = self.signs, self.certificate
             for trial in trials:
                 self.trial(trial).remove(trial.number)
             for path in sorted(self.folder.glob(f"*/{_MARK}/trial.json")):
                 if not StudyFiles(path.parents[1]).is_ours:  # that of a study named a/b lies in that of a
                     TrialFiles(path.parents[1]).remove(read_json(path).get("trial"))
             self.best.remove()
-            for path in (self.results, self.sweep_config, signs, *([self.report] * self.has_report)):
+            for path in (
+                self.results,
+                self.sweep_config,
+                signs,
+                certificate,
+                *([self.report] * self.has_report),
+            ):
                 path.unlink(missing_ok=True)
 
     def remove_mark(self) -> int:
@@ -535,11 +541,14 @@ class StudyFiles:
 
     # ------------------------------------------------------------------------------------- the results
 
-    def write_results(self, study: optuna.Study, ended: int | None = None) -> None:
+    def write_results(
+        self, study: optuna.Study, ended: int | None = None, kept: Collection[int] | None = None
+    ) -> None:
         """Bring the results and ``best/`` up to date. Call under the study's lock.
 
         Args:
             ended: the trial that has just ended; None looks after the weights of all.
+            kept: of a certificate, which has no ``best/``: the trials that keep their weights.
         """
         trials = study.get_trials(deepcopy=False)
         best = ranking.best(trials, directions(study))
@@ -555,10 +564,12 @@ class StudyFiles:
             summary["solutions"] = [{"trial": t.number, "values": t.values, "params": t.params} for t in best]
         text = yaml.dump(summary, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
         write_whole(self.results, text)
-        keep = {trial.number for trial in best}
-        ended_now = {t.number for t in trials if t.state.is_finished()} if ended is None else {ended}
+        keep = {trial.number for trial in best} if kept is None else set(kept)
+        ended_now = {t.number for t in trials if t.state.is_finished()}
+        if ended is not None and kept is None:  # of a certificate others may drop out now
+            ended_now = {ended}
         with disk(self.folder):
-            if len(study.directions) == 1 and best:
+            if len(study.directions) == 1 and best and kept is None and not self._is_chosen(trials):
                 ended_now.add(self._keep_best(best[0]))
             for number in ended_now - keep:  # weights are large: only the best keep theirs
                 if number < len(trials) and (run := self.trial(trials[number]).run).is_ours:
@@ -581,6 +592,11 @@ class StudyFiles:
             return before
         if before == trial.number and _same_history(source, target):
             return before
+        self._replace_best(source)
+        return before
+
+    def _replace_best(self, source: RunFiles) -> None:
+        target = self.best
         new = RunFiles(self.folder / _MARK / "best-new")
         old = RunFiles(self.folder / _MARK / "best-old")
         _remove(new.folder, old.folder)
@@ -604,7 +620,49 @@ class StudyFiles:
             target.folder.replace(old.folder)
         new.folder.replace(target.folder)
         _remove(old.folder)
-        return before
+
+    # ------------------------------------------------------------------------------------- the choice
+
+    def choose(self, run: RunFiles, choice: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> None:
+        """Let ``best/`` hold the files of a run of a certificate, until another trial of the search ends.
+
+        Call under the study's lock.
+
+        Args:
+            choice: whose run it is.
+            trials: of the search.
+        """
+        with disk(self.folder):
+            self._replace_best(run)
+        write_json(self.choice, {"format": FORMAT, **choice, "n_ended": _n_ended(trials)})
+
+    def read_choice(self) -> dict[str, Any] | None:
+        """Whose run was chosen for ``best/``; None where it is the best trial's.
+
+        Raises:
+            Fault: if the file is damaged.
+        """
+        return read_json(self.choice) if self.choice.exists() else None
+
+    def holds(self, run: RunFiles) -> bool:
+        """Whether ``best/`` is that run's."""
+        return self.best.is_ours and _same_history(run, self.best)
+
+    def _is_chosen(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether ``best/`` is that of a choice, which the next trial that ends takes back."""
+        if not self.choice.exists():
+            return False
+        try:
+            if read_json(self.choice).get("n_ended") == _n_ended(trials):
+                return True
+        except Fault:  # damaged: nobody has chosen
+            pass
+        self.choice.unlink(missing_ok=True)
+        return False
+
+
+def _n_ended(trials: Iterable[FrozenTrial]) -> int:
+    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials)
 
 
 def is_report(path: Path) -> bool:
@@ -888,7 +946,7 @@ def check_out(path: Path, key: str, example: str, inputs: Iterable[Path] = ()) -
 def _is_record(path: Path) -> bool:
     run, study = RunFiles(path.parent), StudyFiles(path.parent)
     of_run = (*run._record, *run._weights)
-    of_study = (study.results, study.sweep_config, study.signs)
+    of_study = (study.results, study.sweep_config, study.signs, study.certificate)
     return _MARK in path.parts or (run.is_ours and path in of_run) or (study.is_ours and path in of_study)
 
 

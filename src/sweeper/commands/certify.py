@@ -14,7 +14,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from hashlib import sha256
 from importlib.machinery import PathFinder
 from itertools import islice
@@ -34,7 +33,8 @@ from sweeper.lock import living, locked
 from sweeper.program import TRUST, program, start
 from sweeper.record import StudyFiles
 from sweeper.results import certificate as certificate_of
-from sweeper.results.certificate import DIVERGED, WORSE, Certificate, Certified, seconds_of
+from sweeper.results.certificate import Certificate, Certified, seconds_of
+from sweeper.results.race import DIVERGED, WORSE
 from sweeper.results.study_record import StudyRecord
 from sweeper.search.plan import Candidate, Plan
 from sweeper.words import counted, listed, near
@@ -267,7 +267,7 @@ class Certifying:
         """The best n of the search, by its own order; those with the same parameters are one."""
         seen = self._seen
         pick = ranking.best if len(seen.directions) > 1 else ranking.ranked
-        distinct = dict[str, FrozenTrial]()
+        distinct: dict[str, FrozenTrial] = {}
         for trial in pick(seen.trials, seen.directions):
             distinct.setdefault(json.dumps(trial.params, sort_keys=True, default=str), trial)
         return [
@@ -341,7 +341,6 @@ class Certifying:
                 certificate.write(self.files)
                 show(certificate)
             self._forget_unbegun()
-            print(f"To go on: {program()} certify {self._typed}{TRUST if self._trust else ''}", flush=True)
             raise
         except (BadInput, Fault, Failed):
             if (certificate := self.known(plan)) is not None:
@@ -378,7 +377,7 @@ class Certifying:
         if self.files.is_ours and self._record() is None:
             self.files.remove_mark()
 
-    # ---------------------------------------------------------------------------------------------- the choice
+    # --------------------------------------------------------------------------------------------- the choice
 
     def check_choosable(self, plan: Plan) -> None:
         """Raises BadInput where nothing can be chosen, before anything is trained."""
@@ -394,7 +393,7 @@ class Certifying:
             raise BadInput("--choose", name, reason, "write --top 2 or more")
 
     def choose(self, certificate: Certificate) -> None:
-        """Let ``best/`` of the search hold the cheapest of those not worse, and measure it on the test images.
+        """Let ``best/`` of the search hold the cheapest of those not worse, and test it once.
 
         Raises:
             BadInput: if the certificate is unfinished, or its weights are gone.
@@ -417,10 +416,11 @@ class Certifying:
             print(f"Test {metric}: {value:.4f}  ({near(best.folder)})")
 
     def _is_chosen(self, chosen: Certified, seen: StudyRecord) -> bool:
-        choice = self._seen.files.read_choice()
+        choice = self._seen.files.read_choice() or {}
         trials = {again.trial: seen.trials[again.trial] for again in chosen.trainings}
-        is_its = choice is not None and choice.get("study") == self.name and choice.get("trial") in trials
-        return is_its and self._seen.files.holds(seen.run(trials[choice["trial"]])) if choice else False
+        if choice.get("study") != self.name or (trial := trials.get(choice["trial"])) is None:
+            return False
+        return self._seen.files.holds(seen.run(trial))
 
     def _put_into_best(self, chosen: Certified, seen: StudyRecord) -> None:
         runs = {each.trial: seen.run(seen.trials[each.trial]) for each in chosen.trainings}
@@ -432,7 +432,7 @@ class Certifying:
             self._seen.files.choose(
                 runs[number],
                 {"study": self.name, "candidate": chosen.name, "trial": number, "of_search": chosen.trial},
-                n_ended=record.n_ended(self._seen.trials),
+                self._seen.trials,
             )
 
     # ------------------------------------------------------------------------------------------------ the end
@@ -515,7 +515,7 @@ def half_of(plan: Plan) -> Wish | None:
     whole = _seconds(plan, Counter()) or 0
     searched = [one for one in plan.candidates if one.trial is not None]
     defaults = [one for one in plan.candidates if one.trial is None]
-    tried = dict[Wish, float]()
+    tried: dict[Wish, float] = {}
     for seeds in range(_LEAST_SEEDS, plan.n_seeds + 1):
         for top in range(len(searched), 0, -1):
             smaller = replace(plan, candidates=(*searched[:top], *defaults), n_seeds=seeds)
