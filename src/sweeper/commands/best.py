@@ -19,10 +19,11 @@ from sweeper.fault import Fault
 from sweeper.program import program, use
 from sweeper.record import WORDS, StudyFiles
 from sweeper.results import sign
+from sweeper.results.belief import Belief
 from sweeper.results.sign import Sign
 from sweeper.screen import Screen
 from sweeper.words import number as told
-from sweeper.words import objectives
+from sweeper.words import objectives, some
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,52 @@ def show(name: str | None) -> None:
     else:
         title = _title(files, results["best_trial"], [results["best_value"]])
         console.print(_table(title, results["best_params"] | _measured(files)))
+    show_belief(files)
     show_signs(files)
     show_commands(files)
+
+
+MOST_NAMED = 10
+"""Trials that are named one by one; more are counted."""
+
+
+def show_belief(files: StudyFiles) -> None:
+    """How sure the best trial is: its interval, who is not worse, ties, luck."""
+    from sweeper.search.progress import tell_belief
+
+    if (found := current_belief(files)) is None:
+        return
+    tell_belief(found)
+    if found.tied:
+        print(f"Tied:      {_named(found.tied)}")
+    if found.not_worse:
+        print(f"Not worse: {_named(found.not_worse)}")
+    if (cheapest := found.cheapest) is not None and files.run(cheapest).is_complete:
+        trust = saved.trust_option_of(files.run(cheapest).config)
+        print(f"Cheapest:  {program()} reproduce {_typed(files)} --trial {cheapest}{trust}")
+
+
+def _named(numbers: Sequence[int]) -> str:
+    return f"{'trial' if len(numbers) == 1 else 'trials'} {some(map(str, numbers), MOST_NAMED)}"
+
+
+def current_belief(files: StudyFiles) -> Belief | None:
+    """What can be said of the best trial as the study is now; as it was written where that says less."""
+    from sweeper.results import belief
+    from sweeper.search.study import read
+
+    found = None
+    try:
+        found = belief.of(read(files))
+    except Exception as error:  # whatever damaged files lead to
+        log.debug("%s", error)
+    if found is not None:
+        return found
+    try:
+        return belief.from_json(files.read_belief())
+    except Fault as fault:
+        log.debug("%s", fault)
+        return None
 
 
 def show_signs(files: StudyFiles) -> None:
@@ -102,10 +147,15 @@ def _table(title: str, rows: dict[str, Any]) -> Table:
     return table
 
 
+def _typed(files: StudyFiles) -> str:
+    """A study as it is named on a command line here."""
+    near = Path(os.path.relpath(files.folder))
+    return shlex.quote(str(near.relative_to(record.OUTPUTS) if near.parts[0] == record.OUTPUTS else near))
+
+
 def show_commands(files: StudyFiles) -> None:
     """The next commands a person may want."""
-    near = Path(os.path.relpath(files.folder))
-    study = shlex.quote(str(near.relative_to(record.OUTPUTS) if near.parts[0] == record.OUTPUTS else near))
+    study = _typed(files)
     journal = str(Path(record.OUTPUTS, record.JOURNAL).absolute())
     is_elsewhere = files.read_storage() not in (None, "memory", journal)  # its folder remembers where
     print(f"Browse:    {program()} dashboard{f' {study}' if is_elsewhere else ''}")
