@@ -362,6 +362,13 @@ class StudyFiles:
         return self.folder / _MARK / "belief.json"
 
     @property
+    def typed(self) -> str:
+        """The study as a person types it in this folder: its name, or its path."""
+        folder = Path(os.path.relpath(self.folder))
+        is_known = folder.parts[0] == OUTPUTS
+        return shlex.quote(str(folder.relative_to(OUTPUTS) if is_known else folder))
+
+    @property
     def has_our_runs(self) -> bool:
         """Whether a trial of the study is a training run of ours, in the study's folder."""
         return self.best.is_ours or any(self.folder.glob(f"*/{_MARK}/run.json"))
@@ -395,6 +402,16 @@ class StudyFiles:
     def plan(self) -> Path:
         """Of a certificate: whom it trains again, and how often."""
         return self.folder / _MARK / "plan.json"
+
+    @property
+    def is_certificate(self) -> bool:
+        """Whether it is no search, but the certificate of one."""
+        return self.plan.exists()
+
+    @property
+    def certified_by(self) -> StudyFiles:
+        """The certificate of this search, which need not be there: beside it, as ``STUDY-certificate``."""
+        return StudyFiles(self.folder.with_name(f"{self.folder.name}-certificate"))
 
     @property
     def certificate(self) -> Path:

@@ -43,6 +43,17 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """What another trial reached less what the best did, on the same pictures."""
+
+    trial: int
+    value: float
+    low: float
+    """Of the 95 % interval, corrected for looking at all trials."""
+    high: float
+
+
+@dataclass(frozen=True)
 class Belief:
     """What can be said of the best trial; None stands for what cannot be said."""
 
@@ -56,6 +67,8 @@ class Belief:
     """A key of ``BROKEN_BY``; None where nobody tied."""
     not_worse: tuple[int, ...] | None
     """Other trials that are not shown to be worse, the best first; None where none could be compared."""
+    differences: tuple[Difference, ...]
+    """To the best, of the other trials that were compared, the best first."""
     n_compared: int
     """Other trials whose answers to the same pictures are known."""
     n_others: int

@@ -441,7 +441,7 @@ def _note(study: Study, master: DictConfig) -> None:
 
 def _show_belief(study: Study) -> None:
     """Say how sure the best trial is, and keep it for whoever reads the study; what fails costs no result."""
-    if study.files.plan.exists():  # a certificate has better words
+    if study.files.is_certificate:  # a certificate has better words
         return
     try:
         if (found := belief.of(study.record())) is not None:
