@@ -15,6 +15,7 @@ from sweeper import record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.record import RunFiles, StudyFiles, TrialFiles
+from sweeper.results import standing, study_record
 
 
 def leave(folder: Path, number: int, accuracy: float) -> None:
@@ -89,6 +90,21 @@ def test_best_follows_the_best_trial(tmp_path: Path, study: optuna.Study) -> Non
     summary = record.read_yaml(tmp_path / "optimization_results.yaml")
     assert summary["best_trial"] == 2
     assert summary["trials"] == {"COMPLETE": 4, "FAIL": 1}
+
+
+def test_a_tie_is_broken_by_loss_wherever_one_asks(tmp_path: Path, study: optuna.Study) -> None:
+    """The results, ``best/`` and the functions that others call name the same trial."""
+    for loss, best in [(0.3, 0), (0.2, 1), (0.4, 1)]:
+        trial = study.ask()
+        leave(tmp_path, trial.number, 0.5)
+        trial.set_user_attr("val_loss", loss)
+        study.tell(trial, 0.5)
+        StudyFiles(tmp_path).write_results(study, ended=trial.number)
+        assert record.read_yaml(tmp_path / "optimization_results.yaml")["best_trial"] == best
+        assert (tmp_path / "best" / "weights.safetensors").read_bytes() == bytes([best])
+        assert [trial.number for trial in record.best_trials(study)] == [best]
+        seen = study_record.of(study, StudyFiles(tmp_path))
+        assert [trial.number for trial in standing.best_trials(seen)] == [best]
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])

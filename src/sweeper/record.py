@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from sweeper import ranking
 from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault, disk, find_fault, of_disk
 from sweeper.lock import held, locked, open_locked, remove_unlocked
@@ -565,7 +566,7 @@ class StudyFiles:
             ended: the trial that has just ended; None looks after the weights of all.
         """
         trials = study.get_trials(deepcopy=False)
-        best = best_trials(study)
+        best = ranking.best(trials, directions(study))
         counts = {state.name: n for state, n in Counter(trial.state for trial in trials).items()}
         summary: dict[str, Any] = {"name": "optuna", "study": study.study_name, "trials": counts}
         if len(study.directions) == 1:
@@ -696,13 +697,13 @@ def told_counts(words: Iterable[str]) -> str:
 
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The best completed trial, or all on the Pareto front; empty while none has completed."""
-    if len(study.directions) > 1:
-        return study.best_trials
-    try:
-        return [study.best_trial]
-    except ValueError:  # none has completed
-        return []
+    """The best trial, or all on the Pareto front (see ``ranking``); empty while none has completed."""
+    return ranking.best(study.get_trials(deepcopy=False), directions(study))
+
+
+def directions(study: optuna.Study) -> list[str]:
+    """``minimize`` or ``maximize``, for each objective."""
+    return [direction.name.lower() for direction in study.directions]
 
 
 # ------------------------------------------------------------------------------------------ finding them

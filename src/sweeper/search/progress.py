@@ -18,6 +18,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from sweeper import ranking
 from sweeper.record import best_trials, told_counts, word
 from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
@@ -56,18 +57,14 @@ class Progress:
         self._stack = ExitStack()
         self._live: Live | None = None
         self._trials: Sequence[FrozenTrial] = study.trials()
-        self._best: Sequence[FrozenTrial] = ()
         self._seen = {t.number for t in self._trials if t.state.is_finished()}
         self._told_s: dict[int, float] = {}
         """When a running trial was first seen, or last told of."""
         self._error: str | None = None
         self._score_widths = [7] * len(self._search.directions)
-        self._front: list[list[float]] = []
-        """The values of the trials that no other one has beaten, each to be minimized."""
+        self._best = ranking.best(self._trials, self._search.directions)
         self._told_signs = {name for trial in self._trials for name in _signs(trial)}
         self._widen(self._trials)
-        for trial in self._trials:
-            self._take_in(trial)
 
     def __enter__(self) -> Progress:
         n_trials = self._search.n_trials
@@ -93,7 +90,7 @@ class Progress:
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Show how the study stands."""
-        self._trials, self._best = trials, best_trials(self._study.optuna)
+        self._trials = trials
         new = [t for t in trials if t.state.is_finished() and t.number not in self._seen]
         self._widen(new)
         for trial in sorted(new, key=_ended):
@@ -161,15 +158,9 @@ class Progress:
             self._score_widths = list(map(max, self._score_widths, told))
 
     def _take_in(self, trial: FrozenTrial) -> bool:
-        """Compare an ended trial with those before it; whether none of them was as good in all."""
-        if trial.state != TrialState.COMPLETE:
-            return False
-        signs = [-1 if direction == "maximize" else 1 for direction in self._search.directions]
-        values = [sign * value for sign, value in zip(signs, trial.values, strict=True)]
-        if any(_is_as_good(one, values) for one in self._front):
-            return False
-        self._front = [one for one in self._front if not _is_as_good(values, one)] + [values]
-        return True
+        """Compare an ended trial with those before it; whether it is the best, or one of the front."""
+        self._best = ranking.best([*self._best, trial], self._search.directions)
+        return trial in self._best
 
     # ------------------------------------------------------------------------------------- the live picture
 
@@ -233,10 +224,6 @@ def _signs(trial: FrozenTrial) -> list[str]:
     if trial.user_attrs.get("diverged"):
         found.append("diverged")
     return [name for name in sign.AT_ONCE if name in found]
-
-
-def _is_as_good(values: Sequence[float], others: Sequence[float]) -> bool:
-    return all(a <= b for a, b in zip(values, others, strict=True))
 
 
 def _ended(trial: FrozenTrial) -> tuple[Any, int]:
