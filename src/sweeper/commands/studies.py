@@ -167,7 +167,8 @@ def _certificate(files: StudyFiles | None) -> str:
     from sweeper.results import verdict  # with scipy
 
     found = verdict.of_folder(files)
-    return verdict.whose(found) + (f": {verdict.short(found)}" if found is not None else "")
+    told = "" if found is None else verdict.short(found)
+    return f"{verdict.whose(found)}{f': {told}' if told else ''}"
 
 
 def _its_folder(folder: str | None, name: str, url: str) -> StudyFiles | None:

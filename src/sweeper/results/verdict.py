@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from sweeper.record import StudyFiles
-from sweeper.results.certificate import Certificate, Certified, lines
+from sweeper.results.certificate import Certificate, Certified
 from sweeper.results.panel import Table
 from sweeper.words import counted, measured
 
@@ -23,9 +23,11 @@ def of_folder(files: StudyFiles) -> Certificate | None:
 
 
 def short(certificate: Certificate) -> str:
-    """The most important of its words, for a line of a table."""
-    told = lines(certificate)
-    return (told[0] if told else "").rstrip(".")
+    """State and verdict in a few words, for a line of a table: ``trial 12, 0.975 ± 0.003``."""
+    told = [] if certificate.finished else ["unfinished"]
+    if certificate.best is not None:
+        told += [certificate.best, certificate[certificate.best].expected[0].told()]
+    return ", ".join(told)
 
 
 def ordered(certificate: Certificate) -> list[Certified]:
@@ -44,8 +46,9 @@ def table(certificate: Certificate) -> Table:
     several = len(certificate.metrics) > 1
     head = ["candidate"]
     for metric in certificate.metrics:
-        head += [f"{metric} expected", f"{metric} in the search" if several else "in the search"]
-    head += ["trainings", "seconds each", "verdict"]
+        of = f"{metric} " if several else ""
+        head += [f"{of}expected", f"{of}in the search"]
+    head += ["trainings", "seconds", "verdict"]
     return Table(head, [_row(one) for one in ordered(certificate)])
 
 
