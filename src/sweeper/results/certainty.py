@@ -182,7 +182,8 @@ def _trainings(certificate: Certificate, objective: int) -> Panel | None:
                 hovertemplate="in the search: %{x:.5g}<extra></extra>",
             )
         )
-    for name, is_in, colour, symbol in (("still in", True, DONE, "circle"), ("out", False, QUIET, "x")):
+    looks = ("mean", True, DONE, "circle"), ("mean, out of the race", False, QUIET, "x")
+    for name, is_in, colour, symbol in looks:
         group = [c for c in rows if (c.out is None) == is_in and c.expected[objective].value is not None]
         if group:
             texts = [candidate.name for candidate in group]
@@ -191,8 +192,8 @@ def _trainings(certificate: Certificate, objective: int) -> Panel | None:
     _rows(figure, [_labelled(candidate) for candidate in rows])
     figure.update_xaxes(title=standing.cut(metric, 40))
     notes = (
-        "Small dots are single trainings; the large mark is their mean, its line the mean's 95 % interval. "
-        "A star is what the search measured: where it lies off the mean, that was luck."
+        "Small dots are single trainings. The large mark is their mean; with many more of them it would lie "
+        "on its line, 95 times of 100. A star is what the search measured: off the mean, that was luck."
     )
     said = [f"{c.name} {c.expected[objective].told()}" for c in rows if c.expected[objective].told()]
     says = f"{metric} of each candidate when it is trained again: {some(said, 12)}."
