@@ -16,7 +16,7 @@ import shlex
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -559,11 +559,14 @@ class StudyFiles:
 
     # ------------------------------------------------------------------------------------- the results
 
-    def write_results(self, study: optuna.Study, ended: int | None = None) -> None:
+    def write_results(
+        self, study: optuna.Study, ended: int | None = None, kept: Collection[int] | None = None
+    ) -> None:
         """Bring the results and ``best/`` up to date. Call under the study's lock.
 
         Args:
             ended: the trial that has just ended; None looks after the weights of all.
+            kept: of a certificate, which has no ``best/``: the trials that keep their weights.
         """
         trials = study.get_trials(deepcopy=False)
         best = ranking.best(trials, directions(study))
@@ -579,10 +582,12 @@ class StudyFiles:
             summary["solutions"] = [{"trial": t.number, "values": t.values, "params": t.params} for t in best]
         text = yaml.dump(summary, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
         write_whole(self.results, text)
-        keep = {trial.number for trial in best}
-        ended_now = {t.number for t in trials if t.state.is_finished()} if ended is None else {ended}
+        keep = {trial.number for trial in best} if kept is None else set(kept)
+        ended_now = {t.number for t in trials if t.state.is_finished()}
+        if ended is not None and kept is None:  # of a certificate others may drop out now
+            ended_now = {ended}
         with disk(self.folder):
-            if len(study.directions) == 1 and best:
+            if len(study.directions) == 1 and best and kept is None:
                 ended_now.add(self._keep_best(best[0]))
             for number in ended_now - keep:  # weights are large: only the best keep theirs
                 if number < len(trials) and (run := self.trial(trials[number]).run).is_ours:
