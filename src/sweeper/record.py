@@ -27,7 +27,7 @@ import yaml
 from sweeper import ranking
 from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault, disk, find_fault, of_disk
-from sweeper.lock import held, open_locked, remove_unlocked
+from sweeper.lock import held, locked, open_locked, remove_unlocked
 from sweeper.program import TRUST, program
 from sweeper.words import expanded, near
 
@@ -52,6 +52,8 @@ OUTPUTS = "outputs"
 JOURNAL = "studies.journal"
 PER_CLASS = "per_class"
 """In ``result.json``: the scores of each class, by the part of the data."""
+BELIEF = "belief"
+"""In the ``result.json`` of ``best/``: how sure it is that this trial is the best."""
 LONG_OUTPUT = 10**6
 """Bytes above which what a trial printed takes room."""
 _MARK = ".sweeper"
@@ -356,6 +358,18 @@ class StudyFiles:
         return (self.folder if self.has_our_runs else self.folder / _MARK) / "signs.json"
 
     @property
+    def _belief(self) -> Path:
+        """How sure the best trial is, where ``best/`` does not hold it: of another app, or a chosen one."""
+        return self.folder / _MARK / "belief.json"
+
+    @property
+    def typed(self) -> str:
+        """The study as a person types it in this folder: its name, or its path."""
+        folder = Path(os.path.relpath(self.folder))
+        is_known = folder.parts[0] == OUTPUTS
+        return shlex.quote(str(folder.relative_to(OUTPUTS) if is_known else folder))
+
+    @property
     def has_our_runs(self) -> bool:
         """Whether a trial of the study is a training run of ours, in the study's folder."""
         return self.best.is_ours or any(self.folder.glob(f"*/{_MARK}/run.json"))
@@ -389,6 +403,16 @@ class StudyFiles:
     def plan(self) -> Path:
         """Of a certificate: whom it trains again, and how often."""
         return self.folder / _MARK / "plan.json"
+
+    @property
+    def is_certificate(self) -> bool:
+        """Whether it is no search, but the certificate of one."""
+        return self.plan.exists()
+
+    @property
+    def certified_by(self) -> StudyFiles:
+        """The certificate of this search, which need not be there: beside it, as ``STUDY-certificate``."""
+        return StudyFiles(self.folder.with_name(f"{self.folder.name}-certificate"))
 
     @property
     def certificate(self) -> Path:
@@ -574,6 +598,41 @@ class StudyFiles:
             for number in ended_now - keep:  # weights are large: only the best keep theirs
                 if number < len(trials) and (run := self.trial(trials[number]).run).is_ours:
                     run.remove_weights()
+
+    def add_to_best(self, trial: int | None, added: Mapping[str, Any]) -> bool:
+        """Add to the result in ``best/``, where it is that of this trial; what others add meanwhile stays.
+
+        Call without the study's lock.
+
+        Returns:
+            whether it is that trial's.
+        """
+        with locked(self.lock):
+            result = self.best.read_result()
+            if not result or result.get("trial") != trial:
+                return False
+            result |= added
+            if PER_CLASS in result:  # the long part comes last
+                result[PER_CLASS] = result.pop(PER_CLASS)
+            write_json(self.best.result, result)
+        return True
+
+    def write_belief(self, trial: int, belief: Mapping[str, Any]) -> None:
+        """Keep how sure it is that this trial is the best. Call without the study's lock."""
+        if self.add_to_best(trial, {BELIEF: belief}):
+            self._belief.unlink(missing_ok=True)
+        else:
+            write_json(self._belief, belief)
+
+    def read_belief(self) -> object:
+        """What ``write_belief`` was given last; None where nobody knows.
+
+        Raises:
+            Fault: if a file is damaged.
+        """
+        if (found := self.best.read_result().get(BELIEF)) is None and self._belief.exists():
+            return read_json(self._belief)
+        return found
 
     def _keep_best(self, trial: FrozenTrial) -> int:
         """Let ``best/`` hold the files of the best trial; two renames replace those of another.
