@@ -120,7 +120,7 @@ def _belief(best: FrozenTrial, files: StudyFiles) -> Iterator[str]:
         log.warning("%s", error)
         return
     if found is not None and (found.trial == best.number or not found.has_winner):
-        yield from ["## How sure is it?", "", *_paragraphs(belief.lines(found))]
+        yield from ["## How sure is it?", "", *_paragraphs(belief.sentences(found))]
 
 
 def _certified(files: StudyFiles) -> Iterator[str]:
@@ -149,7 +149,7 @@ def _certificate(files: StudyFiles) -> Iterator[str]:
 
 def _paragraphs(lines: Sequence[str]) -> Iterator[str]:
     for line in lines:
-        yield from [text(sentence(line)), ""]
+        yield from [text(line), ""]
 
 
 def _several(best: Sequence[FrozenTrial], names: Sequence[str]) -> Iterator[str]:

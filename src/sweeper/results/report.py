@@ -20,6 +20,7 @@ from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from sweeper import __version__, record
+from sweeper.results import belief as belief_of
 from sweeper.results import certainty, chart, importance, markup, overview, prediction, standing, verdict
 from sweeper.results.certificate import Certificate
 from sweeper.results.panel import Panel
@@ -176,7 +177,7 @@ def _study(
                 lambda: overview.failures(seen),
             ),
         ),
-        Section("How sure is it?", _made(lambda: certainty.believed(seen))),
+        Section("How sure is it?", _made(lambda: certainty.believed(seen, belief_of.of(seen)))),
         Section("Certificate", _made(lambda: _certified(certificate))),
         Section(
             "Scores and learning curves",
