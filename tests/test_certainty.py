@@ -60,6 +60,7 @@ def test_those_not_worse_are_told_apart_from_the_worse(seen: StudyRecord) -> Non
     assert list(found["worse"].x) == [-0.1, -0.2]
     assert found["worse"].marker.symbol != found["not worse"].marker.symbol
     assert found["worse"].error_x.array[0] == pytest.approx(0.02)
+    assert figure.figure is not None
     ticks = figure.figure.layout.yaxis.ticktext
     assert list(ticks) == ["trial 1 · 2.0 s", "trial 4 · 5.0 s", "trial 0 · 1.0 s", *ticks[3:]]
     assert "2 trials not worse, 2 worse" in figure.says
