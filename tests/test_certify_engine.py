@@ -25,7 +25,7 @@ def test_certificate_trains_each_candidate_as_often_as_planned(tmp_path: Path) -
     counts = planned.assert_trained(trials, 9)
     assert counts == {"trial 0": 3, "trial 1": 3, DEFAULTS: 3}
     xs = {"trial 0": 0.5, "trial 1": 0.75, DEFAULTS: 0.25}
-    seeds = {}
+    seeds: dict[int, set[int]] = {}
     for trial in trials:
         (line,) = Path(trial.user_attrs["folder"], "sweeper_output.log").read_text().splitlines()
         seed = int(line.removeprefix("seed "))

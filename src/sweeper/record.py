@@ -531,14 +531,20 @@ class StudyFiles:
     def remove_trials(self, trials: Sequence[FrozenTrial] = ()) -> None:
         """Remove what is ours of these trials, of those whose folders are in the study's, and of the best."""
         with disk(self.folder):
-            signs = self.signs
+            signs, certificate = self.signs, self.certificate
             for trial in trials:
                 self.trial(trial).remove(trial.number)
             for path in sorted(self.folder.glob(f"*/{_MARK}/trial.json")):
                 if not StudyFiles(path.parents[1]).is_ours:  # that of a study named a/b lies in that of a
                     TrialFiles(path.parents[1]).remove(read_json(path).get("trial"))
             self.best.remove()
-            for path in (self.results, self.sweep_config, signs, *([self.report] * self.has_report)):
+            for path in (
+                self.results,
+                self.sweep_config,
+                signs,
+                certificate,
+                *([self.report] * self.has_report),
+            ):
                 path.unlink(missing_ok=True)
 
     def remove_mark(self) -> int:
@@ -587,7 +593,7 @@ class StudyFiles:
         if ended is not None and kept is None:  # of a certificate others may drop out now
             ended_now = {ended}
         with disk(self.folder):
-            if len(study.directions) == 1 and best and kept is None:
+            if len(study.directions) == 1 and best and kept is None and not self._is_chosen(trials):
                 ended_now.add(self._keep_best(best[0]))
             for number in ended_now - keep:  # weights are large: only the best keep theirs
                 if number < len(trials) and (run := self.trial(trials[number]).run).is_ours:
@@ -645,6 +651,11 @@ class StudyFiles:
             return before
         if before == trial.number and _same_history(source, target):
             return before
+        self._replace_best(source)
+        return before
+
+    def _replace_best(self, source: RunFiles) -> None:
+        target = self.best
         new = RunFiles(self.folder / _MARK / "best-new")
         old = RunFiles(self.folder / _MARK / "best-old")
         _remove(new.folder, old.folder)
@@ -668,7 +679,49 @@ class StudyFiles:
             target.folder.replace(old.folder)
         new.folder.replace(target.folder)
         _remove(old.folder)
-        return before
+
+    # ------------------------------------------------------------------------------------- the choice
+
+    def choose(self, run: RunFiles, choice: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> None:
+        """Let ``best/`` hold the files of a run of a certificate, until another trial of the search ends.
+
+        Call under the study's lock.
+
+        Args:
+            choice: whose run it is.
+            trials: of the search.
+        """
+        with disk(self.folder):
+            self._replace_best(run)
+        write_json(self.choice, {"format": FORMAT, **choice, "n_ended": _n_ended(trials)})
+
+    def read_choice(self) -> dict[str, Any] | None:
+        """Whose run was chosen for ``best/``; None where it is the best trial's.
+
+        Raises:
+            Fault: if the file is damaged.
+        """
+        return read_json(self.choice) if self.choice.exists() else None
+
+    def holds(self, run: RunFiles) -> bool:
+        """Whether ``best/`` is that run's."""
+        return self.best.is_ours and _same_history(run, self.best)
+
+    def _is_chosen(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether ``best/`` is that of a choice, which the next trial that ends takes back."""
+        if not self.choice.exists():
+            return False
+        try:
+            if read_json(self.choice).get("n_ended") == _n_ended(trials):
+                return True
+        except Fault:  # damaged: nobody has chosen
+            pass
+        self.choice.unlink(missing_ok=True)
+        return False
+
+
+def _n_ended(trials: Iterable[FrozenTrial]) -> int:
+    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials)
 
 
 def is_report(path: Path) -> bool:
@@ -952,7 +1005,7 @@ def check_out(path: Path, key: str, example: str, inputs: Iterable[Path] = ()) -
 def _is_record(path: Path) -> bool:
     run, study = RunFiles(path.parent), StudyFiles(path.parent)
     of_run = (*run._record, *run._weights)
-    of_study = (study.results, study.sweep_config, study.signs)
+    of_study = (study.results, study.sweep_config, study.signs, study.certificate)
     return _MARK in path.parts or (run.is_ours and path in of_run) or (study.is_ours and path in of_study)
 
 

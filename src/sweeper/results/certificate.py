@@ -6,7 +6,6 @@ All of it follows from the trials of a study that has a plan; nothing is trained
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sweeper import record
 from sweeper.fault import Fault
 from sweeper.record import FORMAT, StudyFiles, check_format
-from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race, Training, next_candidate
+from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race, Training
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import counted, digits, listed, measured, sentence
 
@@ -265,6 +264,10 @@ class Plan(Protocol):
     @property
     def n_trainings(self) -> int: ...
 
+    def next_training(
+        self, trials: Sequence[FrozenTrial], directions: Sequence[str]
+    ) -> tuple[str, int] | None: ...
+
 
 def of(seen: StudyRecord, plan: Plan) -> Certificate:
     """What the study of a certificate says so far, by its plan."""
@@ -273,16 +276,14 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
     races = [_race(names, done, seen.directions, i) for i in range(len(seen.directions))]
     race, is_one = races[0], len(races) == 1
     running = sum(trial.state.name == "RUNNING" for trial in seen.trials)
-    left = next_candidate(
-        names, race.trainings, Counter(), plan.n_trainings, seen.directions[0] if is_one else None
-    )
+    following = plan.next_training(seen.trials, seen.directions)
     seconds = {one.name: _mean_seconds(one, done) for one in plan.candidates}
     costs = {name: cost for name, cost in seconds.items() if cost is not None}
     defaults = next((one.name for one in plan.candidates if one.trial is None), None)
     return Certificate(
         study=plan.study,
         folder=seen.files.folder,
-        finished=left is None and not running,
+        finished=following is None and not running,
         metrics=seen.metrics,
         directions=seen.directions,
         n_trainings=len(done),
@@ -555,7 +556,7 @@ def _of_several(certificate: Certificate, objective: int, metric: str) -> Iterat
     best = max(values, key=lambda name: values[name])
     gaps = {name: certificate.compare(best, name, objective) for name in values if name != best}
     reached = certificate[best].expected[objective].told()
-    told = [f"{metric}: {_name(best)} {_is(best)} expected to reach {reached}"]
+    told = [f"{metric}: {told_name(best)} {_is(best)} expected to reach {reached}"]
     if same := [name for name, gap in gaps.items() if gap is not None and not gap.told_apart]:
         told.append(f"not told apart from {_names(same)}")
     for name, gap in gaps.items():
@@ -564,13 +565,13 @@ def _of_several(certificate: Certificate, objective: int, metric: str) -> Iterat
     yield f"{'; '.join(told)}."
 
 
-def _name(name: str) -> str:
+def told_name(name: str) -> str:
     return "the defaults" if name == DEFAULTS else name
 
 
 def _the(name: str) -> str:
     """At the beginning of a sentence."""
-    return sentence(_name(name)).rstrip(".")
+    return sentence(told_name(name)).rstrip(".")
 
 
 def _is(name: str) -> str:
