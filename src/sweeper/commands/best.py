@@ -59,7 +59,7 @@ def show(name: str | None) -> None:
     show_commands(files)
 
 
-CERTIFY = "trains the best again, and the defaults: what each reaches on average, and who is really better"
+CERTIFY = "is it really better than the others, and than the defaults?"
 """What a certificate would tell."""
 
 MOST_NAMED = 10
@@ -144,13 +144,13 @@ def show_certificate_of(files: StudyFiles) -> None:
     for line in certificate.lines(found):
         screen.wrap(Text(line), indent=len(head), first=head)
         head = " " * len(head)
-    if files.choice.exists():
-        try:
-            chosen = record.read_json(files.choice)
-        except Fault as fault:
-            log.warning("%s", fault)
-        else:
-            print(f"Chosen:    {chosen.get('candidate')}; its files are in {near(files.best.folder)}")
+    try:
+        choice = files.read_choice()
+    except Fault as fault:
+        log.warning("%s", fault)
+        return
+    if choice is not None:
+        print(f"Chosen:    {choice.get('candidate')}; its files are in {near(files.best.folder)}")
 
 
 def show_signs(files: StudyFiles) -> None:

@@ -27,6 +27,7 @@ from rich.table import Table
 
 from sweeper import caller, child, ranking, record
 from sweeper.caller import Failed
+from sweeper.commands.renew import renew
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import living, locked
@@ -97,6 +98,8 @@ def certify(name: str | None, wish: Wish, chooses: bool = False, trust: bool = F
     show(certificate)
     if chooses:
         certifying.choose(certificate)
+    for files in (certifying.files, certifying.search):
+        renew(files)
     certifying.show_commands(certificate, has_chosen=chooses)
     return 0
 
@@ -159,6 +162,10 @@ class Certifying:
         self.name = f"{seen.name}{SUFFIX}"
         folder = seen.files.folder
         self.files = StudyFiles(folder.with_name(f"{folder.name}{SUFFIX}"))
+
+    @property
+    def search(self) -> StudyFiles:
+        return self._seen.files
 
     @property
     def is_ours(self) -> bool:
@@ -438,7 +445,8 @@ class Certifying:
     # ------------------------------------------------------------------------------------------------ the end
 
     def show_commands(self, certificate: Certificate, has_chosen: bool) -> None:
-        print(f"Report:    {program()} report {shlex.quote(typed(self.files))}")
+        written = near(self.files.report) if self.files.has_report else ""
+        print(f"Report:    {written or f'{program()} report {shlex.quote(typed(self.files))}'}")
         can_choose = self.is_ours and certificate.cheapest is not None and len(certificate.candidates) > 1
         if not has_chosen and can_choose:
             print(f"Choose it: {program()} certify {self._typed} --choose", flush=True)
