@@ -619,7 +619,7 @@ class StudyFiles:
 
     def write_belief(self, trial: int, belief: Mapping[str, Any]) -> None:
         """Keep how sure it is that this trial is the best. Call without the study's lock."""
-        if self.add_to_best(trial, {BELIEF: belief}):
+        if not self.choice.exists() and self.add_to_best(trial, {BELIEF: belief}):
             self._belief.unlink(missing_ok=True)
         else:
             write_json(self._belief, belief)

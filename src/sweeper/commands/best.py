@@ -52,7 +52,8 @@ def show(name: str | None) -> None:
         console.print("No trial is done yet.")
     else:
         title = _title(files, results["best_trial"], [results["best_value"]])
-        console.print(_table(title, results["best_params"] | _measured(files)))
+        measured = {} if files.choice.exists() else _measured(files)  # of a chosen run, which is another
+        console.print(_table(title, results["best_params"] | measured))
     show_belief(files)
     show_certificate_of(files)
     show_signs(files)
@@ -138,19 +139,14 @@ def show_certificate_of(files: StudyFiles) -> None:
     found = report.certificate_of(files)
     if found is None:
         return
-    from sweeper.results import certificate  # with scipy
+    from sweeper.results import certificate, verdict  # with scipy
 
     screen, head = Screen(), "Certified: "
     for line in certificate.lines(found):
         screen.wrap(Text(line), indent=len(head), first=head)
         head = " " * len(head)
-    try:
-        choice = files.read_choice()
-    except Fault as fault:
-        log.warning("%s", fault)
-        return
-    if choice is not None:
-        print(f"Chosen:    {choice.get('candidate')}; its files are in {near(files.best.folder)}")
+    if (chosen := verdict.chosen(files)) is not None:
+        print(f"Chosen:    {chosen}  ({near(files.best.folder)})")
 
 
 def show_signs(files: StudyFiles) -> None:

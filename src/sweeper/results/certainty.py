@@ -165,9 +165,14 @@ def _height(n_rows: int) -> int:
 # ------------------------------------------------------------------------------------------ a certificate
 
 
-def certified(certificate: Certificate) -> list[Panel]:
-    """What a certificate says: words, a row for each candidate, and its single trainings."""
+def certified(certificate: Certificate, chosen: str | None = None) -> list[Panel]:
+    """What a certificate says: words, a row for each candidate, and its single trainings.
+
+    Args:
+        chosen: whose run the search has in ``best/``, by choice.
+    """
     html = Markup().join(paragraph(line) for line in lines(certificate))
+    html += paragraph(f"Chosen: {chosen}.") if chosen else ""
     panels = [Panel("What it says", html, table=verdict.table(certificate))]
     figures = [_trainings(certificate, i) for i in range(len(certificate.metrics))]
     return panels + [figure for figure in figures if figure is not None]

@@ -178,7 +178,7 @@ def _study(
             ),
         ),
         Section("How sure is it?", _made(lambda: certainty.believed(seen, belief_of.of(seen)))),
-        Section("Certificate", _made(lambda: _certified(certificate))),
+        Section("Certificate", _made(lambda: _certified(certificate, verdict.chosen(seen.files)))),
         Section(
             "Scores and learning curves",
             _made(
@@ -232,8 +232,8 @@ def _certificate(seen: StudyRecord, commands: Commands, certificate: Certificate
     return Chapter(seen.name, f"{verdict.whose(certificate)}, {overview.state(seen)}", headline, shown)
 
 
-def _certified(certificate: Certificate | None) -> list[Panel]:
-    return [] if certificate is None else certainty.certified(certificate)
+def _certified(certificate: Certificate | None, chosen: str | None = None) -> list[Panel]:
+    return [] if certificate is None else certainty.certified(certificate, chosen)
 
 
 def _headline(seen: StudyRecord) -> Sequence[tuple[str, str, str]]:
