@@ -284,6 +284,9 @@ class Study:
     def best(self) -> Run:
         """The best complete trial so far: its model, and what it scored on the test images.
 
+        After ``certify(choose=True)`` it is the one that was chosen, in the files of its new training; the
+        defaults have no number, and no values.
+
         Raises:
             sweeper.BadInput: if none is complete, or there are several objectives.
         """
@@ -292,11 +295,20 @@ class Study:
             raise BadInput("study", self.name, "has several objectives, and no best trial", "see .solutions")
         if results["best_trial"] is None:
             raise BadInput("study", self.name, "no trial of it is complete", "wait, or see .trials")
-        number = results["best_trial"]
-        kept = self._files.best
+        number, kept = results["best_trial"], self._files.best
+        if (choice := self._files.read_choice()) is not None:
+            return self._chosen(choice["of_search"])
         is_kept = kept.is_ours and kept.read_result().get("trial") == number
         folder = kept.folder if is_kept else self._folder_of(number)
         return Run(folder, number, results["best_params"], (results["best_value"],))
+
+    def _chosen(self, number: int | None) -> Run:
+        """What ``best/`` holds: a new training of a trial, or of the defaults."""
+        folder = self._files.best.folder
+        if number is None:
+            return Run(folder)
+        trial = self.trials[number]
+        return Run(folder, number, trial.params, tuple(trial.values))
 
     @property
     def solutions(self) -> list[Run]:

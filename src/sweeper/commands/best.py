@@ -8,7 +8,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +26,9 @@ from sweeper.results.sign import Sign
 from sweeper.screen import Screen
 from sweeper.words import near, objectives, some
 from sweeper.words import number as told
+
+if TYPE_CHECKING:
+    from sweeper.results.certificate import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +55,7 @@ def show(name: str | None) -> None:
         console.print("No trial is done yet.")
     else:
         title = _title(files, results["best_trial"], [results["best_value"]])
-        measured = {} if files.choice.exists() else _measured(files)  # of a chosen run, which is another
+        measured = {} if files.choice.exists() else _measured(files)  # best/ holds another run
         console.print(_table(title, results["best_params"] | measured))
     show_belief(files)
     show_certificate_of(files)
@@ -108,7 +111,7 @@ def current_belief(files: StudyFiles) -> Belief | None:
 
 def show_certificate(files: StudyFiles) -> None:
     """What a certificate says, and a row for each candidate."""
-    from sweeper.results import certificate, verdict  # with scipy
+    from sweeper.results import verdict
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
     counts = _counts(files, record.read_yaml(files.results)["trials"])
@@ -116,6 +119,17 @@ def show_certificate(files: StudyFiles) -> None:
     console.print(f"Study {files.read_name()}, {verdict.whose(found)}: {counts}")
     if found is None:
         return
+    tell_certificate(found)
+    search = StudyFiles(Path(found.folder.parent, found.folder.name.removesuffix("-certificate")))
+    if found.finished and search.is_ours:
+        print(f"The search: {program()} best {search.typed}")
+    print(f"Report:     {program()} report {files.typed}")
+
+
+def tell_certificate(found: Certificate) -> None:
+    """What it says in words, and a row for each candidate."""
+    from sweeper.results import certificate, verdict  # with scipy
+
     print()
     for line in certificate.lines(found):
         Screen().wrap(Text(line))
@@ -128,10 +142,6 @@ def show_certificate(files: StudyFiles) -> None:
     print()
     Screen().print(table)
     print()
-    search = StudyFiles(Path(found.folder.parent, found.folder.name.removesuffix("-certificate")))
-    if found.finished and search.is_ours:
-        print(f"The search: {program()} best {search.typed}")
-    print(f"Report:     {program()} report {files.typed}")
 
 
 def show_certificate_of(files: StudyFiles) -> None:

@@ -7,12 +7,9 @@ search's own command, as a process of its own.
 from __future__ import annotations
 
 import json
-import logging
-import os
-import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.machinery import PathFinder
@@ -22,11 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
 from sweeper import caller, child, ranking, record
 from sweeper.caller import Failed
+from sweeper.commands.best import tell_certificate
 from sweeper.commands.renew import renew
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
@@ -35,15 +30,12 @@ from sweeper.program import TRUST, program, start
 from sweeper.record import StudyFiles
 from sweeper.results import certificate as certificate_of
 from sweeper.results.certificate import Certificate, Certified, seconds_of
-from sweeper.results.race import DIVERGED, WORSE
 from sweeper.results.study_record import StudyRecord
 from sweeper.search.plan import Candidate, Plan
 from sweeper.words import counted, listed, near
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
-
-log = logging.getLogger(__name__)
 
 SUFFIX = "-certificate"
 TOP, SEEDS = 5, 5
@@ -95,7 +87,7 @@ def certify(name: str | None, wish: Wish, chooses: bool = False, trust: bool = F
             raise Failed(what, "its trainings left nothing", "its output says why", certifying.files.folder)
     certificate.write(certifying.files)
     caller.say(certificate=str(certifying.files.folder))
-    show(certificate)
+    tell_certificate(certificate)
     if chooses:
         certifying.choose(certificate)
     for files in (certifying.files, certifying.search):
@@ -160,8 +152,7 @@ class Certifying:
         self._seen = seen
         self._trust = trust
         self.name = f"{seen.name}{SUFFIX}"
-        folder = seen.files.folder
-        self.files = StudyFiles(folder.with_name(f"{folder.name}{SUFFIX}"))
+        self.files = seen.files.certified_by
 
     @property
     def search(self) -> StudyFiles:
@@ -174,11 +165,11 @@ class Certifying:
 
     @property
     def _typed(self) -> str:
-        return shlex.quote(typed(self._seen.files))
+        return self._seen.files.typed
 
     @property
     def _to_begin_anew(self) -> str:
-        return f"{program()} studies --delete {shlex.quote(typed(self.files))}"
+        return f"{program()} studies --delete {self.files.typed}"
 
     # ---------------------------------------------------------------------------------------------- the plan
 
@@ -314,8 +305,8 @@ class Certifying:
         n_done = 0 if known is None else known.n_trainings
         left = plan.n_trainings - n_done
         trials = [str(one.trial) for one in plan.candidates if one.trial is not None]
-        who = f"{'trials' if len(trials) > 1 else 'trial'} {listed(trials)}"
-        who += " and the defaults" if len(trials) < len(plan.candidates) else ""
+        defaults = ["the defaults"] * (len(plan.candidates) - len(trials))
+        who = f"{'trials' if len(trials) > 1 else 'trial'} {listed([*trials, *defaults])}"
         n_workers = min(_n_workers(self._seen.files), left)
         seconds = _time_left(plan, known)
         about = "" if seconds is None else f", {about_time(seconds / n_workers)}"
@@ -346,7 +337,7 @@ class Certifying:
         except KeyboardInterrupt:
             if (certificate := self.known(plan)) is not None:
                 certificate.write(self.files)
-                show(certificate)
+                tell_certificate(certificate)
             self._forget_unbegun()
             raise
         except (BadInput, Fault, Failed):
@@ -405,7 +396,7 @@ class Certifying:
         Raises:
             BadInput: if the certificate is unfinished, or its weights are gone.
         """
-        name, best = certificate.cheapest, self._seen.files.best
+        name, target = certificate.cheapest, self._seen.files.best
         if not certificate.finished or name is None:
             done = f"{certificate.n_trainings} of {counted(certificate.n_planned, 'training')} ended"
             reason = f"the certificate is unfinished: {done}" if name else "no candidate has a score"
@@ -419,8 +410,8 @@ class Certifying:
 
         run.test_best(self._seen.files.folder)
         print(f"Chosen: {certificate_of.told_name(name)}, the cheapest of those not worse")
-        for metric, value in metrics(best.read_result(), "test_").items():
-            print(f"Test {metric}: {value:.4f}  ({near(best.folder)})")
+        for metric, value in metrics(target.read_result(), "test_").items():
+            print(f"Test {metric}: {value:.4f}  ({near(target.folder)})")
 
     def _is_chosen(self, chosen: Certified, seen: StudyRecord) -> bool:
         choice = self._seen.files.read_choice() or {}
@@ -446,16 +437,10 @@ class Certifying:
 
     def show_commands(self, certificate: Certificate, has_chosen: bool) -> None:
         written = near(self.files.report) if self.files.has_report else ""
-        print(f"Report:    {written or f'{program()} report {shlex.quote(typed(self.files))}'}")
+        print(f"Report:    {written or f'{program()} report {self.files.typed}'}")
         can_choose = self.is_ours and certificate.cheapest is not None and len(certificate.candidates) > 1
         if not has_chosen and can_choose:
             print(f"Choose it: {program()} certify {self._typed} --choose", flush=True)
-
-
-def typed(files: StudyFiles) -> str:
-    """A study as a person types it: its name below ``outputs/``, else its folder."""
-    folder = Path(os.path.relpath(files.folder))
-    return str(folder.relative_to(record.OUTPUTS) if folder.parts[0] == record.OUTPUTS else folder)
 
 
 def _folds(n: int | None) -> tuple[Mapping[str, Any], ...]:
@@ -539,47 +524,3 @@ def about_time(seconds: float) -> str:
     if seconds < 90:
         return f"about {max(1, ceil(seconds))} s"
     return f"about {seconds / 60:.0f} min" if seconds < 90 * 60 else f"about {seconds / 3600:.1f} h"
-
-
-# ---------------------------------------------------------------------------------------------- what is shown
-
-
-def show(certificate: Certificate) -> None:
-    """The candidates in a table, and what is known in words."""
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    print()
-    console.print(_table(certificate))
-    for line in certificate_of.lines(certificate):
-        print(line, flush=True)
-
-
-def _table(certificate: Certificate) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("candidate", no_wrap=True)
-    for metric in certificate.metrics:
-        table.add_column(metric, no_wrap=True)
-    for name in ("trainings", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for row in _rows(certificate):
-        table.add_row(*row)
-    return table
-
-
-def _rows(certificate: Certificate) -> Iterator[Sequence[str]]:
-    for one in certificate.candidates:
-        seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
-        yield [
-            one.name,
-            *(each.told() for each in one.expected),
-            str(len(one.trainings)),
-            seconds,
-            _verdict(one),
-        ]
-
-
-def _verdict(one: Certified) -> str:
-    if one.out is None or one.verdict == DIVERGED:
-        return one.verdict
-    assert one.verdict == WORSE
-    return f"worse than {one.out.than}"

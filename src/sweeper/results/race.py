@@ -1,11 +1,17 @@
 """The race of a certificate: who is shown to be worse, by how much, and who is trained next.
 
-Pure functions of scores. Two candidates are compared by the t statistic of the difference of their means,
-which a Bayes factor with the right-Haar prior on means and scale turns into a test that is valid at any look
-(Lindon, Ham, Tingley and Bojinov 2022, arXiv 2210.08589, theorem 2.3; Pérez-Ortiz, Lardy, de Heide and
-Grünwald 2024, arXiv 2208.07610): whenever one looks, and however often, two equal ones are told apart with a
-probability of at most ``ALPHA``. That level is shared by the pairs of one candidate, so that the best of all
-stays in with 95 %.
+Pure functions of scores. When each of those still in has n trainings, for n = 2, 3, …, the best of them is
+compared with each other one, by a t test of the first n trainings of each. Whoever is worse at a level of
+``ALPHA / (candidates - 1) / (n (n - 1))`` drops out. These levels sum to ``ALPHA``, over all looks and all
+candidates that the best one may lose against: it stays in with at least 95 %, whenever and however often one
+looks. (Spending the error over the looks: Lan and DeMets 1983, doi 10.1093/biomet/70.3.659; as a plain sum
+over looks and arms, without an end: Even-Dar, Mannor and Mansour 2006, JMLR 7. ``benchmarks/believe.py``
+measures it against the Bayes factor of Lindon, Ham, Tingley and Bojinov 2022, arXiv 2210.08589, which finds
+less with as few trainings as these.)
+
+How much trainings vary is told from a candidate's own and, by the weight of ``PRIOR_DF`` of them, from those
+still in (Smyth 2004, doi 10.2202/1544-6115.1027): three trainings alone say too little of it, and those who
+are out, often erratic ones, say nothing about the others.
 """
 
 from __future__ import annotations
@@ -23,11 +29,18 @@ from scipy import stats
 ALPHA = 0.05
 """How often the best candidate of all may be called worse than another, over all looks."""
 
-EFFECT = 1.0
-"""Variance of the differences that the test expects, in units of the variance of trainings (Lindon's g)."""
-
 PRIOR_DF = 4.0
-"""How many trainings' worth the pooled variance counts in each candidate's own (Smyth 2004)."""
+"""How many degrees of freedom the pooled variance has in each candidate's own."""
+
+HOPE = 0.1
+"""The race ends when none of those still in is likelier than that to be told apart from the best of them by
+what is left of the budget; 0 would always spend it."""
+
+N_LEAST = 3
+"""Trainings that each of those still in has before the race ends for want of hope."""
+
+POWER = 0.8
+"""With what probability as many trainings more as are told would tell two apart."""
 
 MANY = 1000
 """More trainings than that nobody makes: how many more it is is not said."""
@@ -62,6 +75,8 @@ class Out:
     """The one it is worse than."""
     by: float | None
     """By how much it was worse then; positive."""
+    n: int | None
+    """How many trainings of each were compared."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,7 @@ class Mean:
     value: float
     low: float
     high: float
-    """The 95 % interval of the mean of fresh trainings; infinite if nothing says how they vary."""
+    """The 95 % interval of the mean of fresh trainings; infinite if nothing says yet how they vary."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +102,13 @@ class Difference:
     value: float
     low: float
     high: float
-    """Holds at any look, for all pairs of a candidate at once, in 95 %."""
+    """The 95 % interval, at any look and for all differences to one candidate at once; infinite before each
+    has two trainings."""
     told_apart: bool
-    """Whether the interval leaves out 0."""
+    """Whether the interval leaves out 0, or did when one of them dropped out."""
     n_more: int | None
-    """About how many trainings more, of both together, would tell them apart with a probability of 80 % if
-    the difference is as it seems; 0 if they are told apart, None if more than MANY."""
+    """About how many trainings more, of both together, would tell them apart with a probability of 80 %
+    (POWER) if the difference is as it seems; 0 if they are told apart, None if more than MANY."""
 
 
 @dataclass(frozen=True)
@@ -102,37 +118,26 @@ class Race:
     candidates: tuple[str, ...]
     """In the order that breaks ties."""
     trainings: tuple[Training, ...]
-    """In the order in which they ended."""
+    """In the order in which they ended; those of candidates that are out count, too."""
     direction: str | None
     """MAXIMIZE or MINIMIZE; None if there are several objectives, where nobody drops out."""
     resolution: float | None = None
-    """The smallest step of the metric; None if unknown."""
+    """The smallest step of the metric, as 1 / pictures of an accuracy; None if unknown."""
 
-    @cached_property
+    @property
     def out(self) -> Mapping[str, Out]:
         """Those who dropped out, in that order: who was shown to be worse once stays out."""
-        found: dict[str, Out] = {}
-        if self.direction is None:
-            return found
-        for n in range(1, len(self.trainings) + 1):
-            look = _Look(self.trainings[:n], self.resolution)
-            for one in _diverged(self.candidates, self.trainings[:n]):
-                found.setdefault(one, Out(one, DIVERGED, n, None, None))
-            inside = [one for one in self.candidates if one not in found]
-            for worse in _worse(look, inside, self._sign, self._level):
-                found[worse.candidate] = Out(worse.candidate, WORSE, n, worse.than, worse.by)
-        return found
+        return self._course.out
 
     @property
     def inside(self) -> tuple[str, ...]:
-        """Those still in."""
+        """Those still in; nobody is only where there are no candidates."""
         return tuple(one for one in self.candidates if one not in self.out)
 
     @cached_property
     def leader(self) -> str | None:
-        """The one with the best mean of those still in; None if nobody scored."""
-        known = [one for one in self.inside if one in self._look.means]
-        return max(known, key=lambda one: self._sign * self._look.means[one], default=None)
+        """The one with the best mean of those still in; None if nobody has a score."""
+        return _best(self._look.means, self.inside, self._sign)
 
     @cached_property
     def not_worse(self) -> tuple[str, ...]:
@@ -157,11 +162,13 @@ class Race:
         Raises:
             KeyError: if one of them has no score.
         """
-        look, level = self._look, self._level
+        look, n_candidates = self._look, len(self.candidates)
         value = look.means[of] - look.means[to]
-        half = look.contrast(of, to).half_width(level)
-        told = abs(value) > half
-        return Difference(of, to, value, value - half, value + half, told, look.n_more(of, to, level))
+        half = look.contrast(of, to).half_width(level(n_candidates, min(look.n[of], look.n[to])))
+        before = any(one in self.out and self.out[one].than == other for one, other in ((of, to), (to, of)))
+        told = before or abs(value) > half
+        more = 0 if told else look.n_more(of, to, n_candidates)
+        return Difference(of, to, value, value - half, value + half, told, more)
 
     def luck(self, candidate: str, value: float) -> float | None:
         """By how much the search's value is better than the mean; None if it has no score."""
@@ -177,17 +184,30 @@ class Race:
         order = {one: i for i, one in enumerate(self.candidates)}
         return min(able, key=lambda one: (costs.get(one, math.inf), order[one]), default=None)
 
+    def settled(self, budget: int) -> bool:
+        """Whether the rest of the budget would hardly tell those still in apart, as the last look shows."""
+        look = self._course.look
+        if self.direction is None or look is None or look.least < N_LEAST or len(self.inside) < 2:
+            return False
+        inside = [one for one in self.inside if one in look.means]
+        best = _best(look.means, inside, self._sign)
+        spent = sum(t.candidate in self.out for t in self.trainings)
+        n = (budget - spent) // len(self.inside)
+        return best is None or all(
+            look.chance(best, one, n, len(self.candidates)) < HOPE for one in inside if one != best
+        )
+
     @cached_property
     def _look(self) -> _Look:
-        return _Look(self.trainings, self.resolution)
+        return _Look(self.trainings, self.inside, self.resolution)
+
+    @cached_property
+    def _course(self) -> _Course:
+        return _run(self)
 
     @property
     def _sign(self) -> int:
         return -1 if self.direction == MINIMIZE else 1
-
-    @property
-    def _level(self) -> float:
-        return ALPHA / max(len(self.candidates) - 1, 1)
 
 
 def next_candidate(
@@ -200,112 +220,195 @@ def next_candidate(
 ) -> str | None:
     """Who is trained next: of those still in the one with the fewest trainings, by the candidates' order.
 
-    None if the race is over: the budget is spent (by what has ended and what runs), or one is left. The same
-    arguments give the same answer in every process; `trainings` are in the order in which they ended.
+    None if the race is over: the budget is spent (by what has ended and what runs), one is left, or the rest
+    of the budget would hardly tell those left apart. The same arguments give the same answer in every
+    process; `trainings` are in the order in which they ended.
     """
     race = Race(tuple(candidates), tuple(trainings), direction, resolution)
-    if len(trainings) + running.total() >= budget or (len(race.inside) <= 1 and direction is not None):
+    if len(trainings) + running.total() >= budget or race.settled(budget):
+        return None
+    if direction is not None and len(race.inside) < 2:
         return None
     n = Counter(t.candidate for t in trainings) + running
-    return min(race.inside, key=lambda one: n[one])
+    return min(race.inside, key=lambda one: n[one], default=None)
+
+
+def level(n_candidates: int, n: int) -> float:
+    """The error of one comparison, on one side, when each of the two has n trainings; 0 below two."""
+    return ALPHA / max(n_candidates - 1, 1) / (n * (n - 1)) if n >= 2 else 0.0
+
+
+def _best(means: Mapping[str, float], among: Sequence[str], sign: int) -> str | None:
+    return max((one for one in among if one in means), key=lambda one: sign * means[one], default=None)
+
+
+# ------------------------------------------------------------------------------------------- look after look
+
+
+@dataclass(frozen=True)
+class _Course:
+    out: Mapping[str, Out]
+    look: _Look | None
+    """The last one; it has those who were in before it."""
+
+
+def _run(race: Race) -> _Course:
+    """The trainings in their order, with a look as soon as all those still in have one training more."""
+    out: dict[str, Out] = {}
+    look: _Look | None = None
+    diverged: dict[str, Out] = {}
+    ended: dict[str, list[Training]] = {one: [] for one in race.candidates}
+    if race.direction is None:
+        return _Course(out, look)
+    n = 2
+    for at, training in enumerate(race.trainings, 1):
+        one = training.candidate
+        if one not in ended:
+            continue
+        if math.isfinite(training.score):
+            ended[one].append(training)
+        elif one not in out:
+            diverged.setdefault(one, Out(one, DIVERGED, at, None, None, None))
+        while len(inside := _inside(race.candidates, out, diverged)) > 1:
+            if min(len(ended[one]) for one in inside) < n:
+                break
+            look = _Look([t for one in inside for t in ended[one][:n]], inside, race.resolution)
+            for one, than, by in _worse(look, inside, race._sign, level(len(race.candidates), n)):
+                out[one] = Out(one, WORSE, at, than, by, n)
+            n += 1
+    still = _inside(race.candidates, out, diverged)
+    out |= {one: why for one, why in diverged.items() if one not in still and one not in out}
+    return _Course(dict(sorted(out.items(), key=lambda item: item[1].at)), look)
+
+
+def _inside(candidates: Sequence[str], out: Mapping[str, Out], diverged: Mapping[str, Out]) -> list[str]:
+    """Those not shown to be worse, without those that diverged, unless that is all of them."""
+    able = [one for one in candidates if one not in out]
+    return [one for one in able if one not in diverged] or able
+
+
+def _worse(look: _Look, inside: Sequence[str], sign: int, at_level: float) -> list[tuple[str, str, float]]:
+    """Those shown to be worse than the one with the best mean, that one, and by how much."""
+    best = _best(look.means, inside, sign)
+    if best is None:
+        return []
+    by = {one: sign * (look.means[best] - look.means[one]) for one in inside if one != best}
+    return [
+        (one, best, more) for one, more in by.items() if more > look.contrast(best, one).half_width(at_level)
+    ]
 
 
 # ------------------------------------------------------------------------------------------- one look at them
 
 
 @dataclass(frozen=True)
-class _Contrast:
-    """How well a difference of two means is known."""
+class _Known:
+    """How well a mean, or a difference of two, is known."""
 
     error: float
-    """Its standard error; infinite if they share nothing."""
+    """Its standard error; infinite if it cannot be told from the blocks."""
     df: float
-    factor: float
-    """Its variance in units of one training's."""
 
-    def half_width(self, level: float) -> float:
-        """Of the interval that holds at any look."""
-        return threshold(level, self.df, self.factor) * self.error if math.isfinite(self.error) else math.inf
-
-
-def threshold(level: float, df: float, factor: float) -> float:
-    """The t from which on two means differ, at any look: where the Bayes factor is 1 / level.
-
-    Bayes factor: (1+r)^(-1/2) · [(1+t²/ν) / (1+t²/(ν(1+r)))]^((ν+1)/2), ν = df, r = EFFECT / factor.
-    Infinite where there is too little to tell anything.
-    """
-    if df <= 0:
-        return math.inf
-    ratio = 1 + EFFECT / factor
-    least = (math.sqrt(ratio) / level) ** (2 / (df + 1))
-    return math.sqrt(df * (least - 1) / (1 - least / ratio)) if least < ratio else math.inf
+    def half_width(self, at_level: float) -> float:
+        """Of the interval that leaves out more than that on each side."""
+        if at_level <= 0 or self.df <= 0 or not math.isfinite(self.error):
+            return math.inf
+        return float(stats.t.isf(at_level, self.df)) * self.error
 
 
 class _Look:
-    """The means of the candidates and how they vary, by least squares: candidates, and blocks."""
+    """The means of candidates and how they vary, by least squares: candidates, and blocks."""
 
-    def __init__(self, trainings: Sequence[Training], resolution: float | None) -> None:
+    def __init__(
+        self, trainings: Sequence[Training], inside: Sequence[str], resolution: float | None
+    ) -> None:
         finite = [t for t in trainings if math.isfinite(t.score)]
         self.n = Counter(t.candidate for t in finite)
-        self.names = list(self.n)
-        scores = np.array([t.score for t in finite])
-        self._of = np.array([self.names.index(t.candidate) for t in finite], int)
-        design, n_blocks = _design(self._of, len(self.names), [t.block for t in finite])
-        self._design = design
-        self._weights = np.linalg.pinv(design)  # (effects, trainings): what each training adds to an effect
+        self.least = min((self.n[one] for one in inside), default=0)
+        self._names = list(self.n)
+        n_names = len(self._names)
+        scores = np.array([t.score for t in finite], float)
+        self._of = np.array([self._names.index(t.candidate) for t in finite], int)
+        self._design, n_blocks = _design(self._of, n_names, [t.block for t in finite])
+        self._weights = np.linalg.pinv(self._design)  # (effects, trainings): each one's part in an effect
         effects = self._weights @ scores
-        self._rows = np.zeros((len(self.names), design.shape[1]))
-        self._rows[:, : len(self.names)] = np.eye(len(self.names))
-        if n_blocks:
-            self._rows[:, len(self.names) :] = 1 / n_blocks
-        self.means = dict(zip(self.names, (self._rows @ effects).tolist(), strict=True))
-        rest = scores - design @ effects
-        free = 1 - np.einsum("ij,ji->i", design, self._weights)
-        self._variances(rest, free, _floor(scores, resolution))
+        # A mean is that over all blocks.
+        self._rows = np.hstack([np.eye(n_names), np.full((n_names, n_blocks), 1 / max(n_blocks, 1))])
+        self.means = dict(zip(self._names, (self._rows @ effects).tolist(), strict=True))
+        rest = scores - self._design @ effects
+        free = 1 - np.einsum("ij,ji->i", self._design, self._weights)
+        pooled = np.array([name in inside for name in self._names], bool)
+        self._variance, self._df = _moderated(
+            _sums(self._of, rest**2, n_names), _sums(self._of, free, n_names), pooled
+        )
+        self._variance = np.maximum(self._variance, _floor(scores, resolution) ** 2)
 
-    def _variances(self, rest: NDArray[np.float64], free: NDArray[np.float64], floor: float) -> None:
-        own_df = np.bincount(self._of, free, len(self.names)).clip(0)
-        own = np.bincount(self._of, rest**2, len(self.names))
-        pooled_df = own_df.sum()
-        pooled = own.sum() / pooled_df if pooled_df > 1e-9 else 0.0
-        prior = min(PRIOR_DF, pooled_df)
-        self._df = own_df + prior
-        with np.errstate(invalid="ignore", divide="ignore"):
-            moderated = np.where(self._df > 1e-9, (own + prior * pooled) / self._df, 0.0)
-        self._variance = np.maximum(moderated, floor**2)
-
-    def contrast(self, of: str, to: str) -> _Contrast:
-        row = self._rows[self.names.index(of)] - self._rows[self.names.index(to)]
-        return self._known(row)
-
-    def _known(self, row: NDArray[np.float64]) -> _Contrast:
-        weights = row @ self._weights
-        if not np.allclose(weights @ self._design, row, atol=1e-6):
-            return _Contrast(math.inf, 0.0, math.inf)
-        parts = np.bincount(self._of, weights**2, len(self.names)) * self._variance
-        with np.errstate(invalid="ignore", divide="ignore"):
-            df = parts.sum() ** 2 / (parts**2 / self._df).sum()
-        return _Contrast(math.sqrt(parts.sum()), float(df), float((weights**2).sum()))
+    def contrast(self, of: str, to: str) -> _Known:
+        return self._known(self._rows[self._names.index(of)] - self._rows[self._names.index(to)])
 
     def half_width(self, name: str) -> float:
         """Of the 95 % interval of a mean."""
-        known = self._known(self._rows[self.names.index(name)])
-        if known.df <= 0 or not math.isfinite(known.error):
-            return math.inf
-        return float(stats.t.ppf(1 - ALPHA / 2, known.df)) * known.error
+        return self._known(self._rows[self._names.index(name)]).half_width(ALPHA / 2)
 
-    def n_more(self, of: str, to: str, level: float) -> int | None:
+    def _known(self, row: NDArray[np.float64]) -> _Known:
+        weights = row @ self._weights
+        if not np.allclose(weights @ self._design, row, atol=1e-6):
+            return _Known(math.inf, 0.0)
+        parts = _sums(self._of, weights**2, len(self._names)) * self._variance
+        shares = parts[parts > 0] ** 2 / np.maximum(self._df[parts > 0], 1e-9)
+        # Welch and Satterthwaite's.
+        return _Known(math.sqrt(parts.sum()), float(parts.sum() ** 2 / shares.sum()))
+
+    def n_more(self, of: str, to: str, n_candidates: int) -> int | None:
+        """Of both together, until they would be told apart; None if more than MANY."""
         value = abs(self.means[of] - self.means[to])
-        if value > self.contrast(of, to).half_width(level):
-            return 0
-        i, j = self.names.index(of), self.names.index(to)
-        for n in range(2, MANY + 1):
-            a, b = self.n[of] + n // 2, self.n[to] + n - n // 2
-            error = math.sqrt(self._variance[i] / a + self._variance[j] / b)
-            df = float(self._df[i] + self._df[j]) + n
-            if value > (threshold(level, df, 1 / a + 1 / b) + stats.norm.ppf(0.8)) * error:
-                return n
-        return None
+        low, high = 1, MANY // 2
+        if not self._enough(of, to, value, high, n_candidates):
+            return None
+        while low < high:
+            middle = (low + high) // 2
+            enough = self._enough(of, to, value, middle, n_candidates)
+            low, high = (low, middle) if enough else (middle + 1, high)
+        return 2 * low
+
+    def _enough(self, of: str, to: str, value: float, more: int, n_candidates: int) -> bool:
+        n = (self.n[of] + more, self.n[to] + more)
+        known = self._foreseen(of, to, *n)
+        hoped = known.half_width(level(n_candidates, min(n))) + stats.norm.isf(1 - POWER) * known.error
+        return value > float(hoped)
+
+    def _foreseen(self, of: str, to: str, n_of: int, n_to: int) -> _Known:
+        """How well their difference will be known after as many trainings of each."""
+        i, j = self._names.index(of), self._names.index(to)
+        error = math.sqrt(self._variance[i] / n_of + self._variance[j] / n_to)
+        more = n_of - self.n[of] + n_to - self.n[to]
+        return _Known(error, float(self._df[i] + self._df[j]) + more)
+
+    def chance(self, best: str, other: str, n: int, n_candidates: int) -> float:
+        """How likely they are told apart when each has n trainings; nothing is known beforehand."""
+        if n <= self.least:
+            return 0.0
+        by = abs(self.means[best] - self.means[other])
+        then = self._foreseen(best, other, n, n)
+        now = self._foreseen(best, other, self.n[best], self.n[other])
+        spread = math.sqrt(max(now.error**2 - then.error**2, 0.0))
+        lacking = then.half_width(level(n_candidates, n)) - by
+        return float(stats.norm.sf(lacking / spread)) if spread > 0 else float(lacking < 0)
+
+
+def _sums(of: NDArray[np.int_], values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    return np.bincount(of, values, n).astype(np.float64)
+
+
+def _moderated(
+    squares: NDArray[np.float64], df: NDArray[np.float64], pooled: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Variances and their degrees of freedom: of `pooled` ones drawn to what these have in common."""
+    df = df.clip(0)
+    df_pooled = df[pooled].sum()
+    common = squares[pooled].sum() / df_pooled if df_pooled > 1e-9 else 0.0
+    prior = np.where(pooled, min(PRIOR_DF, df_pooled), 0.0)
+    return (squares + prior * common) / np.maximum(df + prior, 1e-9), df + prior
 
 
 def _design(
@@ -329,33 +432,3 @@ def _floor(scores: NDArray[np.float64], resolution: float | None) -> float:
     if len(steps):
         return float(steps.min()) / 2
     return 0.001 * max(1.0, float(np.abs(scores).max(initial=0.0)))
-
-
-# ---------------------------------------------------------------------------------------------- who drops out
-
-
-def _diverged(candidates: Sequence[str], trainings: Sequence[Training]) -> list[str]:
-    """Those of whom a training diverged; nobody if that is everybody."""
-    found = {t.candidate for t in trainings if not math.isfinite(t.score)}
-    return [one for one in candidates if one in found] if found < set(candidates) else []
-
-
-@dataclass(frozen=True)
-class _Worse:
-    candidate: str
-    than: str
-    by: float
-
-
-def _worse(look: _Look, inside: Sequence[str], sign: int, level: float) -> list[_Worse]:
-    """Those shown to be worse than the one with the best mean."""
-    known = [one for one in inside if one in look.means]
-    best = max(known, key=lambda one: sign * look.means[one], default=None)
-    found = []
-    for one in known:
-        if best is None or one == best:
-            continue
-        by = sign * (look.means[best] - look.means[one])
-        if by > look.contrast(best, one).half_width(level):
-            found.append(_Worse(one, best, by))
-    return found
