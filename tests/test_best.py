@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sweeper import record
 from sweeper.words import number
 from tests.conftest import Said
 from tests.foreign_app import App
@@ -97,3 +98,20 @@ def test_a_certificate_is_shown_as_one(said: Said, tmp_path: Path) -> None:
     assert code == 0
     assert re.search(r"^Certified: .*is expected to reach", of_search, re.MULTILINE), of_search
     assert "certify" not in of_search
+
+
+def test_a_chosen_run_is_not_taken_for_the_best_trial(said: Said, tmp_path: Path) -> None:
+    """Its scores are told as its own, also where its number is that of the best trial."""
+    search = on_disk(tmp_path, trial(0.98), trial(0.97))
+    certificate_of(tmp_path, {"trial 0": [0.9, 0.91], "trial 1": [0.89, 0.91]})
+    search.best.mark()
+    record.write_json(search.best.result, {"study": "s-certificate", "trial": 0, "test_accuracy": 0.75})
+    record.write_json(search.choice, {"study": "s-certificate", "candidate": "trial 1", "trial": 0})
+    search.write_belief(0, {"value": 0.98})
+    assert "belief" not in search.best.read_result()
+    code, shown = said("best", "s")
+    assert code == 0
+    assert shown.count("0.75") == 1
+    told = re.search(r"^Chosen: +(.*)$", shown, re.MULTILINE)
+    assert told is not None
+    assert told[1] == "trial 1, trained again: test_accuracy 0.75000  (outputs/s/best)"

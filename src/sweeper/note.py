@@ -91,7 +91,7 @@ def _compose(study: optuna.Study, files: StudyFiles, to_go_on: str | None) -> It
         is_one = len(seen.directions) == 1
         yield from _one(best[0], seen) if is_one else _several(best, seen.metrics)
         yield from _belief(best[0], files)
-    yield from _certified(files.certified_by)
+    yield from _certified(files)
     yield from told_signs(signs)
     if (doubt := importance.warning(seen)) is not None:
         yield from [f"**{text(doubt)}**", ""]
@@ -106,7 +106,7 @@ def _one(best: FrozenTrial, seen: StudyRecord) -> Iterator[str]:
     except Fault as error:  # a damaged file must not cost the note
         log.warning("%s", error)
         result = {}
-    if result.get("trial") == best.number:
+    if result.get("trial") == best.number and not seen.files.choice.exists():
         scores = [f"{code(name)} {told:.5g}" for name, told in result.items() if name.startswith("test_")]
         yield from ["On the test images: " + ", ".join(scores), ""] if scores else []
     yield from table(["searched", "best trial"], best.params.items())
@@ -120,17 +120,20 @@ def _belief(best: FrozenTrial, files: StudyFiles) -> Iterator[str]:
         log.warning("%s", error)
         return
     if found is not None and (found.trial == best.number or not found.has_winner):
-        yield from ["## How sure is it?", "", *_paragraphs(belief.lines(found))]
+        yield from ["## How sure is it?", "", *_paragraphs(belief.sentences(found))]
 
 
-def _certified(files: StudyFiles) -> Iterator[str]:
-    """What a search's certificate says, where there is one."""
+def _certified(search: StudyFiles) -> Iterator[str]:
+    """What a search's certificate says, where there is one, and whose run was chosen."""
+    files = search.certified_by
     if not files.certificate.exists():
         return
     from sweeper.results import certificate, verdict  # with scipy
 
     if (found := verdict.of_folder(files)) is not None:
         yield from ["## Certificate", "", *_paragraphs(certificate.lines(found))]
+    if (chosen := verdict.chosen(search)) is not None:
+        yield from [f"**Chosen**: {text(chosen)}", ""]
 
 
 def _certificate(files: StudyFiles) -> Iterator[str]:
@@ -149,7 +152,7 @@ def _certificate(files: StudyFiles) -> Iterator[str]:
 
 def _paragraphs(lines: Sequence[str]) -> Iterator[str]:
     for line in lines:
-        yield from [text(sentence(line)), ""]
+        yield from [text(line), ""]
 
 
 def _several(best: Sequence[FrozenTrial], names: Sequence[str]) -> Iterator[str]:

@@ -15,6 +15,8 @@ import os
 import shlex
 import shutil
 import time
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,6 +36,7 @@ from sweeper.words import expanded, near
 if TYPE_CHECKING:
     import numpy as np
     import optuna
+    from numpy.lib.npyio import NpzFile
     from numpy.typing import NDArray
     from optuna.trial import FrozenTrial
 
@@ -54,6 +57,8 @@ PER_CLASS = "per_class"
 """In ``result.json``: the scores of each class, by the part of the data."""
 BELIEF = "belief"
 """In the ``result.json`` of ``best/``: how sure it is that this trial is the best."""
+LOGITS_BYTES = 64 * 10**6
+"""What the logits of a study's trials may take together."""
 LONG_OUTPUT = 10**6
 """Bytes above which what a trial printed takes room."""
 _MARK = ".sweeper"
@@ -168,12 +173,13 @@ class RunFiles:
         return (self.config, self.history, self.result, self.environment, self.signs, self.predictions)
 
     def room(self) -> list[Path]:
-        """What takes room and is no record: the weights, and what writers left that were killed."""
+        """What takes room and is no record: weights, logits, and what writers left that were killed."""
         if not self.is_ours:
             return []
-        written = (*self._record, *self._weights)
+        heavy = (*self._weights, self.val_logits)
+        written = (*self._record, *heavy)
         unfinished = [path for file in written for path in file.parent.glob(f".{file.name}.*")]
-        return [path for path in (*self._weights, *unfinished) if path.is_file()]
+        return [path for path in (*heavy, *unfinished) if path.is_file()]
 
     @property
     def _weights(self) -> tuple[Path, ...]:
@@ -197,8 +203,9 @@ class RunFiles:
 
     def forget_predictions(self) -> None:
         """Remove those of a run that was here before: they are not of the one that begins."""
-        with disk(self.predictions):
-            self.predictions.unlink(missing_ok=True)
+        for path in (self.predictions, self.val_logits):
+            with disk(path):
+                path.unlink(missing_ok=True)
 
     def write_trained_on(self, digests: NDArray[np.uint64]) -> None:
         """Remember the pictures that the weights have seen, by their digests."""
@@ -571,7 +578,7 @@ class StudyFiles:
         """Bring the results and ``best/`` up to date. Call under the study's lock.
 
         Args:
-            ended: the trial that has just ended; None looks after the weights of all.
+            ended: the trial that has just ended; None looks after the weights and logits of all.
             kept: of a certificate, which has no ``best/``: the trials that keep their weights.
         """
         trials = study.get_trials(deepcopy=False)
@@ -598,6 +605,55 @@ class StudyFiles:
             for number in ended_now - keep:  # weights are large: only the best keep theirs
                 if number < len(trials) and (run := self.trial(trials[number]).run).is_ours:
                     run.remove_weights()
+                    if trials[number].state.name != "COMPLETE":  # killed, or of no value, after it wrote them
+                        run.val_logits.unlink(missing_ok=True)
+            self._bound_logits(trials, directions(study), ended)
+
+    @property
+    def _logits_sum(self) -> Path:
+        """How many bytes the logits of all trials take, at most."""
+        return self.folder / _MARK / "val_logits.json"
+
+    def _bound_logits(
+        self, trials: Sequence[FrozenTrial], directions: Sequence[str], ended: int | None
+    ) -> None:
+        """Keep the logits of the best trials, as many as have room together.
+
+        While there is ample room it looks at one file a trial; the sum is counted anew where there is not,
+        and when a command begins or ends, as a trial may have been killed before it was added.
+        """
+        if ended is None and not self._logits_sum.exists():  # none has been kept so far
+            return
+        if ended is not None:
+            if ended >= len(trials) or (n_bytes := self._logits_bytes(trials[ended])) == 0:
+                return
+            n_bytes += self._read_logits_sum()
+            if n_bytes <= LOGITS_BYTES:
+                write_json(self._logits_sum, {"bytes": n_bytes})
+                return
+        n_bytes, has_room = 0, True
+        for trial in ranking.ranked(trials, directions):
+            if (of_one := self._logits_bytes(trial)) == 0:
+                continue
+            has_room = has_room and n_bytes + of_one <= LOGITS_BYTES
+            if has_room:
+                n_bytes += of_one
+            else:  # nor have those that are worse, so that those that are kept are the best
+                self.trial(trial).run.val_logits.unlink(missing_ok=True)
+        write_json(self._logits_sum, {"bytes": n_bytes})
+
+    def _logits_bytes(self, trial: FrozenTrial) -> int:
+        """What the logits of a trial take, if it is completed and a run of ours; others keep none."""
+        run = self.trial(trial).run
+        n_bytes = size(run.val_logits) if trial.state.name == "COMPLETE" else 0
+        return n_bytes if n_bytes and run.is_ours else 0
+
+    def _read_logits_sum(self) -> int:
+        """More than there is room for where nobody knows, so that it is counted."""
+        try:
+            return int(read_json(self._logits_sum)["bytes"])
+        except (Fault, KeyError, TypeError, ValueError):
+            return LOGITS_BYTES
 
     def add_to_best(self, trial: int | None, added: Mapping[str, Any]) -> bool:
         """Add to the result in ``best/``, where it is that of this trial; what others add meanwhile stays.
@@ -1004,7 +1060,7 @@ def check_out(path: Path, key: str, example: str, inputs: Iterable[Path] = ()) -
 
 def _is_record(path: Path) -> bool:
     run, study = RunFiles(path.parent), StudyFiles(path.parent)
-    of_run = (*run._record, *run._weights)
+    of_run = (*run._record, *run._weights, run.val_logits)
     of_study = (study.results, study.sweep_config, study.signs, study.certificate)
     return _MARK in path.parts or (run.is_ours and path in of_run) or (study.is_ours and path in of_study)
 
@@ -1099,6 +1155,39 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise _damaged(path, "is not a mapping")
     return parsed
+
+
+_DAMAGES = (
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    MemoryError,
+)
+"""What numpy raises for a file that is none of ours, half of one, or one that claims to be huge."""
+
+
+@contextmanager
+def arrays(path: Path, what: str) -> Iterator[NpzFile]:
+    """The arrays of a file of ours, by their names.
+
+    Args:
+        what: is said of it where it is damaged, as "holds no predictions".
+
+    Raises:
+        Fault: if it cannot be read; or is damaged, which the caller says by a ValueError.
+    """
+    import numpy as np
+
+    try:
+        # numpy leaves one that is damaged open
+        with disk(path), path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+            yield found
+    except _DAMAGES as error:
+        raise _damaged(path, what) from error
 
 
 def _damaged(path: Path, what: str) -> Fault:

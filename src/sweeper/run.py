@@ -172,6 +172,8 @@ def _train_into(
     card = _write_weights(files, run, loaded, fitted, result)
     if trained_on is not None:
         files.write_trained_on(trained_on)
+    if run.training.keep_logits and not fitted.diverged:
+        _write_val_logits(files, fitted.val_logits, loaded)
     if current.number is None:
         result = _tested(fitted.model, run, loaded, result)
         record.write_json(files.result, result)
@@ -313,6 +315,13 @@ def _write_predictions(files: RunFiles, logits: Tensor, loaded: Data) -> None:
     from sweeper.training.prediction import predictions
 
     predictions(logits, loaded.val_y, loaded).write(files)
+
+
+def _write_val_logits(files: RunFiles, logits: Tensor, loaded: Data) -> None:
+    """Keep what the model says of the validation images, for comparisons of trials."""
+    from sweeper.training.prediction import val_logits
+
+    val_logits(logits, loaded.val_y, loaded).write(files)
 
 
 def _write_weights(

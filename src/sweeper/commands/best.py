@@ -16,6 +16,7 @@ from rich.text import Text
 
 from sweeper import record, saved
 from sweeper.commands import report
+from sweeper.commands.studies import PIPED_WIDTH
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.program import program, use
@@ -63,7 +64,7 @@ def show(name: str | None) -> None:
     show_commands(files)
 
 
-CERTIFY = "trains the best again, and the defaults: what each reaches on average, and who is really better"
+CERTIFY = "is it really better than the others, and than the defaults?"
 """What a certificate would tell."""
 
 MOST_NAMED = 10
@@ -131,16 +132,16 @@ def tell_certificate(found: Certificate) -> None:
     from sweeper.results import certificate, verdict  # with scipy
 
     print()
+    screen, of_all = Screen(), verdict.table(found)
     for line in certificate.lines(found):
-        Screen().wrap(Text(line))
-    of_all = verdict.table(found)
+        screen.wrap(Text(line))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in of_all.head:
         table.add_column(name, overflow="fold")
     for row in of_all.rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     print()
-    Screen().print(table)
+    screen.print(table, width=None if screen.is_terminal else PIPED_WIDTH, crop=False)
     print()
 
 
@@ -149,19 +150,14 @@ def show_certificate_of(files: StudyFiles) -> None:
     found = report.certificate_of(files)
     if found is None:
         return
-    from sweeper.results import certificate  # with scipy
+    from sweeper.results import certificate, verdict  # with scipy
 
     screen, head = Screen(), "Certified: "
     for line in certificate.lines(found):
         screen.wrap(Text(line), indent=len(head), first=head)
         head = " " * len(head)
-    if files.choice.exists():
-        try:
-            chosen = record.read_json(files.choice)
-        except Fault as fault:
-            log.warning("%s", fault)
-        else:
-            print(f"Chosen:    {chosen.get('candidate')}; its files are in {near(files.best.folder)}")
+    if (chosen := verdict.chosen(files)) is not None:
+        print(f"Chosen:    {chosen}  ({near(files.best.folder)})")
 
 
 def show_signs(files: StudyFiles) -> None:
@@ -215,12 +211,19 @@ def _table(title: str, rows: dict[str, Any]) -> Table:
     return table
 
 
+def _can_certify(files: StudyFiles) -> bool:
+    """Whether there is a trial to train again, in a storage that is still there."""
+    results = record.read_yaml(files.results)
+    is_done = results.get("best_trial") is not None or bool(results.get("solutions"))
+    return is_done and files.read_storage() not in (None, "memory")
+
+
 def show_commands(files: StudyFiles) -> None:
     """The next commands a person may want."""
     study = files.typed
     journal = str(Path(record.OUTPUTS, record.JOURNAL).absolute())
     is_elsewhere = files.read_storage() not in (None, "memory", journal)  # its folder remembers where
-    if not files.certified_by.is_certificate:
+    if _can_certify(files) and not files.certified_by.is_certificate:
         print(f"Make sure: {program()} certify {study}  ({CERTIFY})")
     print(f"Browse:    {program()} dashboard{f' {study}' if is_elsewhere else ''}")
     if files.best.is_complete:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper import caller, child, ranking, record
 from sweeper.caller import Failed
 from sweeper.commands.best import tell_certificate
+from sweeper.commands.renew import renew
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import living, locked
@@ -89,6 +90,8 @@ def certify(name: str | None, wish: Wish, chooses: bool = False, trust: bool = F
     tell_certificate(certificate)
     if chooses:
         certifying.choose(certificate)
+    for files in (certifying.files, certifying.search):
+        renew(files)
     certifying.show_commands(certificate, has_chosen=chooses)
     return 0
 
@@ -150,6 +153,10 @@ class Certifying:
         self._trust = trust
         self.name = f"{seen.name}{SUFFIX}"
         self.files = seen.files.certified_by
+
+    @property
+    def search(self) -> StudyFiles:
+        return self._seen.files
 
     @property
     def is_ours(self) -> bool:
@@ -433,7 +440,8 @@ class Certifying:
     # ------------------------------------------------------------------------------------------------ the end
 
     def show_commands(self, certificate: Certificate, has_chosen: bool) -> None:
-        print(f"Report:    {program()} report {self.files.typed}")
+        written = near(self.files.report) if self.files.has_report else ""
+        print(f"Report:    {written or f'{program()} report {self.files.typed}'}")
         can_choose = self.is_ours and certificate.cheapest is not None and len(certificate.candidates) > 1
         if not has_chosen and can_choose:
             print(f"Choose it: {program()} certify {self._typed} --choose", flush=True)

@@ -18,7 +18,7 @@ from sweeper.results.chart import BEST, DONE, QUIET
 from sweeper.results.markup import duration, facts, paragraph, told
 from sweeper.results.panel import Panel, Table
 from sweeper.results.study_record import StudyRecord
-from sweeper.words import counted, sentence, some
+from sweeper.words import counted, some
 
 MOST_ROWS = 12
 """Trials whose intervals are drawn: more are not told apart at a glance."""
@@ -30,18 +30,17 @@ _ROW = 26
 # ----------------------------------------------------------------------------------------------- a search
 
 
-def believed(seen: StudyRecord) -> list[Panel]:
+def believed(seen: StudyRecord, found: Belief | None) -> list[Panel]:
     """How sure the best trial of a search is, in words, and against the trials that come next."""
-    found = belief.of(seen)
     if found is None:
         return []
-    html = Markup().join(paragraph(sentence(line)) for line in belief.lines(found))
+    html = Markup().join(map(paragraph, belief.sentences(found)))
     named = {
         "reached the same value": _named(found.tied),
         "not worse": _named(found.not_worse or ()),
     }
     html += facts({name: trials for name, trials in named.items() if trials})
-    words = Panel("How sure is it?", html)
+    words = Panel("The best trial", html)
     figure = _against_best(seen, found)
     return [words] if figure is None else [words, figure]
 
@@ -65,44 +64,57 @@ def _against_best(seen: StudyRecord, found: Belief) -> Panel | None:
             spans = [(row.value, row.low, row.high) for row in group]
             texts = [f"trial {row.trial}" for row in group]
             figure.add_trace(_spans(name, [place[row.trial] for row in group], spans, texts, colour, symbol))
-    marker = {"color": BEST, "size": 13, "symbol": "star"}
-    text = f"trial {found.trial}<extra></extra>"
-    figure.add_trace(go.Scatter(x=[0], y=[0], mode="markers", name="best", marker=marker, hovertemplate=text))
-    figure.add_vline(x=0, line={"color": BEST, "width": 1, "dash": "dash"})
     is_higher = seen.directions[0] == "maximize"
-    if found.luck is not None and found.luck > 0:
-        end = -found.luck if is_higher else found.luck
-        figure.add_vrect(x0=min(end, 0), x1=max(end, 0), fillcolor=BEST, opacity=0.18, line_width=0)
-    ticks = [f"trial {number}{_cost(costs.get(number))}" for number in place]
-    _rows(figure, ticks)
+    _draw_best(figure, found, -1 if is_higher else 1)
+    _rows(figure, [f"trial {number}{_cost(costs.get(number))}" for number in place])
     figure.update_xaxes(title=f"difference in {standing.cut(found.metric, 30)} to trial {found.trial}")
-    side = "left" if is_higher else "right"
-    n_left = len(found.differences) - len(rows)
-    notes = [
-        f"Each line is where a trial's true difference to the best one lies: further to the {side} is worse.",
-        "A line that reaches the dashed one may well be as good. Beside each trial is its time.",
-    ]
-    if found.luck is not None and found.luck > 0:
-        notes.append("The shaded part is luck: what the best loses, in the mean, when it is trained again.")
-    notes += [f"{counted(n_left, 'trial')} more are compared, and not drawn."] if n_left else []
+    html = paragraph(" ".join(_notes(found, len(found.differences) - len(rows), is_higher)))
     says = (
         f"The difference in {found.metric} to trial {found.trial} of the {counted(len(rows), 'next trial')}, "
         f"with 95 % intervals: {counted(len(same), 'trial')} not worse, {len(worse)} worse."
     )
-    head = ["trial", "difference", "from", "to", "seconds", ""]
+    verdicts = {True: "not worse", False: "worse"}
     cells = [
-        [
-            str(row.trial),
-            row.value,
-            row.low,
-            row.high,
-            costs.get(row.trial),
-            "not worse" if row in same else "worse",
-        ]
+        [str(row.trial), row.value, row.low, row.high, costs.get(row.trial), verdicts[row in same]]
         for row in rows
     ]
-    html = paragraph(" ".join(notes))
-    return Panel("The best against the next", html, figure, says, Table(head, cells), _height(len(place)))
+    table = Table(["trial", "difference", "from", "to", "seconds", ""], cells)
+    return Panel("The best against the next", html, figure, says, table, _height(len(place)))
+
+
+def _draw_best(figure: go.Figure, found: Belief, worse: int) -> None:
+    """The best trial, from which all others are measured, and how far luck has brought it.
+
+    Args:
+        worse: 1 where greater is worse, else -1.
+    """
+    marker = {"color": BEST, "size": 13, "symbol": "star"}
+    text = f"trial {found.trial}<extra></extra>"
+    figure.add_trace(go.Scatter(x=[0], y=[0], mode="markers", name="best", marker=marker, hovertemplate=text))
+    figure.add_vline(x=0, line={"color": BEST, "width": 1, "dash": "dash"})
+    if _has_luck(found):
+        ends = sorted((0.0, worse * (found.luck or 0.0)))
+        look = {"fillcolor": BEST, "opacity": 0.18, "line_width": 0, "layer": "below"}
+        figure.add_vrect(x0=ends[0], x1=ends[1], **look)
+        square = {"color": BEST, "size": 12, "symbol": "square", "opacity": 0.25}
+        figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", name="luck", marker=square))
+
+
+def _has_luck(found: Belief) -> bool:
+    return found.luck is not None and found.luck > 0
+
+
+def _notes(found: Belief, n_left: int, is_higher: bool) -> list[str]:
+    """How the figure is read."""
+    side = "left" if is_higher else "right"
+    notes = [
+        "Each line is where a trial's true difference to the best one lies, 95 times of 100 for all of them "
+        f"together: further to the {side} is worse. A line that reaches the dashed one may well be as good. "
+        "Beside each trial stands its time.",
+    ]
+    if _has_luck(found):
+        notes.append("The shaded part is luck: what the best loses, in the mean, when it is trained again.")
+    return notes + ([f"{counted(n_left, 'trial')} more are compared, and not drawn."] if n_left else [])
 
 
 def _cost(seconds: float | None) -> str:
@@ -153,9 +165,14 @@ def _height(n_rows: int) -> int:
 # ------------------------------------------------------------------------------------------ a certificate
 
 
-def certified(certificate: Certificate) -> list[Panel]:
-    """What a certificate says: words, a row for each candidate, and its single trainings."""
+def certified(certificate: Certificate, chosen: str | None = None) -> list[Panel]:
+    """What a certificate says: words, a row for each candidate, and its single trainings.
+
+    Args:
+        chosen: whose run the search has in ``best/``, by choice.
+    """
     html = Markup().join(paragraph(line) for line in lines(certificate))
+    html += paragraph(f"Chosen: {chosen}.") if chosen else ""
     panels = [Panel("What it says", html, table=verdict.table(certificate))]
     figures = [_trainings(certificate, i) for i in range(len(certificate.metrics))]
     return panels + [figure for figure in figures if figure is not None]

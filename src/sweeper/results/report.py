@@ -20,6 +20,7 @@ from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from sweeper import __version__, record
+from sweeper.results import belief as belief_of
 from sweeper.results import certainty, chart, importance, markup, overview, prediction, standing, verdict
 from sweeper.results.certificate import Certificate
 from sweeper.results.panel import Panel
@@ -176,8 +177,8 @@ def _study(
                 lambda: overview.failures(seen),
             ),
         ),
-        Section("How sure is it?", _made(lambda: certainty.believed(seen))),
-        Section("Certificate", _made(lambda: _certified(certificate))),
+        Section("How sure is it?", _made(lambda: certainty.believed(seen, belief_of.of(seen)))),
+        Section("Certificate", _made(lambda: _certified(certificate, verdict.chosen(seen.files)))),
         Section(
             "Scores and learning curves",
             _made(
@@ -231,8 +232,8 @@ def _certificate(seen: StudyRecord, commands: Commands, certificate: Certificate
     return Chapter(seen.name, f"{verdict.whose(certificate)}, {overview.state(seen)}", headline, shown)
 
 
-def _certified(certificate: Certificate | None) -> list[Panel]:
-    return [] if certificate is None else certainty.certified(certificate)
+def _certified(certificate: Certificate | None, chosen: str | None = None) -> list[Panel]:
+    return [] if certificate is None else certainty.certified(certificate, chosen)
 
 
 def _headline(seen: StudyRecord) -> Sequence[tuple[str, str, str]]:

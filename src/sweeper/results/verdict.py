@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sweeper.record import StudyFiles
 from sweeper.results.certificate import Certificate, Certified
 from sweeper.results.panel import Table
-from sweeper.words import counted, measured
+from sweeper.words import counted, measured, number
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +20,19 @@ def of_folder(files: StudyFiles) -> Certificate | None:
     except Exception as error:  # no damaged file may cost what else is shown
         log.warning("%s", error)
         return None
+
+
+def chosen(files: StudyFiles) -> str | None:
+    """Whose run a search has in ``best/`` by choice, and its test scores; None where nobody has chosen."""
+    try:
+        if (choice := files.read_choice()) is None:
+            return None
+        scores = {n: told for n, told in files.best.read_result().items() if n.startswith("test_")}
+    except Exception as error:
+        log.warning("%s", error)
+        return None
+    told = ", ".join(f"{name} {number(value)}" for name, value in scores.items())
+    return f"{choice.get('candidate')}, trained again{f': {told}' if told else ''}"
 
 
 def short(certificate: Certificate) -> str:

@@ -138,7 +138,13 @@ class Plan:
 
         race = self.race(trials, directions)
         tried_again = {t.user_attrs.get("retry_of") for t in trials}
-        failed = [t for t in trials if t.state == TrialState.FAIL and t.number not in tried_again]
+        failed = [
+            t
+            for t in trials
+            if t.state == TrialState.FAIL
+            and t.number not in tried_again
+            and not (t.user_attrs.get("interrupted") or t.user_attrs.get("lost"))
+        ]
         running = [t for t in trials if t.state == TrialState.RUNNING]
         others = Counter(t.user_attrs[CANDIDATE] for t in (*running, *failed) if CANDIDATE in t.user_attrs)
         budget = self.n_trainings + others.total() - len(running)
