@@ -225,7 +225,13 @@ def test_numbers_are_told_as_they_are_typed() -> None:
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search of ours: three trials of the digits, two epochs each."""
     folder = tmp_path_factory.mktemp("digits")
-    options = ("dataset=digits", "training.epochs=2", "optimizer=adam", "optimizer.lr=0.001,0.003,0.01", "study=mine")
+    options = (
+        "dataset=digits",
+        "training.epochs=2",
+        "optimizer=adam",
+        "optimizer.lr=0.001,0.003,0.01",
+        "study=mine",
+    )
     alone = ("optimizer.weight_decay=0.001", "training.batch_size=64", "model.dropout=0.4")
     search = ("hydra/sweeper/sampler=grid", "hydra/sweeper/pruner=none", "hydra.sweeper.n_jobs=2")
     sweeper(folder, "-m", *options, *alone, *search)
@@ -277,7 +283,13 @@ def test_a_trial_that_ends_takes_the_choice_back(digits: Path) -> None:
     choice = digits / "outputs" / "mine" / ".sweeper" / "choice.json"
     multirun = (digits / "outputs" / "mine" / "multirun.yaml").read_text()
     assert "n_trials" in multirun
-    options = ("dataset=digits", "training.epochs=2", "optimizer=adam", "optimizer.lr=0.001,0.003,0.01", "study=mine")
+    options = (
+        "dataset=digits",
+        "training.epochs=2",
+        "optimizer=adam",
+        "optimizer.lr=0.001,0.003,0.01",
+        "study=mine",
+    )
     alone = ("optimizer.weight_decay=0.001", "training.batch_size=64", "model.dropout=0.4")
     search = ("hydra/sweeper/pruner=none", "hydra.sweeper.n_jobs=2")
     said = sweeper(digits, "-m", *options, *alone, *search, "hydra.sweeper.n_trials=4")

@@ -311,7 +311,7 @@ class _Known:
 
     def half_width(self, at_level: float) -> float:
         """Of the interval that leaves out more than that on each side."""
-        if at_level <= 0 or self.df <= 0 or not math.isfinite(self.error):
+        if at_level <= 0 or self.df < 1e-6 or not math.isfinite(self.error):
             return math.inf
         return float(stats.t.isf(at_level, self.df)) * self.error
 
