@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 SUFFIX = "-certificate"
 TOP, SEEDS = 5, 5
 
-_LEAST_SEEDS = 2
-"""Of one training nobody knows how much it varies."""
+_LEAST_SEEDS = 3
+"""With fewer trainings of each, hardly anything can be told."""
 
 
 @dataclass(frozen=True)
@@ -386,6 +386,10 @@ class Certifying:
         if not self.is_ours or not seen.files.best.is_ours:
             reason = "another app has trained, and there is no best/ of ours"
             raise BadInput("--choose", name, reason, "leave it out, and choose by what the certificate says")
+        first = self._best(1)[0]
+        if first.name not in plan.names:
+            reason = f"the search has gone on: {first.name}, its best now, is not in the certificate"
+            raise BadInput("--choose", name, reason, f"begin anew: {self._to_begin_anew}")
         if len(plan.candidates) < 2:
             reason = "there is one candidate, and nothing to choose from"
             raise BadInput("--choose", name, reason, "write --top 2 or more")
@@ -509,8 +513,8 @@ def half_of(plan: Plan) -> Wish | None:
     searched = [one for one in plan.candidates if one.trial is not None]
     defaults = [one for one in plan.candidates if one.trial is None]
     tried: dict[Wish, float] = {}
-    for seeds in range(_LEAST_SEEDS, plan.n_seeds + 1):
-        for top in range(len(searched), 0, -1):
+    for seeds in range(min(_LEAST_SEEDS, plan.n_seeds - 1), plan.n_seeds + 1):
+        for top in range(len(searched) if seeds > 1 else 0, 0, -1):
             smaller = replace(plan, candidates=(*searched[:top], *defaults), n_seeds=seeds)
             if len(smaller.candidates) > 1:
                 wish = Wish(top, seeds, plan.n_folds, None if defaults else False)

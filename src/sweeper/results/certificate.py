@@ -29,11 +29,11 @@ DEFAULTS, CANDIDATE, REPEAT = "defaults", "candidate", "repeat"
 """As in ``search.plan``, which stands above this."""
 
 TEST = {
-    "name": "right-Haar Bayes factor of the t statistic of two means, valid at any look",
-    "source": "Lindon, Ham, Tingley, Bojinov 2022, arXiv 2210.08589, theorem 2.3",
+    "name": "t tests of the means, each at alpha / (candidates - 1) / (n (n - 1)) after n trainings of each",
+    "source": "Lan, DeMets 1983, doi 10.1093/biomet/70.3.659; Even-Dar, Mannor, Mansour 2006, JMLR 7",
     "alpha": ALPHA,
 }
-"""What says who is worse; ``alpha`` is shared by the pairs of one candidate."""
+"""What says who is worse: valid at any look, as the levels sum to ``alpha`` over all of them."""
 
 BEST, NOT_WORSE, UNKNOWN = "best", "not told apart", "not trained yet"
 """Verdicts, beside ``race.WORSE`` and ``race.DIVERGED``."""
