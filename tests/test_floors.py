@@ -24,7 +24,7 @@ FLOORS = (
     {"results"},
     {"card", "literal", "origin"},
     {"record", "schema"},
-    {"caller", "limit", "lock", "markdown", "memory", "program", "screen", "trust"},
+    {"caller", "limit", "lock", "markdown", "memory", "program", "ranking", "screen", "trust"},
     {"fault"},
     {"errors"},
     {"secret", "words"},

@@ -153,6 +153,18 @@ def test_the_mark_is_right_when_several_end_at_once(capsys: pytest.CaptureFixtur
     ]
 
 
+def test_a_tie_that_is_won_makes_the_best_so_far(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of equal value the lower loss is better, and the live total and the summary show the same trial."""
+    study = a_study("maximize")
+    progress = Progress(study)
+    losses = [0.3, 0.2, 0.4]
+    add(study, *(a_trial(TrialState.COMPLETE, 0.5, seconds=i, val_loss=x) for i, x in enumerate(losses)))
+    progress.update(study.trials())
+    assert ["best so far" in line for line in lines(capsys)] == [True, True, False]
+    summarize(study)
+    assert "Best trial: number 1, value 0.5" in capsys.readouterr().out
+
+
 def test_one_word_for_one_ending(capsys: pytest.CaptureFixture[str]) -> None:
     """Lines and counts call a trial the same; one that was stopped or lost has not failed by itself."""
     study = a_study()

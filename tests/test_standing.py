@@ -20,7 +20,7 @@ PRUNED, FAIL, RUNNING, WAITING = TrialState.PRUNED, TrialState.FAIL, TrialState.
 
 
 def test_the_best_is_the_first_of_the_best_values(tmp_path: Path) -> None:
-    """As Optuna has it, in both directions; a trial that is not done is never the best."""
+    """Of those that took as long, in both directions; a trial that is not done is never the best."""
     trials = [trial(0.5), trial(0.9, params={"optimizer": "sgd"}), trial(0.9), trial(state=FAIL)]
     assert [t.number for t in standing.best_trials(record_of(tmp_path, *trials))] == [1]
     assert [

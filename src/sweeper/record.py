@@ -15,8 +15,10 @@ import os
 import shlex
 import shutil
 import time
+import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +26,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from sweeper import ranking
 from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault, disk, find_fault, of_disk
-from sweeper.lock import held, open_locked, remove_unlocked
+from sweeper.lock import held, locked, open_locked, remove_unlocked
 from sweeper.program import TRUST, program
 from sweeper.words import expanded, near
 
 if TYPE_CHECKING:
     import numpy as np
     import optuna
+    from numpy.lib.npyio import NpzFile
     from numpy.typing import NDArray
     from optuna.trial import FrozenTrial
 
@@ -51,6 +55,10 @@ OUTPUTS = "outputs"
 JOURNAL = "studies.journal"
 PER_CLASS = "per_class"
 """In ``result.json``: the scores of each class, by the part of the data."""
+BELIEF = "belief"
+"""In the ``result.json`` of ``best/``: how sure it is that this trial is the best."""
+LOGITS_BYTES = 64 * 10**6
+"""What the logits of a study's trials may take together."""
 LONG_OUTPUT = 10**6
 """Bytes above which what a trial printed takes room."""
 _MARK = ".sweeper"
@@ -165,12 +173,13 @@ class RunFiles:
         return (self.config, self.history, self.result, self.environment, self.signs, self.predictions)
 
     def room(self) -> list[Path]:
-        """What takes room and is no record: the weights, and what writers left that were killed."""
+        """What takes room and is no record: weights, logits, and what writers left that were killed."""
         if not self.is_ours:
             return []
-        written = (*self._record, *self._weights)
+        heavy = (*self._weights, self.val_logits)
+        written = (*self._record, *heavy)
         unfinished = [path for file in written for path in file.parent.glob(f".{file.name}.*")]
-        return [path for path in (*self._weights, *unfinished) if path.is_file()]
+        return [path for path in (*heavy, *unfinished) if path.is_file()]
 
     @property
     def _weights(self) -> tuple[Path, ...]:
@@ -194,8 +203,9 @@ class RunFiles:
 
     def forget_predictions(self) -> None:
         """Remove those of a run that was here before: they are not of the one that begins."""
-        with disk(self.predictions):
-            self.predictions.unlink(missing_ok=True)
+        for path in (self.predictions, self.val_logits):
+            with disk(path):
+                path.unlink(missing_ok=True)
 
     def write_trained_on(self, digests: NDArray[np.uint64]) -> None:
         """Remember the pictures that the weights have seen, by their digests."""
@@ -355,6 +365,18 @@ class StudyFiles:
         return (self.folder if self.has_our_runs else self.folder / _MARK) / "signs.json"
 
     @property
+    def _belief(self) -> Path:
+        """How sure the best trial is, where ``best/`` does not hold it: of another app, or a chosen one."""
+        return self.folder / _MARK / "belief.json"
+
+    @property
+    def typed(self) -> str:
+        """The study as a person types it in this folder: its name, or its path."""
+        folder = Path(os.path.relpath(self.folder))
+        is_known = folder.parts[0] == OUTPUTS
+        return shlex.quote(str(folder.relative_to(OUTPUTS) if is_known else folder))
+
+    @property
     def has_our_runs(self) -> bool:
         """Whether a trial of the study is a training run of ours, in the study's folder."""
         return self.best.is_ours or any(self.folder.glob(f"*/{_MARK}/run.json"))
@@ -388,6 +410,16 @@ class StudyFiles:
     def plan(self) -> Path:
         """Of a certificate: whom it trains again, and how often."""
         return self.folder / _MARK / "plan.json"
+
+    @property
+    def is_certificate(self) -> bool:
+        """Whether it is no search, but the certificate of one."""
+        return self.plan.exists()
+
+    @property
+    def certified_by(self) -> StudyFiles:
+        """The certificate of this search, which need not be there: beside it, as ``STUDY-certificate``."""
+        return StudyFiles(self.folder.with_name(f"{self.folder.name}-certificate"))
 
     @property
     def certificate(self) -> Path:
@@ -506,14 +538,20 @@ class StudyFiles:
     def remove_trials(self, trials: Sequence[FrozenTrial] = ()) -> None:
         """Remove what is ours of these trials, of those whose folders are in the study's, and of the best."""
         with disk(self.folder):
-            signs = self.signs
+            signs, certificate = self.signs, self.certificate
             for trial in trials:
                 self.trial(trial).remove(trial.number)
             for path in sorted(self.folder.glob(f"*/{_MARK}/trial.json")):
                 if not StudyFiles(path.parents[1]).is_ours:  # that of a study named a/b lies in that of a
                     TrialFiles(path.parents[1]).remove(read_json(path).get("trial"))
             self.best.remove()
-            for path in (self.results, self.sweep_config, signs, *([self.report] * self.has_report)):
+            for path in (
+                self.results,
+                self.sweep_config,
+                signs,
+                certificate,
+                *([self.report] * self.has_report),
+            ):
                 path.unlink(missing_ok=True)
 
     def remove_mark(self) -> int:
@@ -534,14 +572,17 @@ class StudyFiles:
 
     # ------------------------------------------------------------------------------------- the results
 
-    def write_results(self, study: optuna.Study, ended: int | None = None) -> None:
+    def write_results(
+        self, study: optuna.Study, ended: int | None = None, kept: Collection[int] | None = None
+    ) -> None:
         """Bring the results and ``best/`` up to date. Call under the study's lock.
 
         Args:
-            ended: the trial that has just ended; None looks after the weights of all.
+            ended: the trial that has just ended; None looks after the weights and logits of all.
+            kept: of a certificate, which has no ``best/``: the trials that keep their weights.
         """
         trials = study.get_trials(deepcopy=False)
-        best = best_trials(study)
+        best = ranking.best(trials, directions(study))
         counts = {state.name: n for state, n in Counter(trial.state for trial in trials).items()}
         summary: dict[str, Any] = {"name": "optuna", "study": study.study_name, "trials": counts}
         if len(study.directions) == 1:
@@ -554,14 +595,100 @@ class StudyFiles:
             summary["solutions"] = [{"trial": t.number, "values": t.values, "params": t.params} for t in best]
         text = yaml.dump(summary, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
         write_whole(self.results, text)
-        keep = {trial.number for trial in best}
-        ended_now = {t.number for t in trials if t.state.is_finished()} if ended is None else {ended}
+        keep = {trial.number for trial in best} if kept is None else set(kept)
+        ended_now = {t.number for t in trials if t.state.is_finished()}
+        if ended is not None and kept is None:  # of a certificate others may drop out now
+            ended_now = {ended}
         with disk(self.folder):
-            if len(study.directions) == 1 and best:
+            if len(study.directions) == 1 and best and kept is None and not self._is_chosen(trials):
                 ended_now.add(self._keep_best(best[0]))
             for number in ended_now - keep:  # weights are large: only the best keep theirs
                 if number < len(trials) and (run := self.trial(trials[number]).run).is_ours:
                     run.remove_weights()
+                    if trials[number].state.name != "COMPLETE":  # killed, or of no value, after it wrote them
+                        run.val_logits.unlink(missing_ok=True)
+            self._bound_logits(trials, directions(study), ended)
+
+    @property
+    def _logits_sum(self) -> Path:
+        """How many bytes the logits of all trials take, at most."""
+        return self.folder / _MARK / "val_logits.json"
+
+    def _bound_logits(
+        self, trials: Sequence[FrozenTrial], directions: Sequence[str], ended: int | None
+    ) -> None:
+        """Keep the logits of the best trials, as many as have room together.
+
+        While there is ample room it looks at one file a trial; the sum is counted anew where there is not,
+        and when a command begins or ends, as a trial may have been killed before it was added.
+        """
+        if ended is None and not self._logits_sum.exists():  # none has been kept so far
+            return
+        if ended is not None:
+            if ended >= len(trials) or (n_bytes := self._logits_bytes(trials[ended])) == 0:
+                return
+            n_bytes += self._read_logits_sum()
+            if n_bytes <= LOGITS_BYTES:
+                write_json(self._logits_sum, {"bytes": n_bytes})
+                return
+        n_bytes, has_room = 0, True
+        for trial in ranking.ranked(trials, directions):
+            if (of_one := self._logits_bytes(trial)) == 0:
+                continue
+            has_room = has_room and n_bytes + of_one <= LOGITS_BYTES
+            if has_room:
+                n_bytes += of_one
+            else:  # nor have those that are worse, so that those that are kept are the best
+                self.trial(trial).run.val_logits.unlink(missing_ok=True)
+        write_json(self._logits_sum, {"bytes": n_bytes})
+
+    def _logits_bytes(self, trial: FrozenTrial) -> int:
+        """What the logits of a trial take, if it is completed and a run of ours; others keep none."""
+        run = self.trial(trial).run
+        n_bytes = size(run.val_logits) if trial.state.name == "COMPLETE" else 0
+        return n_bytes if n_bytes and run.is_ours else 0
+
+    def _read_logits_sum(self) -> int:
+        """More than there is room for where nobody knows, so that it is counted."""
+        try:
+            return int(read_json(self._logits_sum)["bytes"])
+        except (Fault, KeyError, TypeError, ValueError):
+            return LOGITS_BYTES
+
+    def add_to_best(self, trial: int | None, added: Mapping[str, Any]) -> bool:
+        """Add to the result in ``best/``, where it is that of this trial; what others add meanwhile stays.
+
+        Call without the study's lock.
+
+        Returns:
+            whether it is that trial's.
+        """
+        with locked(self.lock):
+            result = self.best.read_result()
+            if not result or result.get("trial") != trial:
+                return False
+            result |= added
+            if PER_CLASS in result:  # the long part comes last
+                result[PER_CLASS] = result.pop(PER_CLASS)
+            write_json(self.best.result, result)
+        return True
+
+    def write_belief(self, trial: int, belief: Mapping[str, Any]) -> None:
+        """Keep how sure it is that this trial is the best. Call without the study's lock."""
+        if not self.choice.exists() and self.add_to_best(trial, {BELIEF: belief}):
+            self._belief.unlink(missing_ok=True)
+        else:
+            write_json(self._belief, belief)
+
+    def read_belief(self) -> object:
+        """What ``write_belief`` was given last; None where nobody knows.
+
+        Raises:
+            Fault: if a file is damaged.
+        """
+        if (found := self.best.read_result().get(BELIEF)) is None and self._belief.exists():
+            return read_json(self._belief)
+        return found
 
     def _keep_best(self, trial: FrozenTrial) -> int:
         """Let ``best/`` hold the files of the best trial; two renames replace those of another.
@@ -580,6 +707,11 @@ class StudyFiles:
             return before
         if before == trial.number and _same_history(source, target):
             return before
+        self._replace_best(source)
+        return before
+
+    def _replace_best(self, source: RunFiles) -> None:
+        target = self.best
         new = RunFiles(self.folder / _MARK / "best-new")
         old = RunFiles(self.folder / _MARK / "best-old")
         _remove(new.folder, old.folder)
@@ -603,7 +735,49 @@ class StudyFiles:
             target.folder.replace(old.folder)
         new.folder.replace(target.folder)
         _remove(old.folder)
-        return before
+
+    # ------------------------------------------------------------------------------------- the choice
+
+    def choose(self, run: RunFiles, choice: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> None:
+        """Let ``best/`` hold the files of a run of a certificate, until another trial of the search ends.
+
+        Call under the study's lock.
+
+        Args:
+            choice: whose run it is.
+            trials: of the search.
+        """
+        with disk(self.folder):
+            self._replace_best(run)
+        write_json(self.choice, {"format": FORMAT, **choice, "n_ended": _n_ended(trials)})
+
+    def read_choice(self) -> dict[str, Any] | None:
+        """Whose run was chosen for ``best/``; None where it is the best trial's.
+
+        Raises:
+            Fault: if the file is damaged.
+        """
+        return read_json(self.choice) if self.choice.exists() else None
+
+    def holds(self, run: RunFiles) -> bool:
+        """Whether ``best/`` is that run's."""
+        return self.best.is_ours and _same_history(run, self.best)
+
+    def _is_chosen(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether ``best/`` is that of a choice, which the next trial that ends takes back."""
+        if not self.choice.exists():
+            return False
+        try:
+            if read_json(self.choice).get("n_ended") == _n_ended(trials):
+                return True
+        except Fault:  # damaged: nobody has chosen
+            pass
+        self.choice.unlink(missing_ok=True)
+        return False
+
+
+def _n_ended(trials: Iterable[FrozenTrial]) -> int:
+    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials)
 
 
 def is_report(path: Path) -> bool:
@@ -637,13 +811,13 @@ def told_counts(words: Iterable[str]) -> str:
 
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The best completed trial, or all on the Pareto front; empty while none has completed."""
-    if len(study.directions) > 1:
-        return study.best_trials
-    try:
-        return [study.best_trial]
-    except ValueError:  # none has completed
-        return []
+    """The best trial, or all on the Pareto front (see ``ranking``); empty while none has completed."""
+    return ranking.best(study.get_trials(deepcopy=False), directions(study))
+
+
+def directions(study: optuna.Study) -> list[str]:
+    """``minimize`` or ``maximize``, for each objective."""
+    return [direction.name.lower() for direction in study.directions]
 
 
 # ------------------------------------------------------------------------------------------ finding them
@@ -886,8 +1060,8 @@ def check_out(path: Path, key: str, example: str, inputs: Iterable[Path] = ()) -
 
 def _is_record(path: Path) -> bool:
     run, study = RunFiles(path.parent), StudyFiles(path.parent)
-    of_run = (*run._record, *run._weights)
-    of_study = (study.results, study.sweep_config, study.signs)
+    of_run = (*run._record, *run._weights, run.val_logits)
+    of_study = (study.results, study.sweep_config, study.signs, study.certificate)
     return _MARK in path.parts or (run.is_ours and path in of_run) or (study.is_ours and path in of_study)
 
 
@@ -981,6 +1155,39 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise _damaged(path, "is not a mapping")
     return parsed
+
+
+_DAMAGES = (
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    MemoryError,
+)
+"""What numpy raises for a file that is none of ours, half of one, or one that claims to be huge."""
+
+
+@contextmanager
+def arrays(path: Path, what: str) -> Iterator[NpzFile]:
+    """The arrays of a file of ours, by their names.
+
+    Args:
+        what: is said of it where it is damaged, as "holds no predictions".
+
+    Raises:
+        Fault: if it cannot be read; or is damaged, which the caller says by a ValueError.
+    """
+    import numpy as np
+
+    try:
+        # numpy leaves one that is damaged open
+        with disk(path), path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+            yield found
+    except _DAMAGES as error:
+        raise _damaged(path, what) from error
 
 
 def _damaged(path: Path, what: str) -> Fault:

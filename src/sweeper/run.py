@@ -172,6 +172,8 @@ def _train_into(
     card = _write_weights(files, run, loaded, fitted, result)
     if trained_on is not None:
         files.write_trained_on(trained_on)
+    if run.training.keep_logits and not fitted.diverged:
+        _write_val_logits(files, fitted.val_logits, loaded)
     if current.number is None:
         result = _tested(fitted.model, run, loaded, result)
         record.write_json(files.result, result)
@@ -315,6 +317,13 @@ def _write_predictions(files: RunFiles, logits: Tensor, loaded: Data) -> None:
     predictions(logits, loaded.val_y, loaded).write(files)
 
 
+def _write_val_logits(files: RunFiles, logits: Tensor, loaded: Data) -> None:
+    """Keep what the model says of the validation images, for comparisons of trials."""
+    from sweeper.training.prediction import val_logits
+
+    val_logits(logits, loaded.val_y, loaded).write(files)
+
+
 def _write_weights(
     files: RunFiles, run: schema.Run, loaded: Data, fitted: Fitted, result: dict[str, Any]
 ) -> Card:
@@ -380,8 +389,8 @@ def test_best(folder: Path) -> None:
 
     Weights of an earlier version, which wrote no card, get one.
     """
-    best = StudyFiles(folder).best
-    result = best.read_result()
+    study = StudyFiles(folder)
+    best, result = study.best, study.best.read_result()
     is_done = best.predictions.exists() and best.card.exists()  # predictions are written last
     if not result or is_done or not best.has_weights:
         return
@@ -414,7 +423,11 @@ def test_best(folder: Path) -> None:
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not is_tested(result):
         result = _tested(model, run, loaded, result)
-        record.write_json(best.result, result)
+        added = {
+            name: result[name] for name in result if name.startswith("test_") or name == record.PER_CLASS
+        }
+        if not study.add_to_best(result.get("trial"), added):
+            return  # another trial is the best now, and its files are there
     with machine.threads(run.training.n_threads):
         logits, _ = predict(model, loaded, "val", with_micro_batch_size(run).training)
     if card is None:

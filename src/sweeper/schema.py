@@ -266,6 +266,9 @@ class Training:
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
     metrics: list[str] = field(default_factory=list)
     """Measured after each epoch besides the loss and those of the kind of labels."""
+    keep_logits: bool = True
+    """Whether a trial that is done keeps what it says of the validation images, to compare trials image by
+    image: 64 MB a study at most, the best trials first."""
 
 
 @dataclass

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sweeper import record
+from sweeper import ranking, record
 from sweeper.commands.studies import is_gone, told_storage
 from sweeper.errors import BadInput
 from sweeper.lock import locked
@@ -15,7 +14,6 @@ from sweeper.words import counted, disk_space
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial
 
 
 def clean(name: str | None, keep_top: int) -> None:
@@ -29,7 +27,8 @@ def clean(name: str | None, keep_top: int) -> None:
     where = os.path.relpath(files.folder)
     with locked(files.lock):
         trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-        keep = {trial.number for trial in _top(study, trials, keep_top)}
+        best = ranking.ranked(trials, record.directions(study))
+        keep = {trial.number for trial in best[:keep_top]}
         n, n_bytes = files.clean([trial for trial in trials if trial.number not in keep])
     if n:
         print(f"{disk_space(n_bytes)} freed, of {counted(n, 'trial')} in {where}")
@@ -47,12 +46,3 @@ def _load(name: str, url: str) -> optuna.Study:
         raise BadInput("STUDY", name, reason, f"{program()} studies --delete {name} removes all of it")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.load_study(study_name=name, storage=look_into_storage(url))
-
-
-def _top(study: optuna.Study, trials: Sequence[FrozenTrial], n: int) -> Sequence[FrozenTrial]:
-    """The best n; of several objectives the n first of the Pareto front."""
-    if len(study.directions) > 1:
-        return study.best_trials[:n]
-    sign = -1 if study.direction.name == "MAXIMIZE" else 1
-    done = [trial for trial in trials if trial.state.name == "COMPLETE"]
-    return sorted(done, key=lambda trial: (sign * trial.values[0], trial.number))[:n]

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 from optuna.visualization import plot_optimization_history, plot_pareto_front
 
-from sweeper import record
+from sweeper import ranking, record
 from sweeper.results import standing
 from sweeper.results.markup import duration, paragraph, told
 from sweeper.results.panel import Panel, Table
@@ -367,7 +367,7 @@ def parallel(seen: StudyRecord, objective: int = 0) -> Panel | None:
         return None
     axes = [*common, seen.metrics[objective], *partly]
     sign = 1 if seen.directions[objective] == "minimize" else -1
-    ranked = sorted(done, key=lambda t: sign * t.values[objective])
+    ranked = sorted(ranking.ranked(done, seen.directions), key=lambda t: sign * t.values[objective])
     shown = ranked[:MOST_LINES]
     scores = [trial.values[objective] for trial in shown]
     low, high = standing.scale(scores, seen.directions[objective]) or (0.0, 1.0)

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import shlex
-import zipfile
-import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,9 +19,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from sweeper.errors import shortened, visible
-from sweeper.fault import Fault, disk
+from sweeper.fault import Fault
 from sweeper.program import program
-from sweeper.record import PER_CLASS, RunFiles, whole
+from sweeper.record import PER_CLASS, RunFiles, arrays, whole
 from sweeper.results import markup
 from sweeper.results.answer import (
     Bin,
@@ -52,18 +50,6 @@ if TYPE_CHECKING:
 MOST_CELLS = 20
 """Classes that a matrix, or the table of scores, has room for on a screen."""
 MOST_PAIRS = 10
-
-_DAMAGES = (
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    MemoryError,
-)
-"""What numpy raises for a file that is none of ours, half of one, or one that claims to be huge."""
 
 
 @dataclass(frozen=True)
@@ -116,24 +102,16 @@ class Predictions:
         """
         if not files.is_ours or not files.predictions.exists():
             return None
-        try:
-            with (
-                disk(files.predictions),
-                files.predictions.open("rb") as file,  # numpy leaves one that is damaged open
-                np.load(file, allow_pickle=False) as found,
-            ):
-                read = cls(
-                    logits=found["logits"],
-                    labels=found["labels"],
-                    classes=tuple(map(str, found["classes"])),
-                    shown=found["shown"],
-                    thumbnails=found["thumbnails"],
-                    names=tuple(map(str, found["names"])),
-                )
-                read._check()
-        except _DAMAGES as error:
-            reason = "holds no predictions: the file is damaged"
-            raise Fault(files.predictions, reason, "restore an intact copy, or remove it") from error
+        with arrays(files.predictions, "holds no predictions") as found:
+            read = cls(
+                logits=found["logits"],
+                labels=found["labels"],
+                classes=tuple(map(str, found["classes"])),
+                shown=found["shown"],
+                thumbnails=found["thumbnails"],
+                names=tuple(map(str, found["names"])),
+            )
+            read._check()
         return read
 
     def _check(self) -> None:

@@ -18,7 +18,7 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper import record
+from sweeper import ranking, record
 from sweeper.fault import Fault
 from sweeper.record import RunFiles
 from sweeper.results.markup import told
@@ -30,7 +30,7 @@ _IDLE = 0.05
 
 
 def as_study(seen: StudyRecord) -> optuna.Study:
-    """The study in memory, for Optuna's own plots and its own idea of the best; numbers stay the same."""
+    """The study in memory, for Optuna's own plots; numbers stay the same."""
     directions = [StudyDirection[name.upper()] for name in seen.directions]
     study = optuna.create_study(
         study_name=seen.name, directions=directions, storage=optuna.storages.InMemoryStorage()
@@ -49,18 +49,16 @@ def _bare(trial: FrozenTrial) -> FrozenTrial:
 
 
 def best_trials(seen: StudyRecord) -> list[FrozenTrial]:
-    """The best completed trial, or all on the Pareto front; empty while none has completed."""
-    done = completed(seen)
-    if len(seen.directions) == 1 and done:
-        sign = 1 if seen.directions[0] == "minimize" else -1
-        return [min(done, key=lambda trial: (sign * trial.values[0], trial.number))]
-    return [seen.trials[trial.number] for trial in as_study(seen).best_trials] if done else []
+    """The best trial, or all on the Pareto front (see ``ranking``); empty while none has completed."""
+    return ranking.best(seen.trials, seen.directions)
 
 
 def best_run(seen: StudyRecord) -> RunFiles | None:
     """The files of the best trial, if it is a training run of ours."""
     best = best_trials(seen)
-    if (files := seen.files.best).is_ours and files.read_result().get("trial") in {t.number for t in best}:
+    is_chosen = seen.files.choice.exists()  # best/ is a certificate's then
+    files, numbers = seen.files.best, {trial.number for trial in best}
+    if not is_chosen and files.is_ours and files.read_result().get("trial") in numbers:
         return files
     runs = (seen.run(trial) for trial in best)
     return next((run for run in runs if run.is_ours), None)

@@ -22,7 +22,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper import schema
+from sweeper import ranking, schema
 from sweeper.results import curve
 from sweeper.results.sign import Finding, Rule, Sign, found
 from sweeper.results.study_record import (
@@ -610,7 +610,7 @@ def _cheap_rival(seen: StudyRecord) -> Finding | None:
     ):
         return None
     sign = -1 if seen.directions[0] == "maximize" else 1
-    best = min(done, key=lambda trial: sign * trial.values[0])
+    (best,) = ranking.best(done, seen.directions)
     cost, noise = _seconds(best), _noise(seen, best)
     if cost < _COSTLY_S or noise is None:
         return None

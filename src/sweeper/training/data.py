@@ -89,6 +89,9 @@ class Data:
     """Those of the validation images within the data (see ``Images``), to find their files."""
     bits: int = 8
     """Of what was taken for white (see ``Images``)."""
+    val_pictures: str = ""
+    """16 hexadecimal digits that change with the validation pictures, their order, labels or classes; but not
+    with the size at which a network sees them."""
 
     @property
     def device(self) -> torch.device:
@@ -178,6 +181,7 @@ def _load(dataset: schema.Dataset, device: torch.device) -> Data:
         held_out=images.held_out(everything, (train, val, test)),
         val_names=None if everything.names is None else [everything.names[i] for i in val],
         bits=everything.bits,
+        val_pictures=images.pictures(everything, val),
     )
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sweeper import schema
 from sweeper.errors import BadInput
 from sweeper.training import cache, picture
-from sweeper.training.dataset import Images, Indices
+from sweeper.training.dataset import Images, Indices, digests_of
 from sweeper.training.picture import stamp_of
 from sweeper.training.readers import READERS
 from sweeper.training.split import remarks, split
@@ -32,6 +32,7 @@ __all__ = [
     "Indices",
     "fingerprint",
     "held_out",
+    "pictures",
     "read",
     "remarks",
     "split",
@@ -85,6 +86,12 @@ def fingerprint(images: Images) -> str:
 
     name = f"fingerprint {_digest(header, labels)}"
     return cache.remembered(images.pixels, name, of_everything)
+
+
+def pictures(images: Images, chosen: Indices) -> str:
+    """16 hexadecimal digits that change with the chosen pictures, their order, labels or class names."""
+    known = digests_of(images.pixels[chosen]) if images.digests is None else images.digests[chosen]
+    return _digest(repr(images.classes).encode(), images.labels[chosen].tobytes(), known.tobytes())
 
 
 def held_out(images: Images, parts: tuple[Indices, Indices, Indices]) -> NDArray[np.uint64]:

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from sweeper.results.answer import picked
+from sweeper.results.answer import Labels, picked
 from sweeper.results.prediction import Predictions
+from sweeper.results.val_logits import ValLogits, rounded
 from sweeper.training.data import Data
 
 MOST_SIDE = 64
@@ -19,8 +20,7 @@ MOST_BYTES = 100_000
 
 def predictions(logits: Tensor, labels: Tensor, data: Data) -> Predictions:
     """What ``fit.predict`` gave for the validation part, to be kept."""
-    said = logits.float().cpu().numpy()
-    true = labels.to(torch.uint8 if data.multi_label else torch.int64).cpu().numpy()
+    said, true = _in_numpy(logits, labels)
     shown = picked(true, said)
     names = data.val_names
     return Predictions(
@@ -31,6 +31,17 @@ def predictions(logits: Tensor, labels: Tensor, data: Data) -> Predictions:
         thumbnails=thumbnails(data, shown),
         names=tuple("" if names is None else names[i] for i in shown),
     )
+
+
+def val_logits(logits: Tensor, labels: Tensor, data: Data) -> ValLogits:
+    """The same in less room, for comparisons with other trials."""
+    said, true = _in_numpy(logits, labels)
+    return ValLogits(rounded(said, data.multi_label), true, data.val_pictures)
+
+
+def _in_numpy(logits: Tensor, labels: Tensor) -> tuple[NDArray[np.float32], Labels]:
+    said = logits.float().cpu().numpy()
+    return said, labels.to(torch.uint8 if labels.ndim == 2 else torch.int64).cpu().numpy()
 
 
 def thumbnails(data: Data, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
