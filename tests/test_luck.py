@@ -40,6 +40,14 @@ def test_bad_trials_change_nothing() -> None:
     assert many == pytest.approx(few, rel=0.15)
 
 
+@pytest.mark.parametrize("worst", [0.0, 0.3, 0.6])
+def test_one_that_failed_to_learn_changes_nothing(worst: float) -> None:
+    """However far it is below the others, by their noise."""
+    few = 0.99 + 0.003 * np.random.default_rng(3).normal(size=12)
+    one_more = luck.expected(np.append(few, worst), 0.003)
+    assert one_more == pytest.approx(luck.expected(few, 0.003), rel=0.15)
+
+
 def test_truths_that_differ_leave_less_luck() -> None:
     """Where trials differ by more than the noise, what is told is about the luck that there is."""
     truths = 0.95 - 0.02 * np.random.default_rng(2).exponential(size=40)

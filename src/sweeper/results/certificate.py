@@ -92,8 +92,10 @@ class Compared:
     """About how many trainings more, of both together, would tell them apart; None: too many to say."""
 
     def told(self) -> str:
-        """``0.15 ± 0.04``, without the sign."""
+        """``0.15 ± 0.04``, without the sign; ``about 0.15`` where one of them was out too early for more."""
         half = None if self.low is None or self.high is None else (self.high - self.low) / 2
+        if self.told_apart and (half is None or half >= abs(self.value)):
+            return f"about {measured(abs(self.value), None)}"
         return measured(abs(self.value), half)
 
 
@@ -159,7 +161,8 @@ class Certificate:
     not_worse: tuple[str, ...]
     """It, and those that are not told apart from it."""
     cheapest: str | None
-    """Of those the one that takes the least time, and is not below the defaults: what ``--choose`` takes."""
+    """What ``--choose`` takes: of those the one that takes the least time and is shown to be better than the
+    defaults; the defaults where none is."""
     compared: tuple[Compared, ...]
     """Each pair of candidates that have scores, in each objective."""
     varies: bool
@@ -428,7 +431,7 @@ def lines(certificate: Certificate) -> list[str]:
     else:
         for i, metric in enumerate(certificate.metrics):
             told += _of_several(certificate, i, metric)
-    told += [f"{_the(c.name)} is out: a training of it diverged." for c in _out(certificate, DIVERGED)]
+    told += [f"{_the(c.name)} {_is(c.name)} out: a training diverged." for c in _out(certificate, DIVERGED)]
     if not certificate.varies:
         told.append("No two trainings of one candidate differ, so ± says nothing: does the app use its seed?")
     return told
@@ -485,7 +488,8 @@ def _against_defaults(certificate: Certificate, objective: int = 0) -> Iterator[
     elif gap.high is None:
         yield "It is not told apart from the defaults yet."
     else:
-        yield f"It is not told apart from the defaults: the difference is {gap.told()}."
+        choice = ", so the defaults are the choice" if certificate.cheapest == name else ""
+        yield f"It is not told apart from the defaults (the difference is {gap.told()}){choice}."
 
 
 def _against_others(certificate: Certificate) -> Iterator[str]:
@@ -516,7 +520,7 @@ def _luck(certificate: Certificate, objective: int) -> Iterator[str]:
     n = digits(expected.half)
     luck, searched = f"{expected.luck:.{n}f}", f"{expected.searched:.{n}f}"
     is_best = first.name == certificate.best
-    reached = f"the search's {searched}" if is_best else f"the {searched} of {first.name} in the search"
+    reached = f"the search's {searched}" if is_best else f"{first.name}'s {searched} in the search"
     yield f"{luck if expected.luck > 0 and float(luck) > 0 else 'None'} of {reached} was luck."
 
 
@@ -533,10 +537,8 @@ def _more(certificate: Certificate) -> Iterator[str]:
     if gap is None or gap.high is None:
         return
     them = f"{_short(best)} from {_short(other)}"
-    if gap.n_more is None:
-        yield f"To tell {them} would take more than {MANY:,} trainings more."
-    else:
-        yield f"To tell {them} would take about {counted(_rounded(gap.n_more), 'training')} more."
+    n = f"over {MANY:,}" if gap.n_more is None else f"about {_rounded(gap.n_more)}"
+    yield f"It would take {n} more trainings to tell {them}."
 
 
 def _rounded(n: int) -> int:
