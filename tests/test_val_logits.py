@@ -293,7 +293,7 @@ def test_many_small_ones_leave_some_room_ahead(tmp_path: Path) -> None:
         counts.append((tmp_path / ".sweeper" / "val_logits.json").stat().st_mtime_ns)
     assert kept_in(tmp_path)[:300] == list(range(300))
     assert room_in(tmp_path) > LOGITS_BYTES - 2 * MB - 250_000
-    assert len(set(counts[320:])) < 20
+    assert len(set(counts[320:])) < 40
 
 
 def test_several_objectives_keep_their_front(tmp_path: Path) -> None:
