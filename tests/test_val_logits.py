@@ -281,6 +281,8 @@ def test_the_worst_make_room_first(tmp_path: Path, direction: str) -> None:
         assert room_in(tmp_path) <= LOGITS_BYTES
     end(study, tmp_path, sign * 1.0, 45 * MB)
     assert kept_in(tmp_path) == [7]  # a smaller one that is worse does not stay for that
+    end(study, tmp_path, sign * 2.0, 65 * MB)
+    assert kept_in(tmp_path) == [7]  # what has no room alone takes none from others
 
 
 @pytest.mark.slow

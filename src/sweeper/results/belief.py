@@ -1,0 +1,370 @@
+"""What the end of a search can say of its best trial at no cost: how sure its value is, who is not worse,
+and how much of it is luck.
+
+All of it follows from what the trials say of the validation pictures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweeper import ranking
+from sweeper.fault import Fault
+from sweeper.results import answer
+from sweeper.results.study_record import StudyRecord
+from sweeper.words import counted, sentence
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from sweeper.results.answer import Logits
+    from sweeper.results.comparison import Comparison
+    from sweeper.results.val_logits import ValLogits
+
+BROKEN_BY = {
+    "val_loss": "has the lowest validation loss",
+    "seconds": "took the least time",
+    "number": "was the first",
+}
+"""What a tie is broken by, and how it is told of who won it."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value that was measured on a sample of pictures, with its 95 % interval."""
+
+    metric: str
+    trial: int
+    value: float
+    low: float | None
+    """None where nothing is known of the pictures."""
+    high: float | None
+
+    def told(self) -> str:
+        """``val_accuracy 0.983 ± 0.007``."""
+        if self.low is None or self.high is None:
+            return f"{self.metric} {_told(self.value)}"
+        half = (self.high - self.low) / 2
+        n = _digits(half)
+        return f"{self.metric} {_told(self.value, n)} ± {_told(half, n)}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What another trial reached less what the best did, on the same pictures."""
+
+    trial: int
+    value: float
+    low: float
+    """Of the 95 % interval, corrected for looking at all trials."""
+    high: float
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What can be said of the best trial; None stands for what cannot be said."""
+
+    best: tuple[Estimate, ...]
+    """Of the best trial; of several objectives one each, of the trial that is the best by it."""
+    n_pictures: int | None
+    """Validation pictures behind the intervals."""
+    tied: tuple[int, ...]
+    """Other trials that reached the same value."""
+    tie_broken_by: str | None
+    """A key of ``BROKEN_BY``; None where nobody tied."""
+    not_worse: tuple[int, ...] | None
+    """Other trials that are not shown to be worse, the best first; None where none could be compared."""
+    differences: tuple[Difference, ...]
+    """To the best, of the other trials that were compared, the best first."""
+    n_compared: int
+    """Other trials whose answers to the same pictures are known."""
+    n_others: int
+    """Other trials that completed."""
+    cheapest: int | None
+    """Of those not worse, the one that took the least time; None where none took less than the best."""
+    cheapest_cost: float | None
+    """Its time, as a share of the best trial's."""
+    luck: float | None
+    """By how much the best trial's value is better than what its configuration reaches in the mean: what was
+    won by choosing the best of so many."""
+
+    @property
+    def metric(self) -> str:
+        return self.best[0].metric
+
+    @property
+    def trial(self) -> int:
+        return self.best[0].trial
+
+    @property
+    def value(self) -> float:
+        return self.best[0].value
+
+    @property
+    def low(self) -> float | None:
+        return self.best[0].low
+
+    @property
+    def high(self) -> float | None:
+        return self.best[0].high
+
+    @property
+    def has_winner(self) -> bool:
+        """Whether there is one objective, by which one trial is the best."""
+        return len(self.best) == 1
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def from_json(found: object) -> Belief | None:
+    """What ``to_json`` wrote; None for anything else, as another version may have written it."""
+    if not isinstance(found, Mapping) or found.keys() != {field.name for field in fields(Belief)}:
+        return None
+    try:
+        best = tuple(Estimate(**one) for one in found["best"])
+        not_worse = found["not_worse"]
+        parts = {
+            "best": best,
+            "tied": tuple(found["tied"]),
+            "not_worse": None if not_worse is None else tuple(not_worse),
+            "differences": tuple(Difference(**one) for one in found["differences"]),
+        }
+        belief = Belief(**{**found, **parts})
+    except TypeError:
+        return None
+    return belief if best else None
+
+
+def of(record: StudyRecord) -> Belief | None:
+    """What can be said of a study's best trial; None while no trial has completed.
+
+    Only trials whose answers to the best one's validation pictures are kept can be compared with it.
+    """
+    done = ranking.ranked(record.trials, record.directions)
+    if not done:
+        return None
+    if len(record.directions) > 1:
+        return _of_front(record)
+    tied = ranking.tied(record.trials, record.directions)
+    found = _compare(record, record.metrics[0], done)
+    belief = Belief(
+        best=(_estimate(record.metrics[0], done[0], done[0].values[0], found),),
+        n_pictures=None if found is None else found.n_pictures,
+        tied=tuple(trial.number for trial in tied if trial.number != done[0].number),
+        tie_broken_by=ranking.broken_by(tied),
+        not_worse=None,
+        differences=(),
+        n_compared=0,
+        n_others=len(done) - 1,
+        cheapest=None,
+        cheapest_cost=None,
+        luck=None,
+    )
+    return belief if found is None or len(found.trials) < 2 else _of_others(belief, record, found, done)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Trials on the same pictures, the best first."""
+
+    trials: list[FrozenTrial]
+    comparison: Comparison
+    n_pictures: int
+
+
+def _of_front(record: StudyRecord) -> Belief:
+    """Of several objectives: nobody wins all of them, so only their values are told."""
+    front, best, n_pictures = ranking.best(record.trials, record.directions), [], None
+    for i, (metric, direction) in enumerate(zip(record.metrics, record.directions, strict=True)):
+        sign = -1 if direction == "maximize" else 1
+        first = min(front, key=lambda trial: (sign * trial.values[i], trial.number))  # is called here
+        found = _compare(record, metric, [first])
+        best.append(_estimate(metric, first, first.values[i], found))
+        n_pictures = n_pictures if found is None else found.n_pictures
+    n_others = sum(trial.state.name == "COMPLETE" for trial in record.trials) - 1
+    return Belief(tuple(best), n_pictures, (), None, None, (), 0, n_others, None, None, None)
+
+
+def _of_others(belief: Belief, record: StudyRecord, found: _Compared, done: Sequence[FrozenTrial]) -> Belief:
+    from sweeper.results import luck
+
+    sign = -1 if record.directions[0] == "minimize" else 1
+    comparison = found.comparison
+    behind = comparison.values - comparison.values[0]
+    halves = comparison.halves(0)
+    others = range(1, len(found.trials))
+    not_worse = tuple(found.trials[i].number for i in others if behind[i] + halves[i] >= 0)
+    values = np.array([sign * trial.values[0] for trial in done])
+    cheapest, cost = _cheapest(record, belief.trial, not_worse)
+    return replace(
+        belief,
+        not_worse=not_worse,
+        differences=tuple(
+            Difference(
+                found.trials[i].number,
+                float(sign * behind[i]),
+                float(sign * behind[i] - halves[i]),
+                float(sign * behind[i] + halves[i]),
+            )
+            for i in others
+        ),
+        n_compared=len(others),
+        cheapest=cheapest,
+        cheapest_cost=cost,
+        luck=luck.expected(values[np.isfinite(values)], comparison.noise(0)),
+    )
+
+
+def _cheapest(record: StudyRecord, best: int, others: Iterable[int]) -> tuple[int | None, float | None]:
+    """Who of the others took less time than the best, and the least; and its share of that."""
+    from sweeper.results import standing
+
+    seconds = {price.number: price.cost for price in standing.prices(record, "seconds")}
+    known = [number for number in others if number in seconds]
+    if best not in seconds or not known:
+        return None, None
+    cheapest = min(known, key=lambda number: (seconds[number], number))
+    if seconds[cheapest] >= seconds[best]:
+        return None, None
+    return cheapest, seconds[cheapest] / seconds[best]
+
+
+def _compare(record: StudyRecord, metric: str, trials: Sequence[FrozenTrial]) -> _Compared | None:
+    """The trials whose answers to the first one's pictures are kept; None where its own are not."""
+    from sweeper.results import comparison, score
+
+    name = metric.removeprefix("val_")
+    first = _kept(record, trials[0])
+    if name == metric or name not in score.NAMES or first is None or not len(first.labels):
+        return None
+    known = [trials[0]]
+
+    def read() -> Iterator[Logits]:
+        yield first.logits.astype(np.float32)
+        for trial in trials[1:]:
+            kept = _kept(record, trial)
+            if kept is not None and kept.pictures == first.pictures:
+                known.append(trial)
+                yield kept.logits.astype(np.float32)
+
+    found = comparison.compared(name, first.labels, read(), len(trials))
+    is_finite = np.isfinite(found.values) & np.isfinite(found.deviations).all(1)
+    if not is_finite[0]:
+        return None
+    kept = [trial for trial, finite in zip(known, is_finite, strict=True) if finite]
+    found = replace(found, values=found.values[is_finite], deviations=found.deviations[is_finite])
+    return _Compared(kept, found, len(first.labels))
+
+
+def _kept(record: StudyRecord, trial: FrozenTrial) -> ValLogits | None:
+    from sweeper.results.val_logits import ValLogits
+
+    try:
+        return ValLogits.read(record.run(trial))
+    except Fault:  # the others can be compared
+        return None
+
+
+def _estimate(metric: str, trial: FrozenTrial, value: float, found: _Compared | None) -> Estimate:
+    """With the interval of Wilson 1927 for shares of pictures, which also holds for none or all of them; for
+    other metrics by the spread over samples of pictures. Those that have a highest value get no interval
+    narrower than a share would have there.
+    """
+    if found is None or not math.isfinite(value):
+        return Estimate(metric, trial.number, value, None, None)
+    n = found.n_pictures
+    if found.comparison.granularity > 0:
+        low, high = answer.wilson(round(value * n), n)
+    else:
+        half = answer.Z * found.comparison.spread(0)
+        low, high = value - half, value + half
+        if metric != "val_loss":
+            least = answer.Z**2 / (n + answer.Z**2)
+            low, high = min(low, value - least), max(high, value + least)
+            low, high = max(low, -1.0 if metric == "val_cohen_kappa" else 0.0), min(high, 1.0)
+        else:
+            low = max(low, 0.0)
+    return Estimate(metric, trial.number, value, low, high)
+
+
+# ------------------------------------------------------------------------------------------------ in words
+
+
+def lines(belief: Belief) -> list[str]:
+    """One or two lines for a terminal."""
+    if not belief.has_winner:
+        told = "; ".join(f"{one.told()} (trial {one.trial})" for one in belief.best)
+        return [f"best of each: {told}{_pictures(belief)}"]
+    first = [f"{belief.best[0].told()}{_pictures(belief)}", *_luck(belief)]
+    second = [*_ties(belief), *_others(belief)]
+    return ["; ".join(part) for part in (first, second) if part]
+
+
+def sentences(belief: Belief) -> list[str]:
+    """The same lines as sentences; a metric keeps the letters of its name."""
+    return [f"{line}." if line.startswith(belief.metric) else sentence(line) for line in lines(belief)]
+
+
+def _pictures(belief: Belief) -> str:
+    if belief.n_pictures is None or all(one.low is None for one in belief.best):
+        return ""
+    return f" ({counted(belief.n_pictures, 'picture')}; ± is half of a 95 % interval)"
+
+
+def _luck(belief: Belief) -> list[str]:
+    if belief.luck is None or belief.low is None or belief.high is None:
+        return []
+    n = _digits((belief.high - belief.low) / 2)
+    told = _told(abs(belief.luck), n)
+    if float(told) == 0:
+        return [f"less than {10.0**-n:.{n}f} of it is luck"]
+    return [f"about {told} of it is luck"]
+
+
+def _ties(belief: Belief) -> list[str]:
+    if not belief.tied or belief.tie_broken_by is None:
+        return []
+    n = counted(1 + len(belief.tied), "trial")
+    return [f"{n} reached it; trial {belief.trial} {BROKEN_BY[belief.tie_broken_by]}"]
+
+
+def _others(belief: Belief) -> list[str]:
+    if belief.not_worse is None:
+        return []
+    n, told = len(belief.not_worse), counted(len(belief.not_worse), "other trial")
+    left = belief.n_others - belief.n_compared
+    how = "paired over the pictures, 95 %, corrected for looking at all of them" + (
+        f"; {left} could not be compared" if left else ""
+    )
+    if not n:
+        return [f"{_all(belief.n_compared)} worse ({how})"]
+    found = [f"{told} {'is' if n == 1 else 'are'} not worse ({how})"]
+    if belief.cheapest is not None and belief.cheapest_cost is not None:
+        who = "it is" if n == 1 else "the cheapest of them is"
+        at = f"at {max(1, round(100 * belief.cheapest_cost))} % of the time"
+        found.append(f"{who} trial {belief.cheapest}, {at}")
+    return found
+
+
+def _all(n: int) -> str:
+    return "the other trial is" if n == 1 else f"all {n:,} other trials are"
+
+
+def _digits(half: float) -> int:
+    """Behind the point: enough for one of an interval's half."""
+    return 3 if not half > 0 else min(8, max(3, -math.floor(math.log10(half))))
+
+
+def _told(value: float, n_digits: int = 3) -> str:
+    return f"{value:.{n_digits}f}"
+
+
+def told(belief: Belief) -> str:
+    """All of it in one paragraph."""
+    return ". ".join(line[:1].upper() + line[1:] for line in lines(belief)) + "."
