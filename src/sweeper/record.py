@@ -18,7 +18,7 @@ import time
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ import yaml
 from sweeper import ranking
 from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault, disk, find_fault, of_disk
-from sweeper.lock import held, open_locked, remove_unlocked
+from sweeper.lock import held, locked, open_locked, remove_unlocked
 from sweeper.program import TRUST, program
 from sweeper.words import expanded, near
 
@@ -55,8 +55,13 @@ OUTPUTS = "outputs"
 JOURNAL = "studies.journal"
 PER_CLASS = "per_class"
 """In ``result.json``: the scores of each class, by the part of the data."""
+BELIEF = "belief"
+"""In the ``result.json`` of ``best/``: how sure it is that this trial is the best."""
 LOGITS_BYTES = 64 * 10**6
 """What the logits of a study's trials may take together."""
+_ROOM_AHEAD = 2 * 10**6
+"""Of these, what is left free where many small files have no room, so that not each trial counts them all.
+Until that is taken, the next trials keep theirs, whatever they reach."""
 LONG_OUTPUT = 10**6
 """Bytes above which what a trial printed takes room."""
 _MARK = ".sweeper"
@@ -363,6 +368,18 @@ class StudyFiles:
         return (self.folder if self.has_our_runs else self.folder / _MARK) / "signs.json"
 
     @property
+    def _belief(self) -> Path:
+        """How sure the best trial is, where ``best/`` does not hold it: of another app, or a chosen one."""
+        return self.folder / _MARK / "belief.json"
+
+    @property
+    def typed(self) -> str:
+        """The study as a person types it in this folder: its name, or its path."""
+        folder = Path(os.path.relpath(self.folder))
+        is_known = folder.parts[0] == OUTPUTS
+        return shlex.quote(str(folder.relative_to(OUTPUTS) if is_known else folder))
+
+    @property
     def has_our_runs(self) -> bool:
         """Whether a trial of the study is a training run of ours, in the study's folder."""
         return self.best.is_ours or any(self.folder.glob(f"*/{_MARK}/run.json"))
@@ -396,6 +413,16 @@ class StudyFiles:
     def plan(self) -> Path:
         """Of a certificate: whom it trains again, and how often."""
         return self.folder / _MARK / "plan.json"
+
+    @property
+    def is_certificate(self) -> bool:
+        """Whether it is no search, but the certificate of one."""
+        return self.plan.exists()
+
+    @property
+    def certified_by(self) -> StudyFiles:
+        """The certificate of this search, which need not be there: beside it, as ``STUDY-certificate``."""
+        return StudyFiles(self.folder.with_name(f"{self.folder.name}-certificate"))
 
     @property
     def certificate(self) -> Path:
@@ -514,14 +541,20 @@ class StudyFiles:
     def remove_trials(self, trials: Sequence[FrozenTrial] = ()) -> None:
         """Remove what is ours of these trials, of those whose folders are in the study's, and of the best."""
         with disk(self.folder):
-            signs = self.signs
+            signs, certificate = self.signs, self.certificate
             for trial in trials:
                 self.trial(trial).remove(trial.number)
             for path in sorted(self.folder.glob(f"*/{_MARK}/trial.json")):
                 if not StudyFiles(path.parents[1]).is_ours:  # that of a study named a/b lies in that of a
                     TrialFiles(path.parents[1]).remove(read_json(path).get("trial"))
             self.best.remove()
-            for path in (self.results, self.sweep_config, signs, *([self.report] * self.has_report)):
+            for path in (
+                self.results,
+                self.sweep_config,
+                signs,
+                certificate,
+                *([self.report] * self.has_report),
+            ):
                 path.unlink(missing_ok=True)
 
     def remove_mark(self) -> int:
@@ -542,11 +575,14 @@ class StudyFiles:
 
     # ------------------------------------------------------------------------------------- the results
 
-    def write_results(self, study: optuna.Study, ended: int | None = None) -> None:
+    def write_results(
+        self, study: optuna.Study, ended: int | None = None, kept: Collection[int] | None = None
+    ) -> None:
         """Bring the results and ``best/`` up to date. Call under the study's lock.
 
         Args:
             ended: the trial that has just ended; None looks after the weights and logits of all.
+            kept: of a certificate, which has no ``best/``: the trials that keep their weights.
         """
         trials = study.get_trials(deepcopy=False)
         best = ranking.best(trials, directions(study))
@@ -562,50 +598,65 @@ class StudyFiles:
             summary["solutions"] = [{"trial": t.number, "values": t.values, "params": t.params} for t in best]
         text = yaml.dump(summary, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
         write_whole(self.results, text)
-        keep = {trial.number for trial in best}
-        ended_now = {t.number for t in trials if t.state.is_finished()} if ended is None else {ended}
+        keep = {trial.number for trial in best} if kept is None else set(kept)
+        ended_now = {t.number for t in trials if t.state.is_finished()}
+        if ended is not None and kept is None:  # of a certificate others may drop out now
+            ended_now = {ended}
         with disk(self.folder):
-            if len(study.directions) == 1 and best:
+            if len(study.directions) == 1 and best and kept is None and not self._is_chosen(trials):
                 ended_now.add(self._keep_best(best[0]))
             for number in ended_now - keep:  # weights are large: only the best keep theirs
                 if number < len(trials) and (run := self.trial(trials[number]).run).is_ours:
                     run.remove_weights()
                     if trials[number].state.name != "COMPLETE":  # killed, or of no value, after it wrote them
                         run.val_logits.unlink(missing_ok=True)
-            self._bound_logits(trials, directions(study), ended)
+            self._bound_logits(trials, directions(study), counts.get("COMPLETE", 0), ended)
 
     @property
-    def _logits_sum(self) -> Path:
-        """How many bytes the logits of all trials take, at most."""
+    def _logits_count(self) -> Path:
+        """What the logits of all trials took when they were last counted."""
         return self.folder / _MARK / "val_logits.json"
 
     def _bound_logits(
-        self, trials: Sequence[FrozenTrial], directions: Sequence[str], ended: int | None
+        self, trials: Sequence[FrozenTrial], directions: Sequence[str], n_done: int, ended: int | None
     ) -> None:
         """Keep the logits of the best trials, as many as have room together.
 
-        While there is ample room it looks at one file a trial; the sum is counted anew where there is not,
-        and when a command begins or ends, as a trial may have been killed before it was added.
+        The last count tells how many trials more have room, if theirs take no more than a quarter above the
+        largest of them. Until then only the file of the trial that ended is looked at.
         """
-        if ended is None and not self._logits_sum.exists():  # none has been kept so far
-            return
-        if ended is not None:
-            if ended >= len(trials) or (n_bytes := self._logits_bytes(trials[ended])) == 0:
-                return
-            n_bytes += self._read_logits_sum()
-            if n_bytes <= LOGITS_BYTES:
-                write_json(self._logits_sum, {"bytes": n_bytes})
-                return
-        n_bytes, has_room = 0, True
-        for trial in ranking.ranked(trials, directions):
-            if (of_one := self._logits_bytes(trial)) == 0:
+        if ended is None:
+            is_due = self._logits_count.exists()  # else none has been kept so far
+        else:
+            n_bytes = self._logits_bytes(trials[ended]) if ended < len(trials) else 0
+            is_due = n_bytes > 0 and not self._has_room(n_done, n_bytes)
+        if is_due:
+            self._count_logits(trials, directions)
+
+    def _has_room(self, n_done: int, n_bytes: int) -> bool:
+        """Whether the logits of so many trials surely fit, the last of which took so many bytes."""
+        try:
+            last = read_json(self._logits_count)
+            before, n_before, most = (int(last[name]) for name in ("bytes", "n_done", "most"))
+        except (Fault, KeyError, TypeError, ValueError):  # not there, or damaged
+            return False
+        return n_bytes <= most and before + (n_done - n_before) * most <= LOGITS_BYTES
+
+    def _count_logits(self, trials: Sequence[FrozenTrial], directions: Sequence[str]) -> None:
+        ranked = ranking.ranked(trials, directions)
+        sizes = list(map(self._logits_bytes, ranked))
+        most, room = max(sizes, default=0) * 5 // 4, LOGITS_BYTES
+        if sum(sizes) > room and most <= _ROOM_AHEAD // 8:
+            room -= _ROOM_AHEAD
+        total = 0
+        for trial, n_bytes in zip(ranked, sizes, strict=True):
+            if total + n_bytes <= room or n_bytes == 0:
+                total += n_bytes
                 continue
-            has_room = has_room and n_bytes + of_one <= LOGITS_BYTES
-            if has_room:
-                n_bytes += of_one
-            else:  # nor have those that are worse, so that those that are kept are the best
-                self.trial(trial).run.val_logits.unlink(missing_ok=True)
-        write_json(self._logits_sum, {"bytes": n_bytes})
+            self.trial(trial).run.val_logits.unlink(missing_ok=True)
+            if n_bytes <= LOGITS_BYTES:  # else it never had room
+                room = 0  # for those that are worse, too: those that are kept are the best
+        write_json(self._logits_count, {"bytes": total, "n_done": len(ranked), "most": most})
 
     def _logits_bytes(self, trial: FrozenTrial) -> int:
         """What the logits of a trial take, if it is completed and a run of ours; others keep none."""
@@ -613,12 +664,40 @@ class StudyFiles:
         n_bytes = size(run.val_logits) if trial.state.name == "COMPLETE" else 0
         return n_bytes if n_bytes and run.is_ours else 0
 
-    def _read_logits_sum(self) -> int:
-        """More than there is room for where nobody knows, so that it is counted."""
-        try:
-            return int(read_json(self._logits_sum)["bytes"])
-        except (Fault, KeyError, TypeError, ValueError):
-            return LOGITS_BYTES
+    def add_to_best(self, trial: int | None, added: Mapping[str, Any]) -> bool:
+        """Add to the result in ``best/``, where it is that of this trial; what others add meanwhile stays.
+
+        Call without the study's lock.
+
+        Returns:
+            whether it is that trial's.
+        """
+        with locked(self.lock):
+            result = self.best.read_result()
+            if not result or result.get("trial") != trial:
+                return False
+            result |= added
+            if PER_CLASS in result:  # the long part comes last
+                result[PER_CLASS] = result.pop(PER_CLASS)
+            write_json(self.best.result, result)
+        return True
+
+    def write_belief(self, trial: int, belief: Mapping[str, Any]) -> None:
+        """Keep how sure it is that this trial is the best. Call without the study's lock."""
+        if not self.choice.exists() and self.add_to_best(trial, {BELIEF: belief}):
+            self._belief.unlink(missing_ok=True)
+        else:
+            write_json(self._belief, belief)
+
+    def read_belief(self) -> object:
+        """What ``write_belief`` was given last; None where nobody knows.
+
+        Raises:
+            Fault: if a file is damaged.
+        """
+        if (found := self.best.read_result().get(BELIEF)) is None and self._belief.exists():
+            return read_json(self._belief)
+        return found
 
     def _keep_best(self, trial: FrozenTrial) -> int:
         """Let ``best/`` hold the files of the best trial; two renames replace those of another.
@@ -637,6 +716,11 @@ class StudyFiles:
             return before
         if before == trial.number and _same_history(source, target):
             return before
+        self._replace_best(source)
+        return before
+
+    def _replace_best(self, source: RunFiles) -> None:
+        target = self.best
         new = RunFiles(self.folder / _MARK / "best-new")
         old = RunFiles(self.folder / _MARK / "best-old")
         _remove(new.folder, old.folder)
@@ -660,7 +744,49 @@ class StudyFiles:
             target.folder.replace(old.folder)
         new.folder.replace(target.folder)
         _remove(old.folder)
-        return before
+
+    # ------------------------------------------------------------------------------------- the choice
+
+    def choose(self, run: RunFiles, choice: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> None:
+        """Let ``best/`` hold the files of a run of a certificate, until another trial of the search ends.
+
+        Call under the study's lock.
+
+        Args:
+            choice: whose run it is.
+            trials: of the search.
+        """
+        with disk(self.folder):
+            self._replace_best(run)
+        write_json(self.choice, {"format": FORMAT, **choice, "n_ended": _n_ended(trials)})
+
+    def read_choice(self) -> dict[str, Any] | None:
+        """Whose run was chosen for ``best/``; None where it is the best trial's.
+
+        Raises:
+            Fault: if the file is damaged.
+        """
+        return read_json(self.choice) if self.choice.exists() else None
+
+    def holds(self, run: RunFiles) -> bool:
+        """Whether ``best/`` is that run's."""
+        return self.best.is_ours and _same_history(run, self.best)
+
+    def _is_chosen(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether ``best/`` is that of a choice, which the next trial that ends takes back."""
+        if not self.choice.exists():
+            return False
+        try:
+            if read_json(self.choice).get("n_ended") == _n_ended(trials):
+                return True
+        except Fault:  # damaged: nobody has chosen
+            pass
+        self.choice.unlink(missing_ok=True)
+        return False
+
+
+def _n_ended(trials: Iterable[FrozenTrial]) -> int:
+    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials)
 
 
 def is_report(path: Path) -> bool:
@@ -944,7 +1070,7 @@ def check_out(path: Path, key: str, example: str, inputs: Iterable[Path] = ()) -
 def _is_record(path: Path) -> bool:
     run, study = RunFiles(path.parent), StudyFiles(path.parent)
     of_run = (*run._record, *run._weights, run.val_logits)
-    of_study = (study.results, study.sweep_config, study.signs)
+    of_study = (study.results, study.sweep_config, study.signs, study.certificate)
     return _MARK in path.parts or (run.is_ours and path in of_run) or (study.is_ours and path in of_study)
 
 

@@ -68,7 +68,13 @@ def finish(folder: Path) -> None:
     report.write_after_search(files)
 
 
-@hooks(check=check.check, preload=run.preload, on_last_worker=run.test_best, on_finish=finish)
+@hooks(
+    check=check.check,
+    preload=run.preload,
+    on_last_worker=run.test_best,
+    on_finish=finish,
+    seeds_by_trial=True,
+)
 def task(config: DictConfig) -> float | list[float]:
     """What Hydra runs: a single run is shown; in a search the pool speaks for its trials."""
     return run.main(config, SingleRun) if trial().number is None else run.main(config)

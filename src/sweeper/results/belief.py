@@ -17,7 +17,7 @@ from sweeper import ranking
 from sweeper.fault import Fault
 from sweeper.results import answer
 from sweeper.results.study_record import StudyRecord
-from sweeper.words import counted
+from sweeper.words import counted, sentence
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -306,6 +306,11 @@ def lines(belief: Belief) -> list[str]:
     first = [f"{belief.best[0].told()}{_pictures(belief)}", *_luck(belief)]
     second = [*_ties(belief), *_others(belief)]
     return ["; ".join(part) for part in (first, second) if part]
+
+
+def sentences(belief: Belief) -> list[str]:
+    """The same lines as sentences; a metric keeps the letters of its name."""
+    return [f"{line}." if line.startswith(belief.metric) else sentence(line) for line in lines(belief)]
 
 
 def _pictures(belief: Belief) -> str:

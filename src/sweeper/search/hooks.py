@@ -29,6 +29,7 @@ class Hooks:
     preload: Preload = ()
     on_last_worker: Callable[[Path], None] | None = None
     on_finish: Callable[[Path], None] | None = None
+    seeds_by_trial: bool = False
 
     @classmethod
     def of(cls, task: TaskFunction) -> Hooks:
@@ -47,6 +48,7 @@ def hooks(
     preload: Preload = (),
     on_last_worker: Callable[[Path], None] | None = None,
     on_finish: Callable[[Path], None] | None = None,
+    seeds_by_trial: bool = False,
 ) -> Callable[[Task], Task]:
     """Decorate a task function, under ``hydra.main``: ``@sweeper.hooks(check=…)``.
 
@@ -61,10 +63,14 @@ def hooks(
         on_last_worker: called with the study's folder in the last worker to exit, which still has all that
             the trials loaded. Best-effort: a worker that is killed does not call it.
         on_finish: called with the study's folder in the command's own process, at the end of a search.
+        seeds_by_trial: whether all that should differ between two trainings of one configuration follows
+            from ``sweeper.trial().seed``: then a certificate leaves the seed in the config alone, by which
+            an app may also split its data.
     """
+    modules = preload if callable(preload) else tuple(preload)
 
     def decorate(task: Task) -> Task:
-        task.hooks = Hooks(check, preload if callable(preload) else tuple(preload), on_last_worker, on_finish)  # type: ignore[attr-defined]
+        task.hooks = Hooks(check, modules, on_last_worker, on_finish, seeds_by_trial)  # type: ignore[attr-defined]
         return task
 
     return decorate

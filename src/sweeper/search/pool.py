@@ -22,6 +22,7 @@ import optuna
 from hydra.core.singleton import Singleton
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
@@ -32,15 +33,16 @@ from sweeper.fault import Fault, FaultElsewhere, find_told
 from sweeper.note import write_note
 from sweeper.program import program, typed_besides
 from sweeper.record import StudyFiles
-from sweeper.results import sign, study_sign
+from sweeper.results import belief, sign, study_sign
 from sweeper.results.study_record import HIDDEN
 from sweeper.screen import Screen
 from sweeper.search import keys
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import to_yaml
+from sweeper.search.plan import Plan
 from sweeper.search.process import FOR_THE_POOL, LOST, Board, Crew, NotStarted, Process, ending, is_heard
-from sweeper.search.progress import Progress, summarize
+from sweeper.search.progress import Progress, summarize, tell_belief
 from sweeper.search.sampler import is_grid, try_out
 from sweeper.search.settings import (
     check_objective,
@@ -58,9 +60,9 @@ from sweeper.search.spawn import SpawningCrew
 from sweeper.search.storage import PatientStorage, open_storage
 from sweeper.search.study import FINISHED, NameTaken, Search, Study, failed, was_composed
 from sweeper.search.trial import Interrupted, Interruption
-from sweeper.search.worker import App, main, work
+from sweeper.search.worker import App, main, repeated, work
 from sweeper.secret import hide_known_secrets, hide_secrets
-from sweeper.words import counted, sentence
+from sweeper.words import counted, near, sentence
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,8 @@ _TICK_S = 0.25
 _SAME_SIGTERM_S = 0.5
 _LAST_WORDS_S = 5.0
 """How long workers may take to tell their trials when the pool itself cannot go on."""
+_RACE = "sweeper.results.race"
+"""What the workers of a certificate ask who is next: it imports scipy."""
 _MAX_STILLBORN = 3
 """Workers in a row that died before they asked for a trial: the fourth would die as well."""
 
@@ -87,7 +91,8 @@ def sweep(
         search, n_workers, gpus = read_settings(settings, master)
         is_here = keys.read(settings)["in_process"]
         # While nothing is open yet.
-        with contextlib.nullcontext() if is_here else _open_crew(app, n_workers) as workers:
+        crew = contextlib.nullcontext() if is_here else _open_crew(app, n_workers, search.plan is not None)
+        with crew as workers:
             with _ended_by_ctrl_c():
                 app, study, storage, space = _begin(app, search)
                 search = study.search
@@ -102,7 +107,7 @@ def sweep(
     except Exception as error:
         if (told := find_told(error)) is None:
             raise
-        to_go_on = f"; to go on: {_command(search, master)}" if isinstance(told, Fault) else ""
+        to_go_on = f"; to go on: {_to_go_on(search, master)}" if isinstance(told, Fault) else ""
         caller.print_last(f"{told}{to_go_on}")
         raise Ended(told) from error
     return study.optuna
@@ -114,6 +119,8 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
     for n in count(2):
         space = Space(app.master, arguments, app.context.config_loader)
         check(Hooks.of(app.task), space, search, named_by)
+        if search.plan is not None:
+            search = search.of_plan(check_plan(app.task, search.plan, space, search))
         storage = open_storage(search.storage, search.storage_wait_s)
         search = replace(search.in_its_folder(storage), command=tuple(_words()))
         fixed = [hide_secrets(o) for o in space.fixed if o.partition("=")[0] != named_by]
@@ -123,6 +130,8 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
             search, arguments = rename(search, app.master, app.arguments, n)
             continue
         caller.say(study=str(study.files.folder))
+        if search.plan is not None:
+            search.plan.write(study.files)
         record.write_whole(study.files.sweep_config, to_yaml(app.master))
         break
     return replace(app, arguments=tuple(arguments)), study, storage, space
@@ -139,14 +148,15 @@ def _ended_by_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def _open_crew(app: App, n_workers: int) -> Iterator[tuple[Crew, Board]]:
+def _open_crew(app: App, n_workers: int, is_certificate: bool) -> Iterator[tuple[Crew, Board]]:
     """Fork the server of the workers, or say in the log why they are spawned."""
     reason = why_not_fork()
     with contextlib.closing(Board(n_workers, is_forked=reason is None)) as board:
         body = partial(main, app, board)
         crew: Crew
         if reason is None:
-            crew = ForkingCrew(body, Hooks.of(app.task).modules(app.master), _shared_cores(n_workers))
+            modules = [*Hooks.of(app.task).modules(app.master), *([_RACE] if is_certificate else [])]
+            crew = ForkingCrew(body, modules, _shared_cores(n_workers))
         else:
             log.info("Workers are spawned, not forked from this process: %s. They start later.", reason)
             crew = SpawningCrew(body, reason)
@@ -168,7 +178,7 @@ def check(hooks: Hooks, space: Space, search: Search, named_by: str) -> None:
         named_by: the key that names the study.
     """
     for draw in space.variations():
-        if hooks.check is not None:
+        if hooks.check is not None and search.plan is None:  # of a certificate only what it will train
             check_objective(search, draw.config)
             hooks.check(draw.config)
     if search.custom_search_space is not None:
@@ -178,6 +188,40 @@ def check(hooks: Hooks, space: Space, search: Search, named_by: str) -> None:
     try_out(search.sampler, search.pruner, search.seed, search.directions, space)
     if is_grid(search.sampler):
         next(space.points())
+
+
+def check_plan(task: TaskFunction, plan: Plan, space: Space, search: Search) -> Plan:
+    """Compose what each candidate of a certificate will run, before anything is started.
+
+    Returns:
+        the plan; without the defaults where the config leaves something open that is always searched.
+
+    Raises:
+        BadInput: for a candidate that the command cannot make.
+    """
+    checks = Hooks.of(task).check or (lambda config: None)
+    for candidate in plan.candidates:
+        if candidate.params is None:
+            try:
+                draw = space.defaults()
+            except BadInput as error:
+                log.warning("There is no baseline: %s", error)
+                plan = plan.without_defaults()
+                continue
+        else:
+            draw = space.draw(candidate.taken_by(partial(_take, candidate.params)))
+            if search.custom_search_space is None and (others := candidate.params.keys() - draw.params):
+                reason = f"{candidate.name} has it, and this command does not search it"
+                raise BadInput(
+                    min(others), candidate.params[min(others)], reason, "write the search's own command"
+                )
+        for repeat in range(max(1, len(plan.by_repeat))):
+            checks(repeated(task, plan, space, draw, repeat).config)
+    return plan
+
+
+def _take(params: Mapping[str, Any], name: str, distribution: BaseDistribution) -> Any:
+    return params[name]
 
 
 class Pool:
@@ -271,8 +315,9 @@ class Pool:
         """Whether another worker would find a trial to run."""
         if self._study.is_over() or not self._study.has_room(trials):
             return False
-        is_grid_used_up = is_grid(self._study.search.sampler) and self._has_left
-        return not is_grid_used_up or any(t.state == TrialState.WAITING for t in trials)
+        if not self._has_left or any(t.state == TrialState.WAITING for t in trials):
+            return True
+        return not is_grid(self._study.search.sampler) and not self._study.is_decided(trials)
 
     def _environment(self, index: int) -> dict[str, str]:
         """The worker's GPU, and its share of the cores."""
@@ -403,13 +448,15 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     """Last words: the best trial and what to do next, or why it ended."""
     with study.locked() as locked:
         locked.reap()
-        study.files.write_results(study.optuna)  # a worker may have been killed before it did
+        locked.write_results()  # a worker may have been killed before it did
     search, trials = study.search, study.trials()
-    summarize(study)
-    call_logged(partial(_show_signs, study), study.files.folder)
-    _note(study, master)
+    if search.plan is None:  # who certifies says what the trainings show
+        summarize(study)
+        _show_belief(study)
+        call_logged(partial(_show_signs, study), study.files.folder)
+        _note(study, master)
     if signum is not None:
-        print(f"Stopped. To go on: {_command(search, master)}", flush=True)
+        print(f"Stopped. To go on: {_to_go_on(search, master)}", flush=True)
         sys.exit(128 + signum)
     if study.has_failed(trials):
         failures = failed(trials)
@@ -421,13 +468,13 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         caller.print_last(f"{rate}: {reason}; {remedy}")
         raise Ended(Failed(f"study {search.study_name}", reason, f"{remedy} ({rate})"))
     # Trials that still run are another sweep's, which goes on with this study at the same time.
-    is_short = search.n_trials is not None and study.has_room(trials)
+    is_short = search.n_trials is not None and study.has_room(trials) and not study.is_decided(trials)
     if is_short and search.deadline is None and not is_grid(search.sampler):
         n_finished = sum(t.state in FINISHED for t in trials)
         reason = f"only {n_finished} of {counted(search.n_trials or 0, 'trial')} could be run"
         caller.print_last(sentence(reason))
         raise Ended(Failed(f"study {search.study_name}", reason, "its output says why"))
-    on_finish = Hooks.of(task).on_finish
+    on_finish = Hooks.of(task).on_finish if search.plan is None else None
     if on_finish is not None and trials:
         call_logged(on_finish, study.files.folder)
         _note(study, master)  # with what the app has only now added: its report, its test scores
@@ -438,12 +485,32 @@ def _note(study: Study, master: DictConfig) -> None:
         write_note(study.optuna, study.files, _command(study.search, master))
 
 
+def _show_belief(study: Study) -> None:
+    """Say how sure the best trial is, and keep it for whoever reads the study; what fails costs no result."""
+    try:
+        if (found := belief.of(study.record())) is not None:
+            tell_belief(found)
+            study.files.write_belief(found.trial, found.to_json())
+    except Exception as error:
+        log.warning("how sure the best trial is cannot be said: %s", error)
+        log.debug("", exc_info=True)
+
+
 def _show_signs(study: Study, folder: Path) -> None:
     """Write what the study says, and show it with what its best trial says."""
     files, signs = study.files, study_sign.signs_of(study.record())
     sign.write(files.signs, signs)
     best = sign.read_whole(files.best.signs) if files.best.is_ours else []
     sign.show(Screen(), [*best, *signs], files.signs, files.best.signs)
+
+
+def _to_go_on(search: Search | None, master: DictConfig) -> str:
+    """The command that goes on with a search, or with a certificate, whose own one nobody has typed."""
+    if search is None or search.plan is None:
+        return _command(search, master)
+    folder = Path(search.plan.folder)
+    is_found = Path(record.OUTPUTS, search.plan.study).absolute() == folder
+    return f"{program()} certify {shlex.quote(search.plan.study if is_found else near(folder))}"
 
 
 def _command(search: Search | None, master: DictConfig) -> str:

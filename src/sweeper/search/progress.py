@@ -20,8 +20,10 @@ from rich.text import Text
 
 from sweeper import ranking
 from sweeper.record import best_trials, told_counts, word
-from sweeper.results import sign
+from sweeper.results import belief, sign
+from sweeper.results.belief import Belief
 from sweeper.screen import Bar, Screen, live
+from sweeper.search.plan import CANDIDATE, REPEAT, Plan
 from sweeper.search.study import FINISHED, Study
 from sweeper.words import clock, counted, near, number, objectives, one_line
 
@@ -51,6 +53,7 @@ class Progress:
     ) -> None:
         self._search = study.search
         self._study = study
+        self._noun = "trial" if study.search.plan is None else "training"
         self._silence_s, self._now_s = silence_s, now_s
         self._screen = Screen()
         self._stack = ExitStack()
@@ -62,19 +65,27 @@ class Progress:
         self._error: str | None = None
         self._score_widths = [7] * len(self._search.directions)
         self._best = ranking.best(self._trials, self._search.directions)
+        self._told_out: set[str] = set()
+        if self._search.plan is not None and self._seen:
+            self._told_out |= self._search.plan.race(self._trials, self._search.directions).out.keys()
         self._told_signs = {name for trial in self._trials for name in _signs(trial)}
         self._widen(self._trials)
 
     def __enter__(self) -> Progress:
-        n_trials = self._search.n_trials
-        of = "without limit" if n_trials is None else f"of {counted(n_trials, 'trial')}"
         n_before = sum(t.state in FINISHED for t in self._trials)
         went_on = f", {n_before} of them ended before" if n_before else ""
-        told = f"Study {self._search.study_name}: a search {of}{went_on}, in {near(self._search.folder)}"
+        told = f"Study {self._search.study_name}: {self._purpose()}{went_on}, in {near(self._search.folder)}"
         self._screen.say(Text(told))
         if self._screen.is_live:
             self._live = self._stack.enter_context(live(self._screen, self._picture, by_itself=False))
         return self
+
+    def _purpose(self) -> str:
+        n_trials, plan = self._search.n_trials, self._search.plan
+        if plan is None:
+            return "a search " + ("without limit" if n_trials is None else f"of {counted(n_trials, 'trial')}")
+        trainings = counted(plan.n_trainings, "training")
+        return f"a certificate of {plan.study}: {trainings} of {counted(len(plan.candidates), 'candidate')}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -95,8 +106,11 @@ class Progress:
         for trial in sorted(new, key=_ended):
             self._seen.add(trial.number)
             is_best = self._take_in(trial)
-            self._screen.say(self._ended_line(trial, is_best))
-        self._tell_signs()
+            self._screen.say(self._ended_line(trial, is_best and self._search.plan is None))
+        if self._search.plan is None:
+            self._tell_signs()
+        elif new:
+            self._tell_who_is_out(self._search.plan)
         if self._live is not None:
             self._live.refresh()
         else:
@@ -109,6 +123,15 @@ class Progress:
                 if name not in self._told_signs:
                     self._told_signs.add(name)
                     sign.tell(self._screen, name, _ADVICE[name], trial.number)
+
+    def _tell_who_is_out(self, plan: Plan) -> None:
+        """Say which candidates get no more trainings, and why, each once."""
+        for name, out in plan.race(self._trials, self._search.directions).out.items():
+            if name not in self._told_out:
+                self._told_out.add(name)
+                reason = "a training of it diverged" if out.than is None else f"worse than {out.than}"
+                by = "" if out.by is None else f" by {number(out.by)}"
+                self._screen.say(Text(f"{name} is out: {reason}{by}", style="bold"))
 
     def _tell_who_lives(self) -> None:
         now_s = self._now_s()
@@ -134,12 +157,21 @@ class Progress:
         told = word(trial)
         width = max(3, len(str(self._search.n_trials or len(self._trials))))
         parts = [
-            Text.assemble(f"trial {trial.number:>{width}} ", (f"{told:<7}", _STYLES.get(told, ""))),
+            Text.assemble(f"{self._noun} {trial.number:>{width}} ", (f"{told:<7}", _STYLES.get(told, ""))),
             Text(f" {self._scores(values)} {_seconds(trial):>5.1f} s"),
             *([Text("  ").append(note)] if note.plain else []),
-            Text(f"  {describe(trial.params)}", style="dim"),
+            Text(f"  {self._describe(trial)}", style="dim"),
         ]
         return Text.assemble(*parts)
+
+    def _describe(self, trial: FrozenTrial) -> str:
+        """Its parameters; in a certificate whom it trains."""
+        plan, attributes = self._search.plan, trial.user_attrs
+        if plan is None or CANDIDATE not in attributes:
+            return describe(trial.params)
+        n = attributes[REPEAT] + 1
+        of = f" of {plan.n_seeds}" if n <= plan.n_seeds else ""  # who stays in may get more than planned
+        return f"{attributes[CANDIDATE]}, {n}{of}"
 
     def _scores(self, values: Sequence[float]) -> str:
         """The values with their names, or room for them."""
@@ -180,19 +212,19 @@ class Progress:
     def _row(self, trial: FrozenTrial, step: str) -> Bar:
         resource = self._max_resource()
         value = "".join(map(number, _reported(trial)))
-        before = Text.assemble((f"trial {trial.number:<3}", "cyan"), f" {step}")
-        behind = Text.assemble(f"{value:>7} {_seconds(trial):>5.0f} s  ", (describe(trial.params), "dim"))
+        before = Text.assemble((f"{self._noun} {trial.number:<3}", "cyan"), f" {step}")
+        behind = Text.assemble(f"{value:>7} {_seconds(trial):>5.0f} s  ", (self._describe(trial), "dim"))
         done = None if resource is None else (trial.last_step or 0) / resource
         return Bar(before, done, behind, width=_BAR)
 
     def _total(self, n_running: int) -> Bar:
         n_trials = self._search.n_trials
         n_finished = sum(t.state in FINISHED for t in self._trials)
-        of = counted(n_finished, "trial") if n_trials is None else f"{n_finished}/{n_trials}"
+        of = counted(n_finished, self._noun) if n_trials is None else f"{n_finished}/{n_trials}"
         rest = _counts(self._trials).split(", ")
         if left := self._time_left(n_finished, n_running):
             rest.insert(0, f"{left} left")
-        if self._best and len(self._search.directions) == 1:
+        if self._best and len(self._search.directions) == 1 and self._search.plan is None:
             rest.insert(0, f"best {number(self._best[0].values[0])}")
         done = None if n_trials is None else n_finished / n_trials
         return Bar(Text(of, style="bold"), done, Text(" · ".join(rest)))
@@ -274,3 +306,11 @@ def summarize(study: Study) -> None:
             print(f"  {name} = {value}")
         if folder := trial.user_attrs.get("folder"):
             print(f"  folder: {near(Path(folder))}", flush=True)
+
+
+def tell_belief(found: Belief) -> None:
+    """How sure the best trial is."""
+    screen, head = Screen(), "How sure: "
+    for line in belief.lines(found):
+        screen.wrap(Text(line), indent=len(head) + 1, first=head)
+        head = " " * len(head)

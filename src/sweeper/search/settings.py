@@ -24,6 +24,7 @@ from sweeper.limit import check_study_name, path_fault, text
 from sweeper.record import StudyFiles
 from sweeper.search import keys
 from sweeper.search.parameter import written
+from sweeper.search.plan import Plan
 from sweeper.search.sampler import build_pruner, find
 from sweeper.search.study import Search
 
@@ -95,6 +96,8 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         folder_by=_folder_by(master),
     )
     build_pruner(search.pruner)
+    if (plan := Plan.read(StudyFiles(folder))) is not None:
+        search = search.of_plan(plan)
     return search, *_workers(plain, search)
 
 
@@ -185,14 +188,28 @@ def _without_missing(node: dict[str, Any]) -> dict[str, Any]:
 
 def source_key(config: DictConfig, name: str) -> str:
     """The key in which an app keeps a setting: ``study`` where its study_name is ``${study}``."""
-    key = f"hydra.sweeper.{name}"
+    return _source(config, f"hydra.sweeper.{name}")
+
+
+def _source(config: DictConfig, key: str) -> str:
+    """The key whose value this one takes over, directly or through others; else itself."""
     while True:
         parent, _, last = key.rpartition(".")
-        node = (OmegaConf.select(config, parent) if parent else config)._get_node(last)
+        holder = OmegaConf.select(config, parent) if parent else config
+        node = holder._get_node(last, validate_access=False) if isinstance(holder, DictConfig) else None
         source = re.fullmatch(r"\$\{([\w./@-]+)\}", str(node._value())) if node is not None else None
         if source is None or source[1].startswith("."):
             return key
         key = source[1]
+
+
+def seed_key(config: DictConfig) -> str | None:
+    """Where an app has its seed: the source of ``hydra.sweeper.seed``, else ``seed``. None without one."""
+    key = source_key(config, "seed")
+    if key.startswith("hydra."):
+        key = _source(config, "seed")
+    value = OmegaConf.select(config, key, default="", throw_on_resolution_failure=False)
+    return key if value is None or (isinstance(value, int) and not isinstance(value, bool)) else None
 
 
 def study_key(master: DictConfig) -> str:

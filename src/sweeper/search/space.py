@@ -142,13 +142,43 @@ class Space:
             *(p.text(v) for p, v in numbers.items()),
             *(str(override.input_line) for override in others),
         ]
-        hydra = config.hydra
-        with flag_override(hydra, ["readonly", "struct"], [False, False]):
-            hydra.overrides.task = overrides
-            if not OmegaConf.is_interpolation(hydra.job, "override_dirname"):  # Hydra 1.4 resolves it late
-                hydra.job.override_dirname = _override_dirname(overrides, hydra.job.config.override_dirname)
-            hydra.job.update(job or {})
+        _tell_job(config, overrides, job or {})
         return Draw(overrides, config, {p.name: v for p, v in values.items()})
+
+    def defaults(self, job: Mapping[str, Any] | None = None) -> Draw:
+        """What the command runs without anything swept: its plain overrides, and what the config says.
+
+        Args:
+            job: as that of ``draw``.
+
+        Raises:
+            BadInput: if the config says nothing for something that is swept.
+        """
+        reason, remedy = "the config has no value of its own for it", "write one there, or leave it searched"
+        for parameter in self._mandatory:
+            raise BadInput(parameter.path, parameter.expression, reason, remedy)
+        composition = self._compose(())
+        config = composition.config.copy()
+        for parameter in composition.parameters:
+            if not self._is_group(parameter.path) and _is_missing(config, parameter.path):
+                raise BadInput(parameter.path, parameter.expression, reason, remedy)
+        overrides = list(composition.fixed)
+        _tell_job(config, overrides, job or {})
+        return Draw(overrides, config, {})
+
+    def changed(self, draw: Draw, values: Mapping[str, Any]) -> Draw:
+        """A draw with other values of some keys, whoever has set them. Its config is taken over.
+
+        Raises:
+            BadInput: for a key that the config does not have, or a value of another type.
+        """
+        texts = {key: f"{key}={written(value)}" for key, value in values.items()}
+        for key, value in values.items():
+            self._update(draw.config, key, value, texts[key])
+        kept = [line for line in draw.overrides if line.partition("=")[0].lstrip("+~") not in values]
+        overrides = [*kept, *texts.values()]
+        _tell_job(draw.config, overrides, {})
+        return replace(draw, overrides=overrides)
 
     def points(self) -> Iterator[dict[str, Any]]:
         """Every point of a space that can be counted, the last parameter changing fastest.
@@ -458,6 +488,22 @@ class Space:
         """The keys of the app, as its command line sees them."""
         app = OmegaConf.masked_copy(self._master, [str(key) for key in self._master if key != "hydra"])
         return [*self._loader.list_groups(""), *(str(key) for key, _ in _flat(app, resolve=False))]
+
+
+def _tell_job(config: DictConfig, overrides: list[str], job: Mapping[str, Any]) -> None:
+    """Let Hydra's part of a config say which overrides have made it."""
+    hydra = config.hydra
+    with flag_override(hydra, ["readonly", "struct"], [False, False]):
+        hydra.overrides.task = overrides
+        if not OmegaConf.is_interpolation(hydra.job, "override_dirname"):  # Hydra 1.4 resolves it late
+            hydra.job.override_dirname = _override_dirname(overrides, hydra.job.config.override_dirname)
+        hydra.job.update(job)
+
+
+def _is_missing(config: DictConfig, path: str) -> bool:
+    parent, _, last = path.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return isinstance(node, DictConfig) and OmegaConf.is_missing(node, last)
 
 
 def _params(config: Any, resolve: bool = True) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, is_locked
 from sweeper.record import FORMAT, StudyFiles, check_format, sweep_up
 from sweeper.results import study_record
 from sweeper.results.study_record import StudyRecord
+from sweeper.search.plan import CANDIDATE, REPEAT, Plan
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
 from sweeper.search.storage import WAIT_S, look_into_storage, opening_lock
@@ -88,13 +89,22 @@ class Search:
     """The key that names the storage."""
     folder_by: str = "name"
     """What names the study's folder: its ``name``, the ``time``, or ``nobody``."""
+    plan: Plan | None = None
+    """Whom to train again, where this is a certificate and no search."""
+
+    def of_plan(self, plan: Plan) -> Search:
+        """The certificate in place of the search: nothing is sampled, and the budget is the plan's."""
+        sampler = {"_target_": "optuna.samplers.RandomSampler"}  # takes no part
+        return replace(self, plan=plan, sampler=sampler, n_trials=plan.n_trainings, deadline=None)
 
     def in_its_folder(self, storage: BaseStorage) -> Search:
         """In the folder where the study was begun, also if the app's folders are named by the time."""
         for study in storage.get_all_studies():
             if study.study_name == self.study_name and not StudyFiles(self.folder).is_ours:
                 begun = Path(origin.read(storage, study._study_id).get("folder", self.folder))
-                return replace(self, folder=begun) if begun.is_dir() else self
+                moved = replace(self, folder=begun) if begun.is_dir() else self
+                plan = Plan.read(StudyFiles(moved.folder))
+                return moved if plan is None else moved.of_plan(plan)
         return self
 
 
@@ -131,7 +141,7 @@ class Study:
             study_name=search.study_name,
             storage=storage,
             sampler=RandomSampler(),  # takes no part: each trial gets its own in `ask`
-            pruner=build_pruner(search.pruner),
+            pruner=build_pruner(search.pruner) if search.plan is None else optuna.pruners.NopPruner(),
         )
         return cls(search, study)
 
@@ -169,7 +179,7 @@ class Study:
                     _create(search, storage)
             study = cls.load(search, storage)
             _check_same(search, study.optuna, begun)
-            locked_study = LockedStudy(study.optuna, files, search.max_retries)
+            locked_study = LockedStudy(study.optuna, files, search.max_retries, search.plan)
             locked_study.reap(take_over=search.take_over)
             running = study.trials(TrialState.RUNNING)
             _refuse_elsewhere(search, files, running)
@@ -177,7 +187,12 @@ class Study:
             forget_the_dead(files.heartbeats, kept=[t.user_attrs.get("worker", "") for t in running])
             origin.write(storage, study.optuna._study_id, begun)
             files.mark(search.study_name, search.storage)
-            files.write_results(study.optuna)
+            locked_study.write_results()
+        if files.choice.exists():
+            what = (
+                "best/ holds what sweeper certify has chosen; when a trial ends, it is the best trial's again"
+            )
+            log.warning("%s", what)
         return study
 
     @contextmanager
@@ -191,7 +206,7 @@ class Study:
             remedy = "leave it there while a search runs: the trials are still in the storage"
             raise Fault(self.files.folder, "the folder of the study was removed", remedy)
         with locked(self.files.lock):
-            yield LockedStudy(self.optuna, self.files, self.search.max_retries)
+            yield LockedStudy(self.optuna, self.files, self.search.max_retries, self.search.plan)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.optuna.get_trials(deepcopy=False, states=states or None)
@@ -211,6 +226,8 @@ class Study:
                 return None
             if is_grid(search.sampler) and not study.queue_next_point(space, trials):
                 return None
+            if search.plan is not None and not study.queue_next_training(search.plan, trials):
+                return None
             queued = [t for t in trials if t.state == TrialState.WAITING]
             number = first_try(queued[0], trials) if queued else len(trials)
             self.optuna.sampler = build_sampler(search.sampler, search.seed, space, number)
@@ -228,9 +245,9 @@ class Study:
         """End a trial and bring the files of the study up to date."""
         for name, value in (attributes or {}).items():
             _set_attribute(self.optuna, number, name, value)
-        with self.locked():
+        with self.locked() as study:
             self.optuna.tell(number, values, state=state)
-            self.files.write_results(self.optuna, ended=number)
+            study.write_results(ended=number)
 
     def tell_interrupted(self, number: int, reason: str) -> None:
         """End a trial that was asked to stop, and queue its parameters for whoever goes on."""
@@ -244,6 +261,11 @@ class Study:
         """Whether another trial may begin: counting those that run, n_trials would not be passed."""
         n_taken = sum(t.state in _TAKEN for t in trials)
         return self.search.n_trials is None or n_taken < self.search.n_trials
+
+    def is_decided(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether this is a certificate whose race has ended before its budget."""
+        plan = self.search.plan
+        return plan is not None and plan.next_training(trials, self.search.directions) is None
 
     def is_over(self) -> bool:
         """Whether no trial should begin any more: out of time, or too many failed."""
@@ -262,10 +284,24 @@ class Study:
 class LockedStudy:
     """What may be done to a study while its lock is held; ``Study.locked`` gives it."""
 
-    def __init__(self, study: optuna.Study, files: StudyFiles, max_retries: int) -> None:
+    def __init__(
+        self, study: optuna.Study, files: StudyFiles, max_retries: int, plan: Plan | None = None
+    ) -> None:
         self._study = study
         self._files = files
         self._max_retries = max_retries
+        self._plan = plan
+
+    @property
+    def _directions(self) -> list[str]:
+        return [direction.name.lower() for direction in self._study.directions]
+
+    def write_results(self, ended: int | None = None) -> None:
+        """Bring the files of the study up to date; see ``StudyFiles.write_results``."""
+        kept = None
+        if self._plan is not None:
+            kept = self._plan.kept(self._study.get_trials(deepcopy=False), self._directions)
+        self._files.write_results(self._study, ended, kept)
 
     def reap(
         self,
@@ -301,7 +337,7 @@ class LockedStudy:
             forget(self._files.heartbeats, worker or "")
             reaped.append(trial.number)
         if reaped:
-            self._files.write_results(self._study)
+            self.write_results()
         return reaped
 
     def fail_and_queue(self, trial: FrozenTrial, reason: str, is_retry: bool) -> None:
@@ -311,11 +347,36 @@ class LockedStudy:
         copies = [t for t in trials if t.user_attrs.get("retry_of") == trial.number]
         # A trial that was itself queued may have died before it drew all of its parameters.
         params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        if n_retries <= self._max_retries and params and not copies:
+        training = {name: trial.user_attrs[name] for name in (CANDIDATE, REPEAT) if name in trial.user_attrs}
+        is_known = bool(params) or (self._plan is not None and bool(training))  # the defaults draw nothing
+        if n_retries <= self._max_retries and is_known and not copies:
             attributes = {"retry_of": trial.number, "n_retries": n_retries}
+            attributes |= training if self._plan is not None else {}
             self._study.enqueue_trial(params, user_attrs=attributes)
         _set_attribute(self._study, trial.number, "reason", reason)
         self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def queue_next_training(self, plan: Plan, trials: Sequence[FrozenTrial]) -> bool:
+        """Queue the next training of a certificate, and nobody who has dropped out; False if it is over."""
+        following = plan.next_training(trials, self._directions)
+        inside = plan.race(trials, self._directions).inside if following is not None else ()
+        is_queued = False
+        for trial in (t for t in trials if t.state == TrialState.WAITING):
+            if trial.user_attrs.get(CANDIDATE) in inside:
+                is_queued = True
+            else:
+                self._withdraw(trial, "nothing more is to be learned from it")
+        if following is not None and not is_queued:
+            name, repeat = following
+            params = plan.candidates[plan.names.index(name)].params or {}
+            self._study.enqueue_trial(dict(params), user_attrs={CANDIDATE: name, REPEAT: repeat})
+        return following is not None
+
+    def _withdraw(self, trial: FrozenTrial, reason: str) -> None:
+        """End a trial that waits."""
+        _set_attribute(self._study, trial.number, "interrupted", True)
+        _set_attribute(self._study, trial.number, "reason", reason)
+        self._study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     def queue_next_point(self, space: Space, trials: Sequence[FrozenTrial]) -> bool:
         """Queue the first point of the grid that no trial has, or had; False when there is none left."""

@@ -74,11 +74,11 @@ class Interruption:
             raise Interrupted(signum)
 
 
-def seed_of(seed: int, number: int) -> int:
-    """A seed for one trial, unrelated to its neighbours' (numpy's SeedSequence)."""
+def seed_of(seed: int, *numbers: int) -> int:
+    """A seed for one trial, unrelated to its neighbours' (numpy's SeedSequence): 0 … 2³²−1."""
     import numpy as np
 
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    return int(np.random.SeedSequence([seed, *numbers]).generate_state(1)[0])
 
 
 def first_try(trial: FrozenTrial | optuna.Trial, trials: Sequence[FrozenTrial]) -> int:
@@ -119,17 +119,23 @@ class Trial:
 
 
 class StudyTrial(Trial):
-    """A trial that is running in a study."""
+    """A trial that is running in a study.
 
-    def __init__(self, trial: optuna.Trial, interruption: Interruption) -> None:
+    Args:
+        seeded_by: the numbers that its seeds follow from; by default that of its first try.
+    """
+
+    def __init__(
+        self, trial: optuna.Trial, interruption: Interruption, seeded_by: Sequence[int] = ()
+    ) -> None:
         self._trial = trial
         self._interruption = interruption
         self._can_prune = len(trial.study.directions) == 1
         self.number = trial.number
-        self._first_try = first_try(trial, trial.study.get_trials(deepcopy=False))
+        self._seeded_by = seeded_by or (first_try(trial, trial.study.get_trials(deepcopy=False)),)
 
     def seed(self, seed: int) -> int:
-        return seed_of(seed, self._first_try)
+        return seed_of(seed, *self._seeded_by)
 
     def report(self, value: float, step: int) -> None:
         import optuna

@@ -31,9 +31,10 @@ from sweeper.record import StudyFiles, TrialFiles
 from sweeper.search.fork import flush_files
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import run_job
-from sweeper.search.parameter import suggest
+from sweeper.search.parameter import Suggest, suggest
+from sweeper.search.plan import REPEAT, Plan
 from sweeper.search.process import FOR_THE_POOL, Board, is_heard
-from sweeper.search.settings import find_function
+from sweeper.search.settings import find_function, seed_key
 from sweeper.search.space import Draw, Space
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search, Study, Worker
@@ -149,7 +150,7 @@ def _next_trial(
 
 def _leave(app: App, study: Study) -> None:
     """The task's ``on_last_worker``, where this is the last one: with all it needs still loaded."""
-    on_last_worker = Hooks.of(app.task).on_last_worker
+    on_last_worker = Hooks.of(app.task).on_last_worker if study.search.plan is None else None
     trials = study.trials()
     is_last = not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials)
     if on_last_worker is not None and is_last and not study.has_failed(trials):
@@ -173,7 +174,9 @@ def _run_trial(
         trial.set_user_attr("folder", str(files.folder))
         trial.set_user_attr("overrides", [hide_known_secrets(o) for o in config.hydra.overrides.task])
         output = _output_to(files.output) if is_own_process else contextlib.nullcontext()
-        with output, running(StudyTrial(trial, interruption)), interruption.allowed():
+        plan = study.search.plan
+        seeded_by = () if plan is None else plan.seeded_by(trial.user_attrs[REPEAT])
+        with output, running(StudyTrial(trial, interruption, seeded_by)), interruption.allowed():
             job = run_job(app.task, config, files.folder, app.context)
     except Interrupted as stop:
         study.tell_interrupted(trial.number, f"interrupted ({signal.Signals(stop.signum).name})")
@@ -189,15 +192,42 @@ def _run_trial(
 
 def _compose(app: App, study: Study, space: Space, trial: optuna.Trial) -> tuple[DictConfig, TrialFiles]:
     job = {"num": trial.number, "id": str(trial.number)}
-    draw = space.draw(suggest(trial), job)
-    if study.search.custom_search_space is not None:
-        draw = space.draw(suggest(trial), job, _extend(study.search, draw, trial))
-    config = draw.config
+    plan = study.search.plan
+    if plan is None:
+        config = _draw(study.search, space, trial, suggest(trial), job).config
+    else:
+        config = _draw_training(app, study.search, plan, space, trial, job).config
     hydra = config.hydra
     with flag_override(hydra, ["readonly", "struct"], [False, False]):
         hydra.sweep.dir = str(study.files.folder)
     folder = study.files.folder / str(OmegaConf.select(config, "hydra.sweep.subdir"))
     return config, TrialFiles(folder)
+
+
+def _draw(search: Search, space: Space, trial: optuna.Trial, take: Suggest, job: Mapping[str, Any]) -> Draw:
+    draw = space.draw(take, job)
+    if search.custom_search_space is None:
+        return draw
+    return space.draw(take, job, _extend(search, draw, trial))
+
+
+def _draw_training(
+    app: App, search: Search, plan: Plan, space: Space, trial: optuna.Trial, job: Mapping[str, Any]
+) -> Draw:
+    """A training of a certificate: the candidate's own parameters, with what its repeat changes."""
+    candidate = plan.candidate(trial)
+    if candidate.params is None:
+        draw = space.defaults(job)
+    else:
+        draw = _draw(search, space, trial, candidate.taken_by(suggest(trial)), job)
+    return repeated(app.task, plan, space, draw, trial.user_attrs[REPEAT])
+
+
+def repeated(task: TaskFunction, plan: Plan, space: Space, draw: Draw, repeat: int) -> Draw:
+    """A draw with what the trainings of this number have in their configs: seed and fold, say."""
+    key = None if Hooks.of(task).seeds_by_trial else seed_key(draw.config)
+    seed = {} if key is None else {key: plan.seed_in_config(repeat)}
+    return space.changed(draw, {**seed, **plan.overrides(repeat)})
 
 
 def _extend(search: Search, draw: Draw, trial: optuna.Trial) -> dict[str, Any]:
