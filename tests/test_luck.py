@@ -36,8 +36,14 @@ def test_one_far_winner_has_no_luck() -> None:
 def test_bad_trials_change_nothing() -> None:
     """A search that began badly has the luck of its good trials."""
     few, _ = told(np.full(20, 0.9), 8)
-    many, _ = told(np.array([*[0.9] * 20, *np.linspace(0.1, 0.6, 60)]), 8)
+    many, _ = told(np.array([*[0.9] * 20, *np.linspace(-9, 0.6, 60)]), 8)
     assert many == pytest.approx(few, rel=0.15)
+
+
+def test_two_heaps_are_two() -> None:
+    """Many mediocre trials do not make a luckless winner of the best of several good ones."""
+    found, true = told(np.array([*[0.9] * 12, *[0.8] * 30]), 8)
+    assert true / 3 < found < true
 
 
 def test_truths_that_differ_leave_less_luck() -> None:
