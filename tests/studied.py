@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,8 +15,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper import origin
 from sweeper.record import FORMAT, StudyFiles
-from sweeper.results import study_record
+from sweeper.results import certificate, study_record
 from sweeper.results.study_record import StudyRecord
+from sweeper.search.plan import DEFAULTS, Candidate, Plan
+from sweeper.search.study import read
 from tests.journal import open_journal
 
 BEGUN = datetime(2026, 1, 1)
@@ -98,3 +101,52 @@ def _directions(names: Sequence[str]) -> list[StudyDirection]:
 
 def many(n: int, make: Callable[[int], FrozenTrial]) -> list[FrozenTrial]:
     return [make(i) for i in range(n)]
+
+
+def certificate_of(
+    top: Path,
+    scores: Mapping[str, Sequence[float]],
+    searched: Mapping[str, float] | None = None,
+    name: str = "s",
+    directions: Sequence[str] = ("maximize",),
+    metrics: Sequence[str] = ("score",),
+) -> StudyFiles:
+    """The certificate of the study ``name``: each candidate is trained in turn.
+
+    Args:
+        scores: by the name of the candidate, ``trial 3`` or ``defaults``; NaN is a training that diverged.
+        searched: what the search measured of it.
+    """
+    candidates = tuple(
+        Candidate(
+            trial=None if each == DEFAULTS else int(each.removeprefix("trial ")),
+            params=None if each == DEFAULTS else {"optimizer.lr": 1e-3},
+            values=None if each not in (searched or {}) else ((searched or {})[each],) * len(directions),
+            seconds=None if each == DEFAULTS else 1.0,
+        )
+        for each in scores
+    )
+    n_seeds = max(map(len, scores.values()))
+    turns = [(each, i) for i in range(n_seeds) for each in scores if i < len(scores[each])]
+    trials = [
+        trial(
+            state=TrialState.PRUNED if math.isnan(scores[each][i]) else TrialState.COMPLETE,
+            values=None if math.isnan(scores[each][i]) else [scores[each][i]] * len(directions),
+            begin_s=number,
+            seconds=0.5 + number % len(scores),
+            candidate=each,
+            repeat=i,
+        )
+        for number, (each, i) in enumerate(turns)
+    ]
+    files = on_disk(
+        top,
+        *trials,
+        name=f"{name}-certificate",
+        directions=directions,
+        attributes={"metrics": list(metrics), "n_trials": n_seeds * len(scores)},
+    )
+    plan = Plan(name, str(top / "outputs" / name), candidates, n_seeds, None, seed=1)
+    plan.write(files)
+    certificate.of(read(files), plan).write(files)
+    return files

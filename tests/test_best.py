@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from sweeper import record
 from sweeper.words import number
+from tests.conftest import Said
 from tests.foreign_app import App
 from tests.journal import load_study
 from tests.program import IN_PROCESS, sweeper
+from tests.studied import certificate_of, on_disk, trial
 
 
 def test_best_prints_the_best_trial(searched: Path) -> None:
@@ -42,12 +45,12 @@ def test_a_study_of_another_app_is_shown_too(tmp_path: Path) -> None:
     app = App(tmp_path, "if number == 0:\n    raise optuna.TrialPruned\nreturn cfg.x")
     assert app.run(*IN_PROCESS, "hydra.sweeper.n_trials=3").returncode == 0
     shown = sweeper(tmp_path, "best", "out")
-    trial = app.study().best_trial
-    assert trial.value is not None
+    best = app.study().best_trial
+    assert best.value is not None
     assert shown.startswith("Study s: ")
     assert "2 done, 1 pruned, 0 failed" in shown
-    assert f"Best trial: number {trial.number}, value {number(trial.value)}" in shown
-    assert f"{trial.params['x']:.5g}" in shown
+    assert f"Best trial: number {best.number}, value {number(best.value)}" in shown
+    assert f"{best.params['x']:.5g}" in shown
     assert "reproduce" not in shown  # it has no run of ours
 
 
@@ -58,9 +61,9 @@ def test_several_objectives_show_the_front(tmp_path: Path) -> None:
     directions = ("hydra.sweeper.direction=[minimize,minimize]", "hydra/sweeper/pruner=none")
     assert app.run(*IN_PROCESS, *directions, "hydra.sweeper.n_trials=3").returncode == 0
     shown = sweeper(tmp_path, "best", "out")
-    for trial in app.trials():
-        first, second = map(number, trial.values)
-        assert f"Best trial: number {trial.number}, value_0 {first}, value_1 {second}" in shown
+    for each in app.trials():
+        first, second = map(number, each.values)
+        assert f"Best trial: number {each.number}, value_0 {first}, value_1 {second}" in shown
 
 
 @pytest.mark.slow
@@ -79,3 +82,36 @@ def test_the_dashboard_of_a_study_is_told_by_its_name(tmp_path: Path) -> None:
     app = App(tmp_path, "return cfg.x")
     assert app.run(*IN_PROCESS, "hydra.sweeper.storage=sqlite:///s.db").returncode == 0
     assert sweeper(tmp_path, "best", "out").endswith(" dashboard out\n")
+
+
+def test_a_certificate_is_shown_as_one(said: Said, tmp_path: Path) -> None:
+    """Its words, a row for each candidate, and no best value; the search shows its words, too."""
+    on_disk(tmp_path, trial(0.98), trial(0.97))
+    certificate_of(tmp_path, {"trial 0": [0.9, 0.91, 0.92], "trial 1": [0.89, 0.91, 0.93]}, {"trial 0": 0.98})
+    code, shown = said("best", "s-certificate")
+    assert code == 0
+    assert shown.startswith("Study s-certificate, certificate of s: 6 done")
+    assert re.search(r"^Trial \d is expected to reach score 0\.91\d? ± 0\.\d+", shown, re.MULTILINE), shown
+    assert re.search(r"^trial 0 +0\.91\d? ± 0\.\d+ +0\.98\d* +3 ", shown, re.MULTILINE), shown
+    assert "Best trial" not in shown
+    code, of_search = said("best", "s")
+    assert code == 0
+    assert re.search(r"^Certified: .*is expected to reach", of_search, re.MULTILINE), of_search
+    assert "certify" not in of_search
+
+
+def test_a_chosen_run_is_not_taken_for_the_best_trial(said: Said, tmp_path: Path) -> None:
+    """Its scores are told as its own, also where its number is that of the best trial."""
+    search = on_disk(tmp_path, trial(0.98), trial(0.97))
+    certificate_of(tmp_path, {"trial 0": [0.9, 0.91], "trial 1": [0.89, 0.91]})
+    search.best.mark()
+    record.write_json(search.best.result, {"study": "s-certificate", "trial": 0, "test_accuracy": 0.75})
+    record.write_json(search.choice, {"study": "s-certificate", "candidate": "trial 1", "trial": 0})
+    search.write_belief(0, {"value": 0.98})
+    assert "belief" not in search.best.read_result()
+    code, shown = said("best", "s")
+    assert code == 0
+    assert shown.count("0.75") == 1
+    told = re.search(r"^Chosen: +(.*)$", shown, re.MULTILINE)
+    assert told is not None
+    assert told[1] == "trial 1, trained again: test_accuracy 0.75000  (outputs/s/best)"

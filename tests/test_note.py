@@ -16,8 +16,10 @@ from optuna_dashboard import get_note, save_note
 from sweeper.note import write_note
 from sweeper.record import StudyFiles
 from sweeper.results import sign
+from sweeper.results.belief import Belief, Estimate
 from sweeper.results.sign import Sign
 from sweeper.search.storage import open_storage
+from tests.studied import certificate_of, on_disk, trial
 
 
 @pytest.fixture
@@ -143,3 +145,49 @@ def test_killed_while_writing(study: optuna.Study, tmp_path: Path) -> None:
         again = optuna.load_study(study_name=study.study_name, storage=open_storage(str(torn)))
         write_note(again, files)
         assert get_note(again) == get_note(study)
+
+
+def test_it_says_how_sure_the_best_trial_is(study: optuna.Study, tmp_path: Path) -> None:
+    """As the end of the search has found it; of another trial, or damaged, it says nothing."""
+    files = StudyFiles(tmp_path)
+    study.tell(study.ask(), 0.5)
+    found = Belief(
+        best=(Estimate("value", 0, 0.5, 0.4, 0.6),),
+        n_pictures=100,
+        tied=(),
+        tie_broken_by=None,
+        not_worse=(),
+        differences=(),
+        n_compared=0,
+        n_others=0,
+        cheapest=None,
+        cheapest_cost=None,
+        luck=0.01,
+    )
+    files.write_belief(0, found.to_json())
+    write_note(study, files)
+    assert "## How sure is it?\n\nvalue 0.500 ± 0.100 \\(100 pictures" in get_note(study)
+    study.tell(study.ask(), 0.6)
+    write_note(study, files)
+    assert "How sure" not in get_note(study)
+    files.write_belief(1, {"not": "ours"})
+    write_note(study, files)
+    assert get_note(study).startswith("# Best trial: number 1")
+
+
+def test_a_certificates_note_has_its_words_and_its_table(tmp_path: Path) -> None:
+    """In Markdown, for the certificate's own study; the note on the search has the words."""
+    files = certificate_of(tmp_path, {"trial 0": [0.9, 0.91, 0.92], "defaults": [0.1, 0.11]})
+    storage = open_storage(str(tmp_path / "outputs" / "studies.journal"))
+    study = optuna.load_study(study_name="s-certificate", storage=storage)
+    write_note(study, files)
+    note = get_note(study)
+    assert note.startswith("# Certificate of `s`\n\n")
+    assert "Trial 0 is expected to reach score 0.91" in note
+    assert "| candidate | expected | in the search | trainings | seconds | verdict |\n" in note
+    assert re.search(r"^\| `defaults` \| `0\.10\d* ± ", note, re.MULTILINE), note
+    search = on_disk(tmp_path, trial(0.95))
+    study = optuna.load_study(study_name="s", storage=storage)
+    write_note(study, search)
+    assert "## Certificate\n\n" in get_note(study)
+    assert "Trial 0 is expected to reach score 0.91" in get_note(study)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -410,3 +411,34 @@ def test_what_a_killed_command_left_of_a_file_is_removed(tmp_path: Path) -> None
         record.check_out(out, "--csv", "said.csv")
         assert written.exists()
     assert sorted(tmp_path.iterdir()) == sorted([others, out])
+
+
+def test_what_two_add_to_the_best_result_is_there_in_the_end(tmp_path: Path, study: optuna.Study) -> None:
+    """A search says how sure it is while its last worker tests the model: nothing of either is lost."""
+    files = StudyFiles(tmp_path)
+    end(study, tmp_path, 0.5)
+    record.write_json(files.best.result, {**files.best.read_result(), record.PER_CLASS: {"val": {}}})
+    before, n = files.best.read_result(), 50
+    with ThreadPoolExecutor(2) as both:
+        adding = both.map(
+            lambda name: [files.add_to_best(0, {f"{name}_{i}": i}) for i in range(n)], ("test", "other")
+        )
+        assert [all(each) for each in adding] == [True, True]
+    after = files.best.read_result()
+    assert after == before | {f"{name}_{i}": i for name in ("test", "other") for i in range(n)}
+    assert list(after)[-1] == record.PER_CLASS
+    assert not files.add_to_best(1, {"test_accuracy": 1.0})
+    assert files.best.read_result() == after
+
+
+def test_belief_stands_beside_what_the_best_trial_measured(tmp_path: Path, study: optuna.Study) -> None:
+    """It is in ``best/result.json``; a new best trial has none of it; of another app it is in its mark."""
+    files = StudyFiles(tmp_path)
+    assert files.read_belief() is None
+    files.write_belief(0, {"value": 0.4})  # nothing of ours is there yet
+    assert files.read_belief() == {"value": 0.4}
+    end(study, tmp_path, 0.5)
+    files.write_belief(0, {"value": 0.5})
+    assert files.best.read_result()["belief"] == files.read_belief() == {"value": 0.5}
+    end(study, tmp_path, 0.9)
+    assert files.read_belief() is None

@@ -29,7 +29,7 @@ from sweeper.results.study_record import StudyRecord
 from tests.conftest import Cli, Said
 from tests.foreign_app import App
 from tests.program import IN_PROCESS, sweeper, until
-from tests.studied import many, on_disk, record_of, trial
+from tests.studied import certificate_of, many, on_disk, record_of, trial
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -240,6 +240,24 @@ def page_of(*trials: FrozenTrial, folder: Path, **about: Any) -> str:
     page = report.page([(seen, [])])
     assert "Left out" not in page
     return re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+
+
+def test_a_certificate_has_a_chapter_of_its_own(browser: Browser, said: Said, tmp_path: Path) -> None:
+    """Words, table, and the single trainings; so does the page of its search, under its own heading."""
+    on_disk(tmp_path, trial(0.98, seconds=2), trial(0.97))
+    scores = {"trial 0": [0.9, 0.91, 0.92], "trial 1": [0.5, 0.51, 0.5], "defaults": [0.89, 0.9, 0.93]}
+    files = certificate_of(tmp_path, scores, {"trial 0": 0.98, "trial 1": 0.97})
+    for name, heading in (("s-certificate", "s-certificate"), ("s", "s")):
+        assert said("report", name)[0] == 0
+        with opened(browser, files.folder.with_name(name) / "report.html", "phone", "dark") as page:
+            draw_all(page)
+            assert page.locator("h1").inner_text() == heading
+            section = page.locator("section", has=page.locator("h2", has_text=re.compile("^Certificate$")))
+            assert "is expected to reach score 0.91" in section.inner_text()
+            assert section.locator("tbody tr").count() == len(scores)
+            assert section.locator(".plot svg.main-svg").count() > 0
+            assert "out at" in section.locator(".plot").inner_text()
+            assert_accessible(page)
 
 
 def test_studies_of_any_kind_have_a_page(tmp_path: Path) -> None:

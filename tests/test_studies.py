@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sweeper.record import FORMAT, StudyFiles, TrialFiles
 from sweeper.search.storage import open_storage
 from tests.conftest import Said
 from tests.program import end, start_holding
+from tests.studied import certificate_of
 from tests.test_record import leave
 
 JOURNAL = "outputs/studies.journal"
@@ -65,6 +67,16 @@ def test_each_study_is_a_line(said: Said) -> None:
     assert first == ["first", "2", "1", "0.75000", "now", "0.0", "MB", JOURNAL, "optimizer=adam,sgd", "lr"]
     assert nested[:4] == ["a/b", "1", "1", "0.50000"]
     assert "sqlite:///other.db" in nested
+
+
+def test_a_certificate_is_listed_as_one(said: Said, tmp_path: Path) -> None:
+    """With its state and its verdict, and no best value, which is not what it is about."""
+    files = certificate_of(tmp_path, {"trial 0": [0.9, 0.91, 0.92], "trial 1": [0.1, 0.11]})
+    line = said("studies")[1].splitlines()[1]
+    assert re.fullmatch(r"s-certificate +5 .*  certificate of s: (unfinished, )?trial 0, 0\.91\d* ± .*", line)
+    assert "0.92" not in line
+    files.certificate.unlink()
+    assert said("studies")[1].splitlines()[1].endswith("  certificate")
 
 
 def test_any_name_is_one_line(said: Said) -> None:

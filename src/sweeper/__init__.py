@@ -18,11 +18,13 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from sweeper.errors import BadInput
     from sweeper.fault import Fault
     from sweeper.inference.classifier import Classifier, Prediction, Predictions, load
+    from sweeper.results.certificate import Certificate
     from sweeper.search.hooks import hooks
     from sweeper.search.trial import trial
 else:
     _MODULES = {
         **dict.fromkeys(("Run", "Study", "open_study", "sweep", "train"), "api"),
+        "Certificate": "results.certificate",
         "Failed": "caller",
         "BadInput": "errors",
         "Fault": "fault",
@@ -45,6 +47,7 @@ else:
 
 __all__ = [
     "BadInput",
+    "Certificate",
     "Classifier",
     "Failed",
     "Fault",

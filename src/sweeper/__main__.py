@@ -1,4 +1,4 @@
-"""``sweeper``: trains once, searches with ``-m``, or runs a verb (describe, best, studies, reproduce, …)."""
+"""``sweeper``: trains once, searches with ``-m``, or runs a verb (describe, best, studies, certify, …)."""
 
 from __future__ import annotations
 
@@ -215,6 +215,54 @@ def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bo
     from sweeper.commands import report
 
     report.show(studies, out, with_images=not no_images, opens=opens)
+
+
+@verbs.command()
+@_study
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Certify the N best trials; default: 5, of several objectives the first of the Pareto front.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Train each so often; what those who drop out leave goes to the others. Default: 5.",
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    metavar="K",
+    help="Train over K folds of the train and validation parts instead; the test part stays closed.",
+)
+@click.option(
+    "--baseline/--no-baseline",
+    default=None,
+    help="Train the defaults, too, as they would run without a search, or leave them out. Default: train.",
+)
+@click.option("--choose", is_flag=True, help="Let the cheapest of those not worse be the study's best/.")
+@_TRUST
+def certify(
+    study: str | None,
+    top: int | None,
+    seeds: int | None,
+    folds: int | None,
+    baseline: bool | None,
+    choose: bool,
+    trust: bool,
+) -> int:
+    """Train the best trials again, and say how good they are and who is not worse.
+
+    STUDY is a name or a folder; default: the newest. With new seeds, side by side with the defaults, each
+    trains again until it is shown to be worse. The same command goes on where it was stopped; with other
+    numbers it goes on to those, and no training is lost. It is a study of its own, STUDY-certificate.
+    """
+    from sweeper.commands import certify
+
+    wish = certify.Wish(top, seeds, folds, baseline)
+    return certify.certify(study, wish, choose, trust)
 
 
 @verbs.command()

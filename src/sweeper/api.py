@@ -25,6 +25,7 @@ from sweeper import child, record
 from sweeper.errors import BadInput, named, search_call
 from sweeper.fault import Fault
 from sweeper.literal import written
+from sweeper.program import TRUST
 from sweeper.record import RunFiles, StudyFiles
 from sweeper.results import sign
 from sweeper.results.sign import Sign
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from sweeper.inference.classifier import Classifier
+    from sweeper.results.certificate import Certificate
 
 _KEY = re.compile(r"\+{0,2}[\w.]+(/[\w.]+)*(@[\w.]*)?")
 _MOST_BYTES = 100_000
@@ -79,7 +81,7 @@ def train(overrides: str | Iterable[str] = (), /, **keys: Any) -> Run:
         if word in _SEARCHES or word.lstrip("+").startswith("hydra.mode="):
             search = search_call([other for other in words if other is not word])
             raise BadInput("overrides", word, "is for a search", f"call {search}, or leave it out")
-    return Run(Path(_call(words, "run")))
+    return Run(Path(_call(["train", *words], "run")))
 
 
 def sweep(overrides: str | Iterable[str] = (), /, **keys: Any) -> Study:
@@ -114,7 +116,7 @@ def sweep(overrides: str | Iterable[str] = (), /, **keys: Any) -> Study:
         ```
     """
     words = [word for word in _words(overrides, keys) if word not in _SEARCHES]
-    return Study(Path(_call(["-m", *words], "study")))
+    return Study(Path(_call(["train", "-m", *words], "study")))
 
 
 def open_study(study: str | Path | None = None) -> Study:
@@ -282,6 +284,9 @@ class Study:
     def best(self) -> Run:
         """The best complete trial so far: its model, and what it scored on the test images.
 
+        After ``certify(choose=True)`` it is the one that was chosen, in the files of its new training; the
+        defaults have no number, and no values.
+
         Raises:
             sweeper.BadInput: if none is complete, or there are several objectives.
         """
@@ -290,11 +295,20 @@ class Study:
             raise BadInput("study", self.name, "has several objectives, and no best trial", "see .solutions")
         if results["best_trial"] is None:
             raise BadInput("study", self.name, "no trial of it is complete", "wait, or see .trials")
-        number = results["best_trial"]
-        kept = self._files.best
+        number, kept = results["best_trial"], self._files.best
+        if (choice := self._files.read_choice()) is not None:
+            return self._chosen(choice["of_search"])
         is_kept = kept.is_ours and kept.read_result().get("trial") == number
         folder = kept.folder if is_kept else self._folder_of(number)
         return Run(folder, number, results["best_params"], (results["best_value"],))
+
+    def _chosen(self, number: int | None) -> Run:
+        """What ``best/`` holds: a new training of a trial, or of the defaults."""
+        folder = self._files.best.folder
+        if number is None:
+            return Run(folder)
+        trial = self.trials[number]
+        return Run(folder, number, trial.params, tuple(trial.values))
 
     @property
     def solutions(self) -> list[Run]:
@@ -382,6 +396,58 @@ class Study:
             report.write([self._files], path)
             return path.absolute()
 
+    def certify(
+        self,
+        top: int | None = None,
+        seeds: int | None = None,
+        folds: int | None = None,
+        baseline: bool | None = None,
+        choose: bool = False,
+        trust: bool = False,
+    ) -> Certificate:
+        """Train the best trials again, as ``sweeper certify`` does, and say how good they are.
+
+        It runs as a process of its own, as ``sweep`` does, and is a study of its own beside this one. The
+        same call goes on where it was stopped.
+
+        Args:
+            top: how many of the best trials; default: 5.
+            seeds: how often each is trained; default: 5.
+            folds: train over so many folds of the train and validation parts, in place of new seeds.
+            baseline: whether the defaults are trained, too, as they would run without a search; default: yes.
+            choose: whether the cheapest of those not worse becomes ``best``.
+            trust: whether the search's own command may import a network that a saved run names.
+
+        Returns:
+            What is known, the same as ``certificate.json``. Each of the numbers has another default where
+            the certificate was begun before: what it was begun with.
+
+        Raises:
+            sweeper.BadInput: for what cannot be certified, or not be chosen.
+            sweeper.Fault: if a disk or a server fails; the same call goes on later.
+            sweeper.Failed: if too many trainings fail.
+            KeyboardInterrupt: if it is interrupted.
+
+        Example:
+            ```python
+            certificate = study.certify(top=5, seeds=5)
+            certificate["defaults"].expected[0].value
+            ```
+        """
+        from sweeper.results.certificate import Certificate
+
+        words = ["certify", str(self.folder)]
+        for name, value, least in (("top", top, 1), ("seeds", seeds, 2), ("folds", folds, 2)):
+            if value is not None:
+                words += [f"--{name}", str(_whole(name, value, least))]
+        words += {None: [], True: ["--baseline"], False: ["--no-baseline"]}[baseline]
+        words += [*(["--choose"] if choose else []), *([TRUST] if trust else [])]
+        with named("study", "STUDY"), named("folds", "--folds"), named("choose", "--choose"):
+            said = child.call(words, hear=lambda said: _networks.update(said.get("networks", ())))
+        found = Certificate.read(StudyFiles(Path(said["certificate"])))
+        assert found is not None  # the command has written it
+        return found
+
     def _results(self) -> dict[str, Any]:
         return record.read_yaml(self._files.results)
 
@@ -411,6 +477,12 @@ class Study:
         except (BadInput, Fault, KeyError, TypeError):
             return ""
         return f": {', '.join([record.told_counts(states.elements()), *best])}"
+
+
+def _whole(name: str, value: object, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BadInput(name, value, f"is no whole number from {least} on", "write for example 5")
+    return value
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Runs the command line for a Python program, as a process of its own.
+"""Runs the command line, or the app of a search, for another program, as a process of its own.
 
 So workers are forked from a clean process, nothing of Hydra or logging stays behind in the program, and a
 search resumes, prunes and survives a kill exactly as that of a terminal does.
@@ -32,7 +32,12 @@ _Command = subprocess.Popen[bytes]
 
 
 def call(words: Sequence[str], hear: Callable[[Mapping[str, Any]], object]) -> Mapping[str, Any]:
-    """Run ``sweeper WORDS`` to its end.
+    """Run ``sweeper WORDS`` to its end; see ``run``."""
+    return run([*start(), *words], hear)
+
+
+def run(words: Sequence[str], hear: Callable[[Mapping[str, Any]], object]) -> Mapping[str, Any]:
+    """Run a command that says what ends it (``caller``) to its end.
 
     Where this program prints to files or terminals, so does the command; else its output is passed on line
     by line. A SIGINT is passed on, too, and the command's orderly end waited for; a second one kills its
@@ -91,7 +96,8 @@ def _start(words: Sequence[str], file: int) -> tuple[_Command, dict[IO[bytes], T
     # A thread is never interrupted: its command stays in the group, which a terminal interrupts as a whole.
     group = "own" if _is_main_thread() else "same"
     command = subprocess.Popen(
-        [*start(), "train", *words],
+        words,
+        process_group=0 if group == "own" else None,
         stdin=subprocess.DEVNULL,
         stdout=inherited[0],
         stderr=inherited[1],

@@ -14,7 +14,7 @@ from sweeper import record
 from sweeper.fault import Fault
 from sweeper.markdown import block, code, table, text
 from sweeper.program import program, use
-from sweeper.results import importance, sign, study_record
+from sweeper.results import belief, importance, sign, study_record
 from sweeper.secret import hide_secrets
 from sweeper.words import counted, near, sentence
 
@@ -81,12 +81,17 @@ def _read(attributes: dict[str, Any]) -> str | None:
 
 
 def _compose(study: optuna.Study, files: StudyFiles, to_go_on: str | None) -> Iterator[str]:
+    if files.is_certificate:
+        yield from _certificate(files)
+        return
     seen, best = study_record.of(study, files), record.best_trials(study)
     of_best = sign.read_whole(files.best.signs) if files.best.is_ours else []
     signs = [*of_best, *sign.read_whole(files.signs)]
     if best:
         is_one = len(seen.directions) == 1
         yield from _one(best[0], seen) if is_one else _several(best, seen.metrics)
+        yield from _belief(best[0], files)
+    yield from _certified(files)
     yield from told_signs(signs)
     if (doubt := importance.warning(seen)) is not None:
         yield from [f"**{text(doubt)}**", ""]
@@ -101,10 +106,53 @@ def _one(best: FrozenTrial, seen: StudyRecord) -> Iterator[str]:
     except Fault as error:  # a damaged file must not cost the note
         log.warning("%s", error)
         result = {}
-    if result.get("trial") == best.number:
+    if result.get("trial") == best.number and not seen.files.choice.exists():
         scores = [f"{code(name)} {told:.5g}" for name, told in result.items() if name.startswith("test_")]
         yield from ["On the test images: " + ", ".join(scores), ""] if scores else []
     yield from table(["searched", "best trial"], best.params.items())
+
+
+def _belief(best: FrozenTrial, files: StudyFiles) -> Iterator[str]:
+    """How sure that is, as the end of the search has found it."""
+    try:
+        found = belief.from_json(files.read_belief())
+    except Fault as error:
+        log.warning("%s", error)
+        return
+    if found is not None and (found.trial == best.number or not found.has_winner):
+        yield from ["## How sure is it?", "", *_paragraphs(belief.sentences(found))]
+
+
+def _certified(search: StudyFiles) -> Iterator[str]:
+    """What a search's certificate says, where there is one, and whose run was chosen."""
+    files = search.certified_by
+    if not files.certificate.exists():
+        return
+    from sweeper.results import certificate, verdict  # with scipy
+
+    if (found := verdict.of_folder(files)) is not None:
+        yield from ["## Certificate", "", *_paragraphs(certificate.lines(found))]
+    if (chosen := verdict.chosen(search)) is not None:
+        yield from [f"**Chosen**: {text(chosen)}", ""]
+
+
+def _certificate(files: StudyFiles) -> Iterator[str]:
+    """The note on a study that is a certificate."""
+    from sweeper.results import certificate, verdict  # with scipy
+
+    if (found := verdict.of_folder(files)) is None:
+        return
+    yield from [f"# Certificate of {code(found.study)}", "", *_paragraphs(certificate.lines(found))]
+    rows = verdict.table(found)
+    yield from table(rows.head, (["" if cell is None else cell for cell in row] for row in rows.rows))
+    yield from [f"## Commands, in the folder {code(str(Path.cwd()))}", ""]
+    yield from ["See everything in one page:", ""]
+    yield from block(f"{program()} report {files.typed}")
+
+
+def _paragraphs(lines: Sequence[str]) -> Iterator[str]:
+    for line in lines:
+        yield from [text(line), ""]
 
 
 def _several(best: Sequence[FrozenTrial], names: Sequence[str]) -> Iterator[str]:
@@ -127,9 +175,7 @@ def told_signs(signs: Sequence[Sign]) -> Iterator[str]:
 
 
 def _commands(best: Sequence[FrozenTrial], files: StudyFiles, to_go_on: str | None) -> Iterator[str]:
-    folder = Path(os.path.relpath(files.folder))
-    is_known = folder.parts[0] == record.OUTPUTS
-    name = shlex.quote(str(folder.relative_to(record.OUTPUTS) if is_known else folder))
+    name = files.typed
     yield from [f"## Commands, in the folder {code(str(Path.cwd()))}", ""]
     runs = [trial.number for trial in best if files.trial(trial).run.is_complete]
     trust = files.trial(best[0]).run.trust_option if runs else ""

@@ -29,7 +29,7 @@ import yaml
 from sweeper import ranking
 from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault, disk, find_fault, of_disk
-from sweeper.lock import held, open_locked, remove_unlocked
+from sweeper.lock import held, locked, open_locked, remove_unlocked
 from sweeper.program import TRUST, program
 from sweeper.words import expanded, near
 
@@ -55,6 +55,8 @@ OUTPUTS = "outputs"
 JOURNAL = "studies.journal"
 PER_CLASS = "per_class"
 """In ``result.json``: the scores of each class, by the part of the data."""
+BELIEF = "belief"
+"""In the ``result.json`` of ``best/``: how sure it is that this trial is the best."""
 LOGITS_BYTES = 64 * 10**6
 """What the logits of a study's trials may take together."""
 LONG_OUTPUT = 10**6
@@ -363,6 +365,18 @@ class StudyFiles:
         return (self.folder if self.has_our_runs else self.folder / _MARK) / "signs.json"
 
     @property
+    def _belief(self) -> Path:
+        """How sure the best trial is, where ``best/`` does not hold it: of another app, or a chosen one."""
+        return self.folder / _MARK / "belief.json"
+
+    @property
+    def typed(self) -> str:
+        """The study as a person types it in this folder: its name, or its path."""
+        folder = Path(os.path.relpath(self.folder))
+        is_known = folder.parts[0] == OUTPUTS
+        return shlex.quote(str(folder.relative_to(OUTPUTS) if is_known else folder))
+
+    @property
     def has_our_runs(self) -> bool:
         """Whether a trial of the study is a training run of ours, in the study's folder."""
         return self.best.is_ours or any(self.folder.glob(f"*/{_MARK}/run.json"))
@@ -396,6 +410,16 @@ class StudyFiles:
     def plan(self) -> Path:
         """Of a certificate: whom it trains again, and how often."""
         return self.folder / _MARK / "plan.json"
+
+    @property
+    def is_certificate(self) -> bool:
+        """Whether it is no search, but the certificate of one."""
+        return self.plan.exists()
+
+    @property
+    def certified_by(self) -> StudyFiles:
+        """The certificate of this search, which need not be there: beside it, as ``STUDY-certificate``."""
+        return StudyFiles(self.folder.with_name(f"{self.folder.name}-certificate"))
 
     @property
     def certificate(self) -> Path:
@@ -514,14 +538,20 @@ class StudyFiles:
     def remove_trials(self, trials: Sequence[FrozenTrial] = ()) -> None:
         """Remove what is ours of these trials, of those whose folders are in the study's, and of the best."""
         with disk(self.folder):
-            signs = self.signs
+            signs, certificate = self.signs, self.certificate
             for trial in trials:
                 self.trial(trial).remove(trial.number)
             for path in sorted(self.folder.glob(f"*/{_MARK}/trial.json")):
                 if not StudyFiles(path.parents[1]).is_ours:  # that of a study named a/b lies in that of a
                     TrialFiles(path.parents[1]).remove(read_json(path).get("trial"))
             self.best.remove()
-            for path in (self.results, self.sweep_config, signs, *([self.report] * self.has_report)):
+            for path in (
+                self.results,
+                self.sweep_config,
+                signs,
+                certificate,
+                *([self.report] * self.has_report),
+            ):
                 path.unlink(missing_ok=True)
 
     def remove_mark(self) -> int:
@@ -570,7 +600,7 @@ class StudyFiles:
         if ended is not None and kept is None:  # of a certificate others may drop out now
             ended_now = {ended}
         with disk(self.folder):
-            if len(study.directions) == 1 and best and kept is None:
+            if len(study.directions) == 1 and best and kept is None and not self._is_chosen(trials):
                 ended_now.add(self._keep_best(best[0]))
             for number in ended_now - keep:  # weights are large: only the best keep theirs
                 if number < len(trials) and (run := self.trial(trials[number]).run).is_ours:
@@ -625,6 +655,41 @@ class StudyFiles:
         except (Fault, KeyError, TypeError, ValueError):
             return LOGITS_BYTES
 
+    def add_to_best(self, trial: int | None, added: Mapping[str, Any]) -> bool:
+        """Add to the result in ``best/``, where it is that of this trial; what others add meanwhile stays.
+
+        Call without the study's lock.
+
+        Returns:
+            whether it is that trial's.
+        """
+        with locked(self.lock):
+            result = self.best.read_result()
+            if not result or result.get("trial") != trial:
+                return False
+            result |= added
+            if PER_CLASS in result:  # the long part comes last
+                result[PER_CLASS] = result.pop(PER_CLASS)
+            write_json(self.best.result, result)
+        return True
+
+    def write_belief(self, trial: int, belief: Mapping[str, Any]) -> None:
+        """Keep how sure it is that this trial is the best. Call without the study's lock."""
+        if not self.choice.exists() and self.add_to_best(trial, {BELIEF: belief}):
+            self._belief.unlink(missing_ok=True)
+        else:
+            write_json(self._belief, belief)
+
+    def read_belief(self) -> object:
+        """What ``write_belief`` was given last; None where nobody knows.
+
+        Raises:
+            Fault: if a file is damaged.
+        """
+        if (found := self.best.read_result().get(BELIEF)) is None and self._belief.exists():
+            return read_json(self._belief)
+        return found
+
     def _keep_best(self, trial: FrozenTrial) -> int:
         """Let ``best/`` hold the files of the best trial; two renames replace those of another.
 
@@ -642,6 +707,11 @@ class StudyFiles:
             return before
         if before == trial.number and _same_history(source, target):
             return before
+        self._replace_best(source)
+        return before
+
+    def _replace_best(self, source: RunFiles) -> None:
+        target = self.best
         new = RunFiles(self.folder / _MARK / "best-new")
         old = RunFiles(self.folder / _MARK / "best-old")
         _remove(new.folder, old.folder)
@@ -665,7 +735,49 @@ class StudyFiles:
             target.folder.replace(old.folder)
         new.folder.replace(target.folder)
         _remove(old.folder)
-        return before
+
+    # ------------------------------------------------------------------------------------- the choice
+
+    def choose(self, run: RunFiles, choice: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> None:
+        """Let ``best/`` hold the files of a run of a certificate, until another trial of the search ends.
+
+        Call under the study's lock.
+
+        Args:
+            choice: whose run it is.
+            trials: of the search.
+        """
+        with disk(self.folder):
+            self._replace_best(run)
+        write_json(self.choice, {"format": FORMAT, **choice, "n_ended": _n_ended(trials)})
+
+    def read_choice(self) -> dict[str, Any] | None:
+        """Whose run was chosen for ``best/``; None where it is the best trial's.
+
+        Raises:
+            Fault: if the file is damaged.
+        """
+        return read_json(self.choice) if self.choice.exists() else None
+
+    def holds(self, run: RunFiles) -> bool:
+        """Whether ``best/`` is that run's."""
+        return self.best.is_ours and _same_history(run, self.best)
+
+    def _is_chosen(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether ``best/`` is that of a choice, which the next trial that ends takes back."""
+        if not self.choice.exists():
+            return False
+        try:
+            if read_json(self.choice).get("n_ended") == _n_ended(trials):
+                return True
+        except Fault:  # damaged: nobody has chosen
+            pass
+        self.choice.unlink(missing_ok=True)
+        return False
+
+
+def _n_ended(trials: Iterable[FrozenTrial]) -> int:
+    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials)
 
 
 def is_report(path: Path) -> bool:
@@ -949,7 +1061,7 @@ def check_out(path: Path, key: str, example: str, inputs: Iterable[Path] = ()) -
 def _is_record(path: Path) -> bool:
     run, study = RunFiles(path.parent), StudyFiles(path.parent)
     of_run = (*run._record, *run._weights, run.val_logits)
-    of_study = (study.results, study.sweep_config, study.signs)
+    of_study = (study.results, study.sweep_config, study.signs, study.certificate)
     return _MARK in path.parts or (run.is_ours and path in of_run) or (study.is_ours and path in of_study)
 
 

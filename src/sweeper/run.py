@@ -389,8 +389,8 @@ def test_best(folder: Path) -> None:
 
     Weights of an earlier version, which wrote no card, get one.
     """
-    best = StudyFiles(folder).best
-    result = best.read_result()
+    study = StudyFiles(folder)
+    best, result = study.best, study.best.read_result()
     is_done = best.predictions.exists() and best.card.exists()  # predictions are written last
     if not result or is_done or not best.has_weights:
         return
@@ -423,7 +423,11 @@ def test_best(folder: Path) -> None:
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not is_tested(result):
         result = _tested(model, run, loaded, result)
-        record.write_json(best.result, result)
+        added = {
+            name: result[name] for name in result if name.startswith("test_") or name == record.PER_CLASS
+        }
+        if not study.add_to_best(result.get("trial"), added):
+            return  # another trial is the best now, and its files are there
     with machine.threads(run.training.n_threads):
         logits, _ = predict(model, loaded, "val", with_micro_batch_size(run).training)
     if card is None:

@@ -49,6 +49,23 @@ class Screen(Console):
         for line in lines:
             print(line, flush=True)
 
+    def wrap(self, text: Text, indent: int = 0, first: str = "") -> None:
+        """A text, wrapped to the terminal between words; whole where there is none.
+
+        Args:
+            indent: columns before each line.
+            first: what stands there in the first one.
+        """
+        width = max(20, self.width - indent)
+        lines = text.wrap(self, width) if self.is_terminal else [text]
+        for number, line in enumerate(lines):
+            before = " " * indent if number else f"{first:{indent}}"
+            if self.is_terminal:
+                line.rstrip()
+                self.print(Text(before) + line, no_wrap=True, overflow="ignore", crop=False)
+            else:
+                self.tell([before + line.plain])
+
     def say(self, text: Text) -> None:
         """One line on a terminal; the whole text elsewhere."""
         if self.is_terminal:

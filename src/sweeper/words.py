@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,11 @@ def some(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
+def listed(names: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), *names[-1:]])
+
+
 def composed(text: str) -> str:
     """With each letter and its accents in one character (NFC), whichever way a system has written them."""
     return normalize("NFC", text)
@@ -37,6 +43,19 @@ def composed(text: str) -> str:
 def disk_space(n_bytes: float) -> str:
     """``1.5 MB``, ``2.0 GB``."""
     return f"{n_bytes / 10**9:,.1f} GB" if n_bytes >= 10**9 else f"{n_bytes / 10**6:,.1f} MB"
+
+
+def measured(value: float, half: float | None) -> str:
+    """``0.974 ± 0.004``, with as many digits as its interval gives reason for; None is an unknown one."""
+    if half is None:
+        return f"{value:.3f}"
+    n = digits(half)
+    return f"{value:.{n}f} ± {half:.{n}f}"
+
+
+def digits(half: float | None) -> int:
+    """How many stand behind the point of a value whose 95 % interval is so wide on each side."""
+    return 3 if half is None or not half > 0 else min(8, max(3, -math.floor(math.log10(half))))
 
 
 def number(value: float) -> str:

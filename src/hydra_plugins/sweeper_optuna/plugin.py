@@ -86,12 +86,14 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         try:
+            from sweeper import caller
             from sweeper.search.pool import sweep
         except KeyboardInterrupt:  # nothing has begun
             sys.exit(130)
 
         assert self.hydra_context is not None
         assert self.config is not None
+        caller.meet()  # our own app has; another one may have been started by `sweeper certify`
         return sweep(self._settings, self.hydra_context, self._task, self.config, arguments)
 
 

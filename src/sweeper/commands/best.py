@@ -8,21 +8,28 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sweeper import record, saved
+from sweeper.commands import report
+from sweeper.commands.studies import PIPED_WIDTH
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.program import program, use
 from sweeper.record import WORDS, StudyFiles
 from sweeper.results import sign
+from sweeper.results.belief import Belief
 from sweeper.results.sign import Sign
 from sweeper.screen import Screen
+from sweeper.words import near, objectives, some
 from sweeper.words import number as told
-from sweeper.words import objectives
+
+if TYPE_CHECKING:
+    from sweeper.results.certificate import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +41,9 @@ def show(name: str | None) -> None:
         BadInput: if there is no such study.
     """
     files = record.find_study(name)
+    if files.is_certificate:
+        show_certificate(files)
+        return
     results = record.read_yaml(files.results)
     # optimizer.lr[freezing=head] is a name, not markup.
     console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -46,9 +56,108 @@ def show(name: str | None) -> None:
         console.print("No trial is done yet.")
     else:
         title = _title(files, results["best_trial"], [results["best_value"]])
-        console.print(_table(title, results["best_params"] | _measured(files)))
+        measured = {} if files.choice.exists() else _measured(files)  # best/ holds another run
+        console.print(_table(title, results["best_params"] | measured))
+    show_belief(files)
+    show_certificate_of(files)
     show_signs(files)
     show_commands(files)
+
+
+CERTIFY = "is it really better than the others, and than the defaults?"
+"""What a certificate would tell."""
+
+MOST_NAMED = 10
+"""Trials that are named one by one; more are counted."""
+
+
+def show_belief(files: StudyFiles) -> None:
+    """How sure the best trial is: its interval, who is not worse, ties, luck."""
+    from sweeper.search.progress import tell_belief
+
+    if (found := current_belief(files)) is None:
+        return
+    tell_belief(found)
+    if found.tied:
+        print(f"Tied:      {_named(found.tied)}")
+    if found.not_worse:
+        print(f"Not worse: {_named(found.not_worse)}")
+    if (cheapest := found.cheapest) is not None and files.run(cheapest).is_complete:
+        trust = saved.trust_option_of(files.run(cheapest).config)
+        print(f"Cheapest:  {program()} reproduce {files.typed} --trial {cheapest}{trust}")
+
+
+def _named(numbers: Sequence[int]) -> str:
+    return f"{'trial' if len(numbers) == 1 else 'trials'} {some(map(str, numbers), MOST_NAMED)}"
+
+
+def current_belief(files: StudyFiles) -> Belief | None:
+    """What can be said of the best trial as the study is now; as it was written where that says less."""
+    from sweeper.results import belief
+    from sweeper.search.study import read
+
+    found = None
+    try:
+        found = belief.of(read(files))
+    except Exception as error:  # whatever damaged files lead to
+        log.debug("%s", error)
+    if found is not None:
+        return found
+    try:
+        return belief.from_json(files.read_belief())
+    except Fault as fault:
+        log.debug("%s", fault)
+        return None
+
+
+def show_certificate(files: StudyFiles) -> None:
+    """What a certificate says, and a row for each candidate."""
+    from sweeper.results import verdict
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    counts = _counts(files, record.read_yaml(files.results)["trials"])
+    found = report.certificate_of(files)
+    console.print(f"Study {files.read_name()}, {verdict.whose(found)}: {counts}")
+    if found is None:
+        return
+    tell_certificate(found)
+    search = StudyFiles(Path(found.folder.parent, found.folder.name.removesuffix("-certificate")))
+    if found.finished and search.is_ours:
+        print(f"The search: {program()} best {search.typed}")
+    print(f"Report:     {program()} report {files.typed}")
+
+
+def tell_certificate(found: Certificate) -> None:
+    """What it says in words, and a row for each candidate."""
+    from sweeper.results import certificate, verdict  # with scipy
+
+    print()
+    screen, of_all = Screen(), verdict.table(found)
+    for line in certificate.lines(found):
+        screen.wrap(Text(line))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in of_all.head:
+        table.add_column(name, overflow="fold")
+    for row in of_all.rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    print()
+    screen.print(table, width=None if screen.is_terminal else PIPED_WIDTH, crop=False)
+    print()
+
+
+def show_certificate_of(files: StudyFiles) -> None:
+    """What the certificate of a search says, and which of its runs was chosen; else how to get one."""
+    found = report.certificate_of(files)
+    if found is None:
+        return
+    from sweeper.results import certificate, verdict  # with scipy
+
+    screen, head = Screen(), "Certified: "
+    for line in certificate.lines(found):
+        screen.wrap(Text(line), indent=len(head), first=head)
+        head = " " * len(head)
+    if (chosen := verdict.chosen(files)) is not None:
+        print(f"Chosen:    {chosen}  ({near(files.best.folder)})")
 
 
 def show_signs(files: StudyFiles) -> None:
@@ -102,12 +211,20 @@ def _table(title: str, rows: dict[str, Any]) -> Table:
     return table
 
 
+def _can_certify(files: StudyFiles) -> bool:
+    """Whether there is a trial to train again, in a storage that is still there."""
+    results = record.read_yaml(files.results)
+    is_done = results.get("best_trial") is not None or bool(results.get("solutions"))
+    return is_done and files.read_storage() not in (None, "memory")
+
+
 def show_commands(files: StudyFiles) -> None:
     """The next commands a person may want."""
-    near = Path(os.path.relpath(files.folder))
-    study = shlex.quote(str(near.relative_to(record.OUTPUTS) if near.parts[0] == record.OUTPUTS else near))
+    study = files.typed
     journal = str(Path(record.OUTPUTS, record.JOURNAL).absolute())
     is_elsewhere = files.read_storage() not in (None, "memory", journal)  # its folder remembers where
+    if _can_certify(files) and not files.certified_by.is_certificate:
+        print(f"Make sure: {program()} certify {study}  ({CERTIFY})")
     print(f"Browse:    {program()} dashboard{f' {study}' if is_elsewhere else ''}")
     if files.best.is_complete:
         trust = saved.trust_option_of(files.best.config)

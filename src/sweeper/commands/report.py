@@ -8,6 +8,7 @@ import shlex
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweeper import record, saved
 from sweeper.errors import BadInput
@@ -15,6 +16,9 @@ from sweeper.program import program, use
 from sweeper.record import StudyFiles
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import expanded, near
+
+if TYPE_CHECKING:
+    from sweeper.results.certificate import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +81,25 @@ def write(files: Sequence[StudyFiles], path: Path, with_images: bool = True) -> 
     records = [read(each) for each in files]
     from sweeper.results import report  # with plotly
 
-    report.write(path, [(seen, _commands(seen)) for seen in records], with_images)
+    found = {each.folder: certificate for each in files if (certificate := certificate_of(each)) is not None}
+    report.write(path, [(seen, _commands(seen)) for seen in records], with_images, found)
+
+
+def certificate_of(files: StudyFiles) -> Certificate | None:
+    """What a study's certificate says now, or the study itself, if it is one; None where there is none."""
+    own = files if files.is_certificate else files.certified_by
+    if not own.is_certificate and not own.certificate.exists():
+        return None
+    from sweeper.results import certificate, verdict  # with scipy
+    from sweeper.search.plan import Plan
+    from sweeper.search.study import read
+
+    try:
+        if (plan := Plan.read(own)) is not None:
+            return certificate.of(read(own), plan)
+    except Exception as error:  # its storage, or a file: what was written last can still be shown
+        log.debug("%s", error)
+    return verdict.of_folder(own)
 
 
 def write_after_search(files: StudyFiles) -> None:
@@ -93,10 +115,7 @@ def write_after_search(files: StudyFiles) -> None:
 
 def _commands(seen: StudyRecord) -> list[tuple[str, str]]:
     """What a person may want to type next."""
-    folder = Path(os.path.relpath(seen.files.folder))
-    name = shlex.quote(
-        str(folder.relative_to(record.OUTPUTS) if folder.parts[0] == record.OUTPUTS else folder)
-    )
+    name = seen.files.typed
     found, best = list[tuple[str, str]](), seen.files.best
     if best.is_complete:
         trust = saved.trust_option_of(best.config)

@@ -136,11 +136,14 @@ def _listed(
 
     trials = read_trials()
     files = _its_folder(begun.get("folder"), study.study_name, url)
+    certifies = _certificate(files)
     shown = seen(trials, files, read_trials) if files else trials
     times = [time for t in trials for time in (t.datetime_complete, t.datetime_start) if time]
     if files and not times:
         times = [datetime.fromtimestamp(files.folder.stat().st_mtime)]
-    if space := begun.get("space"):
+    if certifies:
+        searched = certifies
+    elif space := begun.get("space"):
         searched = _searched({name: json.loads(text) for name, text in space.items()})
     else:
         searched = _searched({name: {} for trial in trials for name in trial.params})
@@ -149,12 +152,23 @@ def _listed(
         storage=url,
         files=files,
         counts=Counter(map(record.word, shown)),
-        best=_best(study, trials),
+        best="" if certifies else _best(study, trials),
         when=max(times, default=None),
         objective=", ".join(begun.get("metrics", ())),
         searched=searched,
         running=tuple(t.user_attrs.get("worker", "") for t in shown if t.state.name == "RUNNING"),
     )
+
+
+def _certificate(files: StudyFiles | None) -> str:
+    """What a certificate says, in a few words; nothing of a search."""
+    if files is None or not files.is_certificate:
+        return ""
+    from sweeper.results import verdict  # with scipy
+
+    found = verdict.of_folder(files)
+    told = "" if found is None else verdict.short(found)
+    return f"{verdict.whose(found)}{f': {told}' if told else ''}"
 
 
 def _its_folder(folder: str | None, name: str, url: str) -> StudyFiles | None:

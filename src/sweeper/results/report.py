@@ -6,11 +6,12 @@ import base64
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -19,7 +20,9 @@ from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from sweeper import __version__, record
-from sweeper.results import chart, importance, markup, overview, prediction, standing
+from sweeper.results import belief as belief_of
+from sweeper.results import certainty, chart, importance, markup, overview, prediction, standing, verdict
+from sweeper.results.certificate import Certificate
 from sweeper.results.panel import Panel
 from sweeper.results.study_record import StudyRecord
 
@@ -66,23 +69,35 @@ def write(
     path: Path,
     studies: Sequence[tuple[StudyRecord, Commands]],
     with_images: bool = True,
+    certificates: Mapping[Path, Certificate] = MappingProxyType({}),
 ) -> None:
     """Write the report of one study, or of several side by side.
 
     Args:
         studies: what is known of each, and the commands that belong to it.
         with_images: whether it may hold pictures of the data; it says so where it does.
+        certificates: by the folder of a study, the one that it is, or that belongs to it.
 
     Raises:
         Fault: if the disk fails.
     """
-    record.write_whole(path, page(studies, with_images))
+    record.write_whole(path, page(studies, with_images, certificates))
 
 
-def page(studies: Sequence[tuple[StudyRecord, Commands]], with_images: bool = True) -> str:
+def page(
+    studies: Sequence[tuple[StudyRecord, Commands]],
+    with_images: bool = True,
+    certificates: Mapping[Path, Certificate] = MappingProxyType({}),
+) -> str:
     """The whole page as HTML."""
-    chapters = [_compared([seen for seen, _ in studies])] if len(studies) > 1 else []
-    chapters += [_study(seen, commands, with_images) for seen, commands in studies]
+    searches = [seen for seen, _ in studies if not seen.files.is_certificate]
+    chapters = [_compared(searches)] if len(searches) > 1 else []
+    chapters += [
+        _certificate(seen, commands, certificates.get(seen.files.folder))
+        if seen.files.is_certificate
+        else _study(seen, commands, with_images, certificates.get(seen.files.folder))
+        for seen, commands in studies
+    ]
     figures: list[str] = []
 
     def place(panel: Panel) -> int:
@@ -148,7 +163,9 @@ def _to_json(figure: Any) -> str:
 # ------------------------------------------------------------------------------------------------ the parts
 
 
-def _study(seen: StudyRecord, commands: Commands, with_images: bool) -> Chapter:
+def _study(
+    seen: StudyRecord, commands: Commands, with_images: bool, certificate: Certificate | None = None
+) -> Chapter:
     """The sections of one study."""
     sections = [
         Section(
@@ -160,6 +177,8 @@ def _study(seen: StudyRecord, commands: Commands, with_images: bool) -> Chapter:
                 lambda: overview.failures(seen),
             ),
         ),
+        Section("How sure is it?", _made(lambda: certainty.believed(seen, belief_of.of(seen)))),
+        Section("Certificate", _made(lambda: _certified(certificate, verdict.chosen(seen.files)))),
         Section(
             "Scores and learning curves",
             _made(
@@ -194,6 +213,27 @@ def _study(seen: StudyRecord, commands: Commands, with_images: bool) -> Chapter:
     ]
     shown = [section for section in sections if section.panels or section.empty]
     return Chapter(seen.name, overview.state(seen), _headline(seen), shown)
+
+
+def _certificate(seen: StudyRecord, commands: Commands, certificate: Certificate | None) -> Chapter:
+    """The sections of a study that is a certificate."""
+    sections = [
+        Section(
+            "Certificate",
+            _made(lambda: _certified(certificate)),
+            "There is no certificate yet.",
+        ),
+        Section("Trainings", _made(lambda: overview.failures(seen), lambda: overview.trials(seen))),
+        Section("Workers and cost", _made(lambda: chart.timeline(seen))),
+        Section("Commands", _made(lambda: overview.commands(commands))),
+    ]
+    shown = [section for section in sections if section.panels or section.empty]
+    headline = [] if certificate is None else verdict.headline(certificate)
+    return Chapter(seen.name, f"{verdict.whose(certificate)}, {overview.state(seen)}", headline, shown)
+
+
+def _certified(certificate: Certificate | None, chosen: str | None = None) -> list[Panel]:
+    return [] if certificate is None else certainty.certified(certificate, chosen)
 
 
 def _headline(seen: StudyRecord) -> Sequence[tuple[str, str, str]]:

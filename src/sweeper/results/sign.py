@@ -117,29 +117,20 @@ def show(screen: Screen, signs: Iterable[Sign], *files: Path) -> None:
     if shown:
         screen.tell([""])
     for sign in shown[:MOST_SHOWN]:
-        _print(screen, Text.assemble((sign.sign, "bold"), ": ", sentence(sign.evidence)))
-        _print(screen, Text(sentence(sign.advice)), indent=2)
+        screen.wrap(Text.assemble((sign.sign, "bold"), ": ", sentence(sign.evidence)))
+        screen.wrap(Text(sentence(sign.advice)), indent=2)
         if sign.command is not None:
             screen.tell([f"  {sign.command}"])
     if (n_more := len(shown) - MOST_SHOWN) > 0:
         places = " and ".join(shlex.quote(near(path)) for path in files if path.exists())
-        _print(screen, Text(f"{counted(n_more, 'more sign')}{f' in {places}' if places else ''}"))
+        screen.wrap(Text(f"{counted(n_more, 'more sign')}{f' in {places}' if places else ''}"))
     if shown:
         screen.tell([""])
 
 
 def tell(screen: Screen, sign: str, advice: str, number: int) -> None:
     """Say while a search runs that a trial has a sign."""
-    _print(screen, Text.assemble(f"trial {number}: ", (sign, "bold"), f". {sentence(advice)}"))
-
-
-def _print(screen: Screen, text: Text, indent: int = 0) -> None:
-    if not screen.is_terminal:
-        screen.tell([" " * indent + text.plain])
-        return
-    for line in text.wrap(screen, max(20, screen.width - indent)):
-        line.rstrip()
-        screen.print(Text(" " * indent) + line, no_wrap=True, overflow="ignore", crop=False)
+    screen.wrap(Text.assemble(f"trial {number}: ", (sign, "bold"), f". {sentence(advice)}"))
 
 
 def write(path: Path, signs: Sequence[Sign]) -> None:

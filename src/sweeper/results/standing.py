@@ -56,7 +56,9 @@ def best_trials(seen: StudyRecord) -> list[FrozenTrial]:
 def best_run(seen: StudyRecord) -> RunFiles | None:
     """The files of the best trial, if it is a training run of ours."""
     best = best_trials(seen)
-    if (files := seen.files.best).is_ours and files.read_result().get("trial") in {t.number for t in best}:
+    is_chosen = seen.files.choice.exists()  # best/ is a certificate's then
+    files, numbers = seen.files.best, {trial.number for trial in best}
+    if not is_chosen and files.is_ours and files.read_result().get("trial") in numbers:
         return files
     runs = (seen.run(trial) for trial in best)
     return next((run for run in runs if run.is_ours), None)

@@ -14,6 +14,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any
 
 from sweeper import origin
+from sweeper.program import TRUST
 from sweeper.record import RunFiles, StudyFiles
 from sweeper.words import near, objectives
 
@@ -65,6 +66,20 @@ class StudyRecord:
         # The folder remembers the storage.
         return self._command(without={_STORAGE, *self._storage_keys}, changes=[*names, *changes])
 
+    def elsewhere(self, name: str, folder: Path, *options: str) -> tuple[Sequence[str], list[str]] | None:
+        """The command of this search, for a study of another name in a folder that knows its storage.
+
+        Args:
+            options: those that the command gets, whichever it was typed with.
+
+        Returns:
+            the words that start the program, and its arguments; None where nobody knows them.
+        """
+        changes = [override(self._named_by, name), override("hydra.sweep.dir", str(folder)), *options]
+        without = {_STORAGE, *self._storage_keys, TRUST, "hydra.sweeper.timeout_s"}
+        words = self._arguments(changes, without)
+        return None if words is None else (self._split[0], words)
+
     def anew(self, *changes: str, n_before: int = 0) -> str | None:
         """The command that begins another study like this one, with other overrides.
 
@@ -103,6 +118,10 @@ class StudyRecord:
         return f"cat {shlex.quote(near(path))}"
 
     def _command(self, changes: Sequence[str], without: Iterable[str] = ()) -> str | None:
+        words = self._arguments(changes, without)
+        return None if words is None else " ".join(map(shlex.quote, [*self._split[0], *words]))
+
+    def _arguments(self, changes: Sequence[str], without: Iterable[str]) -> list[str] | None:
         program, words = self._split
         if not program:
             return None
@@ -116,8 +135,7 @@ class StudyRecord:
         if any(word.endswith(f"={HIDDEN}") for word in kept):
             return None  # it would not run without the password
         added = {key_of(word): word[: -len(word.lstrip("+"))] for word in words if word.startswith("+")}
-        changed = [f"{added.get(key_of(change), '')}{change}" for change in changes]
-        return " ".join(map(shlex.quote, [*program, *kept, *changed]))
+        return [*kept, *(f"{added.get(key_of(change), '')}{change}" for change in changes)]
 
     @property
     def _split(self) -> tuple[Sequence[str], Sequence[str]]:

@@ -33,7 +33,7 @@ from sweeper.fault import Fault, FaultElsewhere, find_told
 from sweeper.note import write_note
 from sweeper.program import program, typed_besides
 from sweeper.record import StudyFiles
-from sweeper.results import sign, study_sign
+from sweeper.results import belief, sign, study_sign
 from sweeper.results.study_record import HIDDEN
 from sweeper.screen import Screen
 from sweeper.search import keys
@@ -42,7 +42,7 @@ from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import to_yaml
 from sweeper.search.plan import Plan
 from sweeper.search.process import FOR_THE_POOL, LOST, Board, Crew, NotStarted, Process, ending, is_heard
-from sweeper.search.progress import Progress, summarize
+from sweeper.search.progress import Progress, summarize, tell_belief
 from sweeper.search.sampler import is_grid, try_out
 from sweeper.search.settings import (
     check_objective,
@@ -452,6 +452,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     search, trials = study.search, study.trials()
     if search.plan is None:  # who certifies says what the trainings show
         summarize(study)
+        _show_belief(study)
         call_logged(partial(_show_signs, study), study.files.folder)
         _note(study, master)
     if signum is not None:
@@ -482,6 +483,17 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
 def _note(study: Study, master: DictConfig) -> None:
     with study.locked():
         write_note(study.optuna, study.files, _command(study.search, master))
+
+
+def _show_belief(study: Study) -> None:
+    """Say how sure the best trial is, and keep it for whoever reads the study; what fails costs no result."""
+    try:
+        if (found := belief.of(study.record())) is not None:
+            tell_belief(found)
+            study.files.write_belief(found.trial, found.to_json())
+    except Exception as error:
+        log.warning("how sure the best trial is cannot be said: %s", error)
+        log.debug("", exc_info=True)
 
 
 def _show_signs(study: Study, folder: Path) -> None:

@@ -20,7 +20,8 @@ from rich.text import Text
 
 from sweeper import ranking
 from sweeper.record import best_trials, told_counts, word
-from sweeper.results import sign
+from sweeper.results import belief, sign
+from sweeper.results.belief import Belief
 from sweeper.screen import Bar, Screen, live
 from sweeper.search.plan import CANDIDATE, REPEAT, Plan
 from sweeper.search.study import FINISHED, Study
@@ -63,10 +64,10 @@ class Progress:
         """When a running trial was first seen, or last told of."""
         self._error: str | None = None
         self._score_widths = [7] * len(self._search.directions)
+        self._best = ranking.best(self._trials, self._search.directions)
         self._told_out: set[str] = set()
         if self._search.plan is not None and self._seen:
             self._told_out |= self._search.plan.race(self._trials, self._search.directions).out.keys()
-        self._best = ranking.best(self._trials, self._search.directions)
         self._told_signs = {name for trial in self._trials for name in _signs(trial)}
         self._widen(self._trials)
 
@@ -305,3 +306,11 @@ def summarize(study: Study) -> None:
             print(f"  {name} = {value}")
         if folder := trial.user_attrs.get("folder"):
             print(f"  folder: {near(Path(folder))}", flush=True)
+
+
+def tell_belief(found: Belief) -> None:
+    """How sure the best trial is."""
+    screen, head = Screen(), "How sure: "
+    for line in belief.lines(found):
+        screen.wrap(Text(line), indent=len(head) + 1, first=head)
+        head = " " * len(head)

@@ -188,6 +188,11 @@ class Study:
             origin.write(storage, study.optuna._study_id, begun)
             files.mark(search.study_name, search.storage)
             locked_study.write_results()
+        if files.choice.exists():
+            what = (
+                "best/ holds what sweeper certify has chosen; when a trial ends, it is the best trial's again"
+            )
+            log.warning("%s", what)
         return study
 
     @contextmanager

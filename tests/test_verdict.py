@@ -1,0 +1,68 @@
+"""A certificate in rows and in a few words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import nan
+from pathlib import Path
+
+import pytest
+
+from sweeper.results import verdict
+from sweeper.results.certificate import Certificate
+from tests.studied import certificate_of
+
+CLEAR = {"trial 3": [0.9, 0.91, 0.9, 0.905], "defaults": [0.5, 0.51, 0.5], "trial 7": [0.8, nan]}
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Certificate:
+    """Of two trials and the defaults; one trial is clearly the best, and the other diverged once."""
+    certificate = Certificate.read(certificate_of(tmp_path, CLEAR, {"trial 3": 0.95, "trial 7": 0.96}))
+    assert certificate is not None
+    return certificate
+
+
+def test_each_candidate_is_a_row_the_best_first(found: Certificate) -> None:
+    """It has the mean with its interval, the search's score, how often it was trained, and its verdict."""
+    table = verdict.table(found)
+    assert table.head == ["candidate", "expected", "in the search", "trainings", "seconds", "verdict"]
+    best, *others = table.rows
+    assert best[0] == "trial 3"
+    assert str(best[1]).startswith("0.904 ± 0.")
+    assert best[2:4] == ["0.950", "4"]
+    assert best[5] == "best"
+    verdicts = {str(row[0]): str(row[-1]) for row in others}
+    assert verdicts["defaults"].startswith("worse than trial 3 by 0.40")
+    assert "; out after " in verdicts["defaults"]
+    assert verdicts["trial 7"].startswith("diverged; out after ")
+
+
+def test_a_line_says_state_and_verdict(found: Certificate) -> None:
+    """Of whom, the best with what it is expected to reach, and whether trainings are missing."""
+    assert verdict.whose(found) == "certificate of s"
+    told = found["trial 3"].expected[0].told()
+    assert verdict.short(replace(found, finished=True)) == f"trial 3, {told}"
+    assert verdict.short(replace(found, finished=False, best=None)) == "unfinished"
+
+
+def test_the_headline_counts_candidates_and_trainings(found: Certificate) -> None:
+    """The number that matters is what the best is expected to reach."""
+    (name, value, remark), (_, n, out), (_, done, _) = verdict.headline(found)
+    assert (name, remark) == ("score expected", "of trial 3, the best")
+    assert value == found["trial 3"].expected[0].told()
+    assert (n, out, done) == ("3", "2 out", "9")
+
+
+def test_a_damaged_certificate_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It costs nothing else that is shown; the log names it."""
+    files = certificate_of(tmp_path, CLEAR)
+    for content in ("[", "{}", '{"format": 1}'):
+        caplog.clear()
+        files.certificate.write_text(content)
+        assert verdict.of_folder(files) is None
+        assert "s-certificate" in caplog.text
+    caplog.clear()
+    files.certificate.unlink()
+    assert verdict.of_folder(files) is None
+    assert caplog.text == ""
