@@ -379,7 +379,7 @@ class _Look:
 
     def _known(self, row: NDArray[np.float64]) -> _Known:
         weights = row @ self._weights
-        if not np.allclose(weights @ self._design, row, atol=1e-6):
+        if np.abs(weights @ self._design - row).max() > 1e-6:
             return _Known(math.inf, 0.0)
         parts = _sums(self._of, weights**2, len(self._names)) * self._variance
         shares = parts[parts > 0] ** 2 / np.maximum(self._df[parts > 0], 1e-9)
