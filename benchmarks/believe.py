@@ -2,6 +2,7 @@
 
     python benchmarks/believe.py --train TABLES                      # 2,880 trainings, by several processes
     python benchmarks/believe.py --train TABLES --pictures patches --weights lite0.pt
+    python benchmarks/believe.py --replay TABLES                     # 1,000 searches and certificates of each
 
 ``--train`` trains twelve configurations with forty seeds each in six spaces, by the product, in this process.
 Each training becomes a line of ``TABLES/SPACE/scores.jsonl``, with the logits of its validation pictures
@@ -26,6 +27,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import replay
 from signs import SHAPES, draw, write_digits
 from sweeper import check
 from sweeper.conf import VERSION_BASE, composing, conf_folder
@@ -185,11 +187,18 @@ def _train(space: Space, index: int, seed: int, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Whether what is said of the best is so.")
     parser.add_argument("--train", type=Path, metavar="TABLES", help="train what these tables lack")
+    parser.add_argument("--replay", type=Path, metavar="TABLES", help="replay searches and certificates")
+    parser.add_argument(
+        "--seeds", choices=("all", "even", "odd"), default="all", help="trainings to draw from"
+    )
+    parser.add_argument("--n", type=int, default=1000, help="searches in each space")
     parser.add_argument("--pictures", type=Path, help="the real task: a folder with train/ and test/")
     parser.add_argument("--weights", type=Path, help="weights of tf_efficientnet_lite0")
     options = parser.parse_args()
     if options.train is not None:
         train_all(options.train, options.pictures, options.weights)
+    if options.replay is not None:
+        replay.report(options.replay, options.seeds, options.n)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,18 @@ from pathlib import Path
 import pytest
 
 from sweeper import record
+from sweeper.record import StudyFiles
+from sweeper.results.belief import from_json, lines
 from sweeper.words import number
 from tests.conftest import Said
 from tests.foreign_app import App
 from tests.journal import load_study
 from tests.program import IN_PROCESS, sweeper
 from tests.studied import certificate_of, on_disk, trial
+
+QUICK = ("training.epochs=2", "training.n_threads=1", "device=cpu", *IN_PROCESS)
+TWO = ("study=s", "hydra.sweeper.n_trials=2", *QUICK)
+"""A short search of our own."""
 
 
 def test_best_prints_the_best_trial(searched: Path) -> None:
@@ -115,3 +121,74 @@ def test_a_chosen_run_is_not_taken_for_the_best_trial(said: Said, tmp_path: Path
     told = re.search(r"^Chosen: +(.*)$", shown, re.MULTILINE)
     assert told is not None
     assert told[1] == "trial 1, trained again: test_accuracy 0.75000  (outputs/s/best)"
+
+
+def test_a_search_says_how_sure_its_best_trial_is(searched: Path) -> None:
+    """Its end prints it below the best trial, and keeps it beside the result; ``best`` says it again."""
+    printed = (searched / "stdout.txt").read_text()
+    files = StudyFiles(searched / "outputs" / "digits")
+    found = from_json(files.read_belief())
+    assert found is not None
+    assert from_json(files.best.read_result()["belief"]) == found
+    assert found.trial == files.best.read_result()["trial"]
+    assert found.value == load_study(searched, "digits").best_value
+    first, second = lines(found)
+    assert re.search(r"^  folder: .*\nHow sure:  val_accuracy ", printed, re.MULTILINE)
+    assert f"How sure:  {first}\n           {second}\n" in printed
+    assert first.startswith("val_accuracy 0.")
+    shown = sweeper(searched, "best", "digits")
+    assert f"How sure:  {first}\n" in shown
+    if found.not_worse:
+        assert f"Not worse: trial{'s' * (len(found.not_worse) > 1)} {found.not_worse[0]}" in shown
+
+
+@pytest.mark.slow
+def test_without_logits_what_is_known_is_said(tmp_path: Path) -> None:
+    """``training.keep_logits=false``: the value without an interval, ties, and no word on luck."""
+    sweeper(tmp_path, "-m", *TWO, "training.keep_logits=false")
+    shown = sweeper(tmp_path, "best", "s")
+    told = re.search(r"^How sure:  (.*)$", shown, re.MULTILINE)
+    assert told is not None
+    assert "±" not in told[1]
+    assert "of it is luck" not in shown
+    assert "not worse" not in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half of it", None])
+def test_damaged_logits_cost_the_comparison_alone(tmp_path: Path, content: bytes | None) -> None:
+    """Also where they are gone, or their folder is: the best trial is told, and so is the report."""
+    sweeper(tmp_path, "-m", *TWO)
+    files = StudyFiles(tmp_path / "outputs" / "s")
+    for path in files.folder.glob("*/val_logits.npz"):
+        path.unlink() if content is None else path.write_bytes(content)
+    again = sweeper(tmp_path, "-m", *TWO)
+    assert re.search(r"^How sure:  val_accuracy 0\.\d+$", again, re.MULTILINE), again
+    assert "How sure:  val_accuracy" in sweeper(tmp_path, "best", "s")
+    assert "Left out" not in files.report.read_text()
+
+
+@pytest.mark.slow
+def test_of_another_app_what_is_known_is_kept_in_its_mark(tmp_path: Path) -> None:
+    """Its trials have values and no logits; its folder is its own."""
+    app = App(tmp_path, "return 1.0")
+    done = app.run(*IN_PROCESS, "hydra.sweeper.n_trials=3")
+    assert done.returncode == 0, done.stderr
+    assert "How sure:  value 1.000\n" in done.stdout
+    assert "3 trials reached it" in done.stdout
+    files = StudyFiles(tmp_path / "out")
+    assert files.read_belief() == record.read_json(files.folder / ".sweeper" / "belief.json")
+    assert "3 trials reached it" in sweeper(tmp_path, "best", "out")
+    sweeper(tmp_path, "report", "out")
+    assert "3 trials reached it" in files.report.read_text()
+
+
+@pytest.mark.slow
+def test_of_several_objectives_the_best_of_each_is_told(tmp_path: Path) -> None:
+    """There is no winner, and no luck of one."""
+    asked = ("objective=[val_accuracy,seconds]", "hydra/sweeper/pruner=none", "study=front")
+    printed = sweeper(tmp_path, "-m", *asked, "hydra.sweeper.n_trials=3", *QUICK)
+    told = re.search(r"^How sure:  best of each: val_accuracy .*; seconds .*$", printed, re.MULTILINE)
+    assert told is not None, printed
+    assert told[0] in sweeper(tmp_path, "best", "front")
+    assert "Left out" not in (tmp_path / "outputs/front/report.html").read_text()

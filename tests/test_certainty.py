@@ -52,8 +52,8 @@ def named(figure: Any) -> dict[str, Any]:
 def test_those_not_worse_are_told_apart_from_the_worse(seen: StudyRecord) -> None:
     """By colour and by symbol; each with the interval of its difference, beside its name its time."""
     words, figure = certainty.believed(seen, BELIEF)
-    assert "trials" in words.html
-    assert "0, 4" in words.html  # by number
+    assert "Not worse: trials 0, 4." in words.html
+    assert "Reached the same value: trial 4." in words.html
     assert "about 0.004 of it is luck" in words.html
     found = named(figure.figure)
     assert list(found["not worse"].x) == [0.0, -0.01]
@@ -107,7 +107,7 @@ def test_many_trials_are_drawn_as_far_as_a_glance_goes(tmp_path: Path) -> None:
     panels = certainty.believed(seen, replace(many_, not_worse=tuple(range(1, 30))))
     (figure,) = figures(panels)
     assert len(figure.layout.yaxis.ticktext) == 12
-    assert "28 trials more are compared" in panels[1].html
+    assert "28 more trials are compared" in panels[1].html
     assert "trials 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 19 more" in panels[0].html
 
 

@@ -17,7 +17,7 @@ N_DOUBTFUL = 8
 """Pictures of each kind that a person is shown."""
 N_BINS = 15
 """As in ``training.metric``: Guo et al. 2017."""
-_Z = 1.959964
+Z = 1.959964
 """Of the interval that holds 95 %."""
 
 _QUIET = np.errstate(invalid="ignore")
@@ -162,11 +162,10 @@ class Bin:
     high: float
 
 
-def reliability(labels: Labels, logits: Logits) -> list[Bin]:
-    """Answers in the bins of ``training.metric``'s calibration error, whose empty ones are left out.
+def binned(labels: Labels, logits: Logits) -> tuple[Floats, NDArray[np.bool_], Indices]:
+    """How sure each answer is, whether it is right, and in which of ``N_BINS`` + 1 bins it stands.
 
-    They are equal in width, so that the figure shows what the error adds up: the intervals say where few
-    answers stand behind a point. As in torchmetrics, answers of exactly 1 are a bin of their own. For several
+    They are equal in width, but as in torchmetrics answers of exactly 1 are a bin of their own. For several
     labels each label of each image is an answer, "right" if the image has it.
     """
     said = probabilities(labels, logits)
@@ -176,6 +175,16 @@ def reliability(labels: Labels, logits: Logits) -> list[Bin]:
         sure = said.max(1).astype(np.float32).astype(np.float64)
         right = answers(logits) == labels
     where = np.searchsorted(np.linspace(0, 1, N_BINS + 1).astype(np.float32), sure, side="right") - 1
+    return sure, np.asarray(right), where
+
+
+def reliability(labels: Labels, logits: Logits) -> list[Bin]:
+    """Answers in the bins of ``training.metric``'s calibration error, whose empty ones are left out.
+
+    They are equal in width, so that the figure shows what the error adds up: the intervals say where few
+    answers stand behind a point.
+    """
+    sure, right, where = binned(labels, logits)
     bins = []
     for each in np.unique(where):
         of_bin = where == each
@@ -191,7 +200,7 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 
 def wilson(n_right: int, n: int) -> tuple[float, float]:
     """The 95 % interval of a share of n (Wilson 1927), which also holds for few, and for none or all."""
-    share, z2 = n_right / n, _Z**2
+    share, z2 = n_right / n, Z**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z / (1 + z2 / n) * sqrt(share * (1 - share) / n + z2 / (4 * n**2))
+    half = Z / (1 + z2 / n) * sqrt(share * (1 - share) / n + z2 / (4 * n**2))
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -7,12 +7,24 @@ All of it follows from what the trials say of the validation pictures.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from sweeper import ranking
+from sweeper.fault import Fault
+from sweeper.results import answer
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import counted, sentence
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from sweeper.results.answer import Logits
+    from sweeper.results.comparison import Comparison
+    from sweeper.results.val_logits import ValLogits
 
 BROKEN_BY = {
     "val_loss": "has the lowest validation loss",
@@ -116,19 +128,169 @@ def from_json(found: object) -> Belief | None:
         return None
     try:
         best = tuple(Estimate(**one) for one in found["best"])
-        tied, not_worse = found["tied"], found["not_worse"]
-        rest = {name: found[name] for name in found.keys() - {"best", "tied", "not_worse"}}
-        belief = Belief(
-            best=best, tied=tuple(tied), not_worse=None if not_worse is None else tuple(not_worse), **rest
-        )
+        not_worse = found["not_worse"]
+        parts = {
+            "best": best,
+            "tied": tuple(found["tied"]),
+            "not_worse": None if not_worse is None else tuple(not_worse),
+            "differences": tuple(Difference(**one) for one in found["differences"]),
+        }
+        belief = Belief(**{**found, **parts})
     except TypeError:
         return None
     return belief if best else None
 
 
 def of(record: StudyRecord) -> Belief | None:
-    """What can be said of a study's best trial; None while no trial has completed."""
-    raise NotImplementedError
+    """What can be said of a study's best trial; None while no trial has completed.
+
+    Only trials whose answers to the best one's validation pictures are kept can be compared with it.
+    """
+    done = ranking.ranked(record.trials, record.directions)
+    if not done:
+        return None
+    if len(record.directions) > 1:
+        return _of_front(record)
+    tied = ranking.tied(record.trials, record.directions)
+    found = _compare(record, record.metrics[0], done)
+    belief = Belief(
+        best=(_estimate(record.metrics[0], done[0], done[0].values[0], found),),
+        n_pictures=None if found is None else found.n_pictures,
+        tied=tuple(trial.number for trial in tied if trial.number != done[0].number),
+        tie_broken_by=ranking.broken_by(tied),
+        not_worse=None,
+        differences=(),
+        n_compared=0,
+        n_others=len(done) - 1,
+        cheapest=None,
+        cheapest_cost=None,
+        luck=None,
+    )
+    return belief if found is None or len(found.trials) < 2 else _of_others(belief, record, found, done)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Trials on the same pictures, the best first."""
+
+    trials: list[FrozenTrial]
+    comparison: Comparison
+    n_pictures: int
+
+
+def _of_front(record: StudyRecord) -> Belief:
+    """Of several objectives: nobody wins all of them, so only their values are told."""
+    front, best, n_pictures = ranking.best(record.trials, record.directions), [], None
+    for i, (metric, direction) in enumerate(zip(record.metrics, record.directions, strict=True)):
+        sign = -1 if direction == "maximize" else 1
+        first = min(front, key=lambda trial: (sign * trial.values[i], trial.number))  # is called here
+        found = _compare(record, metric, [first])
+        best.append(_estimate(metric, first, first.values[i], found))
+        n_pictures = n_pictures if found is None else found.n_pictures
+    n_others = sum(trial.state.name == "COMPLETE" for trial in record.trials) - 1
+    return Belief(tuple(best), n_pictures, (), None, None, (), 0, n_others, None, None, None)
+
+
+def _of_others(belief: Belief, record: StudyRecord, found: _Compared, done: Sequence[FrozenTrial]) -> Belief:
+    from sweeper.results import luck
+
+    sign = -1 if record.directions[0] == "minimize" else 1
+    comparison = found.comparison
+    behind = comparison.values - comparison.values[0]
+    halves = comparison.halves(0)
+    others = range(1, len(found.trials))
+    not_worse = tuple(found.trials[i].number for i in others if behind[i] + halves[i] >= 0)
+    values = np.array([sign * trial.values[0] for trial in done])
+    cheapest, cost = _cheapest(record, belief.trial, not_worse)
+    return replace(
+        belief,
+        not_worse=not_worse,
+        differences=tuple(
+            Difference(
+                found.trials[i].number,
+                float(sign * behind[i]),
+                float(sign * behind[i] - halves[i]),
+                float(sign * behind[i] + halves[i]),
+            )
+            for i in others
+        ),
+        n_compared=len(others),
+        cheapest=cheapest,
+        cheapest_cost=cost,
+        luck=luck.expected(values[np.isfinite(values)], comparison.noise(0)),
+    )
+
+
+def _cheapest(record: StudyRecord, best: int, others: Iterable[int]) -> tuple[int | None, float | None]:
+    """Who of the others took less time than the best, and the least; and its share of that."""
+    from sweeper.results import standing
+
+    seconds = {price.number: price.cost for price in standing.prices(record, "seconds")}
+    known = [number for number in others if number in seconds]
+    if best not in seconds or not known:
+        return None, None
+    cheapest = min(known, key=lambda number: (seconds[number], number))
+    if seconds[cheapest] >= seconds[best]:
+        return None, None
+    return cheapest, seconds[cheapest] / seconds[best]
+
+
+def _compare(record: StudyRecord, metric: str, trials: Sequence[FrozenTrial]) -> _Compared | None:
+    """The trials whose answers to the first one's pictures are kept; None where its own are not."""
+    from sweeper.results import comparison, score
+
+    name = metric.removeprefix("val_")
+    first = _kept(record, trials[0])
+    if name == metric or name not in score.NAMES or first is None or not len(first.labels):
+        return None
+    known = [trials[0]]
+
+    def read() -> Iterator[Logits]:
+        yield first.logits.astype(np.float32)
+        for trial in trials[1:]:
+            kept = _kept(record, trial)
+            if kept is not None and kept.pictures == first.pictures:
+                known.append(trial)
+                yield kept.logits.astype(np.float32)
+
+    found = comparison.compared(name, first.labels, read(), len(trials))
+    is_finite = np.isfinite(found.values) & np.isfinite(found.deviations).all(1)
+    if not is_finite[0]:
+        return None
+    kept = [trial for trial, finite in zip(known, is_finite, strict=True) if finite]
+    found = replace(found, values=found.values[is_finite], deviations=found.deviations[is_finite])
+    return _Compared(kept, found, len(first.labels))
+
+
+def _kept(record: StudyRecord, trial: FrozenTrial) -> ValLogits | None:
+    from sweeper.results.val_logits import ValLogits
+
+    try:
+        return ValLogits.read(record.run(trial))
+    except Fault:  # the others can be compared
+        return None
+
+
+def _estimate(metric: str, trial: FrozenTrial, value: float, found: _Compared | None) -> Estimate:
+    """With the interval of Wilson 1927 for shares of pictures, which also holds for none or all of them; for
+    other metrics by the spread over samples of pictures. Those that have a highest value get no interval
+    narrower than a share would have there.
+    """
+    if found is None or not math.isfinite(value):
+        return Estimate(metric, trial.number, value, None, None)
+    n = found.n_pictures
+    if found.comparison.granularity > 0:
+        low, high = answer.wilson(round(value * n), n)
+    else:
+        half = answer.Z * found.comparison.spread(0)
+        low, high = value - half, value + half
+        if metric != "val_loss":
+            least = answer.Z**2 / (n + answer.Z**2)
+            low, high = min(low, value - least), max(high, value + least)
+            low, high = max(low, -1.0 if metric == "val_cohen_kappa" else 0.0), min(high, 1.0)
+        else:
+            low = max(low, 0.0)
+    return Estimate(metric, trial.number, value, low, high)
 
 
 # ------------------------------------------------------------------------------------------------ in words

@@ -12,10 +12,10 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from sweeper.results import belief, standing, verdict
-from sweeper.results.belief import Belief
+from sweeper.results.belief import Belief, Difference
 from sweeper.results.certificate import Certificate, Certified, lines
 from sweeper.results.chart import BEST, DONE, QUIET
-from sweeper.results.markup import duration, facts, paragraph, told
+from sweeper.results.markup import duration, paragraph, told
 from sweeper.results.panel import Panel, Table
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import counted, some
@@ -35,11 +35,8 @@ def believed(seen: StudyRecord, found: Belief | None) -> list[Panel]:
     if found is None:
         return []
     html = Markup().join(map(paragraph, belief.sentences(found)))
-    named = {
-        "reached the same value": _named(found.tied),
-        "not worse": _named(found.not_worse or ()),
-    }
-    html += facts({name: trials for name, trials in named.items() if trials})
+    for what, numbers in (("Reached the same value", found.tied), ("Not worse", found.not_worse)):
+        html += paragraph(f"{what}: {_named(numbers)}.") if numbers else ""
     words = Panel("The best trial", html)
     figure = _against_best(seen, found)
     return [words] if figure is None else [words, figure]
@@ -47,12 +44,12 @@ def believed(seen: StudyRecord, found: Belief | None) -> list[Panel]:
 
 def _named(numbers: Sequence[int]) -> str:
     trials = "trial" if len(numbers) == 1 else "trials"
-    return f"{trials} {some(map(str, numbers), MOST_NAMED)}" if numbers else ""
+    return f"{trials} {some(map(str, numbers), MOST_NAMED)}"
 
 
 def _against_best(seen: StudyRecord, found: Belief) -> Panel | None:
     """The difference of each of the next trials to the best one, with its interval; luck as a shaded part."""
-    rows = found.differences[: MOST_ROWS - 1]
+    rows = _near(found, seen.directions[0])[: MOST_ROWS - 1]
     if not rows or found.not_worse is None:
         return None
     costs = {price.number: price.cost for price in standing.prices(seen, "seconds")}
@@ -80,6 +77,17 @@ def _against_best(seen: StudyRecord, found: Belief) -> Panel | None:
     ]
     table = Table(["trial", "difference", "from", "to", "seconds", ""], cells)
     return Panel("The best against the next", html, figure, says, table, _height(len(place)))
+
+
+def _near(found: Belief, direction: str) -> list[Difference]:
+    """Without trials so much worse that the others would not be told apart on one axis with them."""
+    range_ = standing.scale([row.value for row in found.differences], direction)
+    same = found.not_worse or ()
+    return [
+        row
+        for row in found.differences
+        if row.trial in same or (range_ is not None and range_[0] <= row.value <= range_[1])
+    ]
 
 
 def _draw_best(figure: go.Figure, found: Belief, worse: int) -> None:
@@ -114,7 +122,8 @@ def _notes(found: Belief, n_left: int, is_higher: bool) -> list[str]:
     ]
     if _has_luck(found):
         notes.append("The shaded part is luck: what the best loses, in the mean, when it is trained again.")
-    return notes + ([f"{counted(n_left, 'trial')} more are compared, and not drawn."] if n_left else [])
+    are = "is" if n_left == 1 else "are"
+    return notes + ([f"{counted(n_left, 'more trial')} {are} compared, and not drawn."] if n_left else [])
 
 
 def _cost(seconds: float | None) -> str:

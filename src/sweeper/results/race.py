@@ -1,13 +1,13 @@
 """The race of a certificate: who is shown to be worse, by how much, and who is trained next.
 
 Pure functions of scores. When each of those still in has n trainings, for n = 2, 3, …, the best of them is
-compared with each other one, by a t test of the first n trainings of each. Whoever is worse at a level of
-``ALPHA / (candidates - 1) / (n (n - 1))`` drops out. These levels sum to ``ALPHA``, over all looks and all
+compared with each other one, by a t test of the first n trainings of each. Whoever is worse at the level of
+``level(candidates, n)`` drops out. These levels sum to ``ALPHA`` over all looks, without an end, and over all
 candidates that the best one may lose against: it stays in with at least 95 %, whenever and however often one
-looks. (Spending the error over the looks: Lan and DeMets 1983, doi 10.1093/biomet/70.3.659; as a plain sum
-over looks and arms, without an end: Even-Dar, Mannor and Mansour 2006, JMLR 7. ``benchmarks/believe.py``
-measures it against the Bayes factor of Lindon, Ham, Tingley and Bojinov 2022, arXiv 2210.08589, which finds
-less with as few trainings as these.)
+looks. (To spend the error over the looks: Lan and DeMets 1983, Biometrika 70; as a plain sum over looks and
+arms: successive elimination, Even-Dar, Mannor and Mansour 2006, JMLR 7.) ``benchmarks/replay.py`` measures
+it. The Bayes factor of Lindon, Ham, Tingley and Bojinov 2022 (arXiv 2210.08589), valid at any look as well,
+found fewer of those that are worse with as few trainings as these.
 
 How much trainings vary is told from a candidate's own and, by the weight of ``PRIOR_DF`` of them, from those
 still in (Smyth 2004, doi 10.2202/1544-6115.1027): three trainings alone say too little of it, and those who
@@ -24,7 +24,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 ALPHA = 0.05
 """How often the best candidate of all may be called worse than another, over all looks."""
@@ -32,7 +32,10 @@ ALPHA = 0.05
 PRIOR_DF = 4.0
 """How many degrees of freedom the pooled variance has in each candidate's own."""
 
-HOPE = 0.1
+FIRST = 0.05
+"""Share of the error that the look at two trainings may spend: they say little of how much they vary."""
+
+HOPE = 0.2
 """The race ends when none of those still in is likelier than that to be told apart from the best of them by
 what is left of the budget; 0 would always spend it."""
 
@@ -234,8 +237,15 @@ def next_candidate(
 
 
 def level(n_candidates: int, n: int) -> float:
-    """The error of one comparison, on one side, when each of the two has n trainings; 0 below two."""
-    return ALPHA / max(n_candidates - 1, 1) / (n * (n - 1)) if n >= 2 else 0.0
+    """The error of one comparison, on one side, when each of the two has n trainings; 0 below two.
+
+    The shares of the looks are FIRST, and from the third training on the rest by 2 / (n (n - 1)), whose sum
+    is 1.
+    """
+    if n < 2:
+        return 0.0
+    share = FIRST if n == 2 else (1 - FIRST) * 2 / (n * (n - 1))
+    return share * ALPHA / max(n_candidates - 1, 1)
 
 
 def _best(means: Mapping[str, float], among: Sequence[str], sign: int) -> str | None:
@@ -272,9 +282,8 @@ def _run(race: Race) -> _Course:
         while len(inside := _inside(race.candidates, out, diverged)) > 1:
             if min(len(ended[one]) for one in inside) < n:
                 break
-            look = _Look([t for one in inside for t in ended[one][:n]], inside, race.resolution)
-            for one, than, by in _worse(look, inside, race._sign, level(len(race.candidates), n)):
-                out[one] = Out(one, WORSE, at, than, by, n)
+            look, worse = _looked([t for one in inside for t in ended[one][:n]], inside, race, n)
+            out |= {one: Out(one, WORSE, at, than, by, n) for one, than, by in worse}
             n += 1
     still = _inside(race.candidates, out, diverged)
     out |= {one: why for one, why in diverged.items() if one not in still and one not in out}
@@ -285,6 +294,24 @@ def _inside(candidates: Sequence[str], out: Mapping[str, Out], diverged: Mapping
     """Those not shown to be worse, without those that diverged, unless that is all of them."""
     able = [one for one in candidates if one not in out]
     return [one for one in able if one not in diverged] or able
+
+
+def _looked(
+    trainings: Sequence[Training], inside: Sequence[str], race: Race, n: int
+) -> tuple[_Look, list[tuple[str, str, float]]]:
+    """A look at those still in, and who is worse than whom, by how much.
+
+    Who is out no longer says how the others vary, so one looks again without it.
+    """
+    found: list[tuple[str, str, float]] = []
+    still = list(inside)
+    while True:
+        look = _Look(trainings, still, race.resolution)
+        worse = _worse(look, still, race._sign, level(len(race.candidates), n))
+        if not worse:
+            return look, found
+        found += worse
+        still = [one for one in still if one not in {name for name, _, _ in worse}]
 
 
 def _worse(look: _Look, inside: Sequence[str], sign: int, at_level: float) -> list[tuple[str, str, float]]:
@@ -313,7 +340,7 @@ class _Known:
         """Of the interval that leaves out more than that on each side."""
         if at_level <= 0 or self.df < 1e-6 or not math.isfinite(self.error):
             return math.inf
-        return float(stats.t.isf(at_level, self.df)) * self.error
+        return -float(special.stdtrit(self.df, at_level)) * self.error
 
 
 class _Look:
@@ -352,7 +379,7 @@ class _Look:
 
     def _known(self, row: NDArray[np.float64]) -> _Known:
         weights = row @ self._weights
-        if not np.allclose(weights @ self._design, row, atol=1e-6):
+        if np.abs(weights @ self._design - row).max() > 1e-6:
             return _Known(math.inf, 0.0)
         parts = _sums(self._of, weights**2, len(self._names)) * self._variance
         shares = parts[parts > 0] ** 2 / np.maximum(self._df[parts > 0], 1e-9)
@@ -374,7 +401,7 @@ class _Look:
     def _enough(self, of: str, to: str, value: float, more: int, n_candidates: int) -> bool:
         n = (self.n[of] + more, self.n[to] + more)
         known = self._foreseen(of, to, *n)
-        hoped = known.half_width(level(n_candidates, min(n))) + stats.norm.isf(1 - POWER) * known.error
+        hoped = known.half_width(level(n_candidates, min(n))) + special.ndtri(POWER) * known.error
         return value > float(hoped)
 
     def _foreseen(self, of: str, to: str, n_of: int, n_to: int) -> _Known:
@@ -393,7 +420,7 @@ class _Look:
         now = self._foreseen(best, other, self.n[best], self.n[other])
         spread = math.sqrt(max(now.error**2 - then.error**2, 0.0))
         lacking = then.half_width(level(n_candidates, n)) - by
-        return float(stats.norm.sf(lacking / spread)) if spread > 0 else float(lacking < 0)
+        return float(special.ndtr(-lacking / spread)) if spread > 0 else float(lacking < 0)
 
 
 def _sums(of: NDArray[np.int_], values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
@@ -424,11 +451,13 @@ def _design(
 
 
 def _floor(scores: NDArray[np.float64], resolution: float | None) -> float:
-    """The least standard deviation that is believed: equal scores say no more than the metric's step does."""
+    """The least standard deviation that is believed: the metric's step, as equal scores say no more.
+
+    Where that is unknown, half of the least that two scores differ by; a thousandth where all are equal.
+    """
     if resolution is not None:
-        return resolution / 2
+        return resolution
     steps = np.diff(np.unique(scores))
-    steps = steps[steps > 0]
     if len(steps):
         return float(steps.min()) / 2
     return 0.001 * max(1.0, float(np.abs(scores).max(initial=0.0)))

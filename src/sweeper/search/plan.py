@@ -113,7 +113,7 @@ class Plan:
 
     def race(self, trials: Sequence[FrozenTrial], directions: Sequence[str]) -> Race:
         """What the trainings that ended show."""
-        from sweeper.results.race import Race, Training  # scipy's statistics take half a second
+        from sweeper.results.race import Race, Training  # it imports scipy
 
         ended = [t for t in trials if t.state in _TRAINED and CANDIDATE in t.user_attrs]
         trainings = [
@@ -218,13 +218,11 @@ def _take(params: Mapping[str, Any], suggest: Suggest, name: str, distribution: 
 
 def _widened(name: str, distribution: BaseDistribution, value: Any) -> BaseDistribution:
     """The distribution, or one like it that has the value, too."""
-    if distribution._contains(distribution.to_internal_repr(value)):
-        return distribution
     match distribution:
-        case FloatDistribution(low=low, high=high, log=log):
-            return FloatDistribution(min(low, value), max(high, value), log=log)
-        case IntDistribution(low=low, high=high, log=log):
-            return IntDistribution(min(low, value), max(high, value), log=log)
-        case CategoricalDistribution():
+        case CategoricalDistribution(choices=choices) if value not in choices:
             raise BadInput(name, value, "is no choice any more", "certify the search anew")
+        case FloatDistribution(low=low, high=high, log=log) if not distribution._contains(value):
+            return FloatDistribution(min(low, value), max(high, value), log=log)
+        case IntDistribution(low=low, high=high, log=log) if not distribution._contains(value):
+            return IntDistribution(min(low, value), max(high, value), log=log)
     return distribution

@@ -195,7 +195,8 @@ def _source(config: DictConfig, key: str) -> str:
     """The key whose value this one takes over, directly or through others; else itself."""
     while True:
         parent, _, last = key.rpartition(".")
-        node = (OmegaConf.select(config, parent) if parent else config)._get_node(last)
+        holder = OmegaConf.select(config, parent) if parent else config
+        node = holder._get_node(last, validate_access=False) if isinstance(holder, DictConfig) else None
         source = re.fullmatch(r"\$\{([\w./@-]+)\}", str(node._value())) if node is not None else None
         if source is None or source[1].startswith("."):
             return key

@@ -1,0 +1,153 @@
+"""The plan of a certificate: its file, who is trained next, and with what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeper.errors import BadInput
+from sweeper.fault import Fault
+from sweeper.record import StudyFiles
+from sweeper.search.plan import CANDIDATE, DEFAULTS, REPEAT, Plan, first_trainings
+from sweeper.search.trial import seed_of
+from tests.planned import of_trials
+from tests.studied import trial
+
+MANY = ("minimize", "minimize")
+"""Directions where nobody drops out."""
+
+
+def training(candidate: str, repeat: int, state: TrialState = TrialState.COMPLETE, **attributes: Any) -> Any:
+    values = [1.0, 2.0] if state == TrialState.COMPLETE else None
+    return trial(values, state, **{CANDIDATE: candidate, REPEAT: repeat, **attributes})
+
+
+def numbered(*trials: FrozenTrial) -> list[FrozenTrial]:
+    for number, one in enumerate(trials):
+        one.number = number
+    return list(trials)
+
+
+def test_a_plan_survives_its_file(tmp_path: Path) -> None:
+    """What is read is what was written; a folder without a plan is a search's."""
+    files = StudyFiles(tmp_path)
+    assert Plan.read(files) is None
+    plan = of_trials({"x": 0.5, "y": "a"}, n_folds=2, by_repeat=({"d.fold": 0}, {"d.fold": 1}))
+    plan.write(files)
+    assert Plan.read(files) == plan
+    assert plan.n_trainings == 6
+    assert plan.names == ("trial 0", DEFAULTS)
+    assert [plan.overrides(repeat) for repeat in range(3)] == [{"d.fold": 0}, {"d.fold": 1}, {"d.fold": 0}]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"format": 1, "candidates": [1]}'])
+def test_a_damaged_plan_is_a_fault(tmp_path: Path, text: str) -> None:
+    """It names the file."""
+    files = StudyFiles(tmp_path)
+    files.plan.parent.mkdir()
+    files.plan.write_text(text)
+    with pytest.raises(Fault, match=r"plan\.json"):
+        Plan.read(files)
+
+
+def test_fewest_trainings_first() -> None:
+    """Counting those that run; each with a number of its own."""
+    plan = of_trials({}, {}, n_seeds=2)
+    trials: list[FrozenTrial] = []
+    order = []
+    while (following := plan.next_training(trials, MANY)) is not None:
+        order.append(following)
+        state = TrialState.RUNNING if len(trials) % 2 else TrialState.COMPLETE
+        trials = numbered(*trials, training(*following, state))
+    names = ["trial 0", "trial 1", DEFAULTS]
+    assert order == [(name, repeat) for repeat in range(2) for name in names]
+
+
+def test_who_has_failed_waits_for_its_turn() -> None:
+    """A training that failed costs nothing of the budget, and its number is not used again; one that was
+    interrupted, or is tried again, is as if it had never been."""
+    plan = of_trials({}, n_seeds=2)
+    failed = training("trial 0", 0, TrialState.FAIL)
+    assert plan.next_training(numbered(failed), MANY) == (DEFAULTS, 0)
+    rest = [training(DEFAULTS, 0), training("trial 0", 1), training(DEFAULTS, 1)]
+    assert plan.next_training(numbered(failed, *rest), MANY) == ("trial 0", 2)
+    assert plan.next_training(numbered(failed, *rest, training("trial 0", 2)), MANY) is None
+    stopped = training("trial 0", 0, TrialState.FAIL, interrupted=True)
+    assert plan.next_training(numbered(stopped), MANY) == ("trial 0", 1)
+    again = training("trial 0", 0, TrialState.RUNNING, retry_of=0)
+    assert plan.next_training(numbered(failed, again), MANY) == (DEFAULTS, 0)
+
+
+def test_weights_are_kept_of_first_trainings() -> None:
+    """The one with the smallest number that is done, in whatever order they ended."""
+    plan = of_trials({})
+    trials = numbered(
+        training("trial 0", 1),
+        training("trial 0", 0),
+        training(DEFAULTS, 0, TrialState.FAIL),
+        training(DEFAULTS, 2),
+        training(DEFAULTS, 1, TrialState.RUNNING),
+    )
+    assert {name: first.number for name, first in first_trainings(trials).items()} == {
+        "trial 0": 1,
+        DEFAULTS: 3,
+    }
+    assert plan.kept(trials, MANY) == {1, 3}
+
+
+def test_who_is_out_keeps_no_weights() -> None:
+    """Of a candidate that diverged nothing is kept."""
+    plan = of_trials({}, {})
+    diverged = training("trial 0", 1, TrialState.PRUNED, diverged=True)
+    scored = [trial(0.5, candidate=name, repeat=0) for name in plan.names]
+    assert plan.kept(numbered(*scored, diverged), ["minimize"]) == {1, 2}
+
+
+def test_seeds_are_none_of_the_search() -> None:
+    """Not for any trial's number, also where certificate and search have the same seed."""
+    for seed in (0, 1, 7, 2**32 - 1):
+        plan = of_trials(seed=seed)
+        searched = {seed_of(base, number) for base in (0, 1, seed) for number in range(300)}
+        mixed = [seed_of(base, *plan.seeded_by(repeat)) for base in (0, 1, seed) for repeat in range(20)]
+        plain = [plan.seed_in_config(repeat) for repeat in range(20)]
+        assert not searched & {*mixed, *plain}
+        assert len(set(plain)) == 20
+        assert max(plain) < 2**31
+
+
+@pytest.mark.parametrize(
+    ("distribution", "value"),
+    [
+        (FloatDistribution(0.0, 1.0), 1.5),
+        (FloatDistribution(1e-3, 1.0, log=True), 1e-4),
+        (FloatDistribution(0.0, 1.0, step=0.5), 0.3),
+        (IntDistribution(3, 9, step=2), 4),
+        (IntDistribution(3, 9, log=True), 2),
+        (CategoricalDistribution(["a", None]), None),
+    ],
+)
+def test_parameters_are_taken_outside_of_new_bounds(distribution: BaseDistribution, value: Any) -> None:
+    """A search may have gone on with other ranges: Optuna is given one that has the value."""
+
+    def suggest(name: str, given: BaseDistribution) -> Any:
+        assert given._contains(given.to_internal_repr(value))
+        return name
+
+    assert of_trials({"x": value}).candidates[0].taken_by(suggest)("x", distribution) == "x"
+
+
+@pytest.mark.parametrize("params", [{"x": "b"}, {"y": "a"}])
+def test_parameters_that_cannot_be_taken_are_named(params: dict[str, Any]) -> None:
+    """No choice, or not in the plan."""
+    take = of_trials(params).candidates[0].taken_by(lambda name, given: params[name])
+    with pytest.raises(BadInput, match="x"):
+        take("x", CategoricalDistribution(["a"]))
