@@ -20,7 +20,7 @@ from sweeper.search.plan import CANDIDATE, Candidate, Plan
 from tests import planned
 from tests.foreign_app import FINISHED, App
 from tests.program import IN_PROCESS, Program, finish, kill_group, run, start, sweeper, until
-from tests.studied import on_disk, trial
+from tests.studied import on_disk, record_of, trial
 
 NOISY = """
 import random
@@ -122,20 +122,18 @@ def test_killed_in_the_middle_the_same_command_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_what_is_known(tmp_path: Path) -> None:
-    """Exit code 130; the certificate is written and marked as unfinished; the same command goes on."""
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_stopped_leaves_what_is_known(tmp_path: Path, signum: signal.Signals) -> None:
+    """Exit code 130 or 143; the certificate is written and marked as unfinished; the same command goes on."""
     app = noisy(tmp_path, HOLD, STUDY_OF, ())
     process = begin(app)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(process.pid, signum)  # as a terminal does
     done = finish(process, 60)
-    assert done.returncode == 130, done.stderr
+    assert done.returncode == 128 + signum, done.stderr
     assert "To go on: " in done.stdout
     assert "Unfinished: " in done.stdout
     assert "Traceback" not in done.stderr
     assert not certificate_of(app.folder / "out-certificate" / ".sweeper")["finished"]
-    app.touch("go")
-    sweeper(app.folder, "certify", "out")
-    assert certificate_of(app.folder / "out-certificate" / ".sweeper")["finished"]
 
 
 REFUSED = {
@@ -182,6 +180,18 @@ def test_what_does_not_go_together_is_one_line(said: Any, tmp_path: Path) -> Non
         code, text = said("certify", "s", *words)
         assert code == 2
         assert reason in text.splitlines()[-1]
+
+
+def test_the_command_of_the_search_is_run_without_its_storage_and_its_trust(tmp_path: Path) -> None:
+    """A password stays in the folder, and whom to trust is for the person who certifies to say."""
+    words = ["python", "app.py", "-m", "x=1,2", "hydra.sweeper.storage=URL", "--trust", "+study=s"]
+    words += ["hydra.sweeper.timeout_s=60", "hydra.sweep.dir=out"]
+    seen = record_of(tmp_path, attributes={"command": words, "named_by": "study", "folder_by": "nobody"})
+    found = seen.elsewhere("s-certificate", Path("/a (b)"))
+    assert found is not None
+    program, arguments = found
+    assert list(program) == ["python", "app.py"]
+    assert arguments == ["-m", "x=1,2", "+study=s-certificate", "hydra.sweep.dir='/a (b)'"]
 
 
 def plan_of(n: int, n_seeds: int, baseline: bool = True) -> Plan:

@@ -7,9 +7,12 @@ search's own command, as a process of its own.
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.machinery import PathFinder
@@ -31,7 +34,7 @@ from sweeper.record import StudyFiles
 from sweeper.results import certificate as certificate_of
 from sweeper.results.certificate import Certificate, Certified, seconds_of
 from sweeper.results.study_record import StudyRecord
-from sweeper.search.plan import Candidate, Plan
+from sweeper.search.plan import CANDIDATE, Candidate, Plan
 from sweeper.words import counted, listed, near
 
 if TYPE_CHECKING:
@@ -187,7 +190,12 @@ class Certifying:
             raise BadInput("--folds", wish.folds, reason, "leave it out: the app gets new seeds")
         if before is None:
             return self._begun(wish)
-        trained = self._trained()
+        seen = self._record()
+        trained = (
+            Counter(str(t.user_attrs.get(CANDIDATE)) for t in seen.trials if _counts(t))
+            if seen
+            else Counter()
+        )
         self._check_same(before, wish, bool(trained))
         n_top = sum(one.trial is not None for one in before.candidates) if wish.top is None else wish.top
         had_baseline = any(one.trial is None for one in before.candidates)
@@ -199,6 +207,7 @@ class Certifying:
         defaults = [one for one in (self._defaults(),) if baseline or one.name in trained]
         folds = wish.folds or before.n_folds
         seeds = wish.seeds or (wish.folds if wish.folds is not None else before.n_seeds)
+        seeds = max(seeds, trained.total() // len((*kept, *defaults)))
         plan = replace(
             before,
             folder=str(self._seen.files.folder),
@@ -279,11 +288,6 @@ class Certifying:
         times = [seconds for seconds in known if seconds is not None]
         return Candidate(None, None, None, median(times) if times else None)
 
-    def _trained(self) -> set[str]:
-        """The candidates of which a training has begun."""
-        seen = self._record()
-        return {str(t.user_attrs.get("candidate")) for t in seen.trials if _counts(t)} if seen else set()
-
     def _record(self) -> StudyRecord | None:
         """Of the certificate's study; None while there is none."""
         from sweeper.search.study import read
@@ -311,7 +315,7 @@ class Certifying:
         trials = [str(one.trial) for one in plan.candidates if one.trial is not None]
         defaults = ["the defaults"] * (len(plan.candidates) - len(trials))
         who = f"{'trials' if len(trials) > 1 else 'trial'} {listed([*trials, *defaults])}"
-        n_workers = min(_n_workers(self._seen.files), left)
+        n_workers = max(1, min(_n_workers(self._seen.files), left))
         seconds = _time_left(plan, known)
         about = "" if seconds is None else f", {about_time(seconds / n_workers)}"
         done = f"{n_done} of {plan.n_trainings:,} trainings are done; {left:,} more of " if n_done else ""
@@ -328,17 +332,16 @@ class Certifying:
 
         Raises:
             BadInput, Fault, Failed: what has ended it.
-            KeyboardInterrupt: if it was interrupted; what is known is written and shown before.
+            KeyboardInterrupt, SystemExit: if it was stopped; what is known is written and shown before.
         """
         words = self._words()
-        if living(self.files.heartbeats):
-            reason = "the certificate is being made"
-            raise BadInput("STUDY", self.name, reason, "wait for its end, or stop it with Ctrl-C")
+        self._refuse_others()
         plan.write(self.files)  # first: a marked folder without a plan would be a search's
         self.files.mark(self.name, self._seen.files.read_storage() or "")
         try:
-            child.run(words, hear=_pass_on)
-        except KeyboardInterrupt:
+            with _heeding_sigterm():
+                child.run(words, hear=_pass_on)
+        except (KeyboardInterrupt, SystemExit):
             if (certificate := self.made(plan)) is not None:
                 certificate.write(self.files)
                 tell_certificate(certificate)
@@ -349,6 +352,18 @@ class Certifying:
                 certificate.write(self.files)
             self._forget_unbegun()
             raise
+
+    def _refuse_others(self) -> None:
+        """Raises BadInput while another command makes it, or where its folder is gone and not its study."""
+        if living(self.files.heartbeats):
+            reason = "the certificate is being made"
+            raise BadInput("STUDY", self.name, reason, "wait for its end, or stop it with Ctrl-C")
+        from sweeper.search.storage import look_into_storage
+
+        storage = look_into_storage(self._seen.files.read_storage() or "")
+        if not self.files.is_ours and self.name in (s.study_name for s in storage.get_all_studies()):
+            remedy = f"remove it: {program()} studies --delete {shlex.quote(self.name)}"
+            raise BadInput("STUDY", self.name, "is in the storage, and its folder is gone", remedy)
 
     def _words(self) -> list[str]:
         """What runs the certificate, by this Python.
@@ -449,6 +464,20 @@ class Certifying:
         can_choose = self.is_ours and certificate.cheapest is not None and len(certificate.candidates) > 1
         if not has_chosen and can_choose:
             print(f"Choose it: {program()} certify {self._typed} --choose", flush=True)
+
+
+@contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    """Let a SIGTERM end the trainings in order, as it does a search."""
+
+    def stop(signum: int, frame: object) -> None:
+        sys.exit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _folds(n: int | None) -> tuple[Mapping[str, Any], ...]:

@@ -431,12 +431,17 @@ def lines(certificate: Certificate) -> list[str]:
     told += [f"{_the(c.name)} is out: a training of it diverged." for c in _out(certificate, DIVERGED)]
     if not certificate.varies:
         told.append("No two trainings of one candidate differ, so ± says nothing: does the app use its seed?")
+    elif certificate.finished and certificate.n_trainings < certificate.n_planned:
+        told.append(f"{_done(certificate)} were enough: more would hardly tell more.")
     return told
 
 
+def _done(certificate: Certificate) -> str:
+    return f"{certificate.n_trainings:,} of {counted(certificate.n_planned, 'training')}"
+
+
 def _unfinished(certificate: Certificate) -> str:
-    done = f"{certificate.n_trainings} of {counted(certificate.n_planned, 'training')}"
-    return f"Unfinished: {done} ended so far."
+    return f"Unfinished: {_done(certificate)} ended so far."
 
 
 def _out(certificate: Certificate, reason: str) -> list[Certified]:
