@@ -64,10 +64,10 @@ class Progress:
         """When a running trial was first seen, or last told of."""
         self._error: str | None = None
         self._score_widths = [7] * len(self._search.directions)
+        self._best = ranking.best(self._trials, self._search.directions)
         self._told_out: set[str] = set()
         if self._search.plan is not None and self._seen:
             self._told_out |= self._search.plan.race(self._trials, self._search.directions).out.keys()
-        self._best = ranking.best(self._trials, self._search.directions)
         self._told_signs = {name for trial in self._trials for name in _signs(trial)}
         self._widen(self._trials)
 
