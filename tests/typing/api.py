@@ -31,6 +31,16 @@ def searches() -> list[float]:
     return [value for trial in study.trials if (value := trial.value) is not None]
 
 
+def believes(study: sweeper.Study) -> float | None:
+    """How sure the best trial is."""
+    belief: sweeper.Belief | None = study.belief
+    if belief is None:
+        return None
+    print(belief.metric, belief.value, belief.low, belief.high)
+    print(belief.not_worse, belief.cheapest, belief.tied)
+    return belief.luck
+
+
 def opens() -> list[sweeper.Study]:
     """The newest study, and others by name and folder."""
     return [sweeper.open_study(), sweeper.open_study("mine"), sweeper.open_study(Path("outputs/mine"))]
