@@ -19,7 +19,7 @@ from sweeper.commands.certify import Wish, about_time, half_of
 from sweeper.search.plan import CANDIDATE, Candidate, Plan
 from tests import planned
 from tests.foreign_app import FINISHED, App
-from tests.program import Program, finish, kill_group, run, start, sweeper, until
+from tests.program import IN_PROCESS, Program, finish, kill_group, run, start, sweeper, until
 from tests.studied import on_disk, trial
 
 NOISY = """
@@ -42,11 +42,11 @@ def sweeper_study():
 """
 
 
-def noisy(folder: Path, body: str = NOISY, top: str = "") -> App:
+def noisy(folder: Path, body: str = NOISY, top: str = "", words: tuple[str, ...] = IN_PROCESS) -> App:
     """An app whose score the seed decides, and a search of it in ``out``."""
     app = App(folder, body, top)
     app.configure("x: 0.0", "x: 1.0\nseed: 3")
-    done = app.run("hydra.sweeper.n_trials=4")
+    done = app.run("hydra.sweeper.n_trials=4", *words)
     assert done.returncode == 0, done.stderr
     return app
 
@@ -62,7 +62,7 @@ def test_a_search_of_another_app_is_certified(tmp_path: Path) -> None:
     app = noisy(tmp_path)
     said = sweeper(app.folder, "certify", "out", "--top", "2", "--seeds", "3")
     assert re.search(
-        r"^9 trainings of 3 candidates \(trials \d, \d and the defaults\), about \d+ s on 2", said
+        r"^9 trainings of 3 candidates \(trials \d, \d and the defaults\), about \d+ s on 1 worker\n", said
     )
     trials = planned.trials(app)
     assert Counter(t.user_attrs[CANDIDATE] for t in trials)["defaults"] >= 2
@@ -104,7 +104,7 @@ def children(pid: int) -> list[int]:
 @pytest.mark.slow
 def test_killed_in_the_middle_the_same_command_goes_on(tmp_path: Path) -> None:
     """kill -9 of all of it: done trainings stay, none is made twice, and the certificate is written then."""
-    app = noisy(tmp_path, HOLD, STUDY_OF)
+    app = noisy(tmp_path, HOLD, STUDY_OF, ())
     process = begin(app)
     (pool,) = children(process.pid)
     os.killpg(pool, signal.SIGKILL)
@@ -124,7 +124,7 @@ def test_killed_in_the_middle_the_same_command_goes_on(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_leaves_what_is_known(tmp_path: Path) -> None:
     """Exit code 130; the certificate is written and marked as unfinished; the same command goes on."""
-    app = noisy(tmp_path, HOLD, STUDY_OF)
+    app = noisy(tmp_path, HOLD, STUDY_OF, ())
     process = begin(app)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     done = finish(process, 60)

@@ -41,6 +41,18 @@ def believes(study: sweeper.Study) -> float | None:
     return belief.luck
 
 
+def certifies(study: sweeper.Study) -> float | None:
+    """What the best trials are worth, in numbers."""
+    certificate: sweeper.Certificate = study.certify(top=5, seeds=5, baseline=True, choose=True)
+    best: str | None = certificate.best
+    defaults = certificate["defaults"].expected[0]
+    compared = certificate.compare("trial 7", "defaults")
+    print(certificate.finished, best, certificate.not_worse, certificate.cheapest, defaults.told())
+    print([(one.name, one.verdict, one.seconds, one.n) for one in certificate.candidates])
+    print(study.certify(folds=4).n_trainings, defaults.low, defaults.high, defaults.luck)
+    return None if compared is None or not compared.told_apart else compared.value
+
+
 def opens() -> list[sweeper.Study]:
     """The newest study, and others by name and folder."""
     return [sweeper.open_study(), sweeper.open_study("mine"), sweeper.open_study(Path("outputs/mine"))]

@@ -81,7 +81,7 @@ def certify(name: str | None, wish: Wish, chooses: bool = False, trust: bool = F
     if certificate is None or not certificate.finished:
         certifying.tell_time(plan, certificate)
         certifying.train(plan)
-        certificate = certifying.known(plan)
+        certificate = certifying.made(plan)
         if certificate is None:
             what = f"study {certifying.name}"
             raise Failed(what, "its trainings left nothing", "its output says why", certifying.files.folder)
@@ -298,6 +298,10 @@ class Certifying:
         seen = self._record()
         return None if seen is None else certificate_of.of(seen, plan)
 
+    def made(self, plan: Plan) -> Certificate | None:
+        """What the trainings say, after they began: defaults that cannot run are not in the plan any more."""
+        return self.known(Plan.read(self.files) or plan)
+
     # ---------------------------------------------------------------------------------------------- the time
 
     def tell_time(self, plan: Plan, known: Certificate | None) -> None:
@@ -330,18 +334,18 @@ class Certifying:
         if living(self.files.heartbeats):
             reason = "the certificate is being made"
             raise BadInput("STUDY", self.name, reason, "wait for its end, or stop it with Ctrl-C")
+        plan.write(self.files)  # first: a marked folder without a plan would be a search's
         self.files.mark(self.name, self._seen.files.read_storage() or "")
-        plan.write(self.files)
         try:
             child.run(words, hear=_pass_on)
         except KeyboardInterrupt:
-            if (certificate := self.known(plan)) is not None:
+            if (certificate := self.made(plan)) is not None:
                 certificate.write(self.files)
                 tell_certificate(certificate)
             self._forget_unbegun()
             raise
         except (BadInput, Fault, Failed):
-            if (certificate := self.known(plan)) is not None:
+            if (certificate := self.made(plan)) is not None:
                 certificate.write(self.files)
             self._forget_unbegun()
             raise
