@@ -84,6 +84,13 @@ def test_a_differences_interval_is_welchs_at_the_looks_level() -> None:
     assert not found.told_apart
 
 
+def test_one_does_not_differ_from_itself() -> None:
+    """Nobody needs to ask whether two names are one."""
+    itself = race({"a": [0.9, 0.92], "b": [0.8, 0.9]}).difference("a", "a")
+    assert (itself.value, itself.low, itself.high, itself.told_apart) == (0.0, 0.0, 0.0, False)
+    assert itself.n_more is None
+
+
 def test_the_error_is_spent_once() -> None:
     """The levels of all looks of all comparisons sum to ALPHA."""
     assert sum(5 * level(6, n) for n in range(50_000)) == pytest.approx(ALPHA, rel=1e-3)
@@ -319,13 +326,27 @@ def test_the_cheapest_of_those_not_worse_is_chosen() -> None:
     assert race(scores).choice({"a": 2.0, "b": 1.0, "defaults": 0.1}, "defaults") == "b"
     assert race(scores).choice({"a": 2.0}, "defaults") == "a"
     assert race(scores).choice({}, None) == "a"
+    assert race(scores).cheapest({"a": 2.0, "b": 1.0, "defaults": 0.1}) == "b"
 
 
-def test_the_choice_is_not_below_the_defaults() -> None:
-    """A cheap one that looks worse than the defaults is not taken; the defaults may be."""
+def test_without_a_better_one_the_defaults_are_chosen() -> None:
+    """A cheap one that is not shown to be better than the defaults is not taken, however good it looks."""
     scores = {"a": [0.90, 0.92, 0.94], "b": [0.94, 0.92, 0.96], "defaults": [0.91, 0.93, 0.95]}
-    assert race(scores).choice({"a": 1.0, "b": 3.0, "defaults": 2.0}, "defaults") == "defaults"
-    assert race(scores).choice({"a": 1.0, "b": 3.0, "defaults": 4.0}, "defaults") == "b"
+    assert race(scores).choice({"a": 1.0, "b": 1.0, "defaults": 2.0}, "defaults") == "defaults"
+    assert race(scores).choice({"a": 1.0, "b": 2.0}, None) == "a"
+    assert race(scores).cheapest({"a": 1.0, "b": 1.0, "defaults": 2.0}) == "a"
+
+
+def test_of_those_better_than_the_defaults_the_cheapest_is_chosen() -> None:
+    """Defaults that are no longer good enough are not taken for their price."""
+    scores = {"a": [0.94, 0.95, 0.96], "b": [0.945, 0.95, 0.96], "defaults": [0.91, 0.92, 0.93]}
+    assert race(scores).choice({"a": 3.0, "b": 2.0, "defaults": 1.0}, "defaults") == "b"
+
+
+def test_defaults_that_diverge_say_nothing_of_the_others() -> None:
+    """Then the cheapest of those not worse is chosen."""
+    scores = {"a": [0.90, 0.92], "b": [0.93, 0.91], "defaults": [0.99, math.nan]}
+    assert race(scores).choice({"a": 1.0, "b": 2.0}, "defaults") == "a"
 
 
 # -------------------------------------------------------------------------------------------- how often right
