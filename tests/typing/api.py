@@ -31,6 +31,16 @@ def searches() -> list[float]:
     return [value for trial in study.trials if (value := trial.value) is not None]
 
 
+def believes(study: sweeper.Study) -> float | None:
+    """How sure the best trial is."""
+    belief: sweeper.Belief | None = study.belief
+    if belief is None:
+        return None
+    print(belief.metric, belief.value, belief.low, belief.high)
+    print(belief.not_worse, belief.cheapest, belief.tied)
+    return belief.luck
+
+
 def certifies(study: sweeper.Study) -> float | None:
     """What the best trials are worth, in numbers."""
     certificate: sweeper.Certificate = study.certify(top=5, seeds=5, baseline=True, choose=True)
