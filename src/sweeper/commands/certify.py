@@ -432,7 +432,12 @@ class Certifying:
         from sweeper.commands.show import metrics
 
         run.test_best(self._seen.files.folder)
-        print(f"Chosen: {certificate_of.told_name(name)}, the cheapest of those not worse")
+        why = (
+            "the cheapest of those not worse"
+            if chosen.trial is not None
+            else "as no trial is shown to be better"
+        )
+        print(f"Chosen: {certificate_of.told_name(name)}, {why}")
         for metric, value in metrics(target.read_result(), "test_").items():
             print(f"Test {metric}: {value:.4f}  ({near(target.folder)})")
 

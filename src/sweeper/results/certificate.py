@@ -159,7 +159,8 @@ class Certificate:
     not_worse: tuple[str, ...]
     """It, and those that are not told apart from it."""
     cheapest: str | None
-    """Of those the one that takes the least time, and is not below the defaults: what ``--choose`` takes."""
+    """What ``--choose`` takes: of those the one that takes the least time and is shown to be better than the
+    defaults; where none is, the defaults."""
     compared: tuple[Compared, ...]
     """Each pair of candidates that have scores, in each objective."""
     varies: bool
@@ -494,7 +495,7 @@ def _against_defaults(certificate: Certificate, objective: int = 0) -> Iterator[
 
 
 def _against_others(certificate: Certificate) -> Iterator[str]:
-    best, cheapest = certificate.best, certificate.cheapest
+    best = certificate.best
     it, be = ("They", "are") if best is not None and _is(best) == "are" else ("It", "is")
     trials = [c.name for c in certificate.candidates if c.trial is not None and c.name != best]
     others = [name for name in trials if name in certificate.not_worse]
@@ -502,6 +503,9 @@ def _against_others(certificate: Certificate) -> Iterator[str]:
         if best is not None and certificate[best].trial is not None and len(trials) > 0:
             yield "The other trials are worse." if len(trials) > 1 else "The other trial is worse."
         return
+    seconds = {name: certificate[name].seconds for name in (*others, *([best] if best else []))}
+    known = {name: each for name, each in seconds.items() if each is not None}
+    cheapest = min(known, key=lambda name: known[name], default=None)
     if cheapest is not None and cheapest in others:
         of_them = f"of which {_short(cheapest)} is cheapest" if len(others) > 1 else "which is cheaper"
         tail = f", {of_them}"
