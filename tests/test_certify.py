@@ -137,6 +137,11 @@ def test_what_is_stopped_leaves_what_is_known(tmp_path: Path, signum: signal.Sig
 
 
 REFUSED = {
+    "it is running": (
+        [trial(0.5), trial(state=TrialState.RUNNING, worker="elsewhere-1-a")],
+        {"command": ["python", "app.py"]},
+        "the search is running",
+    ),
     "nothing is done": (
         [trial(state=TrialState.FAIL)],
         {"command": ["python", "app.py"]},

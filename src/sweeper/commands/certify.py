@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -29,7 +29,7 @@ from sweeper.commands.renew import renew
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import living, locked
-from sweeper.program import TRUST, program, start
+from sweeper.program import TRUST, program, start, typed_besides
 from sweeper.record import StudyFiles
 from sweeper.results import certificate as certificate_of
 from sweeper.results.certificate import Certificate, Certified, seconds_of
@@ -76,14 +76,17 @@ def certify(name: str | None, wish: Wish, chooses: bool = False, trust: bool = F
         Failed: if the trainings come to no good end.
         KeyboardInterrupt: if it is interrupted; what is known so far is written and shown.
     """
+    typed_besides[:] = [TRUST] if trust else []  # whoever tests the chosen model asks for it
     certifying = _open(name, trust)
     plan = certifying.plan(wish)
     if chooses:
         certifying.check_choosable(plan)
     certificate = certifying.known(plan)
     if certificate is None or not certificate.finished:
+        words = certifying.words()
+        certifying.refuse_others()
         certifying.tell_time(plan, certificate)
-        certifying.train(plan)
+        certifying.train(plan, words)
         certificate = certifying.made(plan)
         if certificate is None:
             what = f"study {certifying.name}"
@@ -327,15 +330,13 @@ class Certifying:
 
     # ------------------------------------------------------------------------------------------ the trainings
 
-    def train(self, plan: Plan) -> None:
+    def train(self, plan: Plan, words: Sequence[str]) -> None:
         """Run the search's own command as the certificate's.
 
         Raises:
             BadInput, Fault, Failed: what has ended it.
             KeyboardInterrupt, SystemExit: if it was stopped; what is known is written and shown before.
         """
-        words = self._words()
-        self._refuse_others()
         plan.write(self.files)  # first: a marked folder without a plan would be a search's
         self.files.mark(self.name, self._seen.files.read_storage() or "")
         try:
@@ -353,7 +354,7 @@ class Certifying:
             self._forget_unbegun()
             raise
 
-    def _refuse_others(self) -> None:
+    def refuse_others(self) -> None:
         """Raises BadInput while another command makes it, or where its folder is gone and not its study."""
         if living(self.files.heartbeats):
             reason = "the certificate is being made"
@@ -365,7 +366,7 @@ class Certifying:
             remedy = f"remove it: {program()} studies --delete {shlex.quote(self.name)}"
             raise BadInput("STUDY", self.name, "is in the storage, and its folder is gone", remedy)
 
-    def _words(self) -> list[str]:
+    def words(self) -> list[str]:
         """What runs the certificate, by this Python.
 
         Raises:
@@ -432,11 +433,9 @@ class Certifying:
         from sweeper.commands.show import metrics
 
         run.test_best(self._seen.files.folder)
-        why = (
-            "the cheapest of those not worse"
-            if chosen.trial is not None
-            else "as no trial is shown to be better"
-        )
+        has_defaults = any(one.trial is None for one in certificate.candidates)
+        why = f"the cheapest of those not worse{' that beat the defaults' if has_defaults else ''}"
+        why = why if chosen.trial is not None else "as no trial is shown to beat them"
         print(f"Chosen: {certificate_of.told_name(name)}, {why}")
         for metric, value in metrics(target.read_result(), "test_").items():
             print(f"Test {metric}: {value:.4f}  ({near(target.folder)})")
