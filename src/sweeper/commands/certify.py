@@ -22,6 +22,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
 from sweeper import caller, child, ranking, record
 from sweeper.caller import Failed
 from sweeper.commands.best import tell_certificate
@@ -34,6 +36,7 @@ from sweeper.record import StudyFiles
 from sweeper.results import certificate as certificate_of
 from sweeper.results.certificate import Certificate, Certified, seconds_of
 from sweeper.results.study_record import StudyRecord
+from sweeper.screen import Screen
 from sweeper.search.plan import CANDIDATE, Candidate, Plan
 from sweeper.words import counted, listed, near
 
@@ -270,8 +273,8 @@ class Certifying:
         if set(now) - set(mine):
             numbers = [str(n) for n in now]
             who = f"{'trials' if len(now) > 1 else 'trial'} {listed(numbers)}"
-            print(f"The search has gone on, and its best are now {who}; to certify these,")
-            print(f"begin anew: {self._to_begin_anew}")
+            Screen().wrap(Text(f"The search has gone on, and its best are now {who}. To certify these:"))
+            print(f"Begin anew: {self._to_begin_anew}", flush=True)
 
     def _best(self, n: int) -> list[Candidate]:
         """The best n of the search, by its own order; those with the same parameters are one."""
@@ -324,7 +327,7 @@ class Certifying:
         done = f"{n_done} of {plan.n_trainings:,} trainings are done; {left:,} more of " if n_done else ""
         first = done or f"{counted(plan.n_trainings, 'training')} of "
         n = counted(len(plan.candidates), "candidate")
-        print(f"{first}{n} ({who}){about} on {counted(n_workers, 'worker')}")
+        Screen().wrap(Text(f"{first}{n} ({who}){about} on {counted(n_workers, 'worker')}"))
         if not n_done and (half := half_of(plan)) is not None:
             print(f"Half of it: {program()} certify {self._typed}{half.typed()}", flush=True)
 
