@@ -474,7 +474,7 @@ def _floor(scores: NDArray[np.float64], resolution: float | None) -> float:
 
     Where that is unknown, half of the least that two scores differ by; a thousandth where all are equal.
     """
-    if resolution is not None:
+    if resolution:
         return resolution
     steps = np.diff(np.unique(scores))
     if len(steps):
