@@ -393,3 +393,9 @@ def test_equal_ones_are_hardly_ever_told_apart() -> None:
         covered += mean.low <= 0.9 <= mean.high
     assert lost / n <= ALPHA
     assert 0.9 <= covered / n <= 0.98
+
+
+def test_one_alone_spends_its_budget() -> None:
+    """Nobody can be told apart, and its mean is what is asked for."""
+    assert next_candidate(["a"], [], Counter(), 3, MAXIMIZE) == "a"
+    assert next_candidate(["a"], [Training("a", 0.5)] * 3, Counter(), 3, MAXIMIZE) is None
