@@ -3,10 +3,15 @@
     python benchmarks/believe.py --train TABLES                      # 2,880 trainings, by several processes
     python benchmarks/believe.py --train TABLES --pictures patches --weights lite0.pt
     python benchmarks/believe.py --replay TABLES                     # 1,000 searches and certificates of each
+    python benchmarks/believe.py --luck TABLES                       # 1,000 searches of each kind in each
 
 ``--train`` trains twelve configurations with forty seeds each in six spaces, by the product, in this process.
 Each training becomes a line of ``TABLES/SPACE/scores.jsonl``, with the logits of its validation pictures
 beside it. Trainings that are there are not made again, so that several processes may share the work.
+
+``--luck`` replays searches from the tables: each draws of the twelve configurations one, two or four seeds,
+as if those were neighbours, and takes the best. What is told of its luck is compared with what it was: the
+winner's value, less the mean of its configuration's trainings that were not drawn.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from time import perf_counter
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -31,6 +37,7 @@ import replay
 from signs import SHAPES, draw, write_digits
 from sweeper import check
 from sweeper.conf import VERSION_BASE, composing, conf_folder
+from sweeper.results import comparison, luck
 from sweeper.training import data
 from sweeper.training.fit import fit
 
@@ -184,6 +191,97 @@ def _train(space: Space, index: int, seed: int, folder: Path) -> None:
         file.write(json.dumps(row) + "\n")
 
 
+# --------------------------------------------------------------------------------------------------- luck
+
+UNSEEN = range(17, N_SEEDS, 2)
+"""Seeds that nobody had looked at when the method was chosen; searches are replayed from them alone."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training of a table."""
+
+    accuracy: float
+    loss: float
+    labels: NDArray[np.int64]
+    logits: NDArray[np.float32]
+
+
+Table = dict[int, dict[int, Trained]]
+"""The trainings of each configuration, by their seeds."""
+
+
+def read_table(folder: Path) -> Table:
+    found = Table()
+    for line in (folder / "scores.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        index, seed = row["configuration"], row["seed"]
+        with np.load(folder / f"{index}-{seed}.npz") as file:
+            labels, logits = file["labels"].astype(np.int64), file["logits"].astype(np.float32)
+        found.setdefault(index, {})[seed] = Trained(row["val_accuracy"], row["val_loss"], labels, logits)
+    return found
+
+
+def show_luck(tables: Path, n_searches: int) -> None:
+    """What is told of the luck of a winner less what it was, in points of accuracy, in the mean."""
+    print(f"{'space':14} {'trials':>6} {'luck':>6} {'told':>6} {'bias':>6} {'±':>5} {'plain':>6}  seed noise")
+    biases = list[float]()
+    for folder in sorted(path for path in tables.iterdir() if (path / "scores.jsonl").exists()):
+        table = {
+            index: {seed: one for seed, one in row.items() if seed in UNSEEN}
+            for index, row in read_table(folder).items()
+        }
+        for n_seeds in (1, 2, 4):
+            rows = 100 * np.array(list(_searches(table, n_searches, n_seeds)))
+            was, told, plain = rows.mean(0)
+            error = float((rows[:, 1] - rows[:, 0]).std() / len(rows) ** 0.5)
+            biases.append(float(told - was))
+            print(
+                f"{folder.name:14} {12 * n_seeds:6} {was:6.2f} {told:6.2f} {told - was:+6.2f} {error:5.2f} "
+                f"{plain - was:+6.2f}  {_noise_ratio(table) if n_seeds == 1 else ''}",
+                flush=True,
+            )
+    print(f"bias in all {np.mean(biases):+.2f}; its size in the mean {np.mean(np.abs(biases)):.2f}")
+
+
+def _searches(table: Table, n: int, n_seeds: int) -> Iterator[tuple[float, float, float]]:
+    """The luck of the winner of each search: what it was, what is told, and what a plain bootstrap tells."""
+    rng = np.random.default_rng(0)
+    for _ in range(n):
+        drawn = [
+            (index, int(seed))
+            for index, row in table.items()
+            for seed in rng.choice(list(row), n_seeds, replace=False)
+        ]
+        trials = [table[index][seed] for index, seed in drawn]
+        best = min(range(len(trials)), key=lambda i: (-trials[i].accuracy, trials[i].loss))
+        of_best = table[drawn[best][0]]
+        fresh = [one.accuracy for seed, one in of_best.items() if (drawn[best][0], seed) not in drawn]
+        logits = (one.logits for one in trials)
+        found = comparison.compared("accuracy", trials[0].labels, logits, len(trials))
+        told = luck.expected(found.values, found.noise(best))
+        yield trials[best].accuracy - float(np.mean(fresh)), told, _plain(found, rng)
+
+
+def _plain(found: comparison.Comparison, rng: np.random.Generator, n: int = 200) -> float:
+    """The optimism of choosing anew in each sample of the pictures, taking the values for the truth."""
+    sampled = found.values + rng.standard_normal((n, found.deviations.shape[1])) @ found.deviations.T
+    best = sampled.argmax(1)
+    return float(np.mean(sampled[np.arange(n), best] - found.values[best]))
+
+
+def _noise_ratio(table: Table) -> str:
+    """Of the five best configurations, the noise of seeds against that of pictures flipping one by one."""
+    rows = sorted(table.values(), key=lambda row: -np.mean([one.accuracy for one in row.values()]))[:5]
+    real, independent = [], []
+    for row in rows:
+        right = np.array([one.logits.argmax(1) == one.labels for one in row.values()], dtype=float)
+        real.append(right.mean(1).var(ddof=1))
+        independent.append(right.var(0, ddof=1).sum() / right.shape[1] ** 2)
+    told = 100 * np.sqrt(np.mean(independent))
+    return f"{100 * np.sqrt(np.mean(real)):.2f}, by flips {told:.2f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Whether what is said of the best is so.")
     parser.add_argument("--train", type=Path, metavar="TABLES", help="train what these tables lack")
@@ -195,7 +293,10 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1000, help="searches in each space")
     parser.add_argument("--pictures", type=Path, help="the real task: a folder with train/ and test/")
     parser.add_argument("--weights", type=Path, help="weights of tf_efficientnet_lite0")
+    parser.add_argument("--luck", type=Path, metavar="TABLES", help="what is told of a winner's luck")
     options = parser.parse_args()
+    if options.luck is not None:
+        show_luck(options.luck, options.n)
     if options.train is not None:
         train_all(options.train, options.pictures, options.weights)
     if options.replay is not None:

@@ -110,6 +110,7 @@ class Tally:
     intervals: int = 0
     covered: int = 0
     covered_chosen: int = 0
+    covered_leader: int = 0
     best_out: int = 0
     doubles_differ: int = 0
     doubles_parted: int = 0
@@ -163,6 +164,9 @@ def _count(tally: Tally, table: Table, winner: int, configurations: Sequence[int
     known = race.mean(chosen)
     assert known is not None
     tally.covered_chosen += known.low <= means[int(chosen)] <= known.high
+    leader = race.mean(race.leader or chosen)
+    assert leader is not None
+    tally.covered_leader += leader.low <= means[int(leader.candidate)] <= leader.high
     tally.wide += (known.high - known.low) / 2
     tally.before += table.means[winner] < table.means[0]
     tally.before_clearly += table.clearly_below(winner, 0)
@@ -271,6 +275,7 @@ COLUMNS = (
     "seeds",
     "covered %",
     "of chosen %",
+    "of leader %",
     "±",
     "doubles differ %",
     "parted %",
@@ -325,6 +330,7 @@ def _row(space: str, n_seeds: int, tally: Tally, plan: float) -> str:
         str(n_seeds or ""),
         f"{100 * tally.share('covered', 'intervals'):.1f}",
         f"{100 * tally.share('covered_chosen'):.1f}",
+        f"{100 * tally.share('covered_leader'):.1f}",
         f"{tally.share('wide'):.4f}",
         f"{100 * tally.share('doubles_differ'):.1f}",
         f"{100 * tally.share('doubles_parted'):.1f}",

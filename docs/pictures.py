@@ -4,8 +4,8 @@
     python docs/pictures.py --out DIR --quick    # the same pictures of a search of 6 trials: a look
 
 A search of the README, and its certificate, run on a terminal of their own, in a temporary folder; what that
-terminal shows becomes SVG. The report and the dashboard are looked at by a real browser (Debian: apt-get install chromium), and
-become WebP.
+terminal shows becomes SVG. The report and the dashboard are looked at by a real browser (Debian: apt-get
+install chromium), and become WebP.
 """
 
 from __future__ import annotations

@@ -36,16 +36,14 @@ def test_one_far_winner_has_no_luck() -> None:
 def test_bad_trials_change_nothing() -> None:
     """A search that began badly has the luck of its good trials."""
     few, _ = told(np.full(20, 0.9), 8)
-    many, _ = told(np.array([*[0.9] * 20, *np.linspace(0.1, 0.6, 60)]), 8)
+    many, _ = told(np.array([*[0.9] * 20, *np.linspace(-9, 0.6, 60)]), 8)
     assert many == pytest.approx(few, rel=0.15)
 
 
-@pytest.mark.parametrize("worst", [0.0, 0.3, 0.6])
-def test_one_that_failed_to_learn_changes_nothing(worst: float) -> None:
-    """However far it is below the others, by their noise."""
-    few = 0.99 + 0.003 * np.random.default_rng(3).normal(size=12)
-    one_more = luck.expected(np.append(few, worst), 0.003)
-    assert one_more == pytest.approx(luck.expected(few, 0.003), rel=0.15)
+def test_two_heaps_are_two() -> None:
+    """Many mediocre trials do not make a luckless winner of the best of several good ones."""
+    found, true = told(np.array([*[0.9] * 12, *[0.8] * 30]), 8)
+    assert true / 3 < found < true
 
 
 def test_truths_that_differ_leave_less_luck() -> None:

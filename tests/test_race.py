@@ -317,6 +317,27 @@ def test_the_order_in_which_a_round_ended_changes_nothing() -> None:
     assert all(one == found[0] for one in found)
 
 
+def test_whatever_ends_can_be_told() -> None:
+    """Few or no trainings, folds that meet nowhere, equal or diverging scores: all is told."""
+    rng = np.random.default_rng(8)
+    for _ in range(150):
+        names = tuple("abcd"[: rng.integers(1, 5)])
+        scores = rng.choice([1.0, 1.0, 0.9, 0.95, math.nan, math.inf, rng.normal()], 12)
+        ended = tuple(
+            Training(str(rng.choice(names)), float(score), (None, 0, 1, 2)[rng.integers(4)])
+            for score in scores[: rng.integers(13)]
+        )
+        found = Race(names, ended, rng.choice([MAXIMIZE, MINIMIZE]))
+        assert found.inside
+        assert (found.choice({}, names[-1]) is None) == (not found.not_worse)
+        assert next_candidate(names, ended, Counter(), 99, found.direction) in (None, *found.inside)
+        known = [one for one in names if found.mean(one) is not None]
+        for one in known:
+            for other in known:
+                difference = found.difference(one, other)
+                assert difference.low <= difference.value <= difference.high
+
+
 # ------------------------------------------------------------------------------------------------ the choice
 
 
@@ -372,3 +393,9 @@ def test_equal_ones_are_hardly_ever_told_apart() -> None:
         covered += mean.low <= 0.9 <= mean.high
     assert lost / n <= ALPHA
     assert 0.9 <= covered / n <= 0.98
+
+
+def test_one_alone_spends_its_budget() -> None:
+    """Nobody can be told apart, and its mean is what is asked for."""
+    assert next_candidate(["a"], [], Counter(), 3, MAXIMIZE) == "a"
+    assert next_candidate(["a"], [Training("a", 0.5)] * 3, Counter(), 3, MAXIMIZE) is None

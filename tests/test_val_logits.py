@@ -203,8 +203,8 @@ def test_each_trial_that_is_done_keeps_them(searched: Path) -> None:
         assert found.pictures == pictures
         logits, labels = torch.from_numpy(found.logits.astype(np.float32)), torch.from_numpy(found.labels)
         assert metric.measure(logits, labels, ["accuracy"])["accuracy"] == trial.value
-    total = sum(path.stat().st_size for path in study.folder.glob("*/val_logits.npz"))
-    assert record.read_json(study.folder / ".sweeper" / "val_logits.json") == {"bytes": total}
+    counted = record.read_json(study.folder / ".sweeper" / "val_logits.json")
+    assert (counted["bytes"], counted["n_done"]) == (room_in(study.folder), len(done))
 
 
 def quick(**changes: Any) -> schema.Run:
@@ -281,6 +281,21 @@ def test_the_worst_make_room_first(tmp_path: Path, direction: str) -> None:
         assert room_in(tmp_path) <= LOGITS_BYTES
     end(study, tmp_path, sign * 1.0, 45 * MB)
     assert kept_in(tmp_path) == [7]  # a smaller one that is worse does not stay for that
+    end(study, tmp_path, sign * 2.0, 65 * MB)
+    assert kept_in(tmp_path) == [7]  # what has no room alone takes none from others
+
+
+@pytest.mark.slow
+def test_many_small_ones_leave_some_room_ahead(tmp_path: Path) -> None:
+    """Where 64 MB are full of small files, they are counted once in a while, and never hold more."""
+    study, counts = optuna.create_study(direction="maximize"), []
+    for number in range(400):
+        end(study, tmp_path, 1 / (1 + number), 200_000)
+        assert room_in(tmp_path) <= LOGITS_BYTES
+        counts.append((tmp_path / ".sweeper" / "val_logits.json").stat().st_mtime_ns)
+    assert kept_in(tmp_path)[:300] == list(range(300))
+    assert room_in(tmp_path) > LOGITS_BYTES - 2 * MB - 250_000
+    assert len(set(counts[320:])) < 40
 
 
 def test_several_objectives_keep_their_front(tmp_path: Path) -> None:
@@ -316,7 +331,7 @@ def test_what_was_never_counted_is_counted_when_a_command_begins_or_ends(tmp_pat
     assert kept_in(tmp_path) == [1, 2]
     (tmp_path / ".sweeper" / "val_logits.json").write_text("half")
     end(study, tmp_path, 0.4, 10 * MB)
-    assert record.read_json(tmp_path / ".sweeper" / "val_logits.json") == {"bytes": 30 * MB}
+    assert record.read_json(tmp_path / ".sweeper" / "val_logits.json")["bytes"] == 30 * MB
 
 
 def test_the_files_of_another_app_are_neither_counted_nor_removed(tmp_path: Path) -> None:

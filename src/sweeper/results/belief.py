@@ -34,6 +34,12 @@ BROKEN_BY = {
 """What a tie is broken by, and how it is told of who won it."""
 
 
+_SHARES = frozenset({"val_accuracy", "val_top5_accuracy"})
+"""Metrics that are shares of the pictures."""
+_BOUNDS = {"val_loss": (0.0, math.inf), "val_cohen_kappa": (-1.0, 1.0)}
+"""Of the metrics that are not within 0 and 1."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A value that was measured on a sample of pictures, with its 95 % interval."""
@@ -279,17 +285,13 @@ def _estimate(metric: str, trial: FrozenTrial, value: float, found: _Compared | 
     if found is None or not math.isfinite(value):
         return Estimate(metric, trial.number, value, None, None)
     n = found.n_pictures
-    if found.comparison.granularity > 0:
+    if metric in _SHARES:
         low, high = answer.wilson(round(value * n), n)
     else:
-        half = answer.Z * found.comparison.spread(0)
-        low, high = value - half, value + half
-        if metric != "val_loss":
-            least = answer.Z**2 / (n + answer.Z**2)
-            low, high = min(low, value - least), max(high, value + least)
-            low, high = max(low, -1.0 if metric == "val_cohen_kappa" else 0.0), min(high, 1.0)
-        else:
-            low = max(low, 0.0)
+        lowest, highest = _BOUNDS.get(metric, (0.0, 1.0))
+        least = 0.0 if math.isinf(highest) else answer.Z**2 / (n + answer.Z**2)
+        half = max(least, answer.Z * found.comparison.spread(0))
+        low, high = max(lowest, value - half), min(highest, value + half)
     return Estimate(metric, trial.number, value, low, high)
 
 

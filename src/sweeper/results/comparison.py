@@ -22,8 +22,9 @@ _LEVEL = 0.95
 _N_DRAWS = 1000
 """Of the maximum; their 95 % point then errs by 0.02 of a standard deviation."""
 _N_WEIGHTINGS = 400
-_N_SUMS = 4e7
-"""Of weights: what all weightings of all trials may add up to, which is a fraction of a second."""
+_LEAST_WEIGHTINGS = 100
+_N_SUMS = 2e7
+"""Of weights: what all weightings of all trials should add up, half a second for the slowest metrics."""
 _NEAR = 3.0
 """Standard deviations of a difference up to which trials say how noisy the best one's value is."""
 _N_NEAR = 20
@@ -41,7 +42,7 @@ class Comparison:
     """(n_trials, m): its product with m independent standard normal numbers is how values deviate together on
     other samples of pictures."""
     granularity: float
-    """By how much a value jumps at least if one picture changes; 0 where it does not jump."""
+    """By about how much a value jumps if one picture changes; 0 where it does not jump."""
 
     @cached_property
     def spreads(self) -> Floats:
@@ -81,7 +82,7 @@ class Comparison:
     def halves(self, best: int) -> Floats:
         """Half of the 95 % interval (n_trials,) of each one's difference to the best, for all at once.
 
-        Shares of right pictures jump from picture to picture, which normal numbers do not: so a picture is
+        Metrics that count pictures jump from one to the next, which normal numbers do not: so a picture is
         added (Edwards 1948, for the test of McNemar).
         """
         halves: Floats = self.critical * self.spreads[best] + self.granularity
@@ -114,8 +115,7 @@ def compared(metric: str, labels: Labels, logits: Iterable[Logits], n_trials: in
     sign = -1.0 if schema.DIRECTIONS[f"val_{metric}"] == "minimize" else 1.0
     rows = _of_means if metric in score.MEANS else _of_weightings
     values, deviations = rows(metric, labels, logits, n_trials)
-    is_share = metric in score.MEANS and metric != score.LOSS
-    return Comparison(sign * values, deviations, 1 / len(labels) if is_share else 0.0)
+    return Comparison(sign * values, deviations, 0.0 if metric == score.LOSS else 1 / len(labels))
 
 
 def _of_means(metric: str, labels: Labels, logits: Iterable[Logits], n_trials: int) -> tuple[Floats, Singles]:
@@ -136,7 +136,7 @@ def _of_weightings(
     for one in logits:
         if not rows:
             n_sums = len(labels) * one.shape[1] * max(n_trials, 1)
-            n = int(np.clip(_N_SUMS / n_sums, _N_WEIGHTINGS // 4, _N_WEIGHTINGS))
+            n = int(np.clip(_N_SUMS / n_sums, _LEAST_WEIGHTINGS, _N_WEIGHTINGS))
             weights = np.random.default_rng(0).standard_exponential((1 + n, len(labels)))
             weights[0] = 1
         found = score.weighted(metric, labels, one, weights)

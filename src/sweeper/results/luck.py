@@ -9,15 +9,15 @@ Floats = NDArray[np.float64]
 
 # All of these in units of the noise.
 _CEILINGS = np.linspace(0, 3, 25)
-"""How far below the best value the ceiling of the truths may be, besides at the values themselves."""
-_N_CEILINGS = 30
+"""How far below the best value the ceiling of the truths may be, besides at one of the first values."""
+_N_FIRST = 4
+"""So that up to three may be far better than all others."""
 _BELOW = 2.0 ** np.arange(-1, 8)
 """The widths of ranges of truths below the ceiling."""
-_FARTHEST = _BELOW[-1] / 2
-"""Values farther below the best one count as here, within reach of each ceiling: how bad a bad trial is says
-nothing of the best one, and must not pull the ceiling down to where all values lie above it."""
 _ABOVE = np.array([16.0, 64.0, 256.0])
-"""Of those above it, for a few that are far better than all others."""
+"""Of those above it, for the few."""
+_FAR = 100.0
+"""How far below the best a value says nothing of it; the widest range reaches that."""
 _N_STEPS = 100
 """Of expectation and maximization; more change nothing that is told."""
 
@@ -41,9 +41,9 @@ def expected(values: Floats, noise: float) -> float:
     if not noise > 0 or len(values) < 2:
         return 0.0
     # Rounded, as shares of pictures have few values, and many are the same.
-    gaps = np.minimum((values.max() - values) / noise, _FARTHEST)
-    below, counts = np.unique(np.round(gaps, 2), return_counts=True)
-    ceilings = np.unique(np.concatenate([_CEILINGS, below[:_N_CEILINGS]]))
+    below = np.sort(np.round((values.max() - values) / noise, 2))
+    ceilings = np.unique(np.concatenate([_CEILINGS, below[:_N_FIRST]]))
+    below, counts = np.unique(below[below <= _FAR], return_counts=True)
     likely = _likely(ceilings[:, None] - below)  # as far above the ceiling as that is below the best
     weights = np.full((len(ceilings), 1, likely.shape[2]), 1 / likely.shape[2])
     for _ in range(_N_STEPS):

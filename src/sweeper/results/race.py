@@ -236,14 +236,14 @@ def next_candidate(
 ) -> str | None:
     """Who is trained next: of those still in the one with the fewest trainings, by the candidates' order.
 
-    None if the race is over: the budget is spent (by what has ended and what runs), one is left, or the rest
-    of the budget would hardly tell those left apart. The same arguments give the same answer in every
-    process; `trainings` are in the order in which they ended.
+    None if the race is over: the budget is spent (by what has ended and what runs), one of several is left,
+    or the rest of the budget would hardly tell those left apart. The same arguments give the same answer in
+    every process; `trainings` are in the order in which they ended.
     """
     race = Race(tuple(candidates), tuple(trainings), direction, resolution)
     if len(trainings) + running.total() >= budget or race.settled(budget):
         return None
-    if direction is not None and len(race.inside) < 2:
+    if direction is not None and len(race.inside) < 2 <= len(candidates):
         return None
     n = Counter(t.candidate for t in trainings) + running
     return min(race.inside, key=lambda one: n[one], default=None)
@@ -474,7 +474,7 @@ def _floor(scores: NDArray[np.float64], resolution: float | None) -> float:
 
     Where that is unknown, half of the least that two scores differ by; a thousandth where all are equal.
     """
-    if resolution is not None:
+    if resolution:
         return resolution
     steps = np.diff(np.unique(scores))
     if len(steps):

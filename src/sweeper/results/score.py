@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 
 from sweeper import schema
 from sweeper.results import answer
-from sweeper.results.answer import Floats, Indices, Labels, Logits
+from sweeper.results.answer import Floats, Labels, Logits
 
 LOSS = "loss"
 """The name of the metric that is in no table."""
@@ -170,54 +170,62 @@ def _calibration_error(answers: _Answers) -> Floats:
 
 @dataclass(frozen=True)
 class _Ranking:
-    """The images by one column, the highest first; those of equal score are one step."""
+    """The images that are of one column's class, by its score, the highest first: sums of weights (m, B) of
+    other images and of them. Those of equal score are one step of the ranking.
+    """
 
-    true: Floats
-    """The weights (B, n_steps) of the images that are of the class, summed up to each step."""
-    false: Floats
+    weights: Floats
+    true_to_end: Floats
+    """Of the class, from the first to the last of the image's step."""
+    all_to_end: Floats
+    false_to_middle: Floats
+    """Not of the class, and half of those in the image's step."""
+
+    @classmethod
+    def of(cls, scores: Floats, truths: NDArray[np.bool_], weights: Floats) -> _Ranking:
+        order = np.argsort(-scores, kind="stable")
+        ordered, where = -scores[order], np.flatnonzero(truths[order])
+        of_all, of_true = _summed(weights[order]), _summed(weights[order[where]])
+        begin = np.searchsorted(ordered, ordered[where], side="left")
+        end = np.searchsorted(ordered, ordered[where], side="right")
+        true_to_begin = of_true[np.searchsorted(where, begin)]
+        true_to_end, all_to_end = of_true[np.searchsorted(where, end)], of_all[end]
+        false = of_all[begin] - true_to_begin + all_to_end - true_to_end
+        return cls(weights[order[where]], true_to_end, all_to_end, false / 2)
+
+
+def _summed(weights: Floats) -> Floats:
+    """Up to each row, from 0 on."""
+    return np.concatenate([np.zeros((1, weights.shape[1])), np.cumsum(weights, axis=0)])
 
 
 def _rankings(answers: _Answers) -> list[_Ranking]:
+    weights = np.ascontiguousarray(answers.weights.T)
     scores = answers.logits.astype(np.float64) if answers.multi_label else _probabilities(answers)
-    found = []
-    for column in range(scores.shape[1]):
-        order: Indices = np.argsort(-scores[:, column], kind="stable")
-        ordered = scores[order, column]
-        ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(order) - 1)
-        weights, truths = answers.weights[:, order], answers.truths[order, column]
-        true = np.cumsum(weights * truths, axis=1)[:, ends]
-        found.append(_Ranking(true, np.cumsum(weights * ~truths, axis=1)[:, ends]))
-    return found
+    columns = zip(scores.T, answers.truths.T, strict=True)
+    return [_Ranking.of(column, truths, weights) for column, truths in columns]
 
 
 def _probabilities(answers: _Answers) -> Floats:
     return answer.probabilities(answers.labels, answers.logits)
 
 
-def _steps(summed: Floats) -> Floats:
-    return np.diff(summed, axis=1, prepend=0)
-
-
-def _average_precision(ranking: _Ranking) -> Floats:
-    said = ranking.true + ranking.false
-    precision = np.where(said > 0, ranking.true / said, 0)
-    value: Floats = (_steps(ranking.true) * precision).sum(1) / ranking.true[:, -1]
-    return value
-
-
-def _area(ranking: _Ranking) -> Floats:
-    """Under the ROC curve: images of equal score count half."""
-    above = ranking.true - _steps(ranking.true) / 2
-    value: Floats = (_steps(ranking.false) * above).sum(1) / (ranking.true[:, -1] * ranking.false[:, -1])
-    return value
-
-
 def _mean_average_precision(answers: _Answers) -> Floats:
-    return _mean_where(np.stack([_average_precision(one) for one in _rankings(answers)], 1), answers.there)
+    found = []
+    for one in _rankings(answers):
+        precision = np.where(one.all_to_end > 0, one.true_to_end / one.all_to_end, 0)
+        found.append((one.weights * precision).sum(0) / one.weights.sum(0))
+    return _mean_where(np.stack(found, 1), answers.there)
 
 
 def _auroc(answers: _Answers) -> Floats:
-    return _mean_where(np.stack([_area(one) for one in _rankings(answers)], 1), answers.contrasted)
+    """Of each class, how many of the others stand below its images: that is the area under the curve."""
+    found = []
+    for one in _rankings(answers):
+        true = one.weights.sum(0)
+        above = (one.weights * one.false_to_middle).sum(0)
+        found.append(1 - above / (true * (answers.n[:, 0] - true)))
+    return _mean_where(np.stack(found, 1), answers.contrasted)
 
 
 _MEASURES: dict[str, Callable[[_Answers], Floats]] = {
