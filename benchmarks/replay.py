@@ -22,10 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from sweeper.results.race import ALPHA, MAXIMIZE, WORSE, Race, Training, next_candidate
+from sweeper.results.race import ALPHA, MAXIMIZE, PRIOR_DF, WORSE, Race, Training, next_candidate
 
-TOP, N_SEEDS = 5, 5
+N_SEEDS = 5
 """Of ``sweeper certify``."""
+
+LEVELS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03)
+"""Of a comparison of a fixed plan."""
 
 Floats = NDArray[np.float64]
 
@@ -79,9 +82,9 @@ def search(table: Table, rng: np.random.Generator) -> list[int]:
     return ranked
 
 
-def raced(ranked: Sequence[int]) -> list[int]:
+def raced(ranked: Sequence[int], top: int) -> list[int]:
     """The best ones and the defaults."""
-    return [*[one for one in ranked if one != 0][:TOP], 0]
+    return [*[one for one in ranked if one != 0][:top], 0]
 
 
 def certify(table: Table, configurations: Sequence[int], rng: np.random.Generator) -> Race:
@@ -107,6 +110,7 @@ class Tally:
     intervals: int = 0
     covered: int = 0
     covered_chosen: int = 0
+    covered_leader: int = 0
     best_out: int = 0
     doubles_differ: int = 0
     doubles_parted: int = 0
@@ -118,19 +122,20 @@ class Tally:
     before_clearly: int = 0
     after: int = 0
     after_clearly: int = 0
-    gained: float = 0.0
+    over_winner: float = 0.0
+    over_defaults: float = 0.0
     wide: float = 0.0
 
     def share(self, name: str, of: str = "replays") -> float:
         return float(getattr(self, name)) / max(int(getattr(self, of)), 1)
 
 
-def replay(table: Table, n: int, rng: np.random.Generator) -> tuple[Tally, list[list[int]]]:
+def replay(table: Table, n: int, top: int, rng: np.random.Generator) -> tuple[Tally, list[list[int]]]:
     """A tally, and the configurations of each race."""
     tally, races = Tally(), []
     for _ in range(n):
         ranked = search(table, rng)
-        configurations = raced(ranked)
+        configurations = raced(ranked, top)
         races.append(configurations)
         _count(tally, table, ranked[0], configurations, certify(table, configurations, rng))
         _count_doubles(tally, table, configurations, rng)
@@ -159,12 +164,16 @@ def _count(tally: Tally, table: Table, winner: int, configurations: Sequence[int
     known = race.mean(chosen)
     assert known is not None
     tally.covered_chosen += known.low <= means[int(chosen)] <= known.high
+    leader = race.mean(race.leader or chosen)
+    assert leader is not None
+    tally.covered_leader += leader.low <= means[int(leader.candidate)] <= leader.high
     tally.wide += (known.high - known.low) / 2
     tally.before += table.means[winner] < table.means[0]
     tally.before_clearly += table.clearly_below(winner, 0)
     tally.after += means[int(chosen)] < table.means[0]
     tally.after_clearly += table.clearly_below(configurations[int(chosen)], 0)
-    tally.gained += means[int(chosen)] - table.means[winner]
+    tally.over_winner += means[int(chosen)] - table.means[winner]
+    tally.over_defaults += means[int(chosen)] - table.means[0]
     known_ones = [one for one in race.candidates if race.mean(one) is not None]
     for i, one in enumerate(known_ones):
         for other in known_ones[i + 1 :]:
@@ -183,18 +192,20 @@ def _count_doubles(tally: Tally, table: Table, configurations: list[int], rng: n
 # -------------------------------------------------------------------------------------------- the fixed plan
 
 
-def fixed(table: Table, races: Sequence[Sequence[int]], n: int, rng: np.random.Generator) -> Tally:
-    """What n trainings of each tell, looked at once, at the same error: by Welch's t, then with variances
-    drawn to that of those not called worse, as the race does it."""
+def fixed(
+    table: Table, races: Sequence[Sequence[int]], n: int, at_level: float, rng: np.random.Generator
+) -> Tally:
+    """What n trainings of each tell, looked at once: by Welch's t, then with variances drawn to that of those
+    not called worse, as the race does it."""
     of = np.asarray(races)
     drawn = rng.integers(table.scores.shape[1], size=(*of.shape, n))
     scores = table.scores[of[..., None], drawn]
-    means, variances = scores.mean(2), scores.var(2, ddof=1).clip((table.resolution / 2) ** 2)
+    means, variances = scores.mean(2), scores.var(2, ddof=1).clip(table.resolution**2)
     df = np.full(of.shape, n - 1.0)
-    called = _called(means, variances / n, df)
+    called = _called(means, variances / n, df, at_level)
     common = (variances * ~called).sum(1, keepdims=True) / (~called).sum(1, keepdims=True)
-    prior = np.where(called, 0.0, 4.0)
-    called |= _called(means, (df * variances + prior * common) / (df + prior) / n, df + prior)
+    prior = np.where(called, 0.0, PRIOR_DF)
+    called |= _called(means, (df * variances + prior * common) / (df + prior) / n, df + prior, at_level)
     rows = np.arange(len(of))
     truth = table.means[of]
     best = truth.argmax(1)
@@ -209,28 +220,50 @@ def fixed(table: Table, races: Sequence[Sequence[int]], n: int, rng: np.random.G
     )
 
 
-def _called(means: Floats, squared_errors: Floats, df: Floats) -> NDArray[np.bool_]:
-    """Who is worse than the best mean, at the level that the best one needs among so many."""
+def _called(means: Floats, squared_errors: Floats, df: Floats, at_level: float) -> NDArray[np.bool_]:
+    """Who is worse than the best mean."""
     rows = np.arange(len(means))
     best = means.argmax(1)
     both = squared_errors + squared_errors[rows, best][:, None]
     parts = squared_errors**2 / df
     joint = both**2 / (parts + parts[rows, best][:, None])
     t = (means[rows, best][:, None] - means) / np.sqrt(both)
-    called: NDArray[np.bool_] = stats.t.sf(t, joint) < ALPHA / (means.shape[1] - 1)
+    called: NDArray[np.bool_] = stats.t.sf(t, joint) < at_level
     called[rows, best] = False
     return called
 
 
 def least_fixed(
-    tables: Sequence[Table], races: Sequence[Sequence[Sequence[int]]], found: int, rng: np.random.Generator
+    tables: Sequence[Table],
+    races: Sequence[Sequence[Sequence[int]]],
+    wanted: Tally,
+    levels: Sequence[float],
+    rng: np.random.Generator,
 ) -> float:
-    """Trainings of each, interpolated, that find as many of those that are clearly worse; inf above 60."""
+    """The fewest trainings of each, interpolated, at any of the levels, that find as many of those that are
+    clearly worse, and lose the best one no more often where there are levels to choose from; inf above 60."""
+    found = [_least(tables, races, wanted, at_level, len(levels) > 1, rng) for at_level in levels]
+    return min(found)
+
+
+def _least(
+    tables: Sequence[Table],
+    races: Sequence[Sequence[Sequence[int]]],
+    wanted: Tally,
+    at_level: float,
+    as_safe: bool,
+    rng: np.random.Generator,
+) -> float:
     before, n_before = 0, 1
     for n in (*range(2, 12), *range(12, 61, 4)):
-        now = sum(fixed(table, of, n, rng).found for table, of in zip(tables, races, strict=True))
-        if now >= found:
-            return float(n_before + (n - n_before) * (found - before) / max(now - before, 1))
+        tallies = [fixed(table, of, n, at_level, rng) for table, of in zip(tables, races, strict=True)]
+        now = sum(tally.found for tally in tallies)
+        if now >= wanted.found:
+            if as_safe and sum(tally.best_out for tally in tallies) > wanted.best_out:
+                return float("inf")
+            if n == 2:
+                return 2.0
+            return float(n_before + (n - n_before) * (wanted.found - before) / max(now - before, 1))
         before, n_before = now, n
     return float("inf")
 
@@ -242,6 +275,7 @@ COLUMNS = (
     "seeds",
     "covered %",
     "of chosen %",
+    "of leader %",
     "±",
     "doubles differ %",
     "parted %",
@@ -251,6 +285,8 @@ COLUMNS = (
     "clearly",
     "after < defaults %",
     "clearly",
+    "over winner",
+    "over defaults",
     "found %",
     "trainings",
     "fixed plan",
@@ -258,33 +294,43 @@ COLUMNS = (
 )
 
 
-def report(tables: Path, seeds: str, n: int) -> None:
+def report(tables: Path, seeds: str, n: int, top: int) -> None:
     """A table in Markdown: each space, and all."""
     rng = np.random.default_rng(15)
     wanted = {"even": lambda seed: seed % 2 == 0, "odd": lambda seed: seed % 2 == 1}.get(
         seeds, lambda _: True
     )
     of_all = [read(folder, wanted) for folder in sorted(tables.iterdir()) if folder.is_dir()]
-    print(f"{n} searches in each space, seeds: {seeds}\n")
+    print(f"{n} searches in each space, the best {top} and the defaults, seeds: {seeds}\n")
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+    level = ALPHA / top
     tallies, races = [], []
     for table in of_all:
-        tally, of = replay(table, n, rng)
+        tally, of = replay(table, n, top, rng)
         tallies.append(tally)
         races.append(of)
-        plan = least_fixed([table], [of], tally.found, rng)
+        plan = least_fixed([table], [of], tally, [level], rng) * (top + 1)
         print(_row(table.space, table.scores.shape[1], tally, plan), flush=True)
     whole = Tally(**{name: sum(getattr(tally, name) for tally in tallies) for name in vars(Tally())})
-    print(_row("all", 0, whole, least_fixed(of_all, races, whole.found, rng)))
+    print(_row("all", 0, whole, least_fixed(of_all, races, whole, [level], rng) * (top + 1)))
+    spent = whole.share("trainings")
+    safe = least_fixed(of_all, races, whole, LEVELS, rng) * (top + 1)
+    print(f"\nThe best fixed plan that loses the best one no more often: {safe:.1f} ({spent / safe:.0%}).")
+    plain = [fixed(table, of, N_SEEDS, level, rng) for table, of in zip(of_all, races, strict=True)]
+    found = sum(tally.found for tally in plain) / whole.worse
+    lost = sum(tally.best_out for tally in plain) / whole.replays
+    budget = N_SEEDS * (top + 1)
+    print(f"All {budget} trainings ({spent / budget:.0%}) find {found:.1%} and lose the best in {lost:.1%}.")
 
 
 def _row(space: str, n_seeds: int, tally: Tally, plan: float) -> str:
-    spent, fixed_plan = tally.share("trainings"), plan * (TOP + 1)
+    spent = tally.share("trainings")
     cells = [
         space,
         str(n_seeds or ""),
         f"{100 * tally.share('covered', 'intervals'):.1f}",
         f"{100 * tally.share('covered_chosen'):.1f}",
+        f"{100 * tally.share('covered_leader'):.1f}",
         f"{tally.share('wide'):.4f}",
         f"{100 * tally.share('doubles_differ'):.1f}",
         f"{100 * tally.share('doubles_parted'):.1f}",
@@ -294,9 +340,11 @@ def _row(space: str, n_seeds: int, tally: Tally, plan: float) -> str:
         f"{100 * tally.share('before_clearly'):.1f}",
         f"{100 * tally.share('after'):.1f}",
         f"{100 * tally.share('after_clearly'):.1f}",
+        f"{tally.share('over_winner'):+.4f}",
+        f"{tally.share('over_defaults'):+.4f}",
         f"{100 * tally.share('found', 'worse'):.1f}",
         f"{spent:.1f}",
-        f"{fixed_plan:.1f}",
-        f"{100 * spent / fixed_plan:.0f}",
+        f"{plan:.1f}",
+        f"{100 * spent / plan:.0f}",
     ]
     return f"| {' | '.join(cells)} |"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import sweeper as sweeper_api
 from sweeper import record
 from sweeper.record import StudyFiles
 from sweeper.results.belief import from_json, lines
@@ -129,7 +130,7 @@ def test_a_search_says_how_sure_its_best_trial_is(searched: Path) -> None:
     files = StudyFiles(searched / "outputs" / "digits")
     found = from_json(files.read_belief())
     assert found is not None
-    assert files.best.read_result()["belief"] == found.to_json()
+    assert from_json(files.best.read_result()["belief"]) == found
     assert found.trial == files.best.read_result()["trial"]
     assert found.value == load_study(searched, "digits").best_value
     first, second = lines(found)
@@ -192,3 +193,17 @@ def test_of_several_objectives_the_best_of_each_is_told(tmp_path: Path) -> None:
     assert told is not None, printed
     assert told[0] in sweeper(tmp_path, "best", "front")
     assert "Left out" not in (tmp_path / "outputs/front/report.html").read_text()
+
+
+def test_python_has_it_with_its_types(said: Said, tmp_path: Path) -> None:
+    """``study.belief``; None of a certificate, and while no trial is done; the study is shown as before."""
+    on_disk(tmp_path, trial(0.98), trial(0.98))
+    on_disk(tmp_path, name="empty")
+    certificate_of(tmp_path, {"trial 0": [0.9, 0.91], "trial 1": [0.89, 0.91]})
+    study = sweeper_api.open_study(tmp_path / "outputs" / "s")
+    found = study.belief
+    assert found is not None
+    assert (found.trial, found.value, found.tied, found.low) == (0, 0.98, (1,), None)
+    assert repr(study) == "<Study s: 2 done, 0 pruned, 0 failed, best 0.98000>"
+    assert sweeper_api.open_study(tmp_path / "outputs" / "s-certificate").belief is None
+    assert sweeper_api.open_study(tmp_path / "outputs" / "empty").belief is None

@@ -149,3 +149,16 @@ def test_a_certificate_without_a_score_has_words_alone(tmp_path: Path) -> None:
     assert found is not None
     (words,) = certainty.certified(found)
     assert "No training has ended with a score yet" in words.html
+
+
+def test_a_hopeless_candidate_does_not_stretch_the_scale(tmp_path: Path) -> None:
+    """Nor does the interval of two trainings; where its mean lies is told."""
+    scores = {name: [0.9, 0.91, 0.92, 0.9] for name in ("trial 3", "trial 7", "trial 9")}
+    found = Certificate.read(certificate_of(tmp_path, {**scores, "defaults": [0.1, 0.3]}))
+    assert found is not None
+    _, panel = certainty.certified(found)
+    assert panel.figure is not None
+    low, high = panel.figure.layout.xaxis.range
+    assert 0.85 < low < 0.9
+    assert 0.92 < high < 0.95
+    assert "Off this scale: defaults (0.2)." in panel.html

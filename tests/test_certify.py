@@ -19,8 +19,8 @@ from sweeper.commands.certify import Wish, about_time, half_of
 from sweeper.search.plan import CANDIDATE, Candidate, Plan
 from tests import planned
 from tests.foreign_app import FINISHED, App
-from tests.program import Program, finish, kill_group, run, start, sweeper, until
-from tests.studied import on_disk, trial
+from tests.program import IN_PROCESS, Program, finish, kill_group, run, start, sweeper, until
+from tests.studied import on_disk, record_of, trial
 
 NOISY = """
 import random
@@ -42,11 +42,11 @@ def sweeper_study():
 """
 
 
-def noisy(folder: Path, body: str = NOISY, top: str = "") -> App:
+def noisy(folder: Path, body: str = NOISY, top: str = "", words: tuple[str, ...] = IN_PROCESS) -> App:
     """An app whose score the seed decides, and a search of it in ``out``."""
     app = App(folder, body, top)
     app.configure("x: 0.0", "x: 1.0\nseed: 3")
-    done = app.run("hydra.sweeper.n_trials=4")
+    done = app.run("hydra.sweeper.n_trials=4", *words)
     assert done.returncode == 0, done.stderr
     return app
 
@@ -62,7 +62,7 @@ def test_a_search_of_another_app_is_certified(tmp_path: Path) -> None:
     app = noisy(tmp_path)
     said = sweeper(app.folder, "certify", "out", "--top", "2", "--seeds", "3")
     assert re.search(
-        r"^9 trainings of 3 candidates \(trials \d, \d and the defaults\), about \d+ s on 2", said
+        r"^9 trainings of 3 candidates \(trials \d, \d and the defaults\), about \d+ s on 1 worker\n", said
     )
     trials = planned.trials(app)
     assert Counter(t.user_attrs[CANDIDATE] for t in trials)["defaults"] >= 2
@@ -104,7 +104,7 @@ def children(pid: int) -> list[int]:
 @pytest.mark.slow
 def test_killed_in_the_middle_the_same_command_goes_on(tmp_path: Path) -> None:
     """kill -9 of all of it: done trainings stay, none is made twice, and the certificate is written then."""
-    app = noisy(tmp_path, HOLD, STUDY_OF)
+    app = noisy(tmp_path, HOLD, STUDY_OF, ())
     process = begin(app)
     (pool,) = children(process.pid)
     os.killpg(pool, signal.SIGKILL)
@@ -122,23 +122,26 @@ def test_killed_in_the_middle_the_same_command_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_what_is_known(tmp_path: Path) -> None:
-    """Exit code 130; the certificate is written and marked as unfinished; the same command goes on."""
-    app = noisy(tmp_path, HOLD, STUDY_OF)
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_stopped_leaves_what_is_known(tmp_path: Path, signum: signal.Signals) -> None:
+    """Exit code 130 or 143; the certificate is written and marked as unfinished; the same command goes on."""
+    app = noisy(tmp_path, HOLD, STUDY_OF, ())
     process = begin(app)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(process.pid, signum)  # as a terminal does
     done = finish(process, 60)
-    assert done.returncode == 130, done.stderr
+    assert done.returncode == 128 + signum, done.stderr
     assert "To go on: " in done.stdout
     assert "Unfinished: " in done.stdout
     assert "Traceback" not in done.stderr
     assert not certificate_of(app.folder / "out-certificate" / ".sweeper")["finished"]
-    app.touch("go")
-    sweeper(app.folder, "certify", "out")
-    assert certificate_of(app.folder / "out-certificate" / ".sweeper")["finished"]
 
 
 REFUSED = {
+    "it is running": (
+        [trial(0.5), trial(state=TrialState.RUNNING, worker="elsewhere-1-a")],
+        {"command": ["python", "app.py"]},
+        "the search is running",
+    ),
     "nothing is done": (
         [trial(state=TrialState.FAIL)],
         {"command": ["python", "app.py"]},
@@ -182,6 +185,18 @@ def test_what_does_not_go_together_is_one_line(said: Any, tmp_path: Path) -> Non
         code, text = said("certify", "s", *words)
         assert code == 2
         assert reason in text.splitlines()[-1]
+
+
+def test_the_command_of_the_search_is_run_without_its_storage_and_its_trust(tmp_path: Path) -> None:
+    """A password stays in the folder, and whom to trust is for the person who certifies to say."""
+    words = ["python", "app.py", "-m", "x=1,2", "hydra.sweeper.storage=URL", "--trust", "+study=s"]
+    words += ["hydra.sweeper.timeout_s=60", "hydra.sweep.dir=out"]
+    seen = record_of(tmp_path, attributes={"command": words, "named_by": "study", "folder_by": "nobody"})
+    found = seen.elsewhere("s-certificate", Path("/a (b)"))
+    assert found is not None
+    program, arguments = found
+    assert list(program) == ["python", "app.py"]
+    assert arguments == ["-m", "x=1,2", "+study=s-certificate", "hydra.sweep.dir='/a (b)'"]
 
 
 def plan_of(n: int, n_seeds: int, baseline: bool = True) -> Plan:

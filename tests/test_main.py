@@ -359,6 +359,7 @@ def test_a_search_imports_torch_once(tmp_path: Path, test_fraction: float) -> No
 OPTIONS = {
     "train": ["-m, --multirun", "-cd, --config-dir"],
     "describe": ["-m, --multirun"],
+    "certify": ["--top N", "--seeds N", "--folds K", "--baseline / --no-baseline", "--choose", "--trust"],
     "studies": ["--delete STUDY", "--yes", "--storage URL"],
     "best": [],
     "report": ["--out FILE", "--no-images", "--open"],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.distributions import (
     BaseDistribution,
@@ -12,12 +14,13 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.record import StudyFiles
 from sweeper.search.plan import CANDIDATE, DEFAULTS, REPEAT, Plan, first_trainings
+from sweeper.search.study import LockedStudy, failed
 from sweeper.search.trial import seed_of
 from tests.planned import of_trials
 from tests.studied import trial
@@ -85,6 +88,43 @@ def test_who_has_failed_waits_for_its_turn() -> None:
     assert plan.next_training(numbered(stopped), MANY) == ("trial 0", 1)
     again = training("trial 0", 0, TrialState.RUNNING, retry_of=0)
     assert plan.next_training(numbered(failed, again), MANY) == (DEFAULTS, 0)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> LockedStudy:
+    """A certificate in which trial 1 is shown to be worse, and all three wait to be tried again."""
+    study = optuna.create_study()
+    plan = of_trials({"x": 1}, {"x": 2}, n_seeds=9)
+    scores = {"trial 0": 0.0, "trial 1": 5.0, DEFAULTS: 0.15}
+    for repeat in range(3):
+        for name in plan.names:
+            score = scores[name] + 0.1 * repeat
+            study.add_trial(create_trial(value=score, user_attrs={CANDIDATE: name, REPEAT: repeat}))
+    for name in plan.names:
+        study.enqueue_trial({}, user_attrs={CANDIDATE: name, REPEAT: 3})
+    assert list(plan.race(study.trials, ["minimize"]).out) == ["trial 1"]
+    return LockedStudy(study, StudyFiles(tmp_path), max_retries=1, plan=plan)
+
+
+def test_who_is_out_is_not_tried_again(certificate: LockedStudy) -> None:
+    """What waits of it is withdrawn; the others are still waited for, and nobody else is queued."""
+    study, plan = certificate._study, certificate._plan
+    assert plan is not None
+    assert certificate.queue_next_training(plan, study.trials)
+    waiting = [t.user_attrs[CANDIDATE] for t in study.trials if t.state == TrialState.WAITING]
+    assert waiting == ["trial 0", DEFAULTS]
+    (withdrawn,) = [t for t in study.trials if t.state == TrialState.FAIL]
+    assert withdrawn.user_attrs[CANDIDATE] == "trial 1"
+    assert withdrawn.user_attrs["reason"] == "nothing more is to be learned from it"
+    assert withdrawn.duration is not None
+    assert failed(study.trials) == []
+
+
+def test_a_decided_race_leaves_nothing_to_wait_for(certificate: LockedStudy) -> None:
+    """Whoever goes on with a certificate whose plan is fulfilled withdraws what was queued."""
+    study, plan = certificate._study, replace(of_trials({"x": 1}, {"x": 2}), n_seeds=3)
+    assert not certificate.queue_next_training(plan, study.trials)
+    assert not [t for t in study.trials if t.state == TrialState.WAITING]
 
 
 def test_weights_are_kept_of_first_trainings() -> None:

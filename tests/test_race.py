@@ -84,6 +84,13 @@ def test_a_differences_interval_is_welchs_at_the_looks_level() -> None:
     assert not found.told_apart
 
 
+def test_one_does_not_differ_from_itself() -> None:
+    """Nobody needs to ask whether two names are one."""
+    itself = race({"a": [0.9, 0.92], "b": [0.8, 0.9]}).difference("a", "a")
+    assert (itself.value, itself.low, itself.high, itself.told_apart) == (0.0, 0.0, 0.0, False)
+    assert itself.n_more is None
+
+
 def test_the_error_is_spent_once() -> None:
     """The levels of all looks of all comparisons sum to ALPHA."""
     assert sum(5 * level(6, n) for n in range(50_000)) == pytest.approx(ALPHA, rel=1e-3)
@@ -310,6 +317,27 @@ def test_the_order_in_which_a_round_ended_changes_nothing() -> None:
     assert all(one == found[0] for one in found)
 
 
+def test_whatever_ends_can_be_told() -> None:
+    """Few or no trainings, folds that meet nowhere, equal or diverging scores: all is told."""
+    rng = np.random.default_rng(8)
+    for _ in range(150):
+        names = tuple("abcd"[: rng.integers(1, 5)])
+        scores = rng.choice([1.0, 1.0, 0.9, 0.95, math.nan, math.inf, rng.normal()], 12)
+        ended = tuple(
+            Training(str(rng.choice(names)), float(score), (None, 0, 1, 2)[rng.integers(4)])
+            for score in scores[: rng.integers(13)]
+        )
+        found = Race(names, ended, rng.choice([MAXIMIZE, MINIMIZE]))
+        assert found.inside
+        assert (found.choice({}, names[-1]) is None) == (not found.not_worse)
+        assert next_candidate(names, ended, Counter(), 99, found.direction) in (None, *found.inside)
+        known = [one for one in names if found.mean(one) is not None]
+        for one in known:
+            for other in known:
+                difference = found.difference(one, other)
+                assert difference.low <= difference.value <= difference.high
+
+
 # ------------------------------------------------------------------------------------------------ the choice
 
 
@@ -319,13 +347,27 @@ def test_the_cheapest_of_those_not_worse_is_chosen() -> None:
     assert race(scores).choice({"a": 2.0, "b": 1.0, "defaults": 0.1}, "defaults") == "b"
     assert race(scores).choice({"a": 2.0}, "defaults") == "a"
     assert race(scores).choice({}, None) == "a"
+    assert race(scores).cheapest({"a": 2.0, "b": 1.0, "defaults": 0.1}) == "b"
 
 
-def test_the_choice_is_not_below_the_defaults() -> None:
-    """A cheap one that looks worse than the defaults is not taken; the defaults may be."""
+def test_without_a_better_one_the_defaults_are_chosen() -> None:
+    """A cheap one that is not shown to be better than the defaults is not taken, however good it looks."""
     scores = {"a": [0.90, 0.92, 0.94], "b": [0.94, 0.92, 0.96], "defaults": [0.91, 0.93, 0.95]}
-    assert race(scores).choice({"a": 1.0, "b": 3.0, "defaults": 2.0}, "defaults") == "defaults"
-    assert race(scores).choice({"a": 1.0, "b": 3.0, "defaults": 4.0}, "defaults") == "b"
+    assert race(scores).choice({"a": 1.0, "b": 1.0, "defaults": 2.0}, "defaults") == "defaults"
+    assert race(scores).choice({"a": 1.0, "b": 2.0}, None) == "a"
+    assert race(scores).cheapest({"a": 1.0, "b": 1.0, "defaults": 2.0}) == "a"
+
+
+def test_of_those_better_than_the_defaults_the_cheapest_is_chosen() -> None:
+    """Defaults that are no longer good enough are not taken for their price."""
+    scores = {"a": [0.94, 0.95, 0.96], "b": [0.945, 0.95, 0.96], "defaults": [0.91, 0.92, 0.93]}
+    assert race(scores).choice({"a": 3.0, "b": 2.0, "defaults": 1.0}, "defaults") == "b"
+
+
+def test_defaults_that_diverge_say_nothing_of_the_others() -> None:
+    """Then the cheapest of those not worse is chosen."""
+    scores = {"a": [0.90, 0.92], "b": [0.93, 0.91], "defaults": [0.99, math.nan]}
+    assert race(scores).choice({"a": 1.0, "b": 2.0}, "defaults") == "a"
 
 
 # -------------------------------------------------------------------------------------------- how often right
@@ -351,3 +393,9 @@ def test_equal_ones_are_hardly_ever_told_apart() -> None:
         covered += mean.low <= 0.9 <= mean.high
     assert lost / n <= ALPHA
     assert 0.9 <= covered / n <= 0.98
+
+
+def test_one_alone_spends_its_budget() -> None:
+    """Nobody can be told apart, and its mean is what is asked for."""
+    assert next_candidate(["a"], [], Counter(), 3, MAXIMIZE) == "a"
+    assert next_candidate(["a"], [Training("a", 0.5)] * 3, Counter(), 3, MAXIMIZE) is None

@@ -18,12 +18,14 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from sweeper.errors import BadInput
     from sweeper.fault import Fault
     from sweeper.inference.classifier import Classifier, Prediction, Predictions, load
+    from sweeper.results.belief import Belief
     from sweeper.results.certificate import Certificate
     from sweeper.search.hooks import hooks
     from sweeper.search.trial import trial
 else:
     _MODULES = {
         **dict.fromkeys(("Run", "Study", "open_study", "sweep", "train"), "api"),
+        "Belief": "results.belief",
         "Certificate": "results.certificate",
         "Failed": "caller",
         "BadInput": "errors",
@@ -47,6 +49,7 @@ else:
 
 __all__ = [
     "BadInput",
+    "Belief",
     "Certificate",
     "Classifier",
     "Failed",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from sweeper.inference.classifier import Classifier
+    from sweeper.results.belief import Belief
     from sweeper.results.certificate import Certificate
 
 _KEY = re.compile(r"\+{0,2}[\w.]+(/[\w.]+)*(@[\w.]*)?")
@@ -378,6 +379,17 @@ class Study:
             from sweeper.commands.best import current_signs
 
             return current_signs(self._files)
+
+    @property
+    def belief(self) -> Belief | None:
+        """How sure the best trial is: its interval, which trials are not worse, ties, and how much is luck.
+
+        None while no trial is complete, and of a certificate, which has better words.
+        """
+        with _quiet():
+            from sweeper.commands.best import current_belief
+
+            return None if self._files.is_certificate else current_belief(self._files)
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write the report, one HTML file that needs no network, and say where it is.

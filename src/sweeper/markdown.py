@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sweeper.words import one_line
@@ -36,17 +36,23 @@ def block(lines: str, language: str = "sh") -> list[str]:
     return [f"{ticks}{language}", lines, ticks, ""]
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """A table, where there are rows; floats have five digits."""
-    lines = [_row(map(_cell, cells)) for cells in rows]
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[Any]], write: Callable[[str], str] | None = None
+) -> list[str]:
+    """A table, where there are rows; floats have five digits.
+
+    Args:
+        write: how texts are written: as code, if nothing else is said.
+    """
+    lines = [_row(_cell(cell, write or code) for cell in cells) for cells in rows]
     return [_row(map(text, head)), "|:---" * len(head) + "|", *lines, ""] if lines else []
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, write: Callable[[str], str]) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:.5g}" if isinstance(value, float) else str(value)
     # Behind a backslash a bar would not be escaped by another one.
-    return code(str(value)).replace("\\|", f"\\{_JOINER}|").replace("|", "\\|")
+    return write(str(value)).replace("\\|", f"\\{_JOINER}|").replace("|", "\\|")
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -144,7 +144,7 @@ def _certificate(files: StudyFiles) -> Iterator[str]:
         return
     yield from [f"# Certificate of {code(found.study)}", "", *_paragraphs(certificate.lines(found))]
     rows = verdict.table(found)
-    yield from table(rows.head, (["" if cell is None else cell for cell in row] for row in rows.rows))
+    yield from table(rows.head, (["" if cell is None else cell for cell in row] for row in rows.rows), text)
     yield from [f"## Commands, in the folder {code(str(Path.cwd()))}", ""]
     yield from ["See everything in one page:", ""]
     yield from block(f"{program()} report {files.typed}")

@@ -31,6 +31,28 @@ def searches() -> list[float]:
     return [value for trial in study.trials if (value := trial.value) is not None]
 
 
+def believes(study: sweeper.Study) -> float | None:
+    """How sure the best trial is."""
+    belief: sweeper.Belief | None = study.belief
+    if belief is None:
+        return None
+    print(belief.metric, belief.value, belief.low, belief.high)
+    print(belief.not_worse, belief.cheapest, belief.tied)
+    return belief.luck
+
+
+def certifies(study: sweeper.Study) -> float | None:
+    """What the best trials are worth, in numbers."""
+    certificate: sweeper.Certificate = study.certify(top=5, seeds=5, baseline=True, choose=True)
+    best: str | None = certificate.best
+    defaults = certificate["defaults"].expected[0]
+    compared = certificate.compare("trial 7", "defaults")
+    print(certificate.finished, best, certificate.not_worse, certificate.cheapest, defaults.told())
+    print([(one.name, one.verdict, one.seconds, one.n) for one in certificate.candidates])
+    print(study.certify(folds=4).n_trainings, defaults.low, defaults.high, defaults.luck)
+    return None if compared is None or not compared.told_apart else compared.value
+
+
 def opens() -> list[sweeper.Study]:
     """The newest study, and others by name and folder."""
     return [sweeper.open_study(), sweeper.open_study("mine"), sweeper.open_study(Path("outputs/mine"))]

@@ -7,9 +7,12 @@ search's own command, as a process of its own.
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.machinery import PathFinder
@@ -19,6 +22,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
 from sweeper import caller, child, ranking, record
 from sweeper.caller import Failed
 from sweeper.commands.best import tell_certificate
@@ -26,12 +31,13 @@ from sweeper.commands.renew import renew
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import living, locked
-from sweeper.program import TRUST, program, start
+from sweeper.program import TRUST, program, start, typed_besides
 from sweeper.record import StudyFiles
 from sweeper.results import certificate as certificate_of
 from sweeper.results.certificate import Certificate, Certified, seconds_of
 from sweeper.results.study_record import StudyRecord
-from sweeper.search.plan import Candidate, Plan
+from sweeper.screen import Screen
+from sweeper.search.plan import CANDIDATE, Candidate, Plan
 from sweeper.words import counted, listed, near
 
 if TYPE_CHECKING:
@@ -73,15 +79,18 @@ def certify(name: str | None, wish: Wish, chooses: bool = False, trust: bool = F
         Failed: if the trainings come to no good end.
         KeyboardInterrupt: if it is interrupted; what is known so far is written and shown.
     """
+    typed_besides[:] = [TRUST] if trust else []  # whoever tests the chosen model asks for it
     certifying = _open(name, trust)
     plan = certifying.plan(wish)
     if chooses:
         certifying.check_choosable(plan)
     certificate = certifying.known(plan)
     if certificate is None or not certificate.finished:
+        words = certifying.words()
+        certifying.refuse_others()
         certifying.tell_time(plan, certificate)
-        certifying.train(plan)
-        certificate = certifying.known(plan)
+        certifying.train(plan, words)
+        certificate = certifying.made(plan)
         if certificate is None:
             what = f"study {certifying.name}"
             raise Failed(what, "its trainings left nothing", "its output says why", certifying.files.folder)
@@ -187,7 +196,12 @@ class Certifying:
             raise BadInput("--folds", wish.folds, reason, "leave it out: the app gets new seeds")
         if before is None:
             return self._begun(wish)
-        trained = self._trained()
+        seen = self._record()
+        trained = (
+            Counter(str(t.user_attrs.get(CANDIDATE)) for t in seen.trials if _counts(t))
+            if seen
+            else Counter()
+        )
         self._check_same(before, wish, bool(trained))
         n_top = sum(one.trial is not None for one in before.candidates) if wish.top is None else wish.top
         had_baseline = any(one.trial is None for one in before.candidates)
@@ -199,6 +213,7 @@ class Certifying:
         defaults = [one for one in (self._defaults(),) if baseline or one.name in trained]
         folds = wish.folds or before.n_folds
         seeds = wish.seeds or (wish.folds if wish.folds is not None else before.n_seeds)
+        seeds = max(seeds, trained.total() // len((*kept, *defaults)))
         plan = replace(
             before,
             folder=str(self._seen.files.folder),
@@ -258,8 +273,8 @@ class Certifying:
         if set(now) - set(mine):
             numbers = [str(n) for n in now]
             who = f"{'trials' if len(now) > 1 else 'trial'} {listed(numbers)}"
-            print(f"The search has gone on, and its best are now {who}; to certify these,")
-            print(f"begin anew: {self._to_begin_anew}")
+            Screen().wrap(Text(f"The search has gone on, and its best are now {who}. To certify these:"))
+            print(f"Begin anew: {self._to_begin_anew}", flush=True)
 
     def _best(self, n: int) -> list[Candidate]:
         """The best n of the search, by its own order; those with the same parameters are one."""
@@ -279,11 +294,6 @@ class Certifying:
         times = [seconds for seconds in known if seconds is not None]
         return Candidate(None, None, None, median(times) if times else None)
 
-    def _trained(self) -> set[str]:
-        """The candidates of which a training has begun."""
-        seen = self._record()
-        return {str(t.user_attrs.get("candidate")) for t in seen.trials if _counts(t)} if seen else set()
-
     def _record(self) -> StudyRecord | None:
         """Of the certificate's study; None while there is none."""
         from sweeper.search.study import read
@@ -298,6 +308,10 @@ class Certifying:
         seen = self._record()
         return None if seen is None else certificate_of.of(seen, plan)
 
+    def made(self, plan: Plan) -> Certificate | None:
+        """What the trainings say, after they began: defaults that cannot run are not in the plan any more."""
+        return self.known(Plan.read(self.files) or plan)
+
     # ---------------------------------------------------------------------------------------------- the time
 
     def tell_time(self, plan: Plan, known: Certificate | None) -> None:
@@ -307,46 +321,55 @@ class Certifying:
         trials = [str(one.trial) for one in plan.candidates if one.trial is not None]
         defaults = ["the defaults"] * (len(plan.candidates) - len(trials))
         who = f"{'trials' if len(trials) > 1 else 'trial'} {listed([*trials, *defaults])}"
-        n_workers = min(_n_workers(self._seen.files), left)
+        n_workers = max(1, min(_n_workers(self._seen.files), left))
         seconds = _time_left(plan, known)
         about = "" if seconds is None else f", {about_time(seconds / n_workers)}"
         done = f"{n_done} of {plan.n_trainings:,} trainings are done; {left:,} more of " if n_done else ""
         first = done or f"{counted(plan.n_trainings, 'training')} of "
         n = counted(len(plan.candidates), "candidate")
-        print(f"{first}{n} ({who}){about} on {counted(n_workers, 'worker')}")
+        Screen().wrap(Text(f"{first}{n} ({who}){about} on {counted(n_workers, 'worker')}"))
         if not n_done and (half := half_of(plan)) is not None:
             print(f"Half of it: {program()} certify {self._typed}{half.typed()}", flush=True)
 
     # ------------------------------------------------------------------------------------------ the trainings
 
-    def train(self, plan: Plan) -> None:
+    def train(self, plan: Plan, words: Sequence[str]) -> None:
         """Run the search's own command as the certificate's.
 
         Raises:
             BadInput, Fault, Failed: what has ended it.
-            KeyboardInterrupt: if it was interrupted; what is known is written and shown before.
+            KeyboardInterrupt, SystemExit: if it was stopped; what is known is written and shown before.
         """
-        words = self._words()
-        if living(self.files.heartbeats):
-            reason = "the certificate is being made"
-            raise BadInput("STUDY", self.name, reason, "wait for its end, or stop it with Ctrl-C")
+        plan.write(self.files)  # first: a marked folder without a plan would be a search's
         self.files.mark(self.name, self._seen.files.read_storage() or "")
-        plan.write(self.files)
         try:
-            child.run(words, hear=_pass_on)
-        except KeyboardInterrupt:
-            if (certificate := self.known(plan)) is not None:
+            with _heeding_sigterm():
+                child.run(words, hear=_pass_on)
+        except (KeyboardInterrupt, SystemExit):
+            if (certificate := self.made(plan)) is not None:
                 certificate.write(self.files)
                 tell_certificate(certificate)
             self._forget_unbegun()
             raise
         except (BadInput, Fault, Failed):
-            if (certificate := self.known(plan)) is not None:
+            if (certificate := self.made(plan)) is not None:
                 certificate.write(self.files)
             self._forget_unbegun()
             raise
 
-    def _words(self) -> list[str]:
+    def refuse_others(self) -> None:
+        """Raises BadInput while another command makes it, or where its folder is gone and not its study."""
+        if living(self.files.heartbeats):
+            reason = "the certificate is being made"
+            raise BadInput("STUDY", self.name, reason, "wait for its end, or stop it with Ctrl-C")
+        from sweeper.search.storage import look_into_storage
+
+        storage = look_into_storage(self._seen.files.read_storage() or "")
+        if not self.files.is_ours and self.name in (s.study_name for s in storage.get_all_studies()):
+            remedy = f"remove it: {program()} studies --delete {shlex.quote(self.name)}"
+            raise BadInput("STUDY", self.name, "is in the storage, and its folder is gone", remedy)
+
+    def words(self) -> list[str]:
         """What runs the certificate, by this Python.
 
         Raises:
@@ -413,7 +436,10 @@ class Certifying:
         from sweeper.commands.show import metrics
 
         run.test_best(self._seen.files.folder)
-        print(f"Chosen: {certificate_of.told_name(name)}, the cheapest of those not worse")
+        has_defaults = any(one.trial is None for one in certificate.candidates)
+        why = f"the cheapest of those not worse{' that beat the defaults' if has_defaults else ''}"
+        why = why if chosen.trial is not None else "as no trial is shown to beat them"
+        print(f"Chosen: {certificate_of.told_name(name)}, {why}")
         for metric, value in metrics(target.read_result(), "test_").items():
             print(f"Test {metric}: {value:.4f}  ({near(target.folder)})")
 
@@ -445,6 +471,20 @@ class Certifying:
         can_choose = self.is_ours and certificate.cheapest is not None and len(certificate.candidates) > 1
         if not has_chosen and can_choose:
             print(f"Choose it: {program()} certify {self._typed} --choose", flush=True)
+
+
+@contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    """Let a SIGTERM end the trainings in order, as it does a search."""
+
+    def stop(signum: int, frame: object) -> None:
+        sys.exit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _folds(n: int | None) -> tuple[Mapping[str, Any], ...]:

@@ -193,21 +193,9 @@ def _trainings(certificate: Certificate, objective: int) -> Panel | None:
     place = {candidate.name: i for i, candidate in enumerate(rows)}
     if all(candidate.expected[objective].value is None for candidate in rows):
         return None
-    figure = go.Figure()
-    figure.add_trace(_single(rows, place, objective))
-    of_search = [(c, c.expected[objective].searched) for c in rows]
-    known = [(c, value) for c, value in of_search if value is not None]
-    if known:
-        figure.add_trace(
-            go.Scatter(
-                x=[value for _, value in known],
-                y=[place[candidate.name] for candidate, _ in known],
-                mode="markers",
-                name="in the search",
-                marker={"color": BEST, "size": 11, "symbol": "star-open"},
-                hovertemplate="in the search: %{x:.5g}<extra></extra>",
-            )
-        )
+    figure = go.Figure(_single(rows, place, objective))
+    if searched := {c.name: value for c in rows if (value := c.expected[objective].searched) is not None}:
+        figure.add_trace(_stars(searched, place))
     looks = ("mean", True, DONE, "circle"), ("mean, out of the race", False, QUIET, "x")
     for name, is_in, colour, symbol in looks:
         group = [c for c in rows if (c.out is None) == is_in and c.expected[objective].value is not None]
@@ -216,15 +204,41 @@ def _trainings(certificate: Certificate, objective: int) -> Panel | None:
             spans = [_span(candidate, objective) for candidate in group]
             figure.add_trace(_spans(name, [place[text] for text in texts], spans, texts, colour, symbol))
     _rows(figure, [_labelled(candidate) for candidate in rows])
-    figure.update_xaxes(title=standing.cut(metric, 40))
-    notes = (
+    # The interval of two trainings may be far wider than all that was measured: it ends at the edge.
+    seen = [*figure.data[0].x, *searched.values()]
+    range_ = standing.scale(seen, certificate.directions[objective])
+    figure.update_xaxes(title=standing.cut(metric, 40), range=range_)
+    notes = [
         "Small dots are single trainings. The large mark is their mean; with many more of them it would lie "
-        "on its line, 95 times of 100. A star is what the search measured: off the mean, that was luck."
-    )
+        "on its line, 95 times of 100. A star is what the search measured: off the mean, that was luck.",
+        *_off(rows, objective, range_),
+    ]
     said = [f"{c.name} {c.expected[objective].told()}" for c in rows if c.expected[objective].told()]
     says = f"{metric} of each candidate when it is trained again: {some(said, 12)}."
     title = "Trained again" if len(certificate.metrics) == 1 else f"Trained again: {metric}"
-    return Panel(title, paragraph(notes), figure, says, height=_height(len(rows)) + 20)
+    return Panel(title, paragraph(" ".join(notes)), figure, says, height=_height(len(rows)) + 20)
+
+
+def _off(rows: Sequence[Certified], objective: int, range_: tuple[float, float] | None) -> list[str]:
+    """Whose mean is not on the figure's scale."""
+    values = {c.name: value for c in rows if (value := c.expected[objective].value) is not None}
+    off = [
+        f"{name} ({told(value)})"
+        for name, value in values.items()
+        if range_ and not range_[0] <= value <= range_[1]
+    ]
+    return [f"Off this scale: {some(off, 12)}."] if off else []
+
+
+def _stars(searched: dict[str, float], place: dict[str, int]) -> go.Scatter:
+    return go.Scatter(
+        x=list(searched.values()),
+        y=[place[name] for name in searched],
+        mode="markers",
+        name="in the search",
+        marker={"color": BEST, "size": 11, "symbol": "star-open"},
+        hovertemplate="in the search: %{x:.5g}<extra></extra>",
+    )
 
 
 def _single(rows: Sequence[Certified], place: dict[str, int], objective: int) -> go.Scatter:

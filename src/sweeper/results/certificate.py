@@ -92,8 +92,10 @@ class Compared:
     """About how many trainings more, of both together, would tell them apart; None: too many to say."""
 
     def told(self) -> str:
-        """``0.15 ± 0.04``, without the sign."""
+        """``0.15 ± 0.04``, without the sign; without ± where only an earlier look has told them apart."""
         half = None if self.low is None or self.high is None else (self.high - self.low) / 2
+        if self.told_apart and half is not None and half >= abs(self.value):
+            half = None
         return measured(abs(self.value), half)
 
 
@@ -159,7 +161,8 @@ class Certificate:
     not_worse: tuple[str, ...]
     """It, and those that are not told apart from it."""
     cheapest: str | None
-    """Of those the one that takes the least time, and is not below the defaults: what ``--choose`` takes."""
+    """What ``--choose`` takes: of those the one that takes the least time and is shown to be better than the
+    defaults; where none is, the defaults."""
     compared: tuple[Compared, ...]
     """Each pair of candidates that have scores, in each objective."""
     varies: bool
@@ -431,12 +434,17 @@ def lines(certificate: Certificate) -> list[str]:
     told += [f"{_the(c.name)} is out: a training of it diverged." for c in _out(certificate, DIVERGED)]
     if not certificate.varies:
         told.append("No two trainings of one candidate differ, so ± says nothing: does the app use its seed?")
+    elif certificate.finished and certificate.n_trainings < certificate.n_planned:
+        told.append(f"{_done(certificate)} were enough: more would hardly tell more.")
     return told
 
 
+def _done(certificate: Certificate) -> str:
+    return f"{certificate.n_trainings:,} of {counted(certificate.n_planned, 'training')}"
+
+
 def _unfinished(certificate: Certificate) -> str:
-    done = f"{certificate.n_trainings} of {counted(certificate.n_planned, 'training')}"
-    return f"Unfinished: {done} ended so far."
+    return f"Unfinished: {_done(certificate)} ended so far."
 
 
 def _out(certificate: Certificate, reason: str) -> list[Certified]:
@@ -489,7 +497,7 @@ def _against_defaults(certificate: Certificate, objective: int = 0) -> Iterator[
 
 
 def _against_others(certificate: Certificate) -> Iterator[str]:
-    best, cheapest = certificate.best, certificate.cheapest
+    best = certificate.best
     it, be = ("They", "are") if best is not None and _is(best) == "are" else ("It", "is")
     trials = [c.name for c in certificate.candidates if c.trial is not None and c.name != best]
     others = [name for name in trials if name in certificate.not_worse]
@@ -497,6 +505,9 @@ def _against_others(certificate: Certificate) -> Iterator[str]:
         if best is not None and certificate[best].trial is not None and len(trials) > 0:
             yield "The other trials are worse." if len(trials) > 1 else "The other trial is worse."
         return
+    seconds = {name: certificate[name].seconds for name in (*others, *([best] if best else []))}
+    known = {name: each for name, each in seconds.items() if each is not None}
+    cheapest = min(known, key=lambda name: known[name], default=None)
     if cheapest is not None and cheapest in others:
         of_them = f"of which {_short(cheapest)} is cheapest" if len(others) > 1 else "which is cheaper"
         tail = f", {of_them}"

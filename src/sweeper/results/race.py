@@ -178,14 +178,27 @@ class Race:
         found = self.mean(candidate)
         return None if found is None else self._sign * (value - found.value)
 
+    def cheapest(self, costs: Mapping[str, float]) -> str | None:
+        """Of those not worse; unknown costs are the highest, and ties go by the candidates' order."""
+        return _cheapest(self.not_worse, costs)
+
     def choice(self, costs: Mapping[str, float], defaults: str | None) -> str | None:
-        """The cheapest of those not worse whose mean is not below the defaults'; None if nobody scored."""
-        means, sign = self._look.means, self._sign
+        """The cheapest of those not worse that are shown to be better than the defaults; else the defaults.
+
+        Shown by a t test, on one side, at 5 %: where little is known a cheap candidate is often lucky enough
+        to look no worse than the best. Without defaults, or if they diverged, the cheapest of those not
+        worse; None if nobody has a score.
+        """
         able = self.not_worse
-        if defaults in means:
-            able = tuple(one for one in able if sign * (means[one] - means[defaults]) >= 0)
-        order = {one: i for i, one in enumerate(self.candidates)}
-        return min(able, key=lambda one: (costs.get(one, math.inf), order[one]), default=None)
+        out = None if defaults is None else self.out.get(defaults)
+        if defaults in self._look.means and (out is None or out.reason == WORSE):
+            better = tuple(one for one in able if one != defaults and self._beats(one, defaults))
+            able = better or tuple(one for one in able if one == defaults) or able
+        return _cheapest(able, costs)
+
+    def _beats(self, one: str, other: str) -> bool:
+        by = self._sign * (self._look.means[one] - self._look.means[other])
+        return bool(by > self._look.contrast(one, other).half_width(ALPHA))
 
     def settled(self, budget: int) -> bool:
         """Whether the rest of the budget would hardly tell those still in apart, as the last look shows."""
@@ -223,14 +236,14 @@ def next_candidate(
 ) -> str | None:
     """Who is trained next: of those still in the one with the fewest trainings, by the candidates' order.
 
-    None if the race is over: the budget is spent (by what has ended and what runs), one is left, or the rest
-    of the budget would hardly tell those left apart. The same arguments give the same answer in every
-    process; `trainings` are in the order in which they ended.
+    None if the race is over: the budget is spent (by what has ended and what runs), one of several is left,
+    or the rest of the budget would hardly tell those left apart. The same arguments give the same answer in
+    every process; `trainings` are in the order in which they ended.
     """
     race = Race(tuple(candidates), tuple(trainings), direction, resolution)
     if len(trainings) + running.total() >= budget or race.settled(budget):
         return None
-    if direction is not None and len(race.inside) < 2:
+    if direction is not None and len(race.inside) < 2 <= len(candidates):
         return None
     n = Counter(t.candidate for t in trainings) + running
     return min(race.inside, key=lambda one: n[one], default=None)
@@ -246,6 +259,10 @@ def level(n_candidates: int, n: int) -> float:
         return 0.0
     share = FIRST if n == 2 else (1 - FIRST) * 2 / (n * (n - 1))
     return share * ALPHA / max(n_candidates - 1, 1)
+
+
+def _cheapest(among: Sequence[str], costs: Mapping[str, float]) -> str | None:
+    return min(among, key=lambda one: costs.get(one, math.inf), default=None)
 
 
 def _best(means: Mapping[str, float], among: Sequence[str], sign: int) -> str | None:
@@ -382,6 +399,8 @@ class _Look:
         if np.abs(weights @ self._design - row).max() > 1e-6:
             return _Known(math.inf, 0.0)
         parts = _sums(self._of, weights**2, len(self._names)) * self._variance
+        if not parts.any():
+            return _Known(0.0, 1.0)  # of one to itself
         shares = parts[parts > 0] ** 2 / np.maximum(self._df[parts > 0], 1e-9)
         # Welch and Satterthwaite's.
         return _Known(math.sqrt(parts.sum()), float(parts.sum() ** 2 / shares.sum()))
@@ -455,7 +474,7 @@ def _floor(scores: NDArray[np.float64], resolution: float | None) -> float:
 
     Where that is unknown, half of the least that two scores differ by; a thousandth where all are equal.
     """
-    if resolution is not None:
+    if resolution:
         return resolution
     steps = np.diff(np.unique(scores))
     if len(steps):

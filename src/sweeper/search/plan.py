@@ -115,7 +115,7 @@ class Plan:
         """What the trainings that ended show."""
         from sweeper.results.race import Race, Training  # it imports scipy
 
-        ended = [t for t in trials if t.state in _TRAINED and CANDIDATE in t.user_attrs]
+        ended = [t for t in trials if t.state in _TRAINED and t.user_attrs.get(CANDIDATE) in self.names]
         trainings = [
             Training(
                 t.user_attrs[CANDIDATE],

@@ -376,7 +376,8 @@ class LockedStudy:
         """End a trial that waits."""
         _set_attribute(self._study, trial.number, "interrupted", True)
         _set_attribute(self._study, trial.number, "reason", reason)
-        self._study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        self._study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+        self._study.tell(trial.number, state=TrialState.FAIL)
 
     def queue_next_point(self, space: Space, trials: Sequence[FrozenTrial]) -> bool:
         """Queue the first point of the grid that no trial has, or had; False when there is none left."""
