@@ -229,7 +229,9 @@ def test_words_fit_the_numbers(changes: dict[str, object], expected: str) -> Non
 
 def test_what_is_written_is_read() -> None:
     """A belief comes back from JSON, and anything else is none."""
-    assert belief.from_json(json.loads(json.dumps(SAID.to_json()))) == SAID
+    written = json.loads(json.dumps(SAID.to_json()))
+    assert written == SAID.to_json()
+    assert belief.from_json(written) == SAID
     others: list[object] = [None, 3, {}, {"best": []}, {**SAID.to_json(), "best": [{"metric": 1}]}]
     for other in others:
         assert belief.from_json(other) is None

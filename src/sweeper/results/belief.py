@@ -125,7 +125,9 @@ class Belief:
         return len(self.best) == 1
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
 
 
 def from_json(found: object) -> Belief | None:
@@ -365,8 +367,3 @@ def _digits(half: float) -> int:
 
 def _told(value: float, n_digits: int = 3) -> str:
     return f"{value:.{n_digits}f}"
-
-
-def told(belief: Belief) -> str:
-    """All of it in one paragraph."""
-    return ". ".join(line[:1].upper() + line[1:] for line in lines(belief)) + "."

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from sweeper import schema
 from sweeper.results import answer
@@ -89,6 +88,8 @@ class _Answers:
 
     def summed(self, what: NDArray[Any]) -> Floats:
         """The weights (B, m) of what is true in the columns of (n, m)."""
+        from scipy.sparse import csr_array  # most searches need none of it
+
         found: Floats = (csr_array(what.T.astype(np.float64)) @ self.weights.T).T
         return found
 
@@ -153,6 +154,8 @@ def _cohen_kappa(answers: _Answers) -> Floats:
 
 
 def _calibration_error(answers: _Answers) -> Floats:
+    from scipy.sparse import csr_array
+
     sure, right, where = answer.binned(answers.labels, answers.logits)
     gaps, n_each = right - sure, 1
     images = np.arange(len(answers.labels))
