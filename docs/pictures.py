@@ -130,7 +130,7 @@ def photograph_certificate(folder: Path, options: Sequence[str], out: Path) -> N
     run(folder, ["report", "digits"])
     with browser() as open_page, open_page(WIDE, "light") as page:
         page.goto((folder / "outputs" / "digits" / "report.html").as_uri())
-        shoot_part(page, "Certificate", out / "certificate.webp")
+        shoot_part(page, "Trained again", out / "certificate.webp")
     print("\n".join(map(plain, after)))
 
 
