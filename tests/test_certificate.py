@@ -12,7 +12,7 @@ from sweeper.fault import Fault
 from sweeper.record import StudyFiles
 from sweeper.results import certificate
 from sweeper.results.certificate import Certificate, lines
-from sweeper.search.plan import Candidate, Plan
+from sweeper.results.plan import Candidate, Plan
 from tests.studied import record_of, trial
 
 DIVERGED = (float("inf"),)

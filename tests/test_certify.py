@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 import sweeper as product
 from sweeper.commands.certify import Wish, about_time, half_of
-from sweeper.search.plan import CANDIDATE, Candidate, Plan
+from sweeper.results.plan import CANDIDATE, Candidate, Plan
 from tests import planned
 from tests.foreign_app import FINISHED, App
 from tests.program import IN_PROCESS, Program, finish, kill_group, run, start, sweeper, until

@@ -35,9 +35,9 @@ from sweeper.program import TRUST, program, start, typed_besides
 from sweeper.record import StudyFiles
 from sweeper.results import certificate as certificate_of
 from sweeper.results.certificate import Certificate, Certified, seconds_of
+from sweeper.results.plan import CANDIDATE, Candidate, Plan
 from sweeper.results.study_record import StudyRecord
 from sweeper.screen import Screen
-from sweeper.search.plan import CANDIDATE, Candidate, Plan
 from sweeper.words import counted, listed, near
 
 if TYPE_CHECKING:

@@ -6,27 +6,24 @@ All of it follows from the trials of a study that has a plan; nothing is trained
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sweeper import record
 from sweeper.fault import Fault
 from sweeper.record import FORMAT, StudyFiles, check_format
-from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race, Training
+from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan, scores
+from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import counted, digits, listed, measured, sentence
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
-
-DEFAULTS, CANDIDATE, REPEAT = "defaults", "candidate", "repeat"
-"""As in ``search.plan``, which stands above this."""
 
 TEST = {
     "name": "t tests of the means, each at alpha / (candidates - 1) / (n (n - 1)) after n trainings of each",
@@ -238,45 +235,10 @@ def _turned(one: Compared) -> Compared:
 # -------------------------------------------------------------------------------------------- what is known
 
 
-class Candidate(Protocol):
-    """Of a plan; see ``search.plan``."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def trial(self) -> int | None: ...
-    @property
-    def params(self) -> Mapping[str, Any] | None: ...
-    @property
-    def values(self) -> tuple[float, ...] | None: ...
-    @property
-    def seconds(self) -> float | None: ...
-
-
-class Plan(Protocol):
-    """See ``search.plan``, which stands above this."""
-
-    @property
-    def study(self) -> str: ...
-    @property
-    def candidates(self) -> Sequence[Candidate]: ...
-    @property
-    def n_seeds(self) -> int: ...
-    @property
-    def n_folds(self) -> int | None: ...
-    @property
-    def n_trainings(self) -> int: ...
-
-    def next_training(
-        self, trials: Sequence[FrozenTrial], directions: Sequence[str]
-    ) -> tuple[str, int] | None: ...
-
-
 def of(seen: StudyRecord, plan: Plan) -> Certificate:
     """What the study of a certificate says so far, by its plan."""
-    done = _trainings(seen.trials, plan)
-    names = tuple(candidate.name for candidate in plan.candidates)
-    races = [_race(names, done, seen.directions, i) for i in range(len(seen.directions))]
+    done = [(trial.user_attrs[CANDIDATE], _again(trial, plan)) for trial in plan.trained(seen.trials)]
+    races = plan.races(seen.trials, seen.directions)
     race, is_one = races[0], len(races) == 1
     running = sum(trial.state.name == "RUNNING" for trial in seen.trials)
     following = plan.next_training(seen.trials, seen.directions)
@@ -306,26 +268,12 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
     )
 
 
-def _trainings(trials: Iterable[FrozenTrial], plan: Plan) -> list[tuple[str, Again]]:
-    """Those that ended, in that order, each with the name of its candidate."""
-    names = {candidate.name for candidate in plan.candidates}
-    ended = [
-        trial
-        for trial in trials
-        if trial.state.name in ("COMPLETE", "PRUNED") and trial.user_attrs.get(CANDIDATE) in names
-    ]
-    ended.sort(key=lambda trial: (trial.datetime_complete or datetime.max, trial.number))
-    return [(trial.user_attrs[CANDIDATE], _again(trial, plan)) for trial in ended]
-
-
 def _again(trial: FrozenTrial, plan: Plan) -> Again:
-    repeat = int(trial.user_attrs.get(REPEAT, 0))
-    is_scored = trial.state.name == "COMPLETE" and all(map(math.isfinite, trial.values))
     return Again(
         trial=trial.number,
-        repeat=repeat,
-        fold=None if plan.n_folds is None else repeat % plan.n_folds,
-        values=tuple(trial.values) if is_scored else None,
+        repeat=trial.user_attrs[REPEAT],
+        fold=plan.fold(trial),
+        values=scores(trial),
         seconds=seconds_of(trial),
     )
 
@@ -333,16 +281,6 @@ def _again(trial: FrozenTrial, plan: Plan) -> Again:
 def seconds_of(trial: FrozenTrial) -> float | None:
     """How long a trial took, with all that belongs to it."""
     return None if trial.duration is None else trial.duration.total_seconds()
-
-
-def _race(
-    names: tuple[str, ...], done: Sequence[tuple[str, Again]], directions: Sequence[str], objective: int
-) -> Race:
-    trainings = tuple(
-        Training(name, math.nan if each.values is None else each.values[objective], each.fold)
-        for name, each in done
-    )
-    return Race(names, trainings, directions[objective])
 
 
 def _mean_seconds(candidate: Candidate, done: Sequence[tuple[str, Again]]) -> float | None:

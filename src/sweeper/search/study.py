@@ -38,8 +38,8 @@ from sweeper.fault import Fault
 from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, is_locked, locked
 from sweeper.record import FORMAT, StudyFiles, check_format, sweep_up
 from sweeper.results import study_record
+from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
-from sweeper.search.plan import CANDIDATE, REPEAT, Plan
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
 from sweeper.search.storage import WAIT_S, look_into_storage, opening_lock
