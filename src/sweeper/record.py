@@ -62,6 +62,8 @@ LOGITS_BYTES = 64 * 10**6
 _ROOM_AHEAD = 2 * 10**6
 """Of these, what is left free where many small files have no room, so that not each trial counts them all.
 Until that is taken, the next trials keep theirs, whatever they reach."""
+CERTIFICATE = "-certificate"
+"""What the name of a search and the name of its folder have behind them in its certificate's."""
 LONG_OUTPUT = 10**6
 """Bytes above which what a trial printed takes room."""
 _MARK = ".sweeper"
@@ -422,7 +424,12 @@ class StudyFiles:
     @property
     def certified_by(self) -> StudyFiles:
         """The certificate of this search, which need not be there: beside it, as ``STUDY-certificate``."""
-        return StudyFiles(self.folder.with_name(f"{self.folder.name}-certificate"))
+        return StudyFiles(self.folder.with_name(f"{self.folder.name}{CERTIFICATE}"))
+
+    @property
+    def certifies(self) -> StudyFiles:
+        """The search of this certificate, where it is beside it."""
+        return StudyFiles(self.folder.with_name(self.folder.name.removesuffix(CERTIFICATE)))
 
     @property
     def certificate(self) -> Path:

@@ -43,7 +43,6 @@ from sweeper.words import counted, listed, near
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-SUFFIX = "-certificate"
 TOP, SEEDS = 5, 5
 
 _LEAST_SEEDS = 3
@@ -130,7 +129,7 @@ def _search_of(files: StudyFiles) -> StudyFiles:
         return StudyFiles(files.folder.absolute())
     search = StudyFiles(Path(plan.folder))
     if not search.is_ours:
-        beside = StudyFiles(files.folder.absolute().with_name(files.folder.name.removesuffix(SUFFIX)))
+        beside = StudyFiles(files.folder.absolute()).certifies
         if beside.is_ours and beside.read_name() == plan.study:  # all of it was moved
             return beside
         reason = f"is the certificate of {plan.study}, which is gone"
@@ -160,7 +159,7 @@ class Certifying:
     def __init__(self, seen: StudyRecord, trust: bool) -> None:
         self._seen = seen
         self._trust = trust
-        self.name = f"{seen.name}{SUFFIX}"
+        self.name = f"{seen.name}{record.CERTIFICATE}"
         self.files = seen.files.certified_by
 
     @property

@@ -23,7 +23,6 @@ from sweeper.words import counted, some
 MOST_ROWS = 12
 """Trials whose intervals are drawn: more are not told apart at a glance."""
 
-MOST_NAMED = 10
 _ROW = 26
 """Height of a row of a figure, in pixels."""
 
@@ -36,15 +35,10 @@ def believed(seen: StudyRecord, found: Belief | None) -> list[Panel]:
         return []
     html = Markup().join(map(paragraph, belief.sentences(found)))
     for what, numbers in (("Reached the same value", found.tied), ("Not worse", found.not_worse)):
-        html += paragraph(f"{what}: {_named(numbers)}.") if numbers else ""
+        html += paragraph(f"{what}: {belief.named(numbers)}.") if numbers else ""
     words = Panel("The best trial", html)
     figure = _against_best(seen, found)
     return [words] if figure is None else [words, figure]
-
-
-def _named(numbers: Sequence[int]) -> str:
-    trials = "trial" if len(numbers) == 1 else "trials"
-    return f"{trials} {some(map(str, numbers), MOST_NAMED)}"
 
 
 def _against_best(seen: StudyRecord, found: Belief) -> Panel | None:

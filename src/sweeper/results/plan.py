@@ -74,9 +74,8 @@ class Plan:
     def names(self) -> tuple[str, ...]:
         return tuple(candidate.name for candidate in self.candidates)
 
-    def candidate(self, trial: FrozenTrial | Any) -> Candidate:
-        """Whom a trial of the certificate trains again."""
-        return self.candidates[self.names.index(trial.user_attrs[CANDIDATE])]
+    def named(self, name: str) -> Candidate:
+        return self.candidates[self.names.index(name)]
 
     def overrides(self, repeat: int) -> Mapping[str, Any]:
         """What the trainings with this number have in their configs, whoever is trained."""

@@ -28,7 +28,7 @@ from optuna.trial import TrialState
 from sweeper import record
 from sweeper.fault import Fault, disk, find_fault
 from sweeper.record import StudyFiles, TrialFiles
-from sweeper.results.plan import REPEAT, Plan
+from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.search import repeat
 from sweeper.search.fork import flush_files
 from sweeper.search.hooks import Hooks, call_logged
@@ -216,7 +216,7 @@ def _draw_training(
     app: App, search: Search, plan: Plan, space: Space, trial: optuna.Trial, job: Mapping[str, Any]
 ) -> Draw:
     """A training of a certificate: the candidate's own parameters, with what its repeat changes."""
-    candidate = plan.candidate(trial)
+    candidate = plan.named(trial.user_attrs[CANDIDATE])
     if candidate.params is None:
         draw = space.defaults(job)
     else:
