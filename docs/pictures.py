@@ -1,11 +1,11 @@
 """The pictures of README and docs, made by the product itself.
 
-    python docs/pictures.py                      # into docs/pictures, in two minutes
+    python docs/pictures.py                      # into docs/pictures, in four minutes
     python docs/pictures.py --out DIR --quick    # the same pictures of a search of 6 trials: a look
 
-A search of the README runs on a terminal of its own, in a temporary folder; what that terminal shows becomes
-SVG. Its report and the dashboard are looked at by a real browser (Debian: apt-get install chromium), and
-become WebP.
+A search of the README, and its certificate, run on a terminal of their own, in a temporary folder; what that
+terminal shows becomes SVG. The report and the dashboard are looked at by a real browser (Debian: apt-get
+install chromium), and become WebP.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def main() -> None:
             "optimizer=adam,sgd",
         ]
         photograph(folder, search, out)
+        photograph_certificate(folder, ["--top", "2", "--seeds", "3"] if arguments.quick else [], out)
     written = sorted(out.iterdir())
     for path in written:
         print(f"{path.stat().st_size / 1000:7.0f} kB  {path}")
@@ -106,10 +107,8 @@ def photograph(folder: Path, search: Sequence[str], out: Path) -> None:
             shoot(page, out / "report-phone.webp", NARROW)
         with open_page(WIDE, "light") as page:
             page.goto(report)
-            heading = page.get_by_role("heading", name="What mattered").first
-            if heading.count():
-                heading.evaluate("heading => { heading.scrollIntoView(); window.scrollBy(0, -40) }")
-                shoot(page, out / "importance.webp", WIDE)
+            shoot_part(page, "What mattered", out / "importance.webp")
+            shoot_part(page, "How sure is it?", out / "how-sure.webp")
             page.goto(address)
             link = page.get_by_role("link", name=re.compile("digits")).first
             link.wait_for()
@@ -120,6 +119,19 @@ def photograph(folder: Path, search: Sequence[str], out: Path) -> None:
             page.locator("a[href$='/note']").first.click()
             page.get_by_text("reproduce digits").first.wait_for()
             shoot(page, out / "dashboard-note.webp", WIDE)
+
+
+def photograph_certificate(folder: Path, options: Sequence[str], out: Path) -> None:
+    """Certify the search, and look at what is said of it in the end."""
+    words = ["certify", "digits", *options]
+    after = run(folder, words)[1]
+    told = after[first(after, r" expected to reach ") :]
+    write_svg(told, out / "certificate.svg", f"sweeper {' '.join(words)}")
+    run(folder, ["report", "digits"])
+    with browser() as open_page, open_page(WIDE, "light") as page:
+        page.goto((folder / "outputs" / "digits" / "report.html").as_uri())
+        shoot_part(page, "Trained again", out / "certificate.webp")
+    print("\n".join(map(plain, after)))
 
 
 # -------------------------------------------------------------------------------------------- the terminal
@@ -329,6 +341,14 @@ def dashboard(folder: Path) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(30)
+
+
+def shoot_part(page: Any, heading: str, path: Path) -> None:
+    """What the window shows of the part of a report with this heading."""
+    found = page.get_by_role("heading", name=heading).first
+    if found.count():
+        found.evaluate("heading => { heading.scrollIntoView(); window.scrollBy(0, -40) }")
+        shoot(page, path, WIDE)
 
 
 def shoot(page: Any, path: Path, size: tuple[int, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from optuna.trial import TrialState
 from sweeper.fault import Fault
 from sweeper.record import StudyFiles
 from sweeper.results import certificate
-from sweeper.results.certificate import Certificate, lines
+from sweeper.results.certificate import Certificate, Compared, lines
 from sweeper.results.plan import Candidate, Plan
 from tests.studied import record_of, trial
 
@@ -81,14 +82,39 @@ def test_the_words_of_a_whole_certificate() -> None:
     assert told[1].startswith("It is better than the defaults by 0.154 ± 0.0")
     assert told[2] == "It is not told apart from trials 7 and 11, of which 11 is cheapest."
     assert told[3] == "0.009 of the search's 0.983 was luck."
-    assert told[4].startswith("To tell 3 from 11 would take ")
+    assert told[4].startswith("It would take ")
+    assert told[4].endswith(" more trainings to tell 3 from 11.")
+
+
+def test_no_interval_that_reaches_0_is_told_of_two_that_are_told_apart() -> None:
+    """Two trainings show that a candidate is worse, and not by how much."""
+    early = Compared("val_accuracy", "trial 3", "defaults", 0.14, -0.63, 0.91, True, 0)
+    assert early.told() == "0.140"
+    assert replace(early, low=0.10, high=0.18).told() == "0.140 ± 0.040"
+
+
+def test_who_is_out_is_told_apart_from_the_best_whoever_beat_it() -> None:
+    """The defaults lost against one that another has overtaken since: they are no less worse for that."""
+    scores = {
+        "trial 3": [(0.98333,), (0.99167,), (0.98611,)],
+        "trial 7": [(0.99444,), (0.98611,), (0.98889,), (0.99722,)],
+        "trial 11": [(0.98889,), (0.99167,), (0.98889,)],
+        "trial 15": [(0.98611,), (0.98889,), (0.98889,)],
+        "trial 19": [(0.98611,), (0.98889,), (0.98889,)],
+        "defaults": [(0.84444,), (0.85278,)],
+    }
+    made = of(plan_of((0.992, 0.994, 0.989, 0.989, 0.986)), scores)
+    assert made["defaults"].out is not None
+    assert made["defaults"].out.than == "trial 11"
+    assert made.best == "trial 7"
+    assert any(line.startswith("It is better than the defaults by 0.14") for line in lines(made))
 
 
 def test_luck_is_told_of_the_search_s_best_also_where_another_one_is_better() -> None:
     """Who won by luck is named."""
     made = of(plan_of((0.983, 0.982), baseline=False), {"trial 3": around(0.9), "trial 7": around(0.974)})
     assert made.best == "trial 7"
-    assert "0.083 of the 0.983 of trial 3 in the search was luck." in lines(made)
+    assert "0.083 of trial 3's 0.983 in the search was luck." in lines(made)
     assert "The other trial is worse." in lines(made)
 
 
@@ -131,7 +157,7 @@ def test_a_diverged_training_is_out() -> None:
     made = of(plan, {"trial 3": [DIVERGED, (0.99,)], "trial 7": around(0.97, 2)})
     assert made["trial 3"].verdict == "diverged"
     assert made["trial 3"].trainings[0].values is None
-    assert "Trial 3 is out: a training of it diverged." in lines(made)
+    assert "Trial 3 is out: a training diverged." in lines(made)
     assert made.cheapest == "trial 7"
 
 

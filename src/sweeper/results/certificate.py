@@ -85,6 +85,7 @@ class Compared:
     high: float | None
     """Holds at any look, for all pairs of a candidate at once, in 95 %; None if nothing says it yet."""
     told_apart: bool
+    """Also the best from whoever has dropped out as worse than another one."""
     n_more: int | None
     """About how many trainings more, of both together, would tell them apart; None: too many to say."""
 
@@ -339,7 +340,15 @@ def _compared(race: Race, metric: str) -> Iterator[Compared]:
     for of_, to in combinations(known, 2):
         found = race.difference(of_, to)
         low, high = _finite(found.low), _finite(found.high)
-        yield Compared(metric, of_, to, found.value, low, high, found.told_apart, found.n_more)
+        if _is_beaten(race, of_, to) or _is_beaten(race, to, of_):
+            yield Compared(metric, of_, to, found.value, low, high, True, 0)
+        else:
+            yield Compared(metric, of_, to, found.value, low, high, found.told_apart, found.n_more)
+
+
+def _is_beaten(race: Race, name: str, by: str) -> bool:
+    """Whether it has dropped out as worse than another one, which the best has overtaken since."""
+    return by == race.leader and name in race.out and race.out[name].reason == WORSE
 
 
 def _finite(value: float) -> float | None:
@@ -369,11 +378,11 @@ def lines(certificate: Certificate) -> list[str]:
     else:
         for i, metric in enumerate(certificate.metrics):
             told += _of_several(certificate, i, metric)
-    told += [f"{_the(c.name)} is out: a training of it diverged." for c in _out(certificate, DIVERGED)]
+    told += [f"{_the(c.name)} {_is(c.name)} out: a training diverged." for c in _out(certificate, DIVERGED)]
     if not certificate.varies:
         told.append("No two trainings of one candidate differ, so ± says nothing: does the app use its seed?")
     elif certificate.finished and certificate.n_trainings < certificate.n_planned:
-        told.append(f"{_done(certificate)} were enough: more would hardly tell more.")
+        told.append(f"{_done(certificate)} were enough: the rest would hardly have told more.")
     return told
 
 
@@ -431,7 +440,8 @@ def _against_defaults(certificate: Certificate, objective: int = 0) -> Iterator[
     elif gap.high is None:
         yield "It is not told apart from the defaults yet."
     else:
-        yield f"It is not told apart from the defaults: the difference is {gap.told()}."
+        choice = ", so the defaults are the choice" if certificate.cheapest == name else ""
+        yield f"It is not told apart from the defaults (the difference is {gap.told()}){choice}."
 
 
 def _against_others(certificate: Certificate) -> Iterator[str]:
@@ -465,7 +475,7 @@ def _luck(certificate: Certificate, objective: int) -> Iterator[str]:
     n = digits(expected.half)
     luck, searched = f"{expected.luck:.{n}f}", f"{expected.searched:.{n}f}"
     is_best = first.name == certificate.best
-    reached = f"the search's {searched}" if is_best else f"the {searched} of {first.name} in the search"
+    reached = f"the search's {searched}" if is_best else f"{first.name}'s {searched} in the search"
     yield f"{luck if expected.luck > 0 and float(luck) > 0 else 'None'} of {reached} was luck."
 
 
@@ -482,10 +492,8 @@ def _more(certificate: Certificate) -> Iterator[str]:
     if gap is None or gap.high is None:
         return
     them = f"{_short(best)} from {_short(other)}"
-    if gap.n_more is None:
-        yield f"To tell {them} would take more than {MANY:,} trainings more."
-    else:
-        yield f"To tell {them} would take about {counted(_rounded(gap.n_more), 'training')} more."
+    n = f"over {MANY:,}" if gap.n_more is None else f"about {_rounded(gap.n_more)}"
+    yield f"It would take {n} more trainings to tell {them}."
 
 
 def _rounded(n: int) -> int:
