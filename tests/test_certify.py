@@ -273,7 +273,7 @@ def test_the_chosen_one_is_the_best_of_the_search(digits: Path) -> None:
     (chosen,) = [one for one in found["candidates"] if one["name"] == found["cheapest"]]
     said = sweeper(digits, "certify", "mine", "--choose")
     assert "trainings are done" not in said
-    choice = json.loads((digits / "outputs" / "mine" / ".sweeper" / "choice.json").read_text())
+    choice = json.loads((digits / "outputs" / "mine" / "best" / ".sweeper" / "choice.json").read_text())
     assert choice["trial"] in [one["trial"] for one in chosen["trainings"]]
     result = json.loads((best / "result.json").read_text())
     assert result["trial"] == choice["trial"]
@@ -295,7 +295,7 @@ def test_the_chosen_one_is_the_best_of_the_search(digits: Path) -> None:
 def test_a_trial_that_ends_takes_the_choice_back(digits: Path) -> None:
     """The search that goes on says so before, and best/ is the best trial's again."""
     sweeper(digits, "certify", "mine", "--choose")
-    choice = digits / "outputs" / "mine" / ".sweeper" / "choice.json"
+    choice = digits / "outputs" / "mine" / "best" / ".sweeper" / "choice.json"
     multirun = (digits / "outputs" / "mine" / "multirun.yaml").read_text()
     assert "n_trials" in multirun
     options = (

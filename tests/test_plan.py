@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,28 @@ def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     assert [plan.overrides(repeat) for repeat in range(3)] == [{"d.fold": 0}, {"d.fold": 1}, {"d.fold": 0}]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"format": 1, "candidates": [1]}'])
+def _candidate(**changes: object) -> dict[str, Any]:
+    return {"candidates": [{"trial": 0, "params": {}, "values": None, "seconds": None, **changes}]}
+
+
+CHANGES: tuple[dict[str, Any], ...] = (
+    {"study": None},
+    {"candidates": []},
+    {"n_seeds": 0},
+    {"n_seeds": "3"},
+    {"n_folds": 2},
+    {"seed": -1},
+    _candidate(trial=[]),
+    _candidate(params=None),
+    _candidate(values=[]),
+)
+BAD_PLANS = (
+    *("{", "[" * 100_000, "[]", '{"format": 1}', '{"format": 1, "candidates": [1]}'),
+    *(json.dumps({"format": 1, **asdict(of_trials({"x": 0.5})), **changes}) for changes in CHANGES),
+)
+
+
+@pytest.mark.parametrize("text", BAD_PLANS, ids=range(len(BAD_PLANS)))
 def test_a_damaged_plan_is_a_fault(tmp_path: Path, text: str) -> None:
     """It names the file."""
     files = StudyFiles(tmp_path)

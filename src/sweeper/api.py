@@ -298,7 +298,7 @@ class Study:
             raise BadInput("study", self.name, "no trial of it is complete", "wait, or see .trials")
         number, kept = results["best_trial"], self._files.best
         if (choice := self._files.read_choice()) is not None:
-            return self._chosen(choice["of_search"])
+            return self._chosen(choice.of_search)
         is_kept = kept.is_ours and kept.read_result().get("trial") == number
         folder = kept.folder if is_kept else self._folder_of(number)
         return Run(folder, number, results["best_params"], (results["best_value"],))

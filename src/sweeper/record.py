@@ -20,7 +20,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault, disk, find_fault, of_disk
 from sweeper.lock import held, locked, open_locked, remove_unlocked
 from sweeper.program import TRUST, program
+from sweeper.structure import structured
 from sweeper.words import expanded, near
 
 if TYPE_CHECKING:
@@ -69,6 +70,21 @@ LONG_OUTPUT = 10**6
 _MARK = ".sweeper"
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # a build of PyYAML may lack libyaml
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which run of a certificate is in a search's ``best/``, in place of the best trial's."""
+
+    study: str
+    """The certificate's."""
+    candidate: str
+    trial: int
+    """The run's number in the certificate."""
+    of_search: int | None
+    """The number of the trial that it trains again; None for the defaults."""
+    n_ended: int = 0
+    """How many trials of the search had ended when it was chosen; it stands until another one ends."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +153,11 @@ class RunFiles:
         return self.folder / _MARK / "trained_on.npy"
 
     @property
+    def choice(self) -> Path:
+        """Of a search's ``best/``: whose run it holds by choice. It comes and goes with that."""
+        return self.folder / _MARK / "choice.json"
+
+    @property
     def _mark(self) -> Path:
         return self.folder / _MARK / "run.json"
 
@@ -203,6 +224,7 @@ class RunFiles:
                 path.unlink(missing_ok=True)
             _remove(self.folder / ".hydra")
             (self.folder / _MARK / "run.lock").unlink(missing_ok=True)
+            self.choice.unlink(missing_ok=True)
             self._mark.unlink()
             _remove_empty(self._mark.parent)
 
@@ -439,7 +461,7 @@ class StudyFiles:
     @property
     def choice(self) -> Path:
         """Which run of a certificate was chosen for ``best/``, in place of the best trial's."""
-        return self.folder / _MARK / "choice.json"
+        return self.best.choice
 
     @property
     def lock(self) -> Path:
@@ -721,12 +743,12 @@ class StudyFiles:
         is_theirs = target.folder.exists() and not target.is_ours
         if is_theirs or not source.is_ours or not source.config.exists():
             return before
-        if before == trial.number and _same_history(source, target):
+        if before == trial.number and not self.choice.exists() and _same_history(source, target):
             return before
         self._replace_best(source)
         return before
 
-    def _replace_best(self, source: RunFiles) -> None:
+    def _replace_best(self, source: RunFiles, choice: Choice | None = None) -> None:
         target = self.best
         new = RunFiles(self.folder / _MARK / "best-new")
         old = RunFiles(self.folder / _MARK / "best-old")
@@ -747,6 +769,8 @@ class StudyFiles:
         for name in copied:
             if (path := getattr(source, name)).exists():
                 shutil.copy2(path, getattr(new, name))
+        if choice is not None:
+            write_json(new.choice, {"format": FORMAT, **asdict(choice)})
         if target.folder.exists():
             target.folder.replace(old.folder)
         new.folder.replace(target.folder)
@@ -754,7 +778,7 @@ class StudyFiles:
 
     # ------------------------------------------------------------------------------------- the choice
 
-    def choose(self, run: RunFiles, choice: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> None:
+    def choose(self, run: RunFiles, choice: Choice, trials: Sequence[FrozenTrial]) -> None:
         """Let ``best/`` hold the files of a run of a certificate, until another trial of the search ends.
 
         Call under the study's lock.
@@ -764,16 +788,20 @@ class StudyFiles:
             trials: of the search.
         """
         with disk(self.folder):
-            self._replace_best(run)
-        write_json(self.choice, {"format": FORMAT, **choice, "n_ended": _n_ended(trials)})
+            self._replace_best(run, replace(choice, n_ended=_n_ended(trials)))
 
-    def read_choice(self) -> dict[str, Any] | None:
+    def read_choice(self) -> Choice | None:
         """Whose run was chosen for ``best/``; None where it is the best trial's.
 
         Raises:
             Fault: if the file is damaged.
         """
-        return read_json(self.choice) if self.choice.exists() else None
+        if not self.choice.exists():
+            return None
+        try:
+            return structured(Choice, read_json(self.choice))
+        except ValueError as error:
+            raise _damaged(self.choice, "is no choice") from error
 
     def holds(self, run: RunFiles) -> bool:
         """Whether ``best/`` is that run's."""
@@ -781,15 +809,11 @@ class StudyFiles:
 
     def _is_chosen(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether ``best/`` is that of a choice, which the next trial that ends takes back."""
-        if not self.choice.exists():
-            return False
         try:
-            if read_json(self.choice).get("n_ended") == _n_ended(trials):
-                return True
+            choice = self.read_choice()
         except Fault:  # damaged: nobody has chosen
-            pass
-        self.choice.unlink(missing_ok=True)
-        return False
+            return False
+        return choice is not None and choice.n_ended == _n_ended(trials)
 
 
 def _n_ended(trials: Iterable[FrozenTrial]) -> int:
@@ -1162,7 +1186,7 @@ def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
         content = path.read_bytes()
     try:
         return parse(content.decode())
-    except (ValueError, yaml.YAMLError) as error:  # half a file, or another program's
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # half a file, or another program's
         raise _damaged(path, "cannot be parsed") from error
 
 

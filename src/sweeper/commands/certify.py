@@ -32,7 +32,7 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import living, locked
 from sweeper.program import TRUST, program, start, typed_besides
-from sweeper.record import StudyFiles
+from sweeper.record import Choice, StudyFiles
 from sweeper.results import certificate as certificate_of
 from sweeper.results.certificate import Certificate, Certified, seconds_of
 from sweeper.results.plan import CANDIDATE, Candidate, Plan
@@ -405,7 +405,8 @@ class Certifying:
         if len(seen.directions) > 1:
             remedy = "leave it out, and choose by what the certificate says"
             raise BadInput("--choose", name, "has several objectives, and no single best", remedy)
-        if not self.is_ours or not seen.files.best.is_ours:
+        best = seen.files.best
+        if not self.is_ours or (best.folder.exists() and not best.is_ours):
             reason = "another app has trained, and there is no best/ of ours"
             raise BadInput("--choose", name, reason, "leave it out, and choose by what the certificate says")
         first = self._best(1)[0]
@@ -443,9 +444,12 @@ class Certifying:
             print(f"Test {metric}: {value:.4f}  ({near(target.folder)})")
 
     def _is_chosen(self, chosen: Certified, seen: StudyRecord) -> bool:
-        choice = self._seen.files.read_choice() or {}
+        try:
+            choice = self._seen.files.read_choice()
+        except Fault:  # damaged: it is written anew
+            return False
         trials = {again.trial: seen.trials[again.trial] for again in chosen.trainings}
-        if choice.get("study") != self.name or (trial := trials.get(choice["trial"])) is None:
+        if choice is None or choice.study != self.name or (trial := trials.get(choice.trial)) is None:
             return False
         return self._seen.files.holds(seen.run(trial))
 
@@ -458,7 +462,7 @@ class Certifying:
         with locked(self._seen.files.lock):
             self._seen.files.choose(
                 runs[number],
-                {"study": self.name, "candidate": chosen.name, "trial": number, "of_search": chosen.trial},
+                Choice(self.name, chosen.name, number, chosen.trial),
                 self._seen.trials,
             )
 

@@ -7,8 +7,8 @@ All of it follows from what the trials say of the validation pictures.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from sweeper import ranking
 from sweeper.fault import Fault
 from sweeper.results import answer
 from sweeper.results.study_record import StudyRecord
+from sweeper.structure import structured
 from sweeper.words import counted, digits, measured, sentence, some
 
 if TYPE_CHECKING:
@@ -135,21 +136,12 @@ class Belief:
 
 def from_json(found: object) -> Belief | None:
     """What ``to_json`` wrote; None for anything else, as another version may have written it."""
-    if not isinstance(found, Mapping) or found.keys() != {field.name for field in fields(Belief)}:
-        return None
     try:
-        best = tuple(Estimate(**one) for one in found["best"])
-        not_worse = found["not_worse"]
-        parts = {
-            "best": best,
-            "tied": tuple(found["tied"]),
-            "not_worse": None if not_worse is None else tuple(not_worse),
-            "differences": tuple(Difference(**one) for one in found["differences"]),
-        }
-        belief = Belief(**{**found, **parts})
-    except TypeError:
+        belief = structured(Belief, found)
+    except ValueError:
         return None
-    return belief if best else None
+    is_known = belief.tie_broken_by is None or belief.tie_broken_by in BROKEN_BY
+    return belief if belief.best and is_known else None
 
 
 def of(record: StudyRecord) -> Belief | None:

@@ -20,6 +20,7 @@ from sweeper.record import FORMAT, StudyFiles, check_format
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan, scores
 from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race
 from sweeper.results.study_record import StudyRecord
+from sweeper.structure import structured
 from sweeper.words import counted, digits, listed, measured, sentence
 
 if TYPE_CHECKING:
@@ -202,30 +203,22 @@ class Certificate:
         found = record.read_json(files.certificate)
         check_format("STUDY", str(files.folder), found)
         try:
-            return _read(found)
-        except (KeyError, TypeError, ValueError) as error:
+            certificate = structured(cls, found)
+            certificate._check()
+        except ValueError as error:
             remedy = "repeat sweeper certify, which writes it anew"
             raise Fault(files.certificate, "is no certificate: the file is damaged", remedy) from error
+        return certificate
 
-
-def _read(found: Mapping[str, Any]) -> Certificate:
-    own = {name: found[name] for name in Certificate.__dataclass_fields__}
-    for name in ("metrics", "directions", "not_worse"):
-        own[name] = tuple(own[name])
-    own["folder"] = Path(own["folder"])
-    own["compared"] = tuple(Compared(**each) for each in own["compared"])
-    own["candidates"] = tuple(map(_candidate, own["candidates"]))
-    return Certificate(**own)
-
-
-def _candidate(found: Mapping[str, Any]) -> Certified:
-    trainings = tuple(
-        Again(**{**each, "values": None if each["values"] is None else tuple(each["values"])})
-        for each in found["trainings"]
-    )
-    out = None if found["out"] is None else Fallen(**found["out"])
-    expected = tuple(Expected(**each) for each in found["expected"])
-    return Certified(**{**found, "trainings": trainings, "out": out, "expected": expected})
+    def _check(self) -> None:
+        """Raises ValueError unless its parts go together."""
+        names = {each.name for each in self.candidates}
+        told = {self.best, self.cheapest} - {None} | {*self.not_worse}
+        told |= {name for each in self.compared for name in (each.of, each.to)}
+        n = len(self.metrics)
+        is_whole = 0 < n == len(self.directions) and all(len(c.expected) == n for c in self.candidates)
+        if not is_whole or not names or told - names:
+            raise ValueError("a part is missing")
 
 
 def _turned(one: Compared) -> Compared:

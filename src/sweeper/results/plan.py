@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeper import record
 from sweeper.fault import Fault
 from sweeper.record import FORMAT, StudyFiles, check_format
+from sweeper.structure import structured
 
 if TYPE_CHECKING:
     from sweeper.results.race import Race
@@ -163,22 +164,23 @@ class Plan:
         found = record.read_json(files.plan)
         check_format("STUDY", str(files.folder), found)
         try:
-            candidates = tuple(
-                Candidate(
-                    trial=one["trial"],
-                    params=one["params"],
-                    values=None if one["values"] is None else tuple(one["values"]),
-                    seconds=one["seconds"],
-                )
-                for one in found["candidates"]
-            )
-            rest = {name: found[name] for name in ("study", "folder", "n_seeds", "n_folds", "seed")}
-            rest["by_repeat"] = tuple(found["by_repeat"])
-        except (KeyError, TypeError) as error:
+            plan = structured(cls, found)
+            plan._check()
+        except ValueError as error:
             raise Fault(
                 files.plan, "is no plan: the file is damaged", "remove the certificate's folder"
             ) from error
-        return cls(candidates=candidates, **rest)
+        return plan
+
+    def _check(self) -> None:
+        """Raises ValueError unless its parts go together."""
+        is_folded = self.n_folds is None or (self.n_folds > 0 and len(self.by_repeat) == self.n_folds)
+        n_objectives = {len(one.values) for one in self.candidates if one.values is not None}
+        is_known = all((one.trial is None) == (one.params is None) for one in self.candidates)
+        if not (self.candidates and self.n_seeds > 0 and self.seed >= 0 and is_folded and is_known):
+            raise ValueError("a part is missing")
+        if len(n_objectives) > 1 or 0 in n_objectives or len(set(self.names)) < len(self.names):
+            raise ValueError("its candidates do not go together")
 
 
 _TRAINED = (TrialState.COMPLETE, TrialState.PRUNED)

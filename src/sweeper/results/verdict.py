@@ -32,7 +32,7 @@ def chosen(files: StudyFiles) -> str | None:
         log.warning("%s", error)
         return None
     told = ", ".join(f"{name} {number(value)}" for name, value in scores.items())
-    return f"{choice.get('candidate')}, trained again{f': {told}' if told else ''}"
+    return f"{choice.candidate}, trained again{f': {told}' if told else ''}"
 
 
 def short(certificate: Certificate) -> str:
