@@ -37,7 +37,7 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, is_locked, locked
 from sweeper.record import FORMAT, StudyFiles, check_format, sweep_up
-from sweeper.results import study_record
+from sweeper.results import study_record, val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
@@ -294,10 +294,10 @@ class LockedStudy:
 
     def write_results(self, ended: int | None = None) -> None:
         """Bring the files of the study up to date; see ``StudyFiles.write_results``."""
-        kept = None
-        if self._plan is not None:
-            kept = self._plan.kept(self._study.get_trials(deepcopy=False), record.directions(self._study))
+        trials, directions = self._study.get_trials(deepcopy=False), record.directions(self._study)
+        kept = None if self._plan is None else self._plan.kept(trials, directions)
         self._files.write_results(self._study, ended, kept)
+        val_logits.keep_best(self._files, trials, directions, ended)
 
     def reap(
         self,
