@@ -43,6 +43,8 @@ from rich.text import Text
 COLUMNS, LINES = 110, 40
 WIDE, NARROW = (1280, 800), (390, 844)
 """Pixels of a laptop's window and of a phone's."""
+SURE, TRAINED = (1280, 526), (1280, 450)
+"""Of a figure with the words above it."""
 MOST_BYTES = 1_500_000
 """Of all pictures together: everybody who clones the repository takes them along."""
 LIMIT_S = 600
@@ -108,7 +110,7 @@ def photograph(folder: Path, search: Sequence[str], out: Path) -> None:
         with open_page(WIDE, "light") as page:
             page.goto(report)
             shoot_part(page, "What mattered", out / "importance.webp")
-            shoot_part(page, "How sure is it?", out / "how-sure.webp")
+            shoot_part(page, "The best against the next", out / "how-sure.webp", SURE)
             page.goto(address)
             link = page.get_by_role("link", name=re.compile("digits")).first
             link.wait_for()
@@ -130,7 +132,7 @@ def photograph_certificate(folder: Path, options: Sequence[str], out: Path) -> N
     run(folder, ["report", "digits"])
     with browser() as open_page, open_page(WIDE, "light") as page:
         page.goto((folder / "outputs" / "digits" / "report.html").as_uri())
-        shoot_part(page, "Trained again", out / "certificate.webp")
+        shoot_part(page, "Trained again", out / "certificate.webp", TRAINED)
     print("\n".join(map(plain, after)))
 
 
@@ -343,12 +345,14 @@ def dashboard(folder: Path) -> Iterator[str]:
         server.wait(30)
 
 
-def shoot_part(page: Any, heading: str, path: Path) -> None:
+def shoot_part(page: Any, heading: str, path: Path, size: tuple[int, int] = WIDE) -> None:
     """What the window shows of the part of a report with this heading."""
     found = page.get_by_role("heading", name=heading).first
     if found.count():
+        page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
         found.evaluate("heading => { heading.scrollIntoView(); window.scrollBy(0, -40) }")
-        shoot(page, path, WIDE)
+        shoot(page, path, size)
+        page.set_viewport_size(dict(zip(("width", "height"), WIDE, strict=True)))
 
 
 def shoot(page: Any, path: Path, size: tuple[int, int]) -> None:
