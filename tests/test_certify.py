@@ -89,6 +89,17 @@ def test_more_seeds_and_candidates_extend_it_and_fewer_lose_nothing(tmp_path: Pa
     assert len(planned.trials(app)) == len(trials)
 
 
+@pytest.mark.slow
+def test_a_certificate_whose_trainings_all_fail_ends_in_one_line(tmp_path: Path) -> None:
+    """The app's own output says why; that of the command is no traceback of ours."""
+    app = noisy(tmp_path)
+    app.write("raise ValueError(number)")
+    done = run(app.folder, "-m", "sweeper", "certify", "out", "--top", "2", "--seeds", "3", limit_s=60)
+    assert done.returncode == 1
+    assert "commands/certify.py" not in done.stderr
+    assert re.search(r"^sweeper: it ended with exit code 1; .*\n\Z", done.stderr, re.MULTILINE)
+
+
 def begin(app: App) -> Program:
     """A certificate whose fourth training is held."""
     process = start(app.folder, "-m", "sweeper", "certify", "out", "--top", "2", "--seeds", "3")
@@ -210,7 +221,7 @@ def seconds(plan: Plan) -> float:
     return sum(one.seconds or 0 for one in plan.candidates) * plan.n_seeds
 
 
-@pytest.mark.parametrize(("n", "seeds"), [(5, 5), (3, 10), (10, 3), (1, 5), (20, 20), (5, 2)])
+@pytest.mark.parametrize(("n", "seeds"), [(5, 5), (3, 10), (10, 3), (1, 5), (20, 20), (5, 2), (5, 10**6)])
 @pytest.mark.parametrize("baseline", [True, False])
 def test_the_command_for_half_takes_about_half(n: int, seeds: int, baseline: bool) -> None:
     """Where there is one, it takes 35 to 65 % of the time, and trains two candidates at least."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.machinery import PathFinder
 from itertools import islice
-from math import ceil
+from math import ceil, floor
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -556,14 +556,22 @@ def half_of(plan: Plan) -> Wish | None:
     searched = [one for one in plan.candidates if one.trial is not None]
     defaults = [one for one in plan.candidates if one.trial is None]
     tried: dict[Wish, float] = {}
-    for seeds in range(min(_LEAST_SEEDS, plan.n_seeds - 1), plan.n_seeds + 1):
-        for top in range(len(searched) if seeds > 1 else 0, 0, -1):
+    for top in range(len(searched), 0, -1):
+        for seeds in _seeds_near_half(replace(plan, candidates=(*searched[:top], *defaults)), whole):
             smaller = replace(plan, candidates=(*searched[:top], *defaults), n_seeds=seeds)
             if len(smaller.candidates) > 1:
                 wish = Wish(top, seeds, plan.n_folds, None if defaults else False)
                 tried[wish] = (_seconds(smaller, Counter()) or 0) / whole if whole else 1.0
     best = min(tried, key=lambda wish: abs(tried[wish] - 0.5), default=None)
     return best if best is not None and 0.35 <= tried[best] <= 0.65 else None
+
+
+def _seeds_near_half(plan: Plan, whole: float) -> tuple[int, ...]:
+    """Of each candidate of a smaller plan, to take half of the time of the whole one."""
+    least, each = min(_LEAST_SEEDS, plan.n_seeds - 1), (_seconds(plan, Counter()) or 0) / plan.n_seeds
+    exact = whole / each / 2 if each else plan.n_seeds
+    near = {min(plan.n_seeds, max(2, least, n)) for n in (floor(exact), ceil(exact))}
+    return tuple(sorted(near))
 
 
 def about_time(seconds: float) -> str:
