@@ -425,6 +425,12 @@ class StudyFiles:
         return StudyFiles(self.folder.with_name(f"{self.folder.name}-certificate"))
 
     @property
+    def certifies(self) -> StudyFiles | None:
+        """The search of this certificate, beside it; None where it is gone, and of a search."""
+        search = StudyFiles(self.folder.with_name(self.folder.name.removesuffix("-certificate")))
+        return search if self.is_certificate and search.is_ours and not search.is_certificate else None
+
+    @property
     def certificate(self) -> Path:
         """What the trainings of a certificate say. The folder of another app's study is that app's."""
         return (self.folder if self.has_our_runs else self.folder / _MARK) / "certificate.json"
