@@ -17,13 +17,13 @@ from sweeper.results.certificate import Certificate, Certified, lines
 from sweeper.results.chart import BEST, DONE, QUIET
 from sweeper.results.markup import duration, paragraph, told
 from sweeper.results.panel import Panel, Table
+from sweeper.results.race import N_LEAST
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import counted, some
 
 MOST_ROWS = 12
 """Trials whose intervals are drawn: more are not told apart at a glance."""
 
-MOST_NAMED = 10
 _ROW = 26
 """Height of a row of a figure, in pixels."""
 
@@ -36,15 +36,10 @@ def believed(seen: StudyRecord, found: Belief | None) -> list[Panel]:
         return []
     html = Markup().join(map(paragraph, belief.sentences(found)))
     for what, numbers in (("Reached the same value", found.tied), ("Not worse", found.not_worse)):
-        html += paragraph(f"{what}: {_named(numbers)}.") if numbers else ""
+        html += paragraph(f"{what}: {belief.named(numbers)}.") if numbers else ""
     words = Panel("The best trial", html)
     figure = _against_best(seen, found)
     return [words] if figure is None else [words, figure]
-
-
-def _named(numbers: Sequence[int]) -> str:
-    trials = "trial" if len(numbers) == 1 else "trials"
-    return f"{trials} {some(map(str, numbers), MOST_NAMED)}"
 
 
 def _against_best(seen: StudyRecord, found: Belief) -> Panel | None:
@@ -205,7 +200,8 @@ def _trainings(certificate: Certificate, objective: int) -> Panel | None:
             figure.add_trace(_spans(name, [place[text] for text in texts], spans, texts, colour, symbol))
     _rows(figure, [_labelled(candidate) for candidate in rows])
     # The interval of two trainings may be far wider than all that was measured: it ends at the edge.
-    seen = [*figure.data[0].x, *searched.values()]
+    wide = [each for c in rows if c.out is None and c.n >= N_LEAST for each in _span(c, objective)]
+    seen = [*figure.data[0].x, *searched.values(), *wide]
     range_ = standing.scale(seen, certificate.directions[objective])
     figure.update_xaxes(title=standing.cut(metric, 40), range=range_)
     notes = [

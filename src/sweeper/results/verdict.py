@@ -32,7 +32,7 @@ def chosen(files: StudyFiles) -> str | None:
         log.warning("%s", error)
         return None
     told = ", ".join(f"{name} {number(value)}" for name, value in scores.items())
-    return f"{choice.get('candidate')}, trained again{f': {told}' if told else ''}"
+    return f"{choice.candidate}, trained again{f': {told}' if told else ''}"
 
 
 def short(certificate: Certificate) -> str:
@@ -88,6 +88,13 @@ def verdict(candidate: Certified) -> str:
 def whose(certificate: Certificate | None) -> str:
     """Of which search it is."""
     return "certificate" if certificate is None else f"certificate of {certificate.study}"
+
+
+def state(certificate: Certificate | None, is_running: bool) -> str:
+    """Whether it is over: a race may end before all that was planned is trained."""
+    if is_running:
+        return "running"
+    return "finished" if certificate is not None and certificate.finished else "unfinished"
 
 
 def headline(certificate: Certificate) -> list[tuple[str, str, str]]:
