@@ -65,7 +65,7 @@ def test_the_words_of_a_whole_certificate() -> None:
         {
             "trial 3": around(0.974),
             "trial 7": around(0.973),
-            "trial 11": around(0.972),
+            "trial 11": around(0.9735),
             "defaults": around(0.82, 3),
         },
     )
@@ -79,9 +79,32 @@ def test_the_words_of_a_whole_certificate() -> None:
     assert told[0].startswith("Trial 3 is expected to reach val_accuracy 0.974 ± 0.00")
     assert told[0].endswith(" (± is half of a 95 % interval).")
     assert told[1].startswith("It is better than the defaults by 0.154 ± 0.0")
-    assert told[2] == "It is not told apart from trials 7 and 11, of which 11 is cheapest."
+    others = "It is not told apart from trials 7 and 11"
+    assert told[2] == f"{others}, of which 11 is the cheapest of those about as good."
     assert told[3] == "0.009 of the search's 0.983 was luck."
     assert told[4].startswith("To tell 3 from 11 would take ")
+
+
+def test_an_early_end_is_told() -> None:
+    """The trainings that are left would hardly have told anybody apart."""
+    made = of(plan_of((0.983,)), {"trial 3": around(0.974, 4), "defaults": around(0.9741, 4)})
+    assert made.finished
+    told = "It ended after 8 of 10 trainings: more of them would hardly tell the defaults from 3."
+    assert lines(made)[-1] == told
+    assert made.cheapest == "defaults"
+
+
+def test_erratic_defaults_that_are_out_are_worse_in_every_sentence() -> None:
+    """What is said to be better has an interval that says so, too."""
+    plan = plan_of((0.983, 0.982))
+    erratic = [(0.27,), (0.62,), (0.16,)]
+    made = of(plan, {"trial 3": around(0.975), "trial 7": around(0.974), "defaults": erratic})
+    assert made["defaults"].verdict == "worse"
+    gap = made.compare("trial 3", "defaults")
+    assert gap is not None
+    assert gap.low is not None
+    assert gap.low > 0
+    assert lines(made)[1] == f"It is better than the defaults by {gap.told()}."
 
 
 def test_luck_is_told_of_the_search_s_best_also_where_another_one_is_better() -> None:

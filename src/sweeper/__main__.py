@@ -229,7 +229,8 @@ def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bo
     "--seeds",
     type=click.IntRange(min=2),
     metavar="N",
-    help="Train each so often; what those who drop out leave goes to the others. Default: 5.",
+    help="Train each so often; what those who drop out leave goes to the others, if it may tell them apart."
+    " Default: 5.",
 )
 @click.option(
     "--folds",
@@ -242,7 +243,7 @@ def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bo
     default=None,
     help="Train the defaults, too, as they would run without a search, or leave them out. Default: train.",
 )
-@click.option("--choose", is_flag=True, help="Let the cheapest of those not worse be the study's best/.")
+@click.option("--choose", is_flag=True, help="Let the cheapest of those about as good be the study's best/.")
 @_TRUST
 def certify(
     study: str | None,
@@ -256,8 +257,9 @@ def certify(
     """Train the best trials again, and say how good they are and who is not worse.
 
     STUDY is a name or a folder; default: the newest. With new seeds, side by side with the defaults, each
-    trains again until it is shown to be worse. The same command goes on where it was stopped; with other
-    numbers it goes on to those, and no training is lost. It is a study of its own, STUDY-certificate.
+    trains again until it is shown to be worse, or until more trainings would hardly tell those left apart.
+    The same command goes on where it was stopped; with other numbers it goes on to those, and no training
+    is lost. It is a study of its own, STUDY-certificate.
     """
     from sweeper.commands import certify
 

@@ -70,7 +70,7 @@ def certify(name: str | None, wish: Wish, chooses: bool = False, trust: bool = F
     """Train what a search has found again, until its plan is done or the race decided, and say what is known.
 
     Args:
-        chooses: whether the cheapest of those not worse becomes ``best/`` of the search.
+        chooses: whether the choice of the certificate becomes ``best/`` of the search.
         trust: whether the search's command may import what a saved run names.
 
     Raises:
@@ -418,7 +418,7 @@ class Certifying:
             raise BadInput("--choose", name, reason, "write --top 2 or more")
 
     def choose(self, certificate: Certificate) -> None:
-        """Let ``best/`` of the search hold the cheapest of those not worse, and test it once.
+        """Let ``best/`` of the search hold the choice of the certificate, and test it once.
 
         Raises:
             BadInput: if the certificate is unfinished, or its weights are gone.
@@ -437,8 +437,8 @@ class Certifying:
 
         run.test_best(self._seen.files.folder)
         has_defaults = any(one.trial is None for one in certificate.candidates)
-        why = f"the cheapest of those not worse{' that beat the defaults' if has_defaults else ''}"
-        why = why if chosen.trial is not None else "as no trial is shown to beat them"
+        why = f"the cheapest of those about as good{' and better than the defaults' if has_defaults else ''}"
+        why = why if chosen.trial is not None else "as no trial is better by more than a standard error"
         print(f"Chosen: {certificate_of.told_name(name)}, {why}")
         for metric, value in metrics(target.read_result(), "test_").items():
             print(f"Test {metric}: {value:.4f}  ({near(target.folder)})")

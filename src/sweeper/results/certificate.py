@@ -6,9 +6,8 @@ All of it follows from the trials of a study that has a plan; nothing is trained
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
@@ -18,22 +17,35 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sweeper import record
 from sweeper.fault import Fault
 from sweeper.record import FORMAT, StudyFiles, check_format
-from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race, Training
+from sweeper.results.race import (
+    ALPHA,
+    CANDIDATE,
+    DIVERGED,
+    MANY,
+    REPEAT,
+    WORSE,
+    Race,
+    ended,
+    fold,
+    of_trials,
+    scores,
+)
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import counted, digits, listed, measured, sentence
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-DEFAULTS, CANDIDATE, REPEAT = "defaults", "candidate", "repeat"
+DEFAULTS = "defaults"
 """As in ``search.plan``, which stands above this."""
 
 TEST = {
-    "name": "t tests of the means, each at alpha / (candidates - 1) / (n (n - 1)) after n trainings of each",
-    "source": "Lan, DeMets 1983, doi 10.1093/biomet/70.3.659; Even-Dar, Mannor, Mansour 2006, JMLR 7",
+    "name": "t tests of the means after 2, 3, 4, … trainings of each, which spend alpha over all of them",
+    "source": "Lan, DeMets 1983, doi 10.1093/biomet/70.3.659; Marcus, Peritz, Gabriel 1976,"
+    " doi 10.1093/biomet/63.3.655",
     "alpha": ALPHA,
 }
-"""What says who is worse: valid at any look, as the levels sum to ``alpha`` over all of them."""
+"""What says who is worse: valid at any look, as all looks together spend no more than ``alpha``."""
 
 BEST, NOT_WORSE, UNKNOWN = "best", "not told apart", "not trained yet"
 """Verdicts, beside ``race.WORSE`` and ``race.DIVERGED``."""
@@ -92,10 +104,8 @@ class Compared:
     """About how many trainings more, of both together, would tell them apart; None: too many to say."""
 
     def told(self) -> str:
-        """``0.15 ± 0.04``, without the sign; without ± where only an earlier look has told them apart."""
+        """``0.15 ± 0.04``, without the sign."""
         half = None if self.low is None or self.high is None else (self.high - self.low) / 2
-        if self.told_apart and half is not None and half >= abs(self.value):
-            half = None
         return measured(abs(self.value), half)
 
 
@@ -161,8 +171,8 @@ class Certificate:
     not_worse: tuple[str, ...]
     """It, and those that are not told apart from it."""
     cheapest: str | None
-    """What ``--choose`` takes: of those the one that takes the least time and is shown to be better than the
-    defaults; where none is, the defaults."""
+    """What ``--choose`` takes: of those within one standard error of the best, and above the defaults by more
+    than that, the one that takes the least time; where there is none, the defaults."""
     compared: tuple[Compared, ...]
     """Each pair of candidates that have scores, in each objective."""
     varies: bool
@@ -265,6 +275,10 @@ class Plan(Protocol):
     @property
     def n_folds(self) -> int | None: ...
     @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def defaults(self) -> str | None: ...
+    @property
     def n_trainings(self) -> int: ...
 
     def next_training(
@@ -274,15 +288,14 @@ class Plan(Protocol):
 
 def of(seen: StudyRecord, plan: Plan) -> Certificate:
     """What the study of a certificate says so far, by its plan."""
-    done = _trainings(seen.trials, plan)
-    names = tuple(candidate.name for candidate in plan.candidates)
-    races = [_race(names, done, seen.directions, i) for i in range(len(seen.directions))]
+    done = [(t.user_attrs[CANDIDATE], _again(t, plan)) for t in ended(seen.trials, plan)]
+    objectives = range(len(seen.directions))
+    races = [of_trials(seen.trials, plan, seen.directions, i) for i in objectives]
     race, is_one = races[0], len(races) == 1
     running = sum(trial.state.name == "RUNNING" for trial in seen.trials)
     following = plan.next_training(seen.trials, seen.directions)
     seconds = {one.name: _mean_seconds(one, done) for one in plan.candidates}
     costs = {name: cost for name, cost in seconds.items() if cost is not None}
-    defaults = next((one.name for one in plan.candidates if one.trial is None), None)
     return Certificate(
         study=plan.study,
         folder=seen.files.folder,
@@ -298,7 +311,7 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
         ),
         best=race.leader if is_one else None,
         not_worse=race.not_worse if is_one else (),
-        cheapest=race.choice(costs, defaults) if is_one else None,
+        cheapest=race.choice(costs) if is_one else None,
         compared=tuple(
             each for race, metric in zip(races, seen.metrics, strict=True) for each in _compared(race, metric)
         ),
@@ -306,26 +319,12 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
     )
 
 
-def _trainings(trials: Iterable[FrozenTrial], plan: Plan) -> list[tuple[str, Again]]:
-    """Those that ended, in that order, each with the name of its candidate."""
-    names = {candidate.name for candidate in plan.candidates}
-    ended = [
-        trial
-        for trial in trials
-        if trial.state.name in ("COMPLETE", "PRUNED") and trial.user_attrs.get(CANDIDATE) in names
-    ]
-    ended.sort(key=lambda trial: (trial.datetime_complete or datetime.max, trial.number))
-    return [(trial.user_attrs[CANDIDATE], _again(trial, plan)) for trial in ended]
-
-
 def _again(trial: FrozenTrial, plan: Plan) -> Again:
-    repeat = int(trial.user_attrs.get(REPEAT, 0))
-    is_scored = trial.state.name == "COMPLETE" and all(map(math.isfinite, trial.values))
     return Again(
         trial=trial.number,
-        repeat=repeat,
-        fold=None if plan.n_folds is None else repeat % plan.n_folds,
-        values=tuple(trial.values) if is_scored else None,
+        repeat=int(trial.user_attrs.get(REPEAT, 0)),
+        fold=fold(trial, plan),
+        values=scores(trial),
         seconds=seconds_of(trial),
     )
 
@@ -333,16 +332,6 @@ def _again(trial: FrozenTrial, plan: Plan) -> Again:
 def seconds_of(trial: FrozenTrial) -> float | None:
     """How long a trial took, with all that belongs to it."""
     return None if trial.duration is None else trial.duration.total_seconds()
-
-
-def _race(
-    names: tuple[str, ...], done: Sequence[tuple[str, Again]], directions: Sequence[str], objective: int
-) -> Race:
-    trainings = tuple(
-        Training(name, math.nan if each.values is None else each.values[objective], each.fold)
-        for name, each in done
-    )
-    return Race(names, trainings, directions[objective])
 
 
 def _mean_seconds(candidate: Candidate, done: Sequence[tuple[str, Again]]) -> float | None:
@@ -435,7 +424,7 @@ def lines(certificate: Certificate) -> list[str]:
     if not certificate.varies:
         told.append("No two trainings of one candidate differ, so ± says nothing: does the app use its seed?")
     elif certificate.finished and certificate.n_trainings < certificate.n_planned:
-        told.append(f"{_done(certificate)} were enough: more would hardly tell more.")
+        told.append(_ended_early(certificate))
     return told
 
 
@@ -460,6 +449,8 @@ def _of_one(certificate: Certificate) -> Iterator[str]:
     yield f"{_expects(best)} to reach {expected.metric} {expected.told()}{_explained(expected)}."
     yield from _against_defaults(certificate)
     yield from _against_others(certificate)
+    if certificate.cheapest == DEFAULTS != best:
+        yield "No trial is better than the defaults by more than a standard error: they are the choice."
     yield from _luck(certificate, 0)
     yield from _more(certificate)
 
@@ -490,6 +481,8 @@ def _against_defaults(certificate: Certificate, objective: int = 0) -> Iterator[
         return
     if gap.told_apart:
         yield f"It is better than the defaults by {gap.told()}."
+    elif (fallen := certificate[name].out) is not None and fallen.than is not None and fallen.by is not None:
+        yield f"The defaults are out: {fallen.than} was better by {fallen.by:.3g}."
     elif gap.high is None:
         yield "It is not told apart from the defaults yet."
     else:
@@ -509,10 +502,10 @@ def _against_others(certificate: Certificate) -> Iterator[str]:
     known = {name: each for name, each in seconds.items() if each is not None}
     cheapest = min(known, key=lambda name: known[name], default=None)
     if cheapest is not None and cheapest in others:
-        of_them = f"of which {_short(cheapest)} is cheapest" if len(others) > 1 else "which is cheaper"
-        tail = f", {of_them}"
+        of_them = f"of which {_short(cheapest)} is" if len(others) > 1 else "which is"
+        tail = f", {of_them} the cheapest of those about as good"
     else:
-        tail = f", and {be} the cheapest of them" if cheapest == best else ""
+        tail = f", and {be} the cheapest of those about as good" if cheapest == best else ""
     yield f"{it} {be} not told apart from {_names(others)}{tail}."
 
 
@@ -548,6 +541,14 @@ def _more(certificate: Certificate) -> Iterator[str]:
         yield f"To tell {them} would take more than {MANY:,} trainings more."
     else:
         yield f"To tell {them} would take about {counted(_rounded(gap.n_more), 'training')} more."
+
+
+def _ended_early(certificate: Certificate) -> str:
+    best, others = certificate.best, [name for name in certificate.not_worse if name != certificate.best]
+    if best is None or not others:
+        return f"It ended after {_done(certificate)}: nobody is left to compare."
+    them = f"{told_name(best)} from {listed([_short(name) for name in others])}"
+    return f"It ended after {_done(certificate)}: more of them would hardly tell {them}."
 
 
 def _rounded(n: int) -> int:

@@ -69,7 +69,8 @@ class Plan:
     candidates: tuple[Candidate, ...]
     """The best first, the defaults last."""
     n_seeds: int
-    """Trainings of each candidate, if none drops out; what those who do leave goes to the others."""
+    """Trainings of each candidate, if none drops out; what those who do leave goes to the others, as long as
+    that may tell them apart: else the race ends, and leaves some of the trainings."""
     n_folds: int | None
     seed: int
     """What the seeds of the trainings follow from; none is one of the search's."""
@@ -85,6 +86,11 @@ class Plan:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(candidate.name for candidate in self.candidates)
+
+    @property
+    def defaults(self) -> str | None:
+        """Their name, if they take part."""
+        return DEFAULTS if DEFAULTS in self.names else None
 
     def candidate(self, trial: FrozenTrial | Any) -> Candidate:
         """Whom a trial of the certificate trains again."""
@@ -113,18 +119,9 @@ class Plan:
 
     def race(self, trials: Sequence[FrozenTrial], directions: Sequence[str]) -> Race:
         """What the trainings that ended show."""
-        from sweeper.results.race import Race, Training  # it imports scipy
+        from sweeper.results import race  # it imports scipy
 
-        ended = [t for t in trials if t.state in _TRAINED and t.user_attrs.get(CANDIDATE) in self.names]
-        trainings = [
-            Training(
-                t.user_attrs[CANDIDATE],
-                t.values[0] if t.values else float("nan"),
-                None if self.n_folds is None else t.user_attrs[REPEAT] % self.n_folds,
-            )
-            for t in sorted(ended, key=_ended)
-        ]
-        return Race(self.names, tuple(trainings), directions[0] if len(directions) == 1 else None)
+        return race.of_trials(trials, self, directions)
 
     def next_training(
         self, trials: Sequence[FrozenTrial], directions: Sequence[str]
@@ -194,19 +191,11 @@ class Plan:
         return cls(candidates=candidates, **rest)
 
 
-_TRAINED = (TrialState.COMPLETE, TrialState.PRUNED)
-"""The states of a training that counts: nothing prunes one, so one of those has diverged."""
-
-
 def first_trainings(trials: Sequence[FrozenTrial]) -> dict[str, FrozenTrial]:
     """Of each candidate the training with the smallest number that is done."""
     done = [t for t in trials if t.state == TrialState.COMPLETE and CANDIDATE in t.user_attrs]
     done.sort(key=lambda t: t.user_attrs[REPEAT], reverse=True)
     return {t.user_attrs[CANDIDATE]: t for t in done}
-
-
-def _ended(trial: FrozenTrial) -> tuple[Any, int]:
-    return trial.datetime_complete, trial.number
 
 
 def _take(params: Mapping[str, Any], suggest: Suggest, name: str, distribution: BaseDistribution) -> Any:
