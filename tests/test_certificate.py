@@ -12,7 +12,7 @@ from sweeper.fault import Fault
 from sweeper.record import StudyFiles
 from sweeper.results import certificate
 from sweeper.results.certificate import Certificate, lines
-from sweeper.search.plan import Candidate, Plan
+from sweeper.results.plan import Candidate, Plan
 from tests.studied import record_of, trial
 
 DIVERGED = (float("inf"),)
@@ -82,7 +82,25 @@ def test_the_words_of_a_whole_certificate() -> None:
     others = "It is not told apart from trials 7 and 11"
     assert told[2] == f"{others}, of which 11 is the cheapest of those about as good."
     assert told[3] == "0.009 of the search's 0.983 was luck."
-    assert told[4].startswith("To tell 3 from 11 would take ")
+    assert told[4].startswith("It would take ")
+    assert told[4].endswith(" more trainings to tell 3 from 11.")
+
+
+def test_who_is_out_is_told_apart_from_the_best_whoever_beat_it() -> None:
+    """The defaults lost against one that another has overtaken since: they are no less worse for that."""
+    scores = {
+        "trial 3": [(0.98333,), (0.99167,), (0.98611,)],
+        "trial 7": [(0.99444,), (0.98611,), (0.98889,), (0.99722,)],
+        "trial 11": [(0.98889,), (0.99167,), (0.98889,)],
+        "trial 15": [(0.98611,), (0.98889,), (0.98889,)],
+        "trial 19": [(0.98611,), (0.98889,), (0.98889,)],
+        "defaults": [(0.84444,), (0.85278,)],
+    }
+    made = of(plan_of((0.992, 0.994, 0.989, 0.989, 0.986)), scores)
+    assert made["defaults"].out is not None
+    assert made["defaults"].out.than == "trial 11"
+    assert made.best == "trial 7"
+    assert any(line.startswith("It is better than the defaults by 0.14") for line in lines(made))
 
 
 def test_an_early_end_is_told() -> None:
@@ -111,8 +129,25 @@ def test_luck_is_told_of_the_search_s_best_also_where_another_one_is_better() ->
     """Who won by luck is named."""
     made = of(plan_of((0.983, 0.982), baseline=False), {"trial 3": around(0.9), "trial 7": around(0.974)})
     assert made.best == "trial 7"
-    assert "0.083 of the 0.983 of trial 3 in the search was luck." in lines(made)
+    assert "0.083 of trial 3's 0.983 in the search was luck." in lines(made)
     assert "The other trial is worse." in lines(made)
+
+
+def test_defaults_that_fell_behind_another_are_worse() -> None:
+    """Defaults that are out are never said to be not told apart, whoever leads in the end."""
+    made = of(
+        plan_of((0.975, 0.972)),
+        {
+            "trial 3": [(0.9778,), (0.9778,), (0.9694,), (0.9722,)],
+            "trial 7": [(0.9722,), (0.9806,), (0.9722,)],
+            "defaults": [(0.5056,), (0.5361,)],
+        },
+    )
+    assert made.best == "trial 7"
+    assert made["defaults"].out is not None
+    told = lines(made)
+    assert any(line.startswith("It is better than the defaults by 0.45") for line in told)
+    assert not any("not told apart from the defaults" in line for line in told)
 
 
 def test_the_defaults_may_be_the_best() -> None:
@@ -137,6 +172,15 @@ def test_the_lower_value_is_better_where_it_is_minimized() -> None:
     assert any(line.startswith("It is better than the defaults by 0.350 ±") for line in lines(made))
 
 
+def test_a_race_that_ended_early_says_what_was_left() -> None:
+    """Why less was trained than planned: nothing is claimed of trainings beyond the plan."""
+    same = [(0.97 + noise,) for noise in (0.004, -0.004, 0.0)]
+    made = of(plan_of((0.97, 0.97), baseline=False), {"trial 3": same, "trial 7": same[::-1]})
+    assert made.finished
+    told = "It ended after 6 of 10 trainings: more of them would hardly tell trial 3 from 7."
+    assert lines(made)[-1] == told
+
+
 def test_an_unfinished_certificate_says_so() -> None:
     """With what is known so far: of one training, that nothing says how much it varies."""
     made = of(plan_of((0.983,)), {"trial 3": around(0.97, 1)})
@@ -154,7 +198,7 @@ def test_a_diverged_training_is_out() -> None:
     made = of(plan, {"trial 3": [DIVERGED, (0.99,)], "trial 7": around(0.97, 2)})
     assert made["trial 3"].verdict == "diverged"
     assert made["trial 3"].trainings[0].values is None
-    assert "Trial 3 is out: a training of it diverged." in lines(made)
+    assert "Trial 3 is out: a training diverged." in lines(made)
     assert made.cheapest == "trial 7"
 
 
@@ -162,7 +206,10 @@ def test_scores_that_never_vary_are_told() -> None:
     """An app that does not use the seed makes the interval worthless, and nothing hides that."""
     made = of(plan_of((0.983,)), {"trial 3": [(0.9,)] * 3, "defaults": [(0.8,)] * 3})
     assert not made.varies
-    assert lines(made)[-1].startswith("No two trainings of one candidate differ, so ± says nothing")
+    assert lines(made)[-1].startswith("No two trainings of one candidate differ, so there is no ±:")
+    assert not any("±" in line for line in lines(made)[:-1])
+    assert not any("trainings more" in line for line in lines(made))
+    assert made["trial 3"].expected[0].half is None
 
 
 def test_each_of_several_objectives_has_its_line() -> None:

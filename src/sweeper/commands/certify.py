@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.machinery import PathFinder
 from itertools import islice
-from math import ceil
+from math import ceil, floor
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -32,18 +32,17 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import living, locked
 from sweeper.program import TRUST, program, start, typed_besides
-from sweeper.record import StudyFiles
+from sweeper.record import Choice, StudyFiles
 from sweeper.results import certificate as certificate_of
 from sweeper.results.certificate import Certificate, Certified, seconds_of
+from sweeper.results.plan import CANDIDATE, Candidate, Plan
 from sweeper.results.study_record import StudyRecord
 from sweeper.screen import Screen
-from sweeper.search.plan import CANDIDATE, Candidate, Plan
 from sweeper.words import counted, listed, near
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-SUFFIX = "-certificate"
 TOP, SEEDS = 5, 5
 
 _LEAST_SEEDS = 3
@@ -130,8 +129,8 @@ def _search_of(files: StudyFiles) -> StudyFiles:
         return StudyFiles(files.folder.absolute())
     search = StudyFiles(Path(plan.folder))
     if not search.is_ours:
-        beside = StudyFiles(files.folder.absolute().with_name(files.folder.name.removesuffix(SUFFIX)))
-        if beside.is_ours and beside.read_name() == plan.study:  # all of it was moved
+        beside = StudyFiles(files.folder.absolute()).certifies
+        if beside is not None and beside.read_name() == plan.study:  # all of it was moved
             return beside
         reason = f"is the certificate of {plan.study}, which is gone"
         raise BadInput("STUDY", files.read_name(), reason, "write the name of a search")
@@ -160,7 +159,7 @@ class Certifying:
     def __init__(self, seen: StudyRecord, trust: bool) -> None:
         self._seen = seen
         self._trust = trust
-        self.name = f"{seen.name}{SUFFIX}"
+        self.name = f"{seen.name}{record.CERTIFICATE}"
         self.files = seen.files.certified_by
 
     @property
@@ -213,16 +212,23 @@ class Certifying:
         defaults = [one for one in (self._defaults(),) if baseline or one.name in trained]
         folds = wish.folds or before.n_folds
         seeds = wish.seeds or (wish.folds if wish.folds is not None else before.n_seeds)
-        seeds = max(seeds, trained.total() // len((*kept, *defaults)))
+        candidates = (*kept, *defaults)
+        new = sum(one.name not in trained for one in candidates)
+        # All share one budget: what has gone already to others is not missing for those who are new.
+        seeds = max(seeds, trained.total() // len(candidates))
+        seeds = (
+            max(seeds, ceil((trained.total() + new * seeds) / len(candidates))) if new and trained else seeds
+        )
         plan = replace(
             before,
             folder=str(self._seen.files.folder),
-            candidates=(*kept, *defaults),
+            candidates=candidates,
             n_seeds=seeds,
             n_folds=folds,
             by_repeat=_folds(folds),
         )
         self._tell_others(plan, n_top)
+        _tell_kept(kept[n_top:], has_defaults=bool(defaults) and not baseline)
         return plan
 
     def _begun(self, wish: Wish) -> Plan:
@@ -406,7 +412,8 @@ class Certifying:
         if len(seen.directions) > 1:
             remedy = "leave it out, and choose by what the certificate says"
             raise BadInput("--choose", name, "has several objectives, and no single best", remedy)
-        if not self.is_ours or not seen.files.best.is_ours:
+        best = seen.files.best
+        if not self.is_ours or (best.folder.exists() and not best.is_ours):
             reason = "another app has trained, and there is no best/ of ours"
             raise BadInput("--choose", name, reason, "leave it out, and choose by what the certificate says")
         first = self._best(1)[0]
@@ -436,17 +443,17 @@ class Certifying:
         from sweeper.commands.show import metrics
 
         run.test_best(self._seen.files.folder)
-        has_defaults = any(one.trial is None for one in certificate.candidates)
-        why = f"the cheapest of those about as good{' and better than the defaults' if has_defaults else ''}"
-        why = why if chosen.trial is not None else "as no trial is better by more than a standard error"
-        print(f"Chosen: {certificate_of.told_name(name)}, {why}")
+        print(f"Chosen: {_who_and_why(chosen, certificate)}")
         for metric, value in metrics(target.read_result(), "test_").items():
             print(f"Test {metric}: {value:.4f}  ({near(target.folder)})")
 
     def _is_chosen(self, chosen: Certified, seen: StudyRecord) -> bool:
-        choice = self._seen.files.read_choice() or {}
+        try:
+            choice = self._seen.files.read_choice()
+        except Fault:  # damaged: it is written anew
+            return False
         trials = {again.trial: seen.trials[again.trial] for again in chosen.trainings}
-        if choice.get("study") != self.name or (trial := trials.get(choice["trial"])) is None:
+        if choice is None or choice.study != self.name or (trial := trials.get(choice.trial)) is None:
             return False
         return self._seen.files.holds(seen.run(trial))
 
@@ -459,7 +466,7 @@ class Certifying:
         with locked(self._seen.files.lock):
             self._seen.files.choose(
                 runs[number],
-                {"study": self.name, "candidate": chosen.name, "trial": number, "of_search": chosen.trial},
+                Choice(self.name, chosen.name, number, chosen.trial),
                 self._seen.trials,
             )
 
@@ -468,9 +475,18 @@ class Certifying:
     def show_commands(self, certificate: Certificate, has_chosen: bool) -> None:
         written = near(self.files.report) if self.files.has_report else ""
         print(f"Report:    {written or f'{program()} report {self.files.typed}'}")
-        can_choose = self.is_ours and certificate.cheapest is not None and len(certificate.candidates) > 1
-        if not has_chosen and can_choose:
-            print(f"Choose it: {program()} certify {self._typed} --choose", flush=True)
+        name = certificate.cheapest if self.is_ours and len(certificate.candidates) > 1 else None
+        if not has_chosen and name is not None:
+            why = _who_and_why(certificate[name], certificate)
+            print(f"Choose:    {program()} certify {self._typed} --choose  ({why})", flush=True)
+
+
+def _who_and_why(chosen: Certified, certificate: Certificate) -> str:
+    """Whom ``--choose`` takes: that need not be the one with the best mean, of which most is said."""
+    has_defaults = any(one.trial is None for one in certificate.candidates)
+    why = f"the cheapest of those about as good{' that beat the defaults' if has_defaults else ''}"
+    why = why if chosen.trial is not None else "as no trial beats them by more than a standard error"
+    return f"{certificate_of.told_name(chosen.name)}, {why}"
 
 
 @contextmanager
@@ -485,6 +501,13 @@ def _heeding_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _tell_kept(trials: Sequence[Candidate], has_defaults: bool) -> None:
+    """Say who stays, though it was not asked for: its trainings would be lost."""
+    names = [one.name for one in trials] + ["the defaults"] * has_defaults
+    if names:
+        Screen().wrap(Text(f"Trained before, and kept: {listed(names)}."))
 
 
 def _folds(n: int | None) -> tuple[Mapping[str, Any], ...]:
@@ -553,14 +576,22 @@ def half_of(plan: Plan) -> Wish | None:
     searched = [one for one in plan.candidates if one.trial is not None]
     defaults = [one for one in plan.candidates if one.trial is None]
     tried: dict[Wish, float] = {}
-    for seeds in range(min(_LEAST_SEEDS, plan.n_seeds - 1), plan.n_seeds + 1):
-        for top in range(len(searched) if seeds > 1 else 0, 0, -1):
+    for top in range(len(searched), 0, -1):
+        for seeds in _seeds_near_half(replace(plan, candidates=(*searched[:top], *defaults)), whole):
             smaller = replace(plan, candidates=(*searched[:top], *defaults), n_seeds=seeds)
             if len(smaller.candidates) > 1:
                 wish = Wish(top, seeds, plan.n_folds, None if defaults else False)
                 tried[wish] = (_seconds(smaller, Counter()) or 0) / whole if whole else 1.0
     best = min(tried, key=lambda wish: abs(tried[wish] - 0.5), default=None)
     return best if best is not None and 0.35 <= tried[best] <= 0.65 else None
+
+
+def _seeds_near_half(plan: Plan, whole: float) -> tuple[int, ...]:
+    """Of each candidate of a smaller plan, to take half of the time of the whole one."""
+    least, each = min(_LEAST_SEEDS, plan.n_seeds - 1), (_seconds(plan, Counter()) or 0) / plan.n_seeds
+    exact = whole / each / 2 if each else plan.n_seeds
+    near = {min(plan.n_seeds, max(2, least, n)) for n in (floor(exact), ceil(exact))}
+    return tuple(sorted(near))
 
 
 def about_time(seconds: float) -> str:

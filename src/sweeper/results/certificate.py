@@ -12,32 +12,19 @@ from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sweeper import record
 from sweeper.fault import Fault
 from sweeper.record import FORMAT, StudyFiles, check_format
-from sweeper.results.race import (
-    ALPHA,
-    CANDIDATE,
-    DIVERGED,
-    MANY,
-    REPEAT,
-    WORSE,
-    Race,
-    ended,
-    fold,
-    of_trials,
-    scores,
-)
+from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan, scores
+from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race
 from sweeper.results.study_record import StudyRecord
-from sweeper.words import counted, digits, listed, measured, sentence
+from sweeper.structure import structured
+from sweeper.words import counted, digits, listed, measured, sentence, whole
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
-
-DEFAULTS = "defaults"
-"""As in ``search.plan``, which stands above this."""
 
 TEST = {
     "name": "t tests of the means after 2, 3, 4, … trainings of each, which spend alpha over all of them",
@@ -100,6 +87,7 @@ class Compared:
     high: float | None
     """Holds at any look, for all pairs of a candidate at once, in 95 %; None if nothing says it yet."""
     told_apart: bool
+    """Also the best from whoever has dropped out as worse than another one."""
     n_more: int | None
     """About how many trainings more, of both together, would tell them apart; None: too many to say."""
 
@@ -176,7 +164,7 @@ class Certificate:
     compared: tuple[Compared, ...]
     """Each pair of candidates that have scores, in each objective."""
     varies: bool
-    """Whether any two trainings of one candidate differ; if none do, the interval says nothing."""
+    """Whether any two trainings of one candidate differ; if none do, there are no intervals."""
 
     def __getitem__(self, name: str) -> Certified:
         """A candidate by its name.
@@ -214,30 +202,22 @@ class Certificate:
         found = record.read_json(files.certificate)
         check_format("STUDY", str(files.folder), found)
         try:
-            return _read(found)
-        except (KeyError, TypeError, ValueError) as error:
+            certificate = structured(cls, found)
+            certificate._check()
+        except ValueError as error:
             remedy = "repeat sweeper certify, which writes it anew"
             raise Fault(files.certificate, "is no certificate: the file is damaged", remedy) from error
+        return certificate
 
-
-def _read(found: Mapping[str, Any]) -> Certificate:
-    own = {name: found[name] for name in Certificate.__dataclass_fields__}
-    for name in ("metrics", "directions", "not_worse"):
-        own[name] = tuple(own[name])
-    own["folder"] = Path(own["folder"])
-    own["compared"] = tuple(Compared(**each) for each in own["compared"])
-    own["candidates"] = tuple(map(_candidate, own["candidates"]))
-    return Certificate(**own)
-
-
-def _candidate(found: Mapping[str, Any]) -> Certified:
-    trainings = tuple(
-        Again(**{**each, "values": None if each["values"] is None else tuple(each["values"])})
-        for each in found["trainings"]
-    )
-    out = None if found["out"] is None else Fallen(**found["out"])
-    expected = tuple(Expected(**each) for each in found["expected"])
-    return Certified(**{**found, "trainings": trainings, "out": out, "expected": expected})
+    def _check(self) -> None:
+        """Raises ValueError unless its parts go together."""
+        names = {each.name for each in self.candidates}
+        told = {self.best, self.cheapest} - {None} | {*self.not_worse}
+        told |= {name for each in self.compared for name in (each.of, each.to)}
+        n = len(self.metrics)
+        is_whole = 0 < n == len(self.directions) and all(len(c.expected) == n for c in self.candidates)
+        if not is_whole or not names or told - names:
+            raise ValueError("a part is missing")
 
 
 def _turned(one: Compared) -> Compared:
@@ -248,49 +228,11 @@ def _turned(one: Compared) -> Compared:
 # -------------------------------------------------------------------------------------------- what is known
 
 
-class Candidate(Protocol):
-    """Of a plan; see ``search.plan``."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def trial(self) -> int | None: ...
-    @property
-    def params(self) -> Mapping[str, Any] | None: ...
-    @property
-    def values(self) -> tuple[float, ...] | None: ...
-    @property
-    def seconds(self) -> float | None: ...
-
-
-class Plan(Protocol):
-    """See ``search.plan``, which stands above this."""
-
-    @property
-    def study(self) -> str: ...
-    @property
-    def candidates(self) -> Sequence[Candidate]: ...
-    @property
-    def n_seeds(self) -> int: ...
-    @property
-    def n_folds(self) -> int | None: ...
-    @property
-    def names(self) -> tuple[str, ...]: ...
-    @property
-    def defaults(self) -> str | None: ...
-    @property
-    def n_trainings(self) -> int: ...
-
-    def next_training(
-        self, trials: Sequence[FrozenTrial], directions: Sequence[str]
-    ) -> tuple[str, int] | None: ...
-
-
 def of(seen: StudyRecord, plan: Plan) -> Certificate:
     """What the study of a certificate says so far, by its plan."""
-    done = [(t.user_attrs[CANDIDATE], _again(t, plan)) for t in ended(seen.trials, plan)]
-    objectives = range(len(seen.directions))
-    races = [of_trials(seen.trials, plan, seen.directions, i) for i in objectives]
+    done = [(trial.user_attrs[CANDIDATE], _again(trial, plan)) for trial in plan.trained(seen.trials)]
+    races = plan.races(seen.trials, seen.directions)
+    varies = _varies(done)
     race, is_one = races[0], len(races) == 1
     running = sum(trial.state.name == "RUNNING" for trial in seen.trials)
     following = plan.next_training(seen.trials, seen.directions)
@@ -307,23 +249,25 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
         n_seeds=plan.n_seeds,
         n_folds=plan.n_folds,
         candidates=tuple(
-            _certified(one, done, races, seen.metrics, seconds[one.name]) for one in plan.candidates
+            _certified(one, done, races, seen.metrics, seconds[one.name], varies) for one in plan.candidates
         ),
         best=race.leader if is_one else None,
         not_worse=race.not_worse if is_one else (),
         cheapest=race.choice(costs) if is_one else None,
         compared=tuple(
-            each for race, metric in zip(races, seen.metrics, strict=True) for each in _compared(race, metric)
+            each
+            for race, metric in zip(races, seen.metrics, strict=True)
+            for each in _compared(race, metric, varies)
         ),
-        varies=_varies(done),
+        varies=varies,
     )
 
 
 def _again(trial: FrozenTrial, plan: Plan) -> Again:
     return Again(
         trial=trial.number,
-        repeat=int(trial.user_attrs.get(REPEAT, 0)),
-        fold=fold(trial, plan),
+        repeat=trial.user_attrs[REPEAT],
+        fold=plan.fold(trial),
         values=scores(trial),
         seconds=seconds_of(trial),
     )
@@ -346,6 +290,7 @@ def _certified(
     races: Sequence[Race],
     metrics: Sequence[str],
     seconds: float | None,
+    varies: bool,
 ) -> Certified:
     name = candidate.name
     fallen = races[0].out.get(name) if len(races) == 1 else None
@@ -357,7 +302,7 @@ def _certified(
         verdict=_verdict(name, races),
         out=None if fallen is None else Fallen(fallen.reason, fallen.at, fallen.than, fallen.by),
         expected=tuple(
-            _expected(candidate, i, race, metric)
+            _expected(candidate, i, race, metric, varies)
             for i, (race, metric) in enumerate(zip(races, metrics, strict=True))
         ),
         trainings=tuple(each for owner, each in done if owner == name),
@@ -376,20 +321,21 @@ def _verdict(name: str, races: Sequence[Race]) -> str:
     return BEST if race.leader == name else NOT_WORSE if name in race.not_worse else WORSE
 
 
-def _expected(candidate: Candidate, objective: int, race: Race, metric: str) -> Expected:
+def _expected(candidate: Candidate, objective: int, race: Race, metric: str, varies: bool) -> Expected:
     searched = None if candidate.values is None else candidate.values[objective]
     mean = race.mean(candidate.name)
     if mean is None:
         return Expected(metric, None, None, None, searched, None)
     luck = None if searched is None else race.luck(candidate.name, searched)
-    return Expected(metric, mean.value, _finite(mean.low), _finite(mean.high), searched, luck)
+    low, high = (_finite(end) if varies else None for end in (mean.low, mean.high))
+    return Expected(metric, mean.value, low, high, searched, luck)
 
 
-def _compared(race: Race, metric: str) -> Iterator[Compared]:
+def _compared(race: Race, metric: str, varies: bool) -> Iterator[Compared]:
     known = [name for name in race.candidates if race.mean(name) is not None]
     for of_, to in combinations(known, 2):
         found = race.difference(of_, to)
-        low, high = _finite(found.low), _finite(found.high)
+        low, high = (_finite(end) if varies else None for end in (found.low, found.high))
         yield Compared(metric, of_, to, found.value, low, high, found.told_apart, found.n_more)
 
 
@@ -420,9 +366,9 @@ def lines(certificate: Certificate) -> list[str]:
     else:
         for i, metric in enumerate(certificate.metrics):
             told += _of_several(certificate, i, metric)
-    told += [f"{_the(c.name)} is out: a training of it diverged." for c in _out(certificate, DIVERGED)]
+    told += [f"{_the(c.name)} {_is(c.name)} out: a training diverged." for c in _out(certificate, DIVERGED)]
     if not certificate.varies:
-        told.append("No two trainings of one candidate differ, so ± says nothing: does the app use its seed?")
+        told.append("No two trainings of one candidate differ, so there is no ±: does the app use its seed?")
     elif certificate.finished and certificate.n_trainings < certificate.n_planned:
         told.append(_ended_early(certificate))
     return told
@@ -446,11 +392,10 @@ def _of_one(certificate: Certificate) -> Iterator[str]:
         yield "Each candidate has diverged."
         return
     expected = certificate[best].expected[0]
-    yield f"{_expects(best)} to reach {expected.metric} {expected.told()}{_explained(expected)}."
+    explained = _explained(expected) if certificate.varies else ""
+    yield f"{_expects(best)} to reach {expected.metric} {expected.told()}{explained}."
     yield from _against_defaults(certificate)
     yield from _against_others(certificate)
-    if certificate.cheapest == DEFAULTS != best:
-        yield "No trial is better than the defaults by more than a standard error: they are the choice."
     yield from _luck(certificate, 0)
     yield from _more(certificate)
 
@@ -474,23 +419,26 @@ def _against_defaults(certificate: Certificate, objective: int = 0) -> Iterator[
         others = [n for n in certificate.not_worse if n != name]
         if not others:
             n = len(certificate.candidates) - 1
-            yield f"{'The trial' if n == 1 else f'All {n} trials'} of the search {_be(n)} worse."
+            yield sentence(f"{whole(n, 'trial')} of the search {_be(n)} worse")
         return
-    gap = certificate.compare(best, name)
+    gap, out = certificate.compare(best, name), certificate[name].out
     if gap is None:
         return
     if gap.told_apart:
         yield f"It is better than the defaults by {gap.told()}."
-    elif (fallen := certificate[name].out) is not None and fallen.than is not None and fallen.by is not None:
-        yield f"The defaults are out: {fallen.than} was better by {fallen.by:.3g}."
+    elif out is not None and out.than is not None and out.by is not None:
+        # Trained less often, and shown to be worse than another one: this difference is hardly known.
+        by = measured(abs(out.by), None)
+        yield f"It stayed in when the defaults dropped out, worse than {out.than} by {by}."
     elif gap.high is None:
         yield "It is not told apart from the defaults yet."
     else:
-        yield f"It is not told apart from the defaults: the difference is {gap.told()}."
+        choice = ", so the defaults are the choice" if certificate.cheapest == name else ""
+        yield f"It is not told apart from the defaults (the difference is {gap.told()}){choice}."
 
 
 def _against_others(certificate: Certificate) -> Iterator[str]:
-    best = certificate.best
+    best, cheapest = certificate.best, certificate.cheapest
     it, be = ("They", "are") if best is not None and _is(best) == "are" else ("It", "is")
     trials = [c.name for c in certificate.candidates if c.trial is not None and c.name != best]
     others = [name for name in trials if name in certificate.not_worse]
@@ -498,9 +446,6 @@ def _against_others(certificate: Certificate) -> Iterator[str]:
         if best is not None and certificate[best].trial is not None and len(trials) > 0:
             yield "The other trials are worse." if len(trials) > 1 else "The other trial is worse."
         return
-    seconds = {name: certificate[name].seconds for name in (*others, *([best] if best else []))}
-    known = {name: each for name, each in seconds.items() if each is not None}
-    cheapest = min(known, key=lambda name: known[name], default=None)
     if cheapest is not None and cheapest in others:
         of_them = f"of which {_short(cheapest)} is" if len(others) > 1 else "which is"
         tail = f", {of_them} the cheapest of those about as good"
@@ -520,7 +465,7 @@ def _luck(certificate: Certificate, objective: int) -> Iterator[str]:
     n = digits(expected.half)
     luck, searched = f"{expected.luck:.{n}f}", f"{expected.searched:.{n}f}"
     is_best = first.name == certificate.best
-    reached = f"the search's {searched}" if is_best else f"the {searched} of {first.name} in the search"
+    reached = f"the search's {searched}" if is_best else f"{first.name}'s {searched} in the search"
     yield f"{luck if expected.luck > 0 and float(luck) > 0 else 'None'} of {reached} was luck."
 
 
@@ -537,10 +482,8 @@ def _more(certificate: Certificate) -> Iterator[str]:
     if gap is None or gap.high is None:
         return
     them = f"{_short(best)} from {_short(other)}"
-    if gap.n_more is None:
-        yield f"To tell {them} would take more than {MANY:,} trainings more."
-    else:
-        yield f"To tell {them} would take about {counted(_rounded(gap.n_more), 'training')} more."
+    n = f"over {MANY:,}" if gap.n_more is None else f"about {_rounded(gap.n_more)}"
+    yield f"It would take {n} more trainings to tell {them}."
 
 
 def _ended_early(certificate: Certificate) -> str:

@@ -19,18 +19,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
-
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
 
 ALPHA = 0.05
 """How often the best candidate of all may be called worse than another, over all looks."""
@@ -62,9 +57,6 @@ MANY = 1000
 """More trainings than that nobody makes: how many more it is is not said."""
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
-
-CANDIDATE, REPEAT = "candidate", "repeat"
-"""Attributes of a trial, as in ``search.plan``, which stands above this."""
 
 WORSE, DIVERGED = "worse", "diverged"
 """Why a candidate is out."""
@@ -249,55 +241,6 @@ class Race:
     @property
     def _sign(self) -> int:
         return -1 if self.direction == MINIMIZE else 1
-
-
-class Planned(Protocol):
-    """What is read of a plan; see ``search.plan``."""
-
-    @property
-    def names(self) -> tuple[str, ...]: ...
-    @property
-    def defaults(self) -> str | None: ...
-    @property
-    def n_folds(self) -> int | None: ...
-
-
-def ended(trials: Iterable[FrozenTrial], plan: Planned) -> list[FrozenTrial]:
-    """The trainings that count, in the order in which they ended. Nothing prunes one: those have diverged."""
-    states, names = ("COMPLETE", "PRUNED"), plan.names
-    found = [t for t in trials if t.state.name in states and t.user_attrs.get(CANDIDATE) in names]
-    return sorted(found, key=lambda trial: (trial.datetime_complete or datetime.max, trial.number))
-
-
-def scores(trial: FrozenTrial) -> tuple[float, ...] | None:
-    """For each objective; None if the training diverged."""
-    if trial.state.name != "COMPLETE" or not all(map(math.isfinite, trial.values)):
-        return None
-    return tuple(trial.values)
-
-
-def fold(trial: FrozenTrial, plan: Planned) -> int | None:
-    return None if plan.n_folds is None else int(trial.user_attrs.get(REPEAT, 0)) % plan.n_folds
-
-
-def of_trials(
-    trials: Iterable[FrozenTrial], plan: Planned, directions: Sequence[str], objective: int | None = None
-) -> Race:
-    """The race in one objective: the one that the engine runs and of which the certificate speaks.
-
-    Without one it is that of the only objective; of several then nobody drops out.
-    """
-    index = objective or 0
-    direction = directions[index] if objective is not None or len(directions) == 1 else None
-    trainings = tuple(
-        Training(
-            trial.user_attrs[CANDIDATE],
-            math.nan if (found := scores(trial)) is None else found[index],
-            fold(trial, plan),
-        )
-        for trial in ended(trials, plan)
-    )
-    return Race(plan.names, trainings, direction, plan.defaults)
 
 
 def next_candidate(
