@@ -195,34 +195,38 @@ class Certifying:
             raise BadInput("--folds", wish.folds, reason, "leave it out: the app gets new seeds")
         if before is None:
             return self._begun(wish)
-        seen = self._record()
-        trained = (
-            Counter(str(t.user_attrs.get(CANDIDATE)) for t in seen.trials if _counts(t))
-            if seen
-            else Counter()
-        )
+        trained = self._trained()
         self._check_same(before, wish, bool(trained))
-        n_top = sum(one.trial is not None for one in before.candidates) if wish.top is None else wish.top
-        had_baseline = any(one.trial is None for one in before.candidates)
-        baseline = had_baseline if wish.baseline is None else wish.baseline
-        best = [one for one in before.candidates if one.trial is not None]
-        now = [one for one in self._best(n_top) if one.trial not in {old.trial for old in best}]
-        best += now[: max(0, n_top - len(best))]
-        kept = [one for i, one in enumerate(best) if i < n_top or one.name in trained]
-        defaults = [one for one in (self._defaults(),) if baseline or one.name in trained]
+        n_top = len(before.searched) if wish.top is None else wish.top
+        plan = self._grown(before, wish, n_top, trained)
+        self._tell_others(plan, n_top)
+        return plan
+
+    def _trained(self) -> Counter[str]:
+        """The trainings that are done or running, by their candidates."""
+        seen = self._record()
+        trials = [] if seen is None else seen.trials
+        return Counter(str(trial.user_attrs.get(CANDIDATE)) for trial in trials if _counts(trial))
+
+    def _grown(self, before: Plan, wish: Wish, n_top: int, trained: Counter[str]) -> Plan:
+        """The plan with what was asked for; whoever was trained stays."""
+        known = {one.trial for one in before.searched}
+        new = [one for one in self._best(n_top) if one.trial not in known]
+        best = [*before.searched, *new[: max(0, n_top - len(known))]]
+        has_defaults = before.defaults is not None if wish.baseline is None else wish.baseline
+        defaults = self._defaults()
+        candidates = [one for i, one in enumerate(best) if i < n_top or one.name in trained]
+        candidates += [defaults] if has_defaults or defaults.name in trained else []
+        seeds = wish.seeds or wish.folds or before.n_seeds
         folds = wish.folds or before.n_folds
-        seeds = wish.seeds or (wish.folds if wish.folds is not None else before.n_seeds)
-        seeds = max(seeds, trained.total() // len((*kept, *defaults)))
-        plan = replace(
+        return replace(
             before,
             folder=str(self._seen.files.folder),
-            candidates=(*kept, *defaults),
-            n_seeds=seeds,
+            candidates=tuple(candidates),
+            n_seeds=max(seeds, trained.total() // len(candidates)),
             n_folds=folds,
             by_repeat=_folds(folds),
         )
-        self._tell_others(plan, n_top)
-        return plan
 
     def _begun(self, wish: Wish) -> Plan:
         baseline = [] if wish.baseline is False else [self._defaults()]
@@ -250,9 +254,9 @@ class Certifying:
             reason, remedy = "is a search of its own", "rename one of the two studies"
             raise BadInput("STUDY", self.name, f"{near(self.files.folder)} {reason}", remedy)
         trials = {trial.number: trial for trial in self._seen.trials}
-        for one in plan.candidates:
-            trial = None if one.trial is None else trials.get(one.trial)
-            if one.trial is not None and (trial is None or dict(trial.params) != dict(one.params or {})):
+        for one in plan.searched:
+            trial = trials.get(one.trial) if one.trial is not None else None
+            if trial is None or dict(trial.params) != dict(one.params or {}):
                 reason = f"is about another search that was called {self._seen.name}"
                 raise BadInput("STUDY", self.name, reason, f"remove it: {self._to_begin_anew}")
         return plan
@@ -267,9 +271,8 @@ class Certifying:
 
     def _tell_others(self, plan: Plan, n_top: int) -> None:
         """Say it where the best of the search are others by now."""
-        mine = [one.trial for one in plan.candidates if one.trial is not None]
         now = [one.trial for one in self._best(n_top)]
-        if set(now) - set(mine):
+        if set(now) - {one.trial for one in plan.searched}:
             numbers = [str(n) for n in now]
             who = f"{'trials' if len(now) > 1 else 'trial'} {listed(numbers)}"
             Screen().wrap(Text(f"The search has gone on, and its best are now {who}. To certify these:"))
@@ -317,8 +320,8 @@ class Certifying:
         """How many trainings, of whom, and how long that takes; and the command for half of it."""
         n_done = 0 if known is None else known.n_trainings
         left = plan.n_trainings - n_done
-        trials = [str(one.trial) for one in plan.candidates if one.trial is not None]
-        defaults = ["the defaults"] * (len(plan.candidates) - len(trials))
+        trials = [str(one.trial) for one in plan.searched]
+        defaults = [] if plan.defaults is None else ["the defaults"]
         who = f"{'trials' if len(trials) > 1 else 'trial'} {listed([*trials, *defaults])}"
         n_workers = max(1, min(_n_workers(self._seen.files), left))
         seconds = _time_left(plan, known)
@@ -553,8 +556,7 @@ def _seconds(plan: Plan, done: Counter[str]) -> float | None:
 def half_of(plan: Plan) -> Wish | None:
     """The numbers with which it takes half of the time, as near as there are; None where none are near."""
     whole = _seconds(plan, Counter()) or 0
-    searched = [one for one in plan.candidates if one.trial is not None]
-    defaults = [one for one in plan.candidates if one.trial is None]
+    searched, defaults = plan.searched, () if plan.defaults is None else (plan.defaults,)
     tried: dict[Wish, float] = {}
     for seeds in range(min(_LEAST_SEEDS, plan.n_seeds - 1), plan.n_seeds + 1):
         for top in range(len(searched) if seeds > 1 else 0, 0, -1):

@@ -238,7 +238,7 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
     following = plan.next_training(seen.trials, seen.directions)
     seconds = {one.name: _mean_seconds(one, done) for one in plan.candidates}
     costs = {name: cost for name, cost in seconds.items() if cost is not None}
-    defaults = next((one.name for one in plan.candidates if one.trial is None), None)
+    defaults = None if plan.defaults is None else DEFAULTS
     return Certificate(
         study=plan.study,
         folder=seen.files.folder,
