@@ -118,6 +118,23 @@ def test_luck_is_told_of_the_search_s_best_also_where_another_one_is_better() ->
     assert "The other trial is worse." in lines(made)
 
 
+def test_defaults_that_fell_behind_another_are_worse() -> None:
+    """Defaults that are out are never said to be not told apart, whoever leads in the end."""
+    made = of(
+        plan_of((0.975, 0.972)),
+        {
+            "trial 3": [(0.9778,), (0.9778,), (0.9694,), (0.9722,)],
+            "trial 7": [(0.9722,), (0.9806,), (0.9722,)],
+            "defaults": [(0.5056,), (0.5361,)],
+        },
+    )
+    assert made.best == "trial 7"
+    assert made["defaults"].out is not None
+    told = lines(made)
+    assert "It stayed in when the defaults dropped out, worse than trial 3 by 0.457." in told
+    assert not any("not told apart from the defaults" in line for line in told)
+
+
 def test_the_defaults_may_be_the_best() -> None:
     """Then it is said that no trial of the search is better."""
     made = of(plan_of((0.983,)), {"trial 3": around(0.9), "defaults": around(0.95)})
@@ -138,6 +155,14 @@ def test_the_lower_value_is_better_where_it_is_minimized() -> None:
     assert made.best == "trial 3"
     assert made["trial 3"].expected[0].luck == pytest.approx(0.05)
     assert any(line.startswith("It is better than the defaults by 0.350 ±") for line in lines(made))
+
+
+def test_a_race_that_ended_early_says_what_was_left() -> None:
+    """Why less was trained than planned: nothing is claimed of trainings beyond the plan."""
+    same = [(0.97 + noise,) for noise in (0.004, -0.004, 0.0)]
+    made = of(plan_of((0.97, 0.97), baseline=False), {"trial 3": same, "trial 7": same[::-1]})
+    assert made.finished
+    assert lines(made)[-1] == "6 of 10 trainings were enough: the other 4 would hardly tell more."
 
 
 def test_an_unfinished_certificate_says_so() -> None:
@@ -165,7 +190,10 @@ def test_scores_that_never_vary_are_told() -> None:
     """An app that does not use the seed makes the interval worthless, and nothing hides that."""
     made = of(plan_of((0.983,)), {"trial 3": [(0.9,)] * 3, "defaults": [(0.8,)] * 3})
     assert not made.varies
-    assert lines(made)[-1].startswith("No two trainings of one candidate differ, so ± says nothing")
+    assert lines(made)[-1].startswith("No two trainings of one candidate differ, so there is no ±:")
+    assert not any("±" in line for line in lines(made)[:-1])
+    assert not any("trainings more" in line for line in lines(made))
+    assert made["trial 3"].expected[0].half is None
 
 
 def test_each_of_several_objectives_has_its_line() -> None:

@@ -85,8 +85,31 @@ def test_more_seeds_and_candidates_extend_it_and_fewer_lose_nothing(tmp_path: Pa
     trials = planned.trials(app)
     assert [t.user_attrs for t in trials][: len(before)] == before
     assert len({t.user_attrs[CANDIDATE] for t in trials}) == 3
-    assert "expected to" in sweeper(app.folder, "certify", "out-certificate", "--top", "1", "--seeds", "2")
+    said = sweeper(app.folder, "certify", "out-certificate", "--top", "1", "--seeds", "2")
+    assert "expected to" in said
+    assert re.search(r"Trained before, and kept: trial \d+\.", said)
     assert len(planned.trials(app)) == len(trials)
+
+
+@pytest.mark.slow
+def test_a_certificate_whose_trainings_all_fail_ends_in_one_line(tmp_path: Path) -> None:
+    """The app's own output says why; that of the command is no traceback of ours."""
+    app = noisy(tmp_path)
+    app.write("raise ValueError(number)")
+    done = run(app.folder, "-m", "sweeper", "certify", "out", "--top", "2", "--seeds", "3", limit_s=60)
+    assert done.returncode == 1
+    assert "commands/certify.py" not in done.stderr
+    assert re.search(r"^sweeper: it ended with exit code 1; .*\n\Z", done.stderr, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_who_joins_later_is_trained_too(tmp_path: Path) -> None:
+    """What others have been trained beyond their share is not taken from those who are new."""
+    app = noisy(tmp_path)
+    sweeper(app.folder, "certify", "out", "--top", "1", "--seeds", "6", "--no-baseline")
+    sweeper(app.folder, "certify", "out", "--top", "2", "--seeds", "2")
+    found = certificate_of(app.folder / "out-certificate" / ".sweeper")
+    assert min(len(one["trainings"]) for one in found["candidates"]) >= 2
 
 
 def begin(app: App) -> Program:
@@ -210,7 +233,7 @@ def seconds(plan: Plan) -> float:
     return sum(one.seconds or 0 for one in plan.candidates) * plan.n_seeds
 
 
-@pytest.mark.parametrize(("n", "seeds"), [(5, 5), (3, 10), (10, 3), (1, 5), (20, 20), (5, 2)])
+@pytest.mark.parametrize(("n", "seeds"), [(5, 5), (3, 10), (10, 3), (1, 5), (20, 20), (5, 2), (5, 10**6)])
 @pytest.mark.parametrize("baseline", [True, False])
 def test_the_command_for_half_takes_about_half(n: int, seeds: int, baseline: bool) -> None:
     """Where there is one, it takes 35 to 65 % of the time, and trains two candidates at least."""

@@ -19,8 +19,8 @@ if _on_ctrl_c is signal.default_int_handler:  # else it is ignored, as in the ba
 import click
 from click.shell_completion import shell_complete
 
-from sweeper import caller
-from sweeper.caller import Ended
+from sweeper import caller, limit
+from sweeper.caller import Ended, Failed
 from sweeper.commands import completion, page
 from sweeper.errors import BadInput
 from sweeper.fault import find_told
@@ -48,6 +48,10 @@ def main() -> None:
     except Ended as end:
         caller.say_error(end.told)
         raise
+    except Failed as failed:  # in a process of its own, which has printed more
+        caller.say_error(failed)
+        caller.print_last(str(failed))
+        sys.exit(failed.exit_code)
     except Exception as error:
         told = find_told(error)
         caller.say_error(told or error)
@@ -221,19 +225,19 @@ def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bo
 @_study
 @click.option(
     "--top",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, limit.MAX_AGAIN),
     metavar="N",
     help="Certify the N best trials; default: 5, of several objectives the first of the Pareto front.",
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(min=2),
+    type=click.IntRange(2, limit.MAX_AGAIN),
     metavar="N",
     help="Train each N times; what is saved when one drops out goes to the others. Default: 5.",
 )
 @click.option(
     "--folds",
-    type=click.IntRange(min=2),
+    type=click.IntRange(2, limit.MAX_FOLDS),
     metavar="K",
     help="Train over K folds of the train and validation parts instead; the test part stays closed.",
 )

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper import child, record
 from sweeper.errors import BadInput, named, search_call
 from sweeper.fault import Fault
+from sweeper.limit import MAX_AGAIN, MAX_FOLDS
 from sweeper.literal import written
 from sweeper.program import TRUST
 from sweeper.record import RunFiles, StudyFiles
@@ -449,9 +450,10 @@ class Study:
         from sweeper.results.certificate import Certificate
 
         words = ["certify", str(self.folder)]
-        for name, value, least in (("top", top, 1), ("seeds", seeds, 2), ("folds", folds, 2)):
+        ranges = {"top": (1, MAX_AGAIN), "seeds": (2, MAX_AGAIN), "folds": (2, MAX_FOLDS)}
+        for (name, ends), value in zip(ranges.items(), (top, seeds, folds), strict=True):
             if value is not None:
-                words += [f"--{name}", str(_whole(name, value, least))]
+                words += [f"--{name}", str(_whole(name, value, *ends))]
         words += {None: [], True: ["--baseline"], False: ["--no-baseline"]}[baseline]
         words += [*(["--choose"] if choose else []), *([TRUST] if trust else [])]
         with named("study", "STUDY"), named("folds", "--folds"), named("choose", "--choose"):
@@ -491,9 +493,9 @@ class Study:
         return f": {', '.join([record.told_counts(states.elements()), *best])}"
 
 
-def _whole(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BadInput(name, value, f"is no whole number from {least} on", "write for example 5")
+def _whole(name: str, value: object, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise BadInput(name, value, f"is no whole number from {least} to {most:,}", "write for example 5")
     return value
 
 

@@ -449,9 +449,10 @@ class StudyFiles:
         return StudyFiles(self.folder.with_name(f"{self.folder.name}{CERTIFICATE}"))
 
     @property
-    def certifies(self) -> StudyFiles:
-        """The search of this certificate, where it is beside it."""
-        return StudyFiles(self.folder.with_name(self.folder.name.removesuffix(CERTIFICATE)))
+    def certifies(self) -> StudyFiles | None:
+        """The search of this certificate, beside it; None where it is gone, and of a search."""
+        search = StudyFiles(self.folder.with_name(self.folder.name.removesuffix(CERTIFICATE)))
+        return search if self.is_certificate and search.is_ours and not search.is_certificate else None
 
     @property
     def certificate(self) -> Path:

@@ -113,10 +113,19 @@ def show_certificate(files: StudyFiles) -> None:
     if found is None:
         return
     tell_certificate(found)
-    search = StudyFiles(found.folder).certifies
-    if found.finished and search.is_ours:
-        print(f"The search: {program()} best {search.typed}")
+    for what, command in certificate_commands(files, found):
+        print(f"{what + ':':11} {command}")
     print(f"Report:     {program()} report {files.typed}")
+
+
+def certificate_commands(files: StudyFiles, found: Certificate | None) -> list[tuple[str, str]]:
+    """What goes on with a certificate, or shows its search, where that is still there; with what it is."""
+    search = files.certifies
+    if search is None:
+        return []
+    shows = ("The search", f"{program()} best {search.typed}")
+    is_over = found is not None and found.finished
+    return [shows] if is_over else [("Go on", f"{program()} certify {search.typed}"), shows]
 
 
 def tell_certificate(found: Certificate) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.machinery import PathFinder
 from itertools import islice
-from math import ceil
+from math import ceil, floor
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -130,7 +130,7 @@ def _search_of(files: StudyFiles) -> StudyFiles:
     search = StudyFiles(Path(plan.folder))
     if not search.is_ours:
         beside = StudyFiles(files.folder.absolute()).certifies
-        if beside.is_ours and beside.read_name() == plan.study:  # all of it was moved
+        if beside is not None and beside.read_name() == plan.study:  # all of it was moved
             return beside
         reason = f"is the certificate of {plan.study}, which is gone"
         raise BadInput("STUDY", files.read_name(), reason, "write the name of a search")
@@ -198,8 +198,19 @@ class Certifying:
         trained = self._trained()
         self._check_same(before, wish, bool(trained))
         n_top = len(before.searched) if wish.top is None else wish.top
-        plan = self._grown(before, wish, n_top, trained)
+        baseline = before.defaults is not None if wish.baseline is None else wish.baseline
+        candidates = self._grown(before, n_top, baseline, trained)
+        folds = wish.folds or before.n_folds
+        plan = replace(
+            before,
+            folder=str(self._seen.files.folder),
+            candidates=candidates,
+            n_seeds=_n_seeds(wish.seeds or wish.folds or before.n_seeds, candidates, trained),
+            n_folds=folds,
+            by_repeat=_folds(folds),
+        )
         self._tell_others(plan, n_top)
+        _tell_kept(plan.searched[n_top:], has_defaults=plan.defaults is not None and not baseline)
         return plan
 
     def _trained(self) -> Counter[str]:
@@ -208,25 +219,16 @@ class Certifying:
         trials = [] if seen is None else seen.trials
         return Counter(str(trial.user_attrs.get(CANDIDATE)) for trial in trials if _counts(trial))
 
-    def _grown(self, before: Plan, wish: Wish, n_top: int, trained: Counter[str]) -> Plan:
-        """The plan with what was asked for; whoever was trained stays."""
+    def _grown(
+        self, before: Plan, n_top: int, baseline: bool, trained: Counter[str]
+    ) -> tuple[Candidate, ...]:
+        """The candidates that were asked for; whoever was trained stays."""
         known = {one.trial for one in before.searched}
         new = [one for one in self._best(n_top) if one.trial not in known]
         best = [*before.searched, *new[: max(0, n_top - len(known))]]
-        has_defaults = before.defaults is not None if wish.baseline is None else wish.baseline
         defaults = self._defaults()
-        candidates = [one for i, one in enumerate(best) if i < n_top or one.name in trained]
-        candidates += [defaults] if has_defaults or defaults.name in trained else []
-        seeds = wish.seeds or wish.folds or before.n_seeds
-        folds = wish.folds or before.n_folds
-        return replace(
-            before,
-            folder=str(self._seen.files.folder),
-            candidates=tuple(candidates),
-            n_seeds=max(seeds, trained.total() // len(candidates)),
-            n_folds=folds,
-            by_repeat=_folds(folds),
-        )
+        kept = [one for i, one in enumerate(best) if i < n_top or one.name in trained]
+        return (*kept, *([defaults] if baseline or defaults.name in trained else []))
 
     def _begun(self, wish: Wish) -> Plan:
         baseline = [] if wish.baseline is False else [self._defaults()]
@@ -439,10 +441,7 @@ class Certifying:
         from sweeper.commands.show import metrics
 
         run.test_best(self._seen.files.folder)
-        has_defaults = any(one.trial is None for one in certificate.candidates)
-        why = f"the cheapest of those not worse{' that beat the defaults' if has_defaults else ''}"
-        why = why if chosen.trial is not None else "as no trial is shown to beat them"
-        print(f"Chosen: {certificate_of.told_name(name)}, {why}")
+        print(f"Chosen: {_who_and_why(chosen, certificate)}")
         for metric, value in metrics(target.read_result(), "test_").items():
             print(f"Test {metric}: {value:.4f}  ({near(target.folder)})")
 
@@ -474,9 +473,18 @@ class Certifying:
     def show_commands(self, certificate: Certificate, has_chosen: bool) -> None:
         written = near(self.files.report) if self.files.has_report else ""
         print(f"Report:    {written or f'{program()} report {self.files.typed}'}")
-        can_choose = self.is_ours and certificate.cheapest is not None and len(certificate.candidates) > 1
-        if not has_chosen and can_choose:
-            print(f"Choose it: {program()} certify {self._typed} --choose", flush=True)
+        name = certificate.cheapest if self.is_ours and len(certificate.candidates) > 1 else None
+        if not has_chosen and name is not None:
+            why = _who_and_why(certificate[name], certificate)
+            print(f"Choose:    {program()} certify {self._typed} --choose  ({why})", flush=True)
+
+
+def _who_and_why(chosen: Certified, certificate: Certificate) -> str:
+    """Whom ``--choose`` takes: that need not be the one with the best mean, of which most is said."""
+    has_defaults = any(one.trial is None for one in certificate.candidates)
+    why = f"the cheapest of those not worse{' that beat the defaults' if has_defaults else ''}"
+    why = why if chosen.trial is not None else "as no trial is shown to beat them"
+    return f"{certificate_of.told_name(chosen.name)}, {why}"
 
 
 @contextmanager
@@ -491,6 +499,22 @@ def _heeding_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _tell_kept(trials: Sequence[Candidate], has_defaults: bool) -> None:
+    """Say who stays, though it was not asked for: its trainings would be lost."""
+    names = [one.name for one in trials] + ["the defaults"] * has_defaults
+    if names:
+        Screen().wrap(Text(f"Trained before, and kept: {listed(names)}."))
+
+
+def _n_seeds(asked: int, candidates: Sequence[Candidate], trained: Counter[str]) -> int:
+    """Trainings of each that leave room for those who are new: all share one budget, of which some is spent
+    on others.
+    """
+    least = max(asked, trained.total() // len(candidates))
+    n_new = sum(one.name not in trained for one in candidates)
+    return max(least, ceil((trained.total() + n_new * least) / len(candidates))) if n_new else least
 
 
 def _folds(n: int | None) -> tuple[Mapping[str, Any], ...]:
@@ -558,14 +582,22 @@ def half_of(plan: Plan) -> Wish | None:
     whole = _seconds(plan, Counter()) or 0
     searched, defaults = plan.searched, () if plan.defaults is None else (plan.defaults,)
     tried: dict[Wish, float] = {}
-    for seeds in range(min(_LEAST_SEEDS, plan.n_seeds - 1), plan.n_seeds + 1):
-        for top in range(len(searched) if seeds > 1 else 0, 0, -1):
+    for top in range(len(searched), 0, -1):
+        for seeds in _seeds_near_half(replace(plan, candidates=(*searched[:top], *defaults)), whole):
             smaller = replace(plan, candidates=(*searched[:top], *defaults), n_seeds=seeds)
             if len(smaller.candidates) > 1:
                 wish = Wish(top, seeds, plan.n_folds, None if defaults else False)
                 tried[wish] = (_seconds(smaller, Counter()) or 0) / whole if whole else 1.0
     best = min(tried, key=lambda wish: abs(tried[wish] - 0.5), default=None)
     return best if best is not None and 0.35 <= tried[best] <= 0.65 else None
+
+
+def _seeds_near_half(plan: Plan, whole: float) -> tuple[int, ...]:
+    """Of each candidate of a smaller plan, to take half of the time of the whole one."""
+    least, each = min(_LEAST_SEEDS, plan.n_seeds - 1), (_seconds(plan, Counter()) or 0) / plan.n_seeds
+    exact = whole / each / 2 if each else plan.n_seeds
+    near = {min(plan.n_seeds, max(2, least, n)) for n in (floor(exact), ceil(exact))}
+    return tuple(sorted(near))
 
 
 def about_time(seconds: float) -> str:

@@ -18,7 +18,7 @@ from sweeper.fault import Fault
 from sweeper.results import answer
 from sweeper.results.study_record import StudyRecord
 from sweeper.structure import structured
-from sweeper.words import counted, digits, measured, sentence, some
+from sweeper.words import counted, digits, measured, sentence, some, whole
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -294,7 +294,7 @@ def lines(belief: Belief) -> list[str]:
     if not belief.has_winner:
         told = "; ".join(f"{one.told()} (trial {one.trial})" for one in belief.best)
         return [f"best of each: {told}{_pictures(belief)}"]
-    first = [f"{belief.best[0].told()}{_pictures(belief)}", *_luck(belief)]
+    first = [f"{belief.best[0].told()}{_pictures(belief)}", *_alone(belief), *_luck(belief)]
     second = [*_ties(belief), *_others(belief)]
     return ["; ".join(part) for part in (first, second) if part]
 
@@ -313,6 +313,10 @@ def _pictures(belief: Belief) -> str:
     if belief.n_pictures is None or all(one.low is None for one in belief.best):
         return ""
     return f" ({counted(belief.n_pictures, 'picture')}; ± is half of a 95 % interval)"
+
+
+def _alone(belief: Belief) -> list[str]:
+    return [] if belief.low is not None else ["measured once: nothing says how much it varies"]
 
 
 def _luck(belief: Belief) -> list[str]:
@@ -341,14 +345,11 @@ def _others(belief: Belief) -> list[str]:
         f"; {left} could not be compared" if left else ""
     )
     if not n:
-        return [f"{_all(belief.n_compared)} worse ({how})"]
+        are = "is" if belief.n_compared == 1 else "are"
+        return [f"{whole(belief.n_compared, 'other trial')} {are} worse ({how})"]
     found = [f"{told} {'is' if n == 1 else 'are'} not worse ({how})"]
     if belief.cheapest is not None and belief.cheapest_cost is not None:
         who = "it is" if n == 1 else "the cheapest of them is"
         at = f"at {max(1, round(100 * belief.cheapest_cost))} % of the time"
         found.append(f"{who} trial {belief.cheapest}, {at}")
     return found
-
-
-def _all(n: int) -> str:
-    return "the other trial is" if n == 1 else f"all {n:,} other trials are"

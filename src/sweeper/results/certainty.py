@@ -17,6 +17,7 @@ from sweeper.results.certificate import Certificate, Certified, lines
 from sweeper.results.chart import BEST, DONE, QUIET
 from sweeper.results.markup import duration, paragraph, told
 from sweeper.results.panel import Panel, Table
+from sweeper.results.race import N_LEAST
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import counted, some
 
@@ -199,7 +200,8 @@ def _trainings(certificate: Certificate, objective: int) -> Panel | None:
             figure.add_trace(_spans(name, [place[text] for text in texts], spans, texts, colour, symbol))
     _rows(figure, [_labelled(candidate) for candidate in rows])
     # The interval of two trainings may be far wider than all that was measured: it ends at the edge.
-    seen = [*figure.data[0].x, *searched.values()]
+    wide = [each for c in rows if c.out is None and c.n >= N_LEAST for each in _span(c, objective)]
+    seen = [*figure.data[0].x, *searched.values(), *wide]
     range_ = standing.scale(seen, certificate.directions[objective])
     figure.update_xaxes(title=standing.cut(metric, 40), range=range_)
     notes = [

@@ -21,7 +21,7 @@ from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan, s
 from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race
 from sweeper.results.study_record import StudyRecord
 from sweeper.structure import structured
-from sweeper.words import counted, digits, listed, measured, sentence
+from sweeper.words import counted, digits, listed, measured, sentence, whole
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -165,7 +165,7 @@ class Certificate:
     compared: tuple[Compared, ...]
     """Each pair of candidates that have scores, in each objective."""
     varies: bool
-    """Whether any two trainings of one candidate differ; if none do, the interval says nothing."""
+    """Whether any two trainings of one candidate differ; if none do, there are no intervals."""
 
     def __getitem__(self, name: str) -> Certified:
         """A candidate by its name.
@@ -233,6 +233,7 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
     """What the study of a certificate says so far, by its plan."""
     done = [(trial.user_attrs[CANDIDATE], _again(trial, plan)) for trial in plan.trained(seen.trials)]
     races = plan.races(seen.trials, seen.directions)
+    varies = _varies(done)
     race, is_one = races[0], len(races) == 1
     running = sum(trial.state.name == "RUNNING" for trial in seen.trials)
     following = plan.next_training(seen.trials, seen.directions)
@@ -250,15 +251,17 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
         n_seeds=plan.n_seeds,
         n_folds=plan.n_folds,
         candidates=tuple(
-            _certified(one, done, races, seen.metrics, seconds[one.name]) for one in plan.candidates
+            _certified(one, done, races, seen.metrics, seconds[one.name], varies) for one in plan.candidates
         ),
         best=race.leader if is_one else None,
         not_worse=race.not_worse if is_one else (),
         cheapest=race.choice(costs, defaults) if is_one else None,
         compared=tuple(
-            each for race, metric in zip(races, seen.metrics, strict=True) for each in _compared(race, metric)
+            each
+            for race, metric in zip(races, seen.metrics, strict=True)
+            for each in _compared(race, metric, varies)
         ),
-        varies=_varies(done),
+        varies=varies,
     )
 
 
@@ -289,6 +292,7 @@ def _certified(
     races: Sequence[Race],
     metrics: Sequence[str],
     seconds: float | None,
+    varies: bool,
 ) -> Certified:
     name = candidate.name
     fallen = races[0].out.get(name) if len(races) == 1 else None
@@ -300,7 +304,7 @@ def _certified(
         verdict=_verdict(name, races),
         out=None if fallen is None else Fallen(fallen.reason, fallen.at, fallen.than, fallen.by),
         expected=tuple(
-            _expected(candidate, i, race, metric)
+            _expected(candidate, i, race, metric, varies)
             for i, (race, metric) in enumerate(zip(races, metrics, strict=True))
         ),
         trainings=tuple(each for owner, each in done if owner == name),
@@ -319,20 +323,21 @@ def _verdict(name: str, races: Sequence[Race]) -> str:
     return BEST if race.leader == name else NOT_WORSE if name in race.not_worse else WORSE
 
 
-def _expected(candidate: Candidate, objective: int, race: Race, metric: str) -> Expected:
+def _expected(candidate: Candidate, objective: int, race: Race, metric: str, varies: bool) -> Expected:
     searched = None if candidate.values is None else candidate.values[objective]
     mean = race.mean(candidate.name)
     if mean is None:
         return Expected(metric, None, None, None, searched, None)
     luck = None if searched is None else race.luck(candidate.name, searched)
-    return Expected(metric, mean.value, _finite(mean.low), _finite(mean.high), searched, luck)
+    low, high = (_finite(end) if varies else None for end in (mean.low, mean.high))
+    return Expected(metric, mean.value, low, high, searched, luck)
 
 
-def _compared(race: Race, metric: str) -> Iterator[Compared]:
+def _compared(race: Race, metric: str, varies: bool) -> Iterator[Compared]:
     known = [name for name in race.candidates if race.mean(name) is not None]
     for of_, to in combinations(known, 2):
         found = race.difference(of_, to)
-        low, high = _finite(found.low), _finite(found.high)
+        low, high = (_finite(end) if varies else None for end in (found.low, found.high))
         if _is_beaten(race, of_, to) or _is_beaten(race, to, of_):
             yield Compared(metric, of_, to, found.value, low, high, True, 0)
         else:
@@ -373,9 +378,11 @@ def lines(certificate: Certificate) -> list[str]:
             told += _of_several(certificate, i, metric)
     told += [f"{_the(c.name)} {_is(c.name)} out: a training diverged." for c in _out(certificate, DIVERGED)]
     if not certificate.varies:
-        told.append("No two trainings of one candidate differ, so ± says nothing: does the app use its seed?")
+        told.append("No two trainings of one candidate differ, so there is no ±: does the app use its seed?")
     elif certificate.finished and certificate.n_trainings < certificate.n_planned:
-        told.append(f"{_done(certificate)} were enough: the rest would hardly have told more.")
+        left = certificate.n_planned - certificate.n_trainings
+        rest = "last one" if left == 1 else f"other {left:,}"
+        told.append(f"{_done(certificate)} were enough: the {rest} would hardly tell more.")
     return told
 
 
@@ -397,7 +404,8 @@ def _of_one(certificate: Certificate) -> Iterator[str]:
         yield "Each candidate has diverged."
         return
     expected = certificate[best].expected[0]
-    yield f"{_expects(best)} to reach {expected.metric} {expected.told()}{_explained(expected)}."
+    explained = _explained(expected) if certificate.varies else ""
+    yield f"{_expects(best)} to reach {expected.metric} {expected.told()}{explained}."
     yield from _against_defaults(certificate)
     yield from _against_others(certificate)
     yield from _luck(certificate, 0)
@@ -423,13 +431,17 @@ def _against_defaults(certificate: Certificate, objective: int = 0) -> Iterator[
         others = [n for n in certificate.not_worse if n != name]
         if not others:
             n = len(certificate.candidates) - 1
-            yield f"{'The trial' if n == 1 else f'All {n} trials'} of the search {_be(n)} worse."
+            yield sentence(f"{whole(n, 'trial')} of the search {_be(n)} worse")
         return
-    gap = certificate.compare(best, name)
+    gap, out = certificate.compare(best, name), certificate[name].out
     if gap is None:
         return
     if gap.told_apart:
         yield f"It is better than the defaults by {gap.told()}."
+    elif out is not None and out.than is not None and out.by is not None:
+        # Trained less often, and shown to be worse than another one: this difference is hardly known.
+        by = measured(abs(out.by), None)
+        yield f"It stayed in when the defaults dropped out, worse than {out.than} by {by}."
     elif gap.high is None:
         yield "It is not told apart from the defaults yet."
     else:

@@ -90,6 +90,13 @@ def whose(certificate: Certificate | None) -> str:
     return "certificate" if certificate is None else f"certificate of {certificate.study}"
 
 
+def state(certificate: Certificate | None, is_running: bool) -> str:
+    """Whether it is over: a race may end before all that was planned is trained."""
+    if is_running:
+        return "running"
+    return "finished" if certificate is not None and certificate.finished else "unfinished"
+
+
 def headline(certificate: Certificate) -> list[tuple[str, str, str]]:
     """The few numbers that matter: what it is called, the number, and a remark."""
     found = list[tuple[str, str, str]]()
