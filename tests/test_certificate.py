@@ -93,23 +93,6 @@ def test_no_interval_that_reaches_0_is_told_of_two_that_are_told_apart() -> None
     assert replace(early, low=0.10, high=0.18).told() == "0.140 ± 0.040"
 
 
-def test_who_is_out_is_told_apart_from_the_best_whoever_beat_it() -> None:
-    """The defaults lost against one that another has overtaken since: they are no less worse for that."""
-    scores = {
-        "trial 3": [(0.98333,), (0.99167,), (0.98611,)],
-        "trial 7": [(0.99444,), (0.98611,), (0.98889,), (0.99722,)],
-        "trial 11": [(0.98889,), (0.99167,), (0.98889,)],
-        "trial 15": [(0.98611,), (0.98889,), (0.98889,)],
-        "trial 19": [(0.98611,), (0.98889,), (0.98889,)],
-        "defaults": [(0.84444,), (0.85278,)],
-    }
-    made = of(plan_of((0.992, 0.994, 0.989, 0.989, 0.986)), scores)
-    assert made["defaults"].out is not None
-    assert made["defaults"].out.than == "trial 11"
-    assert made.best == "trial 7"
-    assert any(line.startswith("It is better than the defaults by 0.14") for line in lines(made))
-
-
 def test_luck_is_told_of_the_search_s_best_also_where_another_one_is_better() -> None:
     """Who won by luck is named."""
     made = of(plan_of((0.983, 0.982), baseline=False), {"trial 3": around(0.9), "trial 7": around(0.974)})

@@ -86,7 +86,6 @@ class Compared:
     high: float | None
     """Holds at any look, for all pairs of a candidate at once, in 95 %; None if nothing says it yet."""
     told_apart: bool
-    """Also the best from whoever has dropped out as worse than another one."""
     n_more: int | None
     """About how many trainings more, of both together, would tell them apart; None: too many to say."""
 
@@ -338,15 +337,7 @@ def _compared(race: Race, metric: str, varies: bool) -> Iterator[Compared]:
     for of_, to in combinations(known, 2):
         found = race.difference(of_, to)
         low, high = (_finite(end) if varies else None for end in (found.low, found.high))
-        if _is_beaten(race, of_, to) or _is_beaten(race, to, of_):
-            yield Compared(metric, of_, to, found.value, low, high, True, 0)
-        else:
-            yield Compared(metric, of_, to, found.value, low, high, found.told_apart, found.n_more)
-
-
-def _is_beaten(race: Race, name: str, by: str) -> bool:
-    """Whether it has dropped out as worse than another one, which the best has overtaken since."""
-    return by == race.leader and name in race.out and race.out[name].reason == WORSE
+        yield Compared(metric, of_, to, found.value, low, high, found.told_apart, found.n_more)
 
 
 def _finite(value: float) -> float | None:
