@@ -179,6 +179,7 @@ def test_of_another_app_what_is_known_is_kept_in_its_mark(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "How sure:  value 1.000; measured once: nothing says how much it varies\n" in done.stdout
     assert "3 trials reached it" in done.stdout
+    assert "Make sure: sweeper certify out" in done.stdout
     files = StudyFiles(tmp_path / "out")
     assert files.read_belief() == record.read_json(files.folder / ".sweeper" / "belief.json")
     assert "3 trials reached it" in sweeper(tmp_path, "best", "out")

@@ -484,6 +484,8 @@ def _who_and_why(chosen: Certified, certificate: Certificate) -> str:
     has_defaults = any(one.trial is None for one in certificate.candidates)
     why = f"the cheapest of those not worse{' that beat the defaults' if has_defaults else ''}"
     why = why if chosen.trial is not None else "as no trial is shown to beat them"
+    if chosen.trial is not None and certificate.not_worse == (chosen.name,):
+        why = "the best"
     return f"{certificate_of.told_name(chosen.name)}, {why}"
 
 
