@@ -134,7 +134,7 @@ def test_a_search_without_answers_has_ties_alone(tmp_path: Path, metric: str) ->
     found = told(record)
     assert (found.low, found.not_worse, found.luck, found.n_pictures) == (None, None, None, None)
     assert belief.lines(found) == [
-        f"{metric} 0.900",
+        f"{metric} 0.900; measured once: nothing says how much it varies",
         "2 trials reached it; trial 1 has the lowest validation loss",
     ]
 

@@ -164,7 +164,8 @@ def test_damaged_logits_cost_the_comparison_alone(tmp_path: Path, content: bytes
     for path in files.folder.glob("*/val_logits.npz"):
         path.unlink() if content is None else path.write_bytes(content)
     again = sweeper(tmp_path, "-m", *TWO)
-    assert re.search(r"^How sure:  val_accuracy 0\.\d+$", again, re.MULTILINE), again
+    told = r"^How sure:  val_accuracy 0\.\d+; measured once: nothing says how much it varies$"
+    assert re.search(told, again, re.MULTILINE), again
     assert "How sure:  val_accuracy" in sweeper(tmp_path, "best", "s")
     assert "Left out" not in files.report.read_text()
 
@@ -175,7 +176,7 @@ def test_of_another_app_what_is_known_is_kept_in_its_mark(tmp_path: Path) -> Non
     app = App(tmp_path, "return 1.0")
     done = app.run(*IN_PROCESS, "hydra.sweeper.n_trials=3")
     assert done.returncode == 0, done.stderr
-    assert "How sure:  value 1.000\n" in done.stdout
+    assert "How sure:  value 1.000; measured once: nothing says how much it varies\n" in done.stdout
     assert "3 trials reached it" in done.stdout
     files = StudyFiles(tmp_path / "out")
     assert files.read_belief() == record.read_json(files.folder / ".sweeper" / "belief.json")

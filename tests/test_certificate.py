@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from optuna.trial import TrialState
 from sweeper.fault import Fault
 from sweeper.record import StudyFiles
 from sweeper.results import certificate
-from sweeper.results.certificate import Certificate, lines
-from sweeper.search.plan import Candidate, Plan
+from sweeper.results.certificate import Certificate, Compared, lines
+from sweeper.results.plan import Candidate, Plan
 from tests.studied import record_of, trial
 
 DIVERGED = (float("inf"),)
@@ -81,15 +82,40 @@ def test_the_words_of_a_whole_certificate() -> None:
     assert told[1].startswith("It is better than the defaults by 0.154 ± 0.0")
     assert told[2] == "It is not told apart from trials 7 and 11, of which 11 is cheapest."
     assert told[3] == "0.009 of the search's 0.983 was luck."
-    assert told[4].startswith("To tell 3 from 11 would take ")
+    assert told[4].startswith("It would take ")
+    assert told[4].endswith(" more trainings to tell 3 from 11.")
+
+
+def test_no_interval_that_reaches_0_is_told_of_two_that_are_told_apart() -> None:
+    """Two trainings show that a candidate is worse, and not by how much."""
+    early = Compared("val_accuracy", "trial 3", "defaults", 0.14, -0.63, 0.91, True, 0)
+    assert early.told() == "0.140"
+    assert replace(early, low=0.10, high=0.18).told() == "0.140 ± 0.040"
 
 
 def test_luck_is_told_of_the_search_s_best_also_where_another_one_is_better() -> None:
     """Who won by luck is named."""
     made = of(plan_of((0.983, 0.982), baseline=False), {"trial 3": around(0.9), "trial 7": around(0.974)})
     assert made.best == "trial 7"
-    assert "0.083 of the 0.983 of trial 3 in the search was luck." in lines(made)
+    assert "0.083 of trial 3's 0.983 in the search was luck." in lines(made)
     assert "The other trial is worse." in lines(made)
+
+
+def test_defaults_that_fell_behind_another_are_worse() -> None:
+    """Defaults that are out are never said to be not told apart, whoever leads in the end."""
+    made = of(
+        plan_of((0.975, 0.972)),
+        {
+            "trial 3": [(0.9778,), (0.9778,), (0.9694,), (0.9722,)],
+            "trial 7": [(0.9722,), (0.9806,), (0.9722,)],
+            "defaults": [(0.5056,), (0.5361,)],
+        },
+    )
+    assert made.best == "trial 7"
+    assert made["defaults"].out is not None
+    told = lines(made)
+    assert "It stayed in when the defaults dropped out, worse than trial 3 by 0.457." in told
+    assert not any("not told apart from the defaults" in line for line in told)
 
 
 def test_the_defaults_may_be_the_best() -> None:
@@ -114,6 +140,14 @@ def test_the_lower_value_is_better_where_it_is_minimized() -> None:
     assert any(line.startswith("It is better than the defaults by 0.350 ±") for line in lines(made))
 
 
+def test_a_race_that_ended_early_says_what_was_left() -> None:
+    """Why less was trained than planned: nothing is claimed of trainings beyond the plan."""
+    same = [(0.97 + noise,) for noise in (0.004, -0.004, 0.0)]
+    made = of(plan_of((0.97, 0.97), baseline=False), {"trial 3": same, "trial 7": same[::-1]})
+    assert made.finished
+    assert lines(made)[-1] == "6 of 10 trainings were enough: the other 4 would hardly tell more."
+
+
 def test_an_unfinished_certificate_says_so() -> None:
     """With what is known so far: of one training, that nothing says how much it varies."""
     made = of(plan_of((0.983,)), {"trial 3": around(0.97, 1)})
@@ -131,7 +165,7 @@ def test_a_diverged_training_is_out() -> None:
     made = of(plan, {"trial 3": [DIVERGED, (0.99,)], "trial 7": around(0.97, 2)})
     assert made["trial 3"].verdict == "diverged"
     assert made["trial 3"].trainings[0].values is None
-    assert "Trial 3 is out: a training of it diverged." in lines(made)
+    assert "Trial 3 is out: a training diverged." in lines(made)
     assert made.cheapest == "trial 7"
 
 
@@ -139,7 +173,10 @@ def test_scores_that_never_vary_are_told() -> None:
     """An app that does not use the seed makes the interval worthless, and nothing hides that."""
     made = of(plan_of((0.983,)), {"trial 3": [(0.9,)] * 3, "defaults": [(0.8,)] * 3})
     assert not made.varies
-    assert lines(made)[-1].startswith("No two trainings of one candidate differ, so ± says nothing")
+    assert lines(made)[-1].startswith("No two trainings of one candidate differ, so there is no ±:")
+    assert not any("±" in line for line in lines(made)[:-1])
+    assert not any("trainings more" in line for line in lines(made))
+    assert made["trial 3"].expected[0].half is None
 
 
 def test_each_of_several_objectives_has_its_line() -> None:

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 import sweeper as product
 from sweeper.commands.certify import Wish, about_time, half_of
-from sweeper.search.plan import CANDIDATE, Candidate, Plan
+from sweeper.results.plan import CANDIDATE, Candidate, Plan
 from tests import planned
 from tests.foreign_app import FINISHED, App
 from tests.program import IN_PROCESS, Program, finish, kill_group, run, start, sweeper, until
@@ -85,7 +85,9 @@ def test_more_seeds_and_candidates_extend_it_and_fewer_lose_nothing(tmp_path: Pa
     trials = planned.trials(app)
     assert [t.user_attrs for t in trials][: len(before)] == before
     assert len({t.user_attrs[CANDIDATE] for t in trials}) == 3
-    assert "expected to" in sweeper(app.folder, "certify", "out-certificate", "--top", "1", "--seeds", "2")
+    said = sweeper(app.folder, "certify", "out-certificate", "--top", "1", "--seeds", "2")
+    assert "expected to" in said
+    assert re.search(r"Trained before, and kept: trial \d+\.", said)
     assert len(planned.trials(app)) == len(trials)
 
 
@@ -98,6 +100,16 @@ def test_a_certificate_whose_trainings_all_fail_ends_in_one_line(tmp_path: Path)
     assert done.returncode == 1
     assert "commands/certify.py" not in done.stderr
     assert re.search(r"^sweeper: it ended with exit code 1; .*\n\Z", done.stderr, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_who_joins_later_is_trained_too(tmp_path: Path) -> None:
+    """What others have been trained beyond their share is not taken from those who are new."""
+    app = noisy(tmp_path)
+    sweeper(app.folder, "certify", "out", "--top", "1", "--seeds", "6", "--no-baseline")
+    sweeper(app.folder, "certify", "out", "--top", "2", "--seeds", "2")
+    found = certificate_of(app.folder / "out-certificate" / ".sweeper")
+    assert min(len(one["trainings"]) for one in found["candidates"]) >= 2
 
 
 def begin(app: App) -> Program:

@@ -14,8 +14,8 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.record import StudyFiles, TrialFiles
+from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan
 from sweeper.search import study
-from sweeper.search.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan
 from tests import planned
 from tests.foreign_app import App, assert_exactly, worker_pid
 from tests.planned import ARGUMENTS, assert_trained, of_trials, put
@@ -208,7 +208,7 @@ def test_who_is_worse_drops_out(tmp_path: Path) -> None:
     assert len(trials) < 25
     assert max(counts.values()) <= counts["trial 0"] + 1
     assert "trial 1 is out: worse than trial 0 by 1.5" in done.stdout
-    assert "defaults is out: worse than trial 0 by 0.5" in done.stdout
+    assert "the defaults are out: worse than trial 0 by 0.5" in done.stdout
 
 
 @pytest.mark.slow

@@ -9,20 +9,12 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.record import StudyFiles
-from sweeper.search.plan import CANDIDATE, DEFAULTS, REPEAT, Plan, first_trainings
+from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan, first_trainings
 from sweeper.search.study import LockedStudy, failed
-from sweeper.search.trial import seed_of
 from tests.planned import of_trials
 from tests.studied import trial
 
@@ -172,44 +164,3 @@ def test_who_is_out_keeps_no_weights() -> None:
     diverged = training("trial 0", 1, TrialState.PRUNED, diverged=True)
     scored = [trial(0.5, candidate=name, repeat=0) for name in plan.names]
     assert plan.kept(numbered(*scored, diverged), ["minimize"]) == {1, 2}
-
-
-def test_seeds_are_none_of_the_search() -> None:
-    """Not for any trial's number, also where certificate and search have the same seed."""
-    for seed in (0, 1, 7, 2**32 - 1):
-        plan = of_trials(seed=seed)
-        searched = {seed_of(base, number) for base in (0, 1, seed) for number in range(300)}
-        mixed = [seed_of(base, *plan.seeded_by(repeat)) for base in (0, 1, seed) for repeat in range(20)]
-        plain = [plan.seed_in_config(repeat) for repeat in range(20)]
-        assert not searched & {*mixed, *plain}
-        assert len(set(plain)) == 20
-        assert max(plain) < 2**31
-
-
-@pytest.mark.parametrize(
-    ("distribution", "value"),
-    [
-        (FloatDistribution(0.0, 1.0), 1.5),
-        (FloatDistribution(1e-3, 1.0, log=True), 1e-4),
-        (FloatDistribution(0.0, 1.0, step=0.5), 0.3),
-        (IntDistribution(3, 9, step=2), 4),
-        (IntDistribution(3, 9, log=True), 2),
-        (CategoricalDistribution(["a", None]), None),
-    ],
-)
-def test_parameters_are_taken_outside_of_new_bounds(distribution: BaseDistribution, value: Any) -> None:
-    """A search may have gone on with other ranges: Optuna is given one that has the value."""
-
-    def suggest(name: str, given: BaseDistribution) -> Any:
-        assert given._contains(given.to_internal_repr(value))
-        return name
-
-    assert of_trials({"x": value}).candidates[0].taken_by(suggest)("x", distribution) == "x"
-
-
-@pytest.mark.parametrize("params", [{"x": "b"}, {"y": "a"}])
-def test_parameters_that_cannot_be_taken_are_named(params: dict[str, Any]) -> None:
-    """No choice, or not in the plan."""
-    take = of_trials(params).candidates[0].taken_by(lambda name, given: params[name])
-    with pytest.raises(BadInput, match="x"):
-        take("x", CategoricalDistribution(["a"]))

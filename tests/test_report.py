@@ -260,6 +260,19 @@ def test_a_certificate_has_a_chapter_of_its_own(browser: Browser, said: Said, tm
             assert_accessible(page)
 
 
+def test_the_page_of_a_certificate_has_no_commands_of_a_search(said: Said, tmp_path: Path) -> None:
+    """It goes on by its own verb, and is finished when the race is, with less trained than planned."""
+    on_disk(tmp_path, trial(0.98, seconds=2), trial(0.97))
+    scores = {"trial 0": [0.9, 0.91, 0.92], "trial 1": [0.91, 0.9, 0.92], "defaults": [0.1, 0.11]}
+    files = certificate_of(tmp_path, scores, {"trial 0": 0.98, "trial 1": 0.97})
+    assert said("report", "s-certificate")[0] == 0
+    page = (files.folder / "report.html").read_text()
+    assert "certificate of s, finished" in page
+    assert "sweeper certify s<" in page
+    assert "sweeper best s<" in page
+    assert "n_trials=" not in page
+
+
 def test_studies_of_any_kind_have_a_page(tmp_path: Path) -> None:
     """Empty, running, failed, with one trial, infinite values or several objectives: none is an error."""
     assert "The study has no trials yet." in page_of(folder=tmp_path)

@@ -233,7 +233,7 @@ def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bo
     "--seeds",
     type=click.IntRange(2, limit.MAX_AGAIN),
     metavar="N",
-    help="Train each so often; what those who drop out leave goes to the others. Default: 5.",
+    help="Train each N times; what is saved when one drops out goes to the others. Default: 5.",
 )
 @click.option(
     "--folds",
@@ -244,9 +244,11 @@ def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bo
 @click.option(
     "--baseline/--no-baseline",
     default=None,
-    help="Train the defaults, too, as they would run without a search, or leave them out. Default: train.",
+    help="Train the defaults too, as they run without a search, or leave them out. Default: train them.",
 )
-@click.option("--choose", is_flag=True, help="Let the cheapest of those not worse be the study's best/.")
+@click.option(
+    "--choose", is_flag=True, help="Make the cheapest of those not worse the study's best/, and test it once."
+)
 @_TRUST
 def certify(
     study: str | None,
@@ -259,9 +261,9 @@ def certify(
 ) -> int:
     """Train the best trials again, and say how good they are and who is not worse.
 
-    STUDY is a name or a folder; default: the newest. With new seeds, side by side with the defaults, each
-    trains again until it is shown to be worse. The same command goes on where it was stopped; with other
-    numbers it goes on to those, and no training is lost. It is a study of its own, STUDY-certificate.
+    STUDY is a name or a folder; default: the newest. Each is trained with new seeds, side by side with the
+    defaults; one that is shown to be worse drops out. The same command goes on where it was stopped, and with
+    other numbers it goes on to those. The trainings are a study of their own, STUDY-certificate.
     """
     from sweeper.commands import certify
 

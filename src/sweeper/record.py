@@ -58,11 +58,8 @@ PER_CLASS = "per_class"
 """In ``result.json``: the scores of each class, by the part of the data."""
 BELIEF = "belief"
 """In the ``result.json`` of ``best/``: how sure it is that this trial is the best."""
-LOGITS_BYTES = 64 * 10**6
-"""What the logits of a study's trials may take together."""
-_ROOM_AHEAD = 2 * 10**6
-"""Of these, what is left free where many small files have no room, so that not each trial counts them all.
-Until that is taken, the next trials keep theirs, whatever they reach."""
+CERTIFICATE = "-certificate"
+"""What the name of a search and the name of its folder have behind them in its certificate's."""
 LONG_OUTPUT = 10**6
 """Bytes above which what a trial printed takes room."""
 _MARK = ".sweeper"
@@ -433,6 +430,11 @@ class StudyFiles:
         return sorted(number for number in numbers if self.run(number).is_complete)
 
     @property
+    def logits_count(self) -> Path:
+        """What the logits of all trials took when they were last counted (see ``results.val_logits``)."""
+        return self.folder / _MARK / "val_logits.json"
+
+    @property
     def plan(self) -> Path:
         """Of a certificate: whom it trains again, and how often."""
         return self.folder / _MARK / "plan.json"
@@ -445,7 +447,13 @@ class StudyFiles:
     @property
     def certified_by(self) -> StudyFiles:
         """The certificate of this search, which need not be there: beside it, as ``STUDY-certificate``."""
-        return StudyFiles(self.folder.with_name(f"{self.folder.name}-certificate"))
+        return StudyFiles(self.folder.with_name(f"{self.folder.name}{CERTIFICATE}"))
+
+    @property
+    def certifies(self) -> StudyFiles | None:
+        """The search of this certificate, beside it; None where it is gone, and of a search."""
+        search = StudyFiles(self.folder.with_name(self.folder.name.removesuffix(CERTIFICATE)))
+        return search if self.is_certificate and search.is_ours and not search.is_certificate else None
 
     @property
     def certificate(self) -> Path:
@@ -604,7 +612,7 @@ class StudyFiles:
         """Bring the results and ``best/`` up to date. Call under the study's lock.
 
         Args:
-            ended: the trial that has just ended; None looks after the weights and logits of all.
+            ended: the trial that has just ended; None looks after the weights of all.
             kept: of a certificate, which has no ``best/``: the trials that keep their weights.
         """
         trials = study.get_trials(deepcopy=False)
@@ -633,59 +641,6 @@ class StudyFiles:
                     run.remove_weights()
                     if trials[number].state.name != "COMPLETE":  # killed, or of no value, after it wrote them
                         run.val_logits.unlink(missing_ok=True)
-            self._bound_logits(trials, directions(study), counts.get("COMPLETE", 0), ended)
-
-    @property
-    def _logits_count(self) -> Path:
-        """What the logits of all trials took when they were last counted."""
-        return self.folder / _MARK / "val_logits.json"
-
-    def _bound_logits(
-        self, trials: Sequence[FrozenTrial], directions: Sequence[str], n_done: int, ended: int | None
-    ) -> None:
-        """Keep the logits of the best trials, as many as have room together.
-
-        The last count tells how many trials more have room, if theirs take no more than a quarter above the
-        largest of them. Until then only the file of the trial that ended is looked at.
-        """
-        if ended is None:
-            is_due = self._logits_count.exists()  # else none has been kept so far
-        else:
-            n_bytes = self._logits_bytes(trials[ended]) if ended < len(trials) else 0
-            is_due = n_bytes > 0 and not self._has_room(n_done, n_bytes)
-        if is_due:
-            self._count_logits(trials, directions)
-
-    def _has_room(self, n_done: int, n_bytes: int) -> bool:
-        """Whether the logits of so many trials surely fit, the last of which took so many bytes."""
-        try:
-            last = read_json(self._logits_count)
-            before, n_before, most = (int(last[name]) for name in ("bytes", "n_done", "most"))
-        except (Fault, KeyError, TypeError, ValueError):  # not there, or damaged
-            return False
-        return n_bytes <= most and before + (n_done - n_before) * most <= LOGITS_BYTES
-
-    def _count_logits(self, trials: Sequence[FrozenTrial], directions: Sequence[str]) -> None:
-        ranked = ranking.ranked(trials, directions)
-        sizes = list(map(self._logits_bytes, ranked))
-        most, room = max(sizes, default=0) * 5 // 4, LOGITS_BYTES
-        if sum(sizes) > room and most <= _ROOM_AHEAD // 8:
-            room -= _ROOM_AHEAD
-        total = 0
-        for trial, n_bytes in zip(ranked, sizes, strict=True):
-            if total + n_bytes <= room or n_bytes == 0:
-                total += n_bytes
-                continue
-            self.trial(trial).run.val_logits.unlink(missing_ok=True)
-            if n_bytes <= LOGITS_BYTES:  # else it never had room
-                room = 0  # for those that are worse, too: those that are kept are the best
-        write_json(self._logits_count, {"bytes": total, "n_done": len(ranked), "most": most})
-
-    def _logits_bytes(self, trial: FrozenTrial) -> int:
-        """What the logits of a trial take, if it is completed and a run of ours; others keep none."""
-        run = self.trial(trial).run
-        n_bytes = size(run.val_logits) if trial.state.name == "COMPLETE" else 0
-        return n_bytes if n_bytes and run.is_ours else 0
 
     def add_to_best(self, trial: int | None, added: Mapping[str, Any]) -> bool:
         """Add to the result in ``best/``, where it is that of this trial; what others add meanwhile stays.

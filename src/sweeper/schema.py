@@ -267,8 +267,8 @@ class Training:
     metrics: list[str] = field(default_factory=list)
     """Measured after each epoch besides the loss and those of the kind of labels."""
     keep_logits: bool = True
-    """Whether a trial that is done keeps what it says of the validation images, to compare trials image by
-    image: 64 MB a study at most, the best trials first."""
+    """Whether a finished trial keeps what it says of each validation image, so that trials can be compared
+    image by image; 64 MB a study at most, best trials first."""
 
 
 @dataclass

@@ -16,6 +16,11 @@ def counted(n: int, noun: str, plural: str | None = None) -> str:
     return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
 
 
+def whole(n: int, noun: str) -> str:
+    """``the trial``, ``both trials``, ``all 3 trials``."""
+    return f"the {noun}" if n == 1 else f"both {noun}s" if n == 2 else f"all {n:,} {noun}s"
+
+
 def objectives(names: Sequence[str] | None, n: int) -> tuple[str, ...]:
     """What the scores are called: ``value``, or ``value_0``, ``value_1``, where the app does not say."""
     if names and len(names) == n:

@@ -21,11 +21,11 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.program import program, use
 from sweeper.record import WORDS, StudyFiles
-from sweeper.results import sign
+from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
 from sweeper.results.sign import Sign
 from sweeper.screen import Screen
-from sweeper.words import near, objectives, some
+from sweeper.words import near, objectives
 from sweeper.words import number as told
 
 if TYPE_CHECKING:
@@ -67,9 +67,6 @@ def show(name: str | None) -> None:
 CERTIFY = "is it really better than the others, and than the defaults?"
 """What a certificate would tell."""
 
-MOST_NAMED = 10
-"""Trials that are named one by one; more are counted."""
-
 
 def show_belief(files: StudyFiles) -> None:
     """How sure the best trial is: its interval, who is not worse, ties, luck."""
@@ -79,21 +76,16 @@ def show_belief(files: StudyFiles) -> None:
         return
     tell_belief(found)
     if found.tied:
-        print(f"Tied:      {_named(found.tied)}")
+        print(f"Tied:      {belief.named(found.tied)}")
     if found.not_worse:
-        print(f"Not worse: {_named(found.not_worse)}")
+        print(f"Not worse: {belief.named(found.not_worse)}")
     if (cheapest := found.cheapest) is not None and files.run(cheapest).is_complete:
         trust = saved.trust_option_of(files.run(cheapest).config)
         print(f"Cheapest:  {program()} reproduce {files.typed} --trial {cheapest}{trust}")
 
 
-def _named(numbers: Sequence[int]) -> str:
-    return f"{'trial' if len(numbers) == 1 else 'trials'} {some(map(str, numbers), MOST_NAMED)}"
-
-
 def current_belief(files: StudyFiles) -> Belief | None:
     """What can be said of the best trial as the study is now; as it was written where that says less."""
-    from sweeper.results import belief
     from sweeper.search.study import read
 
     found = None
@@ -121,10 +113,19 @@ def show_certificate(files: StudyFiles) -> None:
     if found is None:
         return
     tell_certificate(found)
-    search = StudyFiles(Path(found.folder.parent, found.folder.name.removesuffix("-certificate")))
-    if found.finished and search.is_ours:
-        print(f"The search: {program()} best {search.typed}")
+    for what, command in certificate_commands(files, found):
+        print(f"{what + ':':11} {command}")
     print(f"Report:     {program()} report {files.typed}")
+
+
+def certificate_commands(files: StudyFiles, found: Certificate | None) -> list[tuple[str, str]]:
+    """What goes on with a certificate, or shows its search, where that is still there; with what it is."""
+    search = files.certifies
+    if search is None:
+        return []
+    shows = ("The search", f"{program()} best {search.typed}")
+    is_over = found is not None and found.finished
+    return [shows] if is_over else [("Go on", f"{program()} certify {search.typed}"), shows]
 
 
 def tell_certificate(found: Certificate) -> None:

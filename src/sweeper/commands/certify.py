@@ -35,15 +35,14 @@ from sweeper.program import TRUST, program, start, typed_besides
 from sweeper.record import Choice, StudyFiles
 from sweeper.results import certificate as certificate_of
 from sweeper.results.certificate import Certificate, Certified, seconds_of
+from sweeper.results.plan import CANDIDATE, Candidate, Plan
 from sweeper.results.study_record import StudyRecord
 from sweeper.screen import Screen
-from sweeper.search.plan import CANDIDATE, Candidate, Plan
 from sweeper.words import counted, listed, near
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-SUFFIX = "-certificate"
 TOP, SEEDS = 5, 5
 
 _LEAST_SEEDS = 3
@@ -130,8 +129,8 @@ def _search_of(files: StudyFiles) -> StudyFiles:
         return StudyFiles(files.folder.absolute())
     search = StudyFiles(Path(plan.folder))
     if not search.is_ours:
-        beside = StudyFiles(files.folder.absolute().with_name(files.folder.name.removesuffix(SUFFIX)))
-        if beside.is_ours and beside.read_name() == plan.study:  # all of it was moved
+        beside = StudyFiles(files.folder.absolute()).certifies
+        if beside is not None and beside.read_name() == plan.study:  # all of it was moved
             return beside
         reason = f"is the certificate of {plan.study}, which is gone"
         raise BadInput("STUDY", files.read_name(), reason, "write the name of a search")
@@ -160,7 +159,7 @@ class Certifying:
     def __init__(self, seen: StudyRecord, trust: bool) -> None:
         self._seen = seen
         self._trust = trust
-        self.name = f"{seen.name}{SUFFIX}"
+        self.name = f"{seen.name}{record.CERTIFICATE}"
         self.files = seen.files.certified_by
 
     @property
@@ -213,16 +212,23 @@ class Certifying:
         defaults = [one for one in (self._defaults(),) if baseline or one.name in trained]
         folds = wish.folds or before.n_folds
         seeds = wish.seeds or (wish.folds if wish.folds is not None else before.n_seeds)
-        seeds = max(seeds, trained.total() // len((*kept, *defaults)))
+        candidates = (*kept, *defaults)
+        new = sum(one.name not in trained for one in candidates)
+        # All share one budget: what has gone already to others is not missing for those who are new.
+        seeds = max(seeds, trained.total() // len(candidates))
+        seeds = (
+            max(seeds, ceil((trained.total() + new * seeds) / len(candidates))) if new and trained else seeds
+        )
         plan = replace(
             before,
             folder=str(self._seen.files.folder),
-            candidates=(*kept, *defaults),
+            candidates=candidates,
             n_seeds=seeds,
             n_folds=folds,
             by_repeat=_folds(folds),
         )
         self._tell_others(plan, n_top)
+        _tell_kept(kept[n_top:], has_defaults=bool(defaults) and not baseline)
         return plan
 
     def _begun(self, wish: Wish) -> Plan:
@@ -437,10 +443,7 @@ class Certifying:
         from sweeper.commands.show import metrics
 
         run.test_best(self._seen.files.folder)
-        has_defaults = any(one.trial is None for one in certificate.candidates)
-        why = f"the cheapest of those not worse{' that beat the defaults' if has_defaults else ''}"
-        why = why if chosen.trial is not None else "as no trial is shown to beat them"
-        print(f"Chosen: {certificate_of.told_name(name)}, {why}")
+        print(f"Chosen: {_who_and_why(chosen, certificate)}")
         for metric, value in metrics(target.read_result(), "test_").items():
             print(f"Test {metric}: {value:.4f}  ({near(target.folder)})")
 
@@ -472,9 +475,18 @@ class Certifying:
     def show_commands(self, certificate: Certificate, has_chosen: bool) -> None:
         written = near(self.files.report) if self.files.has_report else ""
         print(f"Report:    {written or f'{program()} report {self.files.typed}'}")
-        can_choose = self.is_ours and certificate.cheapest is not None and len(certificate.candidates) > 1
-        if not has_chosen and can_choose:
-            print(f"Choose it: {program()} certify {self._typed} --choose", flush=True)
+        name = certificate.cheapest if self.is_ours and len(certificate.candidates) > 1 else None
+        if not has_chosen and name is not None:
+            why = _who_and_why(certificate[name], certificate)
+            print(f"Choose:    {program()} certify {self._typed} --choose  ({why})", flush=True)
+
+
+def _who_and_why(chosen: Certified, certificate: Certificate) -> str:
+    """Whom ``--choose`` takes: that need not be the one with the best mean, of which most is said."""
+    has_defaults = any(one.trial is None for one in certificate.candidates)
+    why = f"the cheapest of those not worse{' that beat the defaults' if has_defaults else ''}"
+    why = why if chosen.trial is not None else "as no trial is shown to beat them"
+    return f"{certificate_of.told_name(chosen.name)}, {why}"
 
 
 @contextmanager
@@ -489,6 +501,13 @@ def _heeding_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _tell_kept(trials: Sequence[Candidate], has_defaults: bool) -> None:
+    """Say who stays, though it was not asked for: its trainings would be lost."""
+    names = [one.name for one in trials] + ["the defaults"] * has_defaults
+    if names:
+        Screen().wrap(Text(f"Trained before, and kept: {listed(names)}."))
 
 
 def _folds(n: int | None) -> tuple[Mapping[str, Any], ...]:

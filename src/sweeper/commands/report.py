@@ -91,7 +91,7 @@ def certificate_of(files: StudyFiles) -> Certificate | None:
     if not own.is_certificate and not own.certificate.exists():
         return None
     from sweeper.results import certificate, verdict  # with scipy
-    from sweeper.search.plan import Plan
+    from sweeper.results.plan import Plan
     from sweeper.search.study import read
 
     try:
@@ -129,13 +129,30 @@ def _commands(seen: StudyRecord) -> list[tuple[str, str]]:
             ),
             ("Change it, and train once", f"{program()} {config} training.epochs=50"),
         ]
-    n_trials = f"hydra.sweeper.n_trials={2 * seen.n_trials}" if seen.n_trials else ""
-    if (again := seen.again(*filter(None, [n_trials]))) is not None:
-        found.append(("Go on with the search" + (", with twice the trials" if n_trials else ""), again))
-    if (anew := seen.anew()) is not None:
-        found.append(("Search the same again, as another study", anew))
+    found += _certificate_commands(seen) if seen.files.is_certificate else _search_commands(seen)
     journal = str(Path(record.OUTPUTS, record.JOURNAL).absolute())
     is_elsewhere = seen.files.read_storage() not in (None, "memory", journal)
     found.append(("Browse the trials", f"{program()} dashboard{f' {name}' if is_elsewhere else ''}"))
     found.append(("Write this report again", f"{program()} report {name}"))
     return found
+
+
+def _search_commands(seen: StudyRecord) -> list[tuple[str, str]]:
+    found = list[tuple[str, str]]()
+    n_trials = f"hydra.sweeper.n_trials={2 * seen.n_trials}" if seen.n_trials else ""
+    if (again := seen.again(*filter(None, [n_trials]))) is not None:
+        found.append(("Go on with the search" + (", with twice the trials" if n_trials else ""), again))
+    if (anew := seen.anew()) is not None:
+        found.append(("Search the same again, as another study", anew))
+    return found
+
+
+def _certificate_commands(seen: StudyRecord) -> list[tuple[str, str]]:
+    """No search goes on in the study of a certificate: its own verb does."""
+    search = seen.files.certifies
+    if search is None:
+        return []
+    return [
+        ("Go on with the certificate, or see it again", f"{program()} certify {search.typed}"),
+        ("See the search", f"{program()} best {search.typed}"),
+    ]

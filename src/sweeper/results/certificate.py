@@ -6,28 +6,25 @@ All of it follows from the trials of a study that has a plan; nothing is trained
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sweeper import record
 from sweeper.fault import Fault
 from sweeper.record import FORMAT, StudyFiles, check_format
-from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race, Training
+from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan, scores
+from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race
 from sweeper.results.study_record import StudyRecord
 from sweeper.structure import structured
-from sweeper.words import counted, digits, listed, measured, sentence
+from sweeper.words import counted, digits, listed, measured, sentence, whole
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
-
-DEFAULTS, CANDIDATE, REPEAT = "defaults", "candidate", "repeat"
-"""As in ``search.plan``, which stands above this."""
 
 TEST = {
     "name": "t tests of the means, each at alpha / (candidates - 1) / (n (n - 1)) after n trainings of each",
@@ -167,7 +164,7 @@ class Certificate:
     compared: tuple[Compared, ...]
     """Each pair of candidates that have scores, in each objective."""
     varies: bool
-    """Whether any two trainings of one candidate differ; if none do, the interval says nothing."""
+    """Whether any two trainings of one candidate differ; if none do, there are no intervals."""
 
     def __getitem__(self, name: str) -> Certified:
         """A candidate by its name.
@@ -231,45 +228,11 @@ def _turned(one: Compared) -> Compared:
 # -------------------------------------------------------------------------------------------- what is known
 
 
-class Candidate(Protocol):
-    """Of a plan; see ``search.plan``."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def trial(self) -> int | None: ...
-    @property
-    def params(self) -> Mapping[str, Any] | None: ...
-    @property
-    def values(self) -> tuple[float, ...] | None: ...
-    @property
-    def seconds(self) -> float | None: ...
-
-
-class Plan(Protocol):
-    """See ``search.plan``, which stands above this."""
-
-    @property
-    def study(self) -> str: ...
-    @property
-    def candidates(self) -> Sequence[Candidate]: ...
-    @property
-    def n_seeds(self) -> int: ...
-    @property
-    def n_folds(self) -> int | None: ...
-    @property
-    def n_trainings(self) -> int: ...
-
-    def next_training(
-        self, trials: Sequence[FrozenTrial], directions: Sequence[str]
-    ) -> tuple[str, int] | None: ...
-
-
 def of(seen: StudyRecord, plan: Plan) -> Certificate:
     """What the study of a certificate says so far, by its plan."""
-    done = _trainings(seen.trials, plan)
-    names = tuple(candidate.name for candidate in plan.candidates)
-    races = [_race(names, done, seen.directions, i) for i in range(len(seen.directions))]
+    done = [(trial.user_attrs[CANDIDATE], _again(trial, plan)) for trial in plan.trained(seen.trials)]
+    races = plan.races(seen.trials, seen.directions)
+    varies = _varies(done)
     race, is_one = races[0], len(races) == 1
     running = sum(trial.state.name == "RUNNING" for trial in seen.trials)
     following = plan.next_training(seen.trials, seen.directions)
@@ -287,38 +250,26 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
         n_seeds=plan.n_seeds,
         n_folds=plan.n_folds,
         candidates=tuple(
-            _certified(one, done, races, seen.metrics, seconds[one.name]) for one in plan.candidates
+            _certified(one, done, races, seen.metrics, seconds[one.name], varies) for one in plan.candidates
         ),
         best=race.leader if is_one else None,
         not_worse=race.not_worse if is_one else (),
         cheapest=race.choice(costs, defaults) if is_one else None,
         compared=tuple(
-            each for race, metric in zip(races, seen.metrics, strict=True) for each in _compared(race, metric)
+            each
+            for race, metric in zip(races, seen.metrics, strict=True)
+            for each in _compared(race, metric, varies)
         ),
-        varies=_varies(done),
+        varies=varies,
     )
 
 
-def _trainings(trials: Iterable[FrozenTrial], plan: Plan) -> list[tuple[str, Again]]:
-    """Those that ended, in that order, each with the name of its candidate."""
-    names = {candidate.name for candidate in plan.candidates}
-    ended = [
-        trial
-        for trial in trials
-        if trial.state.name in ("COMPLETE", "PRUNED") and trial.user_attrs.get(CANDIDATE) in names
-    ]
-    ended.sort(key=lambda trial: (trial.datetime_complete or datetime.max, trial.number))
-    return [(trial.user_attrs[CANDIDATE], _again(trial, plan)) for trial in ended]
-
-
 def _again(trial: FrozenTrial, plan: Plan) -> Again:
-    repeat = int(trial.user_attrs.get(REPEAT, 0))
-    is_scored = trial.state.name == "COMPLETE" and all(map(math.isfinite, trial.values))
     return Again(
         trial=trial.number,
-        repeat=repeat,
-        fold=None if plan.n_folds is None else repeat % plan.n_folds,
-        values=tuple(trial.values) if is_scored else None,
+        repeat=trial.user_attrs[REPEAT],
+        fold=plan.fold(trial),
+        values=scores(trial),
         seconds=seconds_of(trial),
     )
 
@@ -326,16 +277,6 @@ def _again(trial: FrozenTrial, plan: Plan) -> Again:
 def seconds_of(trial: FrozenTrial) -> float | None:
     """How long a trial took, with all that belongs to it."""
     return None if trial.duration is None else trial.duration.total_seconds()
-
-
-def _race(
-    names: tuple[str, ...], done: Sequence[tuple[str, Again]], directions: Sequence[str], objective: int
-) -> Race:
-    trainings = tuple(
-        Training(name, math.nan if each.values is None else each.values[objective], each.fold)
-        for name, each in done
-    )
-    return Race(names, trainings, directions[objective])
 
 
 def _mean_seconds(candidate: Candidate, done: Sequence[tuple[str, Again]]) -> float | None:
@@ -350,6 +291,7 @@ def _certified(
     races: Sequence[Race],
     metrics: Sequence[str],
     seconds: float | None,
+    varies: bool,
 ) -> Certified:
     name = candidate.name
     fallen = races[0].out.get(name) if len(races) == 1 else None
@@ -361,7 +303,7 @@ def _certified(
         verdict=_verdict(name, races),
         out=None if fallen is None else Fallen(fallen.reason, fallen.at, fallen.than, fallen.by),
         expected=tuple(
-            _expected(candidate, i, race, metric)
+            _expected(candidate, i, race, metric, varies)
             for i, (race, metric) in enumerate(zip(races, metrics, strict=True))
         ),
         trainings=tuple(each for owner, each in done if owner == name),
@@ -380,20 +322,21 @@ def _verdict(name: str, races: Sequence[Race]) -> str:
     return BEST if race.leader == name else NOT_WORSE if name in race.not_worse else WORSE
 
 
-def _expected(candidate: Candidate, objective: int, race: Race, metric: str) -> Expected:
+def _expected(candidate: Candidate, objective: int, race: Race, metric: str, varies: bool) -> Expected:
     searched = None if candidate.values is None else candidate.values[objective]
     mean = race.mean(candidate.name)
     if mean is None:
         return Expected(metric, None, None, None, searched, None)
     luck = None if searched is None else race.luck(candidate.name, searched)
-    return Expected(metric, mean.value, _finite(mean.low), _finite(mean.high), searched, luck)
+    low, high = (_finite(end) if varies else None for end in (mean.low, mean.high))
+    return Expected(metric, mean.value, low, high, searched, luck)
 
 
-def _compared(race: Race, metric: str) -> Iterator[Compared]:
+def _compared(race: Race, metric: str, varies: bool) -> Iterator[Compared]:
     known = [name for name in race.candidates if race.mean(name) is not None]
     for of_, to in combinations(known, 2):
         found = race.difference(of_, to)
-        low, high = _finite(found.low), _finite(found.high)
+        low, high = (_finite(end) if varies else None for end in (found.low, found.high))
         yield Compared(metric, of_, to, found.value, low, high, found.told_apart, found.n_more)
 
 
@@ -424,11 +367,13 @@ def lines(certificate: Certificate) -> list[str]:
     else:
         for i, metric in enumerate(certificate.metrics):
             told += _of_several(certificate, i, metric)
-    told += [f"{_the(c.name)} is out: a training of it diverged." for c in _out(certificate, DIVERGED)]
+    told += [f"{_the(c.name)} {_is(c.name)} out: a training diverged." for c in _out(certificate, DIVERGED)]
     if not certificate.varies:
-        told.append("No two trainings of one candidate differ, so ± says nothing: does the app use its seed?")
+        told.append("No two trainings of one candidate differ, so there is no ±: does the app use its seed?")
     elif certificate.finished and certificate.n_trainings < certificate.n_planned:
-        told.append(f"{_done(certificate)} were enough: more would hardly tell more.")
+        left = certificate.n_planned - certificate.n_trainings
+        rest = "last one" if left == 1 else f"other {left:,}"
+        told.append(f"{_done(certificate)} were enough: the {rest} would hardly tell more.")
     return told
 
 
@@ -450,7 +395,8 @@ def _of_one(certificate: Certificate) -> Iterator[str]:
         yield "Each candidate has diverged."
         return
     expected = certificate[best].expected[0]
-    yield f"{_expects(best)} to reach {expected.metric} {expected.told()}{_explained(expected)}."
+    explained = _explained(expected) if certificate.varies else ""
+    yield f"{_expects(best)} to reach {expected.metric} {expected.told()}{explained}."
     yield from _against_defaults(certificate)
     yield from _against_others(certificate)
     yield from _luck(certificate, 0)
@@ -476,17 +422,22 @@ def _against_defaults(certificate: Certificate, objective: int = 0) -> Iterator[
         others = [n for n in certificate.not_worse if n != name]
         if not others:
             n = len(certificate.candidates) - 1
-            yield f"{'The trial' if n == 1 else f'All {n} trials'} of the search {_be(n)} worse."
+            yield sentence(f"{whole(n, 'trial')} of the search {_be(n)} worse")
         return
-    gap = certificate.compare(best, name)
+    gap, out = certificate.compare(best, name), certificate[name].out
     if gap is None:
         return
     if gap.told_apart:
         yield f"It is better than the defaults by {gap.told()}."
+    elif out is not None and out.than is not None and out.by is not None:
+        # Trained less often, and shown to be worse than another one: this difference is hardly known.
+        by = measured(abs(out.by), None)
+        yield f"It stayed in when the defaults dropped out, worse than {out.than} by {by}."
     elif gap.high is None:
         yield "It is not told apart from the defaults yet."
     else:
-        yield f"It is not told apart from the defaults: the difference is {gap.told()}."
+        choice = ", so the defaults are the choice" if certificate.cheapest == name else ""
+        yield f"It is not told apart from the defaults (the difference is {gap.told()}){choice}."
 
 
 def _against_others(certificate: Certificate) -> Iterator[str]:
@@ -520,7 +471,7 @@ def _luck(certificate: Certificate, objective: int) -> Iterator[str]:
     n = digits(expected.half)
     luck, searched = f"{expected.luck:.{n}f}", f"{expected.searched:.{n}f}"
     is_best = first.name == certificate.best
-    reached = f"the search's {searched}" if is_best else f"the {searched} of {first.name} in the search"
+    reached = f"the search's {searched}" if is_best else f"{first.name}'s {searched} in the search"
     yield f"{luck if expected.luck > 0 and float(luck) > 0 else 'None'} of {reached} was luck."
 
 
@@ -537,10 +488,8 @@ def _more(certificate: Certificate) -> Iterator[str]:
     if gap is None or gap.high is None:
         return
     them = f"{_short(best)} from {_short(other)}"
-    if gap.n_more is None:
-        yield f"To tell {them} would take more than {MANY:,} trainings more."
-    else:
-        yield f"To tell {them} would take about {counted(_rounded(gap.n_more), 'training')} more."
+    n = f"over {MANY:,}" if gap.n_more is None else f"about {_rounded(gap.n_more)}"
+    yield f"It would take {n} more trainings to tell {them}."
 
 
 def _rounded(n: int) -> int:

@@ -229,7 +229,8 @@ def _certificate(seen: StudyRecord, commands: Commands, certificate: Certificate
     ]
     shown = [section for section in sections if section.panels or section.empty]
     headline = [] if certificate is None else verdict.headline(certificate)
-    return Chapter(seen.name, f"{verdict.whose(certificate)}, {overview.state(seen)}", headline, shown)
+    state = verdict.state(certificate, any(trial.state.name == "RUNNING" for trial in seen.trials))
+    return Chapter(seen.name, f"{verdict.whose(certificate)}, {state}", headline, shown)
 
 
 def _certified(certificate: Certificate | None, chosen: str | None = None) -> list[Panel]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sweeper.record import StudyFiles
 from sweeper.results.certificate import Certificate, Certified
 from sweeper.results.panel import Table
-from sweeper.words import counted, measured, number
+from sweeper.words import measured, number
 
 log = logging.getLogger(__name__)
 
@@ -76,18 +76,25 @@ def _row(candidate: Certified) -> Sequence[object]:
 
 
 def verdict(candidate: Certified) -> str:
-    """What became of it: ``not told apart``, ``worse than trial 7 by 0.021; out after 14 trainings``."""
+    """What became of it: ``not told apart``, ``worse than trial 7 by 0.021; out at training 14``."""
     told = candidate.verdict
     if (out := candidate.out) is None:
         return told
     if out.than is not None and out.by is not None:
         told += f" than {out.than} by {measured(abs(out.by), None)}"
-    return f"{told}; out after {counted(out.at, 'training')}"
+    return f"{told}; out at training {out.at}"
 
 
 def whose(certificate: Certificate | None) -> str:
     """Of which search it is."""
     return "certificate" if certificate is None else f"certificate of {certificate.study}"
+
+
+def state(certificate: Certificate | None, is_running: bool) -> str:
+    """Whether it is over: a race may end before all that was planned is trained."""
+    if is_running:
+        return "running"
+    return "finished" if certificate is not None and certificate.finished else "unfinished"
 
 
 def headline(certificate: Certificate) -> list[tuple[str, str, str]]:

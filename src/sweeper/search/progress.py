@@ -22,8 +22,8 @@ from sweeper import ranking
 from sweeper.record import best_trials, told_counts, word
 from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
+from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan
 from sweeper.screen import Bar, Screen, live
-from sweeper.search.plan import CANDIDATE, REPEAT, Plan
 from sweeper.search.study import FINISHED, Study
 from sweeper.words import clock, counted, near, number, objectives, one_line
 
@@ -131,7 +131,8 @@ class Progress:
                 self._told_out.add(name)
                 reason = "a training of it diverged" if out.than is None else f"worse than {out.than}"
                 by = "" if out.by is None else f" by {number(out.by)}"
-                self._screen.say(Text(f"{name} is out: {reason}{by}", style="bold"))
+                who = "the defaults are" if name == DEFAULTS else f"{name} is"
+                self._screen.say(Text(f"{who} out: {reason}{by}", style="bold"))
 
     def _tell_who_lives(self) -> None:
         now_s = self._now_s()
