@@ -215,7 +215,7 @@ def test_it_is_told_in_two_lines() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"not_worse": (7,)}, "1 other trial is not worse (.*); it is trial 7, at 40 % of the time"),
+        ({"not_worse": (7,)}, "1 other trial, 7, is not worse (.*); it takes 40 % of the time"),
         ({"not_worse": (), "cheapest": None}, "all 39 other trials are worse"),
         ({"not_worse": (), "n_compared": 1, "n_others": 1}, "the other trial is worse"),
         ({"luck": 0.0001}, "less than 0.001 of it is luck"),

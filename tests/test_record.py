@@ -210,6 +210,24 @@ def test_files_of_the_app_are_neither_removed_nor_read(tmp_path: Path, study: op
     assert not (tmp_path / "best").exists()
 
 
+def test_the_folders_of_a_moved_study_are_found(tmp_path: Path, study: optuna.Study) -> None:
+    """Trials that moved with their study are found there; another number's folder is not taken for theirs."""
+    before, after = StudyFiles(tmp_path / "before"), StudyFiles(tmp_path / "after")
+    for number in range(2):
+        asked = study.ask()
+        asked.set_user_attr("folder", str(before.folder / str(number)))
+        TrialFiles(before.folder / str(number)).begin(before, number)
+        study.tell(asked, 0.5)
+    first, second = study.get_trials()
+    assert before.trial(first).folder == before.folder / "0"
+    before.folder.rename(after.folder)
+    assert after.trial(first).folder == after.folder / "0"
+    (after.folder / "0").rename(after.folder / "other")
+    (after.folder / "1").rename(after.folder / "0")
+    assert after.trial(first).folder == before.folder / "0"
+    assert after.trial(second).folder == before.folder / "1"
+
+
 def _die_at(event: int, act: Callable[[], None]) -> bool:
     """A child process does it, and is killed as it renames, opens or removes a file for that time.
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.commands.best import tell_certificate
 from sweeper.results import verdict
-from sweeper.results.certificate import Certificate, Compared
+from sweeper.results.certificate import Certificate, Compared, lines
 from tests.studied import certificate_of
 
 CLEAR = {"trial 3": [0.9, 0.91, 0.9, 0.905], "defaults": [0.5, 0.51, 0.5], "trial 7": [0.8, nan]}
@@ -52,6 +53,30 @@ def test_the_headline_counts_candidates_and_trainings(found: Certificate) -> Non
     assert (name, remark) == ("score expected", "of trial 3, the best")
     assert value == found["trial 3"].expected[0].told()
     assert (n, out, done) == ("3", "2 out", "9")
+    (_, _, remark) = verdict.headline(replace(found, n_planned=6))[2]
+    assert remark == "all that were planned"
+
+
+def test_two_objectives_fit_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At 80 columns no word and no value with its ± is broken."""
+    two = ["val_accuracy", "seconds"]
+    scores = {"trial 0": [0.9, 0.91, 0.92], "trial 1": [0.8, 0.79, 0.81], "defaults": [0.2, 0.1, 0.6]}
+    searched = {"trial 0": 0.98, "trial 1": 0.97}
+    files = certificate_of(tmp_path, scores, searched, directions=["maximize", "minimize"], metrics=two)
+    certificate = verdict.of_folder(files)
+    assert certificate is not None
+    tell_certificate(certificate)
+    told = capsys.readouterr().out
+    table = told[told.index("val_accuracy   in the") :]
+    assert max(map(len, table.splitlines())) <= 80
+    assert table.count(" ± ") >= 2 * len(scores)
+    assert {"candidate", "val_accuracy", "seconds", "verdict"} <= set(table.split())
+
+
+def test_a_certificate_is_shown_in_a_line_and_printed_in_words(found: Certificate) -> None:
+    """What a notebook shows of it is short."""
+    assert len(repr(found)) < 120
+    assert str(found).splitlines()[0] == lines(found)[0]
 
 
 def test_a_damaged_certificate_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -412,11 +412,12 @@ class StudyFiles:
         return is_report(self.report)
 
     def trial(self, trial: FrozenTrial) -> TrialFiles:
-        """Where the app has the folders of its trials."""
-        folder = trial.user_attrs.get("folder")
+        """Where the app has the folder of a trial, which may have moved with the study."""
+        folder, inside = trial.user_attrs.get("folder"), TrialFiles(self.folder / str(trial.number))
         if not isinstance(folder, str):  # none, or an app's own attribute of that name
-            return TrialFiles(self.folder / str(trial.number))
-        return TrialFiles(Path(folder))
+            return inside
+        is_moved = not os.path.exists(folder) and inside.is_of(trial.number)  # noqa: PTH110 - no error where it is closed
+        return inside if is_moved else TrialFiles(Path(folder))
 
     def run(self, number: int) -> RunFiles:
         """The run of a trial, where its folder has its number, as those of our own app."""

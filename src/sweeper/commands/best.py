@@ -64,10 +64,6 @@ def show(name: str | None) -> None:
     show_commands(files)
 
 
-CERTIFY = "is it really better than the others, and than the defaults?"
-"""What a certificate would tell."""
-
-
 def show_belief(files: StudyFiles) -> None:
     """How sure the best trial is: its interval, who is not worse, ties, luck."""
     from sweeper.search.progress import tell_belief
@@ -137,8 +133,13 @@ def tell_certificate(found: Certificate) -> None:
     for line in certificate.lines(found):
         screen.wrap(Text(line))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in of_all.head:
-        table.add_column(name, overflow="fold")
+    *columns, last = of_all.head
+    for i, name in enumerate(columns):
+        # No word of a head and no cell is broken: what is left is the verdict's.
+        cells = ["" if row[i] is None else str(row[i]) for row in of_all.rows]
+        width = max(map(len, [*(name.split() if len(found.metrics) > 1 else [name]), *cells]))
+        table.add_column(name, width=width)
+    table.add_column(last, overflow="fold")
     for row in of_all.rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     print()
@@ -221,11 +222,13 @@ def _can_certify(files: StudyFiles) -> bool:
 
 def show_commands(files: StudyFiles) -> None:
     """The next commands a person may want."""
+    from sweeper.search.progress import tell_how_to_make_sure
+
     study = files.typed
     journal = str(Path(record.OUTPUTS, record.JOURNAL).absolute())
     is_elsewhere = files.read_storage() not in (None, "memory", journal)  # its folder remembers where
     if _can_certify(files) and not files.certified_by.is_certificate:
-        print(f"Make sure: {program()} certify {study}  ({CERTIFY})")
+        tell_how_to_make_sure(files)
     print(f"Browse:    {program()} dashboard{f' {study}' if is_elsewhere else ''}")
     if files.best.is_complete:
         trust = saved.trust_option_of(files.best.config)

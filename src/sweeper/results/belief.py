@@ -340,6 +340,7 @@ def _others(belief: Belief) -> list[str]:
     if belief.not_worse is None:
         return []
     n, told = len(belief.not_worse), counted(len(belief.not_worse), "other trial")
+    told = f"{told}, {belief.not_worse[0]}," if n == 1 else told
     left = belief.n_others - belief.n_compared
     how = "paired over the pictures, 95 %, corrected for looking at all of them" + (
         f"; {left} could not be compared" if left else ""
@@ -349,7 +350,7 @@ def _others(belief: Belief) -> list[str]:
         return [f"{whole(belief.n_compared, 'other trial')} {are} worse ({how})"]
     found = [f"{told} {'is' if n == 1 else 'are'} not worse ({how})"]
     if belief.cheapest is not None and belief.cheapest_cost is not None:
-        who = "it is" if n == 1 else "the cheapest of them is"
-        at = f"at {max(1, round(100 * belief.cheapest_cost))} % of the time"
-        found.append(f"{who} trial {belief.cheapest}, {at}")
+        share = f"{max(1, round(100 * belief.cheapest_cost))} % of the time"
+        who = f"the cheapest of them is trial {belief.cheapest}, at {share}"
+        found.append(f"it takes {share}" if n == 1 else who)
     return found

@@ -134,9 +134,12 @@ class Certified:
         return sum(each.values is not None for each in self.trainings)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
-    """What the trainings of a certificate say of the best configurations of a search."""
+    """What the trainings of a certificate say of the best configurations of a search.
+
+    ``print`` shows it in words.
+    """
 
     study: str
     """The name of the search."""
@@ -164,6 +167,14 @@ class Certificate:
     """Each pair of candidates that have scores, in each objective."""
     varies: bool
     """Whether any two trainings of one candidate differ; if none do, there are no intervals."""
+
+    def __repr__(self) -> str:
+        """Short, as a cell of a notebook ends with it."""
+        state = "finished" if self.finished else "unfinished"
+        return f"<Certificate of {self.study}: {state}, best {self.best}, cheapest {self.cheapest}>"
+
+    def __str__(self) -> str:
+        return "\n".join(lines(self))
 
     def __getitem__(self, name: str) -> Certified:
         """A candidate by its name.

@@ -76,6 +76,15 @@ class Plan:
     def names(self) -> tuple[str, ...]:
         return tuple(candidate.name for candidate in self.candidates)
 
+    @property
+    def searched(self) -> tuple[Candidate, ...]:
+        """The candidates that the search found."""
+        return tuple(one for one in self.candidates if one.trial is not None)
+
+    @property
+    def defaults(self) -> Candidate | None:
+        return next((one for one in self.candidates if one.trial is None), None)
+
     def named(self, name: str) -> Candidate:
         return self.candidates[self.names.index(name)]
 
@@ -84,7 +93,7 @@ class Plan:
         return self.by_repeat[repeat % len(self.by_repeat)] if self.by_repeat else {}
 
     def without_defaults(self) -> Plan:
-        return replace(self, candidates=tuple(one for one in self.candidates if one.trial is not None))
+        return replace(self, candidates=self.searched)
 
     # ---------------------------------------------------------------------------------------- the race
 

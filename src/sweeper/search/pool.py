@@ -40,7 +40,7 @@ from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import to_yaml
 from sweeper.search.process import FOR_THE_POOL, LOST, Board, Crew, NotStarted, Process, ending, is_heard
-from sweeper.search.progress import Progress, summarize, tell_belief
+from sweeper.search.progress import Progress, summarize, tell_belief, tell_how_to_make_sure
 from sweeper.search.sampler import is_grid, try_out
 from sweeper.search.settings import (
     check_objective,
@@ -443,6 +443,15 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     if on_finish is not None and trials:
         call_logged(on_finish, study.files.folder)
         _note(study, master)  # with what the app has only now added: its report, its test scores
+    elif search.plan is None and _can_certify(study, trials):
+        tell_how_to_make_sure(study.files)
+
+
+def _can_certify(study: Study, trials: Sequence[optuna.trial.FrozenTrial]) -> bool:
+    """Whether there is a trial to train again, in a storage that stays, and nobody has yet."""
+    is_done = any(t.state == TrialState.COMPLETE for t in trials)
+    stays = study.files.read_storage() not in (None, "memory")
+    return is_done and stays and not study.files.certified_by.is_certificate
 
 
 def _note(study: Study, master: DictConfig) -> None:

@@ -19,7 +19,8 @@ from rich.live import Live
 from rich.text import Text
 
 from sweeper import ranking
-from sweeper.record import best_trials, told_counts, word
+from sweeper.program import program
+from sweeper.record import StudyFiles, best_trials, told_counts, word
 from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan
@@ -315,3 +316,9 @@ def tell_belief(found: Belief) -> None:
     for line in belief.lines(found):
         screen.wrap(Text(line), indent=len(head) + 1, first=head)
         head = " " * len(head)
+
+
+def tell_how_to_make_sure(files: StudyFiles) -> None:
+    """The command whose certificate says more than one training of each trial can."""
+    what = "is it really better than the others, and than the defaults?"
+    print(f"Make sure: {program()} certify {files.typed}  ({what})", flush=True)
