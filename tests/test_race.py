@@ -355,7 +355,7 @@ def test_without_a_better_one_the_defaults_are_chosen() -> None:
     scores = {"a": [0.90, 0.92, 0.94], "b": [0.94, 0.92, 0.96], "defaults": [0.91, 0.93, 0.95]}
     assert race(scores).choice({"a": 1.0, "b": 1.0, "defaults": 2.0}, "defaults") == "defaults"
     assert race(scores).choice({"a": 1.0, "b": 2.0}, None) == "a"
-    assert race(scores).cheapest({"a": 1.0, "b": 1.0, "defaults": 2.0}) == "a"
+    assert race(scores).cheapest({"a": 1.0, "b": 1.0, "defaults": 2.0}) == "b"
 
 
 def test_of_those_better_than_the_defaults_the_cheapest_is_chosen() -> None:

@@ -12,13 +12,13 @@ from datetime import datetime
 from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeper import record
 from sweeper.fault import Fault
 from sweeper.record import FORMAT, StudyFiles, check_format
-from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race, Training
+from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race, Training, cheapest
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import counted, digits, listed, measured, sentence, whole
 
@@ -121,7 +121,7 @@ class Certified:
     """Its number in the search; None for the defaults."""
     params: Mapping[str, Any] | None
     seconds: float | None
-    """Of one training, in the mean."""
+    """Of one training, in the median."""
     verdict: str
     """``best``, ``not told apart`` (from the best), ``worse``, ``diverged``, or ``not trained yet``."""
     out: Fallen | None
@@ -292,7 +292,7 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
     race, is_one = races[0], len(races) == 1
     running = sum(trial.state.name == "RUNNING" for trial in seen.trials)
     following = plan.next_training(seen.trials, seen.directions)
-    seconds = {one.name: _mean_seconds(one, done) for one in plan.candidates}
+    seconds = {one.name: _seconds(one, done) for one in plan.candidates}
     costs = {name: cost for name, cost in seconds.items() if cost is not None}
     defaults = next((one.name for one in plan.candidates if one.trial is None), None)
     return Certificate(
@@ -359,10 +359,10 @@ def _race(
     return Race(names, trainings, directions[objective])
 
 
-def _mean_seconds(candidate: Candidate, done: Sequence[tuple[str, Again]]) -> float | None:
-    """Of its trainings; as the search measured it while there is none."""
+def _seconds(candidate: Candidate, done: Sequence[tuple[str, Again]]) -> float | None:
+    """Of one in the middle: a worker's first takes longer. Before any, as the search measured it."""
     own = [each.seconds for name, each in done if name == candidate.name and each.values and each.seconds]
-    return fmean(own) if own else candidate.seconds
+    return median(own) if own else candidate.seconds
 
 
 def _certified(
@@ -530,15 +530,22 @@ def _against_others(certificate: Certificate) -> Iterator[str]:
         if best is not None and certificate[best].trial is not None and len(trials) > 0:
             yield "The other trials are worse." if len(trials) > 1 else "The other trial is worse."
         return
-    seconds = {name: certificate[name].seconds for name in (*others, *([best] if best else []))}
+    seconds = {name: certificate[name].seconds for name in (*([best] if best else []), *others)}
     known = {name: each for name, each in seconds.items() if each is not None}
-    cheapest = min(known, key=lambda name: known[name], default=None)
-    if cheapest is not None and cheapest in others:
-        of_them = f"of which {_short(cheapest)} is cheapest" if len(others) > 1 else "which is cheaper"
+    sign = 1 if certificate.directions[0] == "minimize" else -1
+    least = cheapest(sorted(known, key=lambda name: sign * _value(certificate, name)), known)
+    if least is not None and least in others:
+        of_them = f"of which {_short(least)} is cheapest" if len(others) > 1 else "which is cheaper"
         tail = f", {of_them}"
     else:
-        tail = f", and {be} the cheapest of them" if cheapest == best else ""
+        tail = f", and {be} the cheapest of them" if least is not None else ""
     yield f"{it} {be} not told apart from {_names(others)}{tail}."
+
+
+def _value(certificate: Certificate, name: str) -> float:
+    value = certificate[name].expected[0].value
+    assert value is not None  # it is not told apart from the best, and so has a score
+    return value
 
 
 def _luck(certificate: Certificate, objective: int) -> Iterator[str]:
@@ -563,8 +570,8 @@ def _more(certificate: Certificate) -> Iterator[str]:
     if best is None or not others:
         return
     defaults = [name for name in others if certificate[name].trial is None]
-    cheapest = [name for name in others if name == certificate.cheapest]
-    other = (defaults or cheapest or others)[0]
+    chosen = [name for name in others if name == certificate.cheapest]
+    other = (defaults or chosen or others)[0]
     gap = certificate.compare(best, other)
     if gap is None or gap.high is None:
         return

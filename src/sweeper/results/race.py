@@ -48,6 +48,9 @@ POWER = 0.8
 MANY = 1000
 """More trainings than that nobody makes: how many more it is is not said."""
 
+SAME_COST = 0.1
+"""Who takes so much more time than the quickest is as cheap: times vary with what else the machine does."""
+
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
 
 WORSE, DIVERGED = "worse", "diverged"
@@ -179,8 +182,8 @@ class Race:
         return None if found is None else self._sign * (value - found.value)
 
     def cheapest(self, costs: Mapping[str, float]) -> str | None:
-        """Of those not worse; unknown costs are the highest, and ties go by the candidates' order."""
-        return _cheapest(self.not_worse, costs)
+        """Of those not worse; unknown costs are the highest, and of equal ones the best mean decides."""
+        return cheapest(self._by_mean(self.not_worse), costs)
 
     def choice(self, costs: Mapping[str, float], defaults: str | None) -> str | None:
         """The cheapest of those not worse that are shown to be better than the defaults; else the defaults.
@@ -194,7 +197,11 @@ class Race:
         if defaults in self._look.means and (out is None or out.reason == WORSE):
             better = tuple(one for one in able if one != defaults and self._beats(one, defaults))
             able = better or tuple(one for one in able if one == defaults) or able
-        return _cheapest(able, costs)
+        return cheapest(self._by_mean(able), costs)
+
+    def _by_mean(self, among: Sequence[str]) -> list[str]:
+        """The best first, of equal ones by the candidates' order."""
+        return sorted(among, key=lambda one: -self._sign * self._look.means[one])
 
     def _beats(self, one: str, other: str) -> bool:
         by = self._sign * (self._look.means[one] - self._look.means[other])
@@ -261,8 +268,10 @@ def level(n_candidates: int, n: int) -> float:
     return share * ALPHA / max(n_candidates - 1, 1)
 
 
-def _cheapest(among: Sequence[str], costs: Mapping[str, float]) -> str | None:
-    return min(among, key=lambda one: costs.get(one, math.inf), default=None)
+def cheapest(among: Sequence[str], costs: Mapping[str, float]) -> str | None:
+    """The first, and so the best, of those that cost no more than the least but for SAME_COST."""
+    least = min((costs.get(one, math.inf) for one in among), default=math.inf)
+    return next((one for one in among if costs.get(one, math.inf) <= least * (1 + SAME_COST)), None)
 
 
 def _best(means: Mapping[str, float], among: Sequence[str], sign: int) -> str | None:
