@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from sweeper import record
@@ -118,7 +118,7 @@ class Certified:
     """Its number in the search; None for the defaults."""
     params: Mapping[str, Any] | None
     seconds: float | None
-    """Of one training, in the mean."""
+    """Of one training, in the median."""
     verdict: str
     """``best``, ``not told apart`` (from the best), ``worse``, ``diverged``, or ``not trained yet``."""
     out: Fallen | None
@@ -246,7 +246,7 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
     race, is_one = races[0], len(races) == 1
     running = sum(trial.state.name == "RUNNING" for trial in seen.trials)
     following = plan.next_training(seen.trials, seen.directions)
-    seconds = {one.name: _mean_seconds(one, done) for one in plan.candidates}
+    seconds = {one.name: _seconds(one, done) for one in plan.candidates}
     costs = {name: cost for name, cost in seconds.items() if cost is not None}
     return Certificate(
         study=plan.study,
@@ -288,10 +288,10 @@ def seconds_of(trial: FrozenTrial) -> float | None:
     return None if trial.duration is None else trial.duration.total_seconds()
 
 
-def _mean_seconds(candidate: Candidate, done: Sequence[tuple[str, Again]]) -> float | None:
-    """Of its trainings; as the search measured it while there is none."""
+def _seconds(candidate: Candidate, done: Sequence[tuple[str, Again]]) -> float | None:
+    """Of one in the middle: a worker's first takes longer. Before any, as the search measured it."""
     own = [each.seconds for name, each in done if name == candidate.name and each.values and each.seconds]
-    return fmean(own) if own else candidate.seconds
+    return median(own) if own else candidate.seconds
 
 
 def _certified(
@@ -486,8 +486,8 @@ def _more(certificate: Certificate) -> Iterator[str]:
     if best is None or not others:
         return
     defaults = [name for name in others if certificate[name].trial is None]
-    cheapest = [name for name in others if name == certificate.cheapest]
-    other = (defaults or cheapest or others)[0]
+    chosen = [name for name in others if name == certificate.cheapest]
+    other = (defaults or chosen or others)[0]
     gap = certificate.compare(best, other)
     if gap is None or gap.high is None:
         return
