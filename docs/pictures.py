@@ -1,11 +1,11 @@
 """The pictures of README and docs, made by the product itself.
 
-    python docs/pictures.py                      # into docs/pictures, in two minutes
+    python docs/pictures.py                      # into docs/pictures, in four minutes
     python docs/pictures.py --out DIR --quick    # the same pictures of a search of 6 trials: a look
 
-A search of the README runs on a terminal of its own, in a temporary folder; what that terminal shows becomes
-SVG. Its report and the dashboard are looked at by a real browser (Debian: apt-get install chromium), and
-become WebP.
+A search of the README, and its certificate, run on a terminal of their own, in a temporary folder; what that
+terminal shows becomes SVG. The report and the dashboard are looked at by a real browser (Debian: apt-get
+install chromium), and become WebP.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ from rich.text import Text
 COLUMNS, LINES = 110, 40
 WIDE, NARROW = (1280, 800), (390, 844)
 """Pixels of a laptop's window and of a phone's."""
+SURE, TRAINED = (1280, 526), (1280, 450)
+"""Of a figure with the words above it."""
 MOST_BYTES = 1_500_000
 """Of all pictures together: everybody who clones the repository takes them along."""
 LIMIT_S = 600
@@ -64,6 +66,7 @@ def main() -> None:
             "optimizer=adam,sgd",
         ]
         photograph(folder, search, out)
+        photograph_certificate(folder, ["--top", "2", "--seeds", "3"] if arguments.quick else [], out)
     written = sorted(out.iterdir())
     for path in written:
         print(f"{path.stat().st_size / 1000:7.0f} kB  {path}")
@@ -106,10 +109,8 @@ def photograph(folder: Path, search: Sequence[str], out: Path) -> None:
             shoot(page, out / "report-phone.webp", NARROW)
         with open_page(WIDE, "light") as page:
             page.goto(report)
-            heading = page.get_by_role("heading", name="What mattered").first
-            if heading.count():
-                heading.evaluate("heading => { heading.scrollIntoView(); window.scrollBy(0, -40) }")
-                shoot(page, out / "importance.webp", WIDE)
+            shoot_part(page, "What mattered", out / "importance.webp")
+            shoot_part(page, "The best against the next", out / "how-sure.webp", SURE)
             page.goto(address)
             link = page.get_by_role("link", name=re.compile("digits")).first
             link.wait_for()
@@ -120,6 +121,19 @@ def photograph(folder: Path, search: Sequence[str], out: Path) -> None:
             page.locator("a[href$='/note']").first.click()
             page.get_by_text("reproduce digits").first.wait_for()
             shoot(page, out / "dashboard-note.webp", WIDE)
+
+
+def photograph_certificate(folder: Path, options: Sequence[str], out: Path) -> None:
+    """Certify the search, and look at what is said of it in the end."""
+    words = ["certify", "digits", *options]
+    after = run(folder, words)[1]
+    told = after[first(after, r" expected to reach ") :]
+    write_svg(told, out / "certificate.svg", f"sweeper {' '.join(words)}")
+    run(folder, ["report", "digits"])
+    with browser() as open_page, open_page(WIDE, "light") as page:
+        page.goto((folder / "outputs" / "digits" / "report.html").as_uri())
+        shoot_part(page, "Trained again", out / "certificate.webp", TRAINED)
+    print("\n".join(map(plain, after)))
 
 
 # -------------------------------------------------------------------------------------------- the terminal
@@ -329,6 +343,16 @@ def dashboard(folder: Path) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(30)
+
+
+def shoot_part(page: Any, heading: str, path: Path, size: tuple[int, int] = WIDE) -> None:
+    """What the window shows of the part of a report with this heading."""
+    found = page.get_by_role("heading", name=heading).first
+    if found.count():
+        page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+        found.evaluate("heading => { heading.scrollIntoView(); window.scrollBy(0, -40) }")
+        shoot(page, path, size)
+        page.set_viewport_size(dict(zip(("width", "height"), WIDE, strict=True)))
 
 
 def shoot(page: Any, path: Path, size: tuple[int, int]) -> None:

@@ -53,6 +53,8 @@ SHORT = (
     Rule(r"\bexperiment=transfer\b", r"\g<0> model.weights=null dataset.image_size=32"),
     Rule(r"\btraining\.epochs=\d+", "training.epochs=2"),
     Rule(r"\bhydra\.sweeper\.n_trials=\d+", "hydra.sweeper.n_trials=4"),
+    Rule(r"^sweeper certify (?!.*--top)\S+", r"\g<0> --top 2 --seeds 2"),
+    Rule(r"\.certify\(top=5, seeds=5\)", ".certify(top=2, seeds=2)"),
     Rule(r"\bsweeper\.train\(\[", r'\g<0>"training.epochs=2", '),
     Rule(r"\bsweeper\.sweep\(\[", r'\g<0>"training.epochs=2", "hydra.sweeper.n_trials=2", '),
 )
@@ -61,7 +63,7 @@ BUDGET = ("training.epochs=2", "hydra.sweeper.n_trials=3")
 """Of a run, and of a search, where the page says none."""
 AS_THEY_STAND = {*verbs.commands, "--cfg", "--help", "--version"} - {"train"}
 """What may follow ``sweeper`` and takes no time that a rule could save."""
-OF_FIRST = ("search.md", "what-a-search-tells.md")
+OF_FIRST = ("how-sure.md", "search.md", "what-a-search-tells.md")
 """Pages that speak of a search that the reader of README.md has done already, the study ``digits``."""
 
 NOTEBOOKS = ("tour.md",)
@@ -160,7 +162,9 @@ def named(step: Step) -> set[str]:
     """The studies that a command needs."""
     typed = step.typed if isinstance(step, Command) else ""
     verb = re.match(
-        r"sweeper (?:best|clean|export|predict|report|reproduce) (?P<studies>[\w-]+( [\w-]+)*)(?=\s|$)", typed
+        r"sweeper (?:best|certify|clean|export|predict|report|reproduce) "
+        r"(?P<studies>[\w-]+( [\w-]+)*)(?=\s|$)",
+        typed,
     )
     studies = set(re.findall(r"outputs/([\w-]+)/best", typed))
     if verb:

@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.record import StudyFiles
-from sweeper.search.plan import CANDIDATE, REPEAT, Candidate, Plan
+from sweeper.results.plan import CANDIDATE, REPEAT, Candidate, Plan
 from tests.foreign_app import FINISHED, App
 from tests.journal import load_study
 

@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeper import origin
 from sweeper.record import FORMAT, StudyFiles
 from sweeper.results import certificate, study_record
+from sweeper.results.plan import DEFAULTS, Candidate, Plan
 from sweeper.results.study_record import StudyRecord
-from sweeper.search.plan import DEFAULTS, Candidate, Plan
 from sweeper.search.study import read
 from tests.journal import open_journal
 

@@ -113,7 +113,8 @@ def test_a_chosen_run_is_not_taken_for_the_best_trial(said: Said, tmp_path: Path
     certificate_of(tmp_path, {"trial 0": [0.9, 0.91], "trial 1": [0.89, 0.91]})
     search.best.mark()
     record.write_json(search.best.result, {"study": "s-certificate", "trial": 0, "test_accuracy": 0.75})
-    record.write_json(search.choice, {"study": "s-certificate", "candidate": "trial 1", "trial": 0})
+    choice = {"study": "s-certificate", "candidate": "trial 1", "trial": 0, "of_search": 1, "n_ended": 2}
+    record.write_json(search.choice, choice)
     search.write_belief(0, {"value": 0.98})
     assert "belief" not in search.best.read_result()
     code, shown = said("best", "s")

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 import sweeper as product
 from sweeper.commands.certify import Wish, about_time, half_of
-from sweeper.search.plan import CANDIDATE, Candidate, Plan
+from sweeper.results.plan import CANDIDATE, Candidate, Plan
 from tests import planned
 from tests.foreign_app import FINISHED, App
 from tests.program import IN_PROCESS, Program, finish, kill_group, run, start, sweeper, until
@@ -89,6 +89,17 @@ def test_more_seeds_and_candidates_extend_it_and_fewer_lose_nothing(tmp_path: Pa
     assert "expected to" in said
     assert re.search(r"Trained before, and kept: trial \d+\.", said)
     assert len(planned.trials(app)) == len(trials)
+
+
+@pytest.mark.slow
+def test_a_certificate_whose_trainings_all_fail_ends_in_one_line(tmp_path: Path) -> None:
+    """The app's own output says why; that of the command is no traceback of ours."""
+    app = noisy(tmp_path)
+    app.write("raise ValueError(number)")
+    done = run(app.folder, "-m", "sweeper", "certify", "out", "--top", "2", "--seeds", "3", limit_s=60)
+    assert done.returncode == 1
+    assert "commands/certify.py" not in done.stderr
+    assert re.search(r"^sweeper: it ended with exit code 1; .*\n\Z", done.stderr, re.MULTILINE)
 
 
 @pytest.mark.slow
@@ -222,7 +233,7 @@ def seconds(plan: Plan) -> float:
     return sum(one.seconds or 0 for one in plan.candidates) * plan.n_seeds
 
 
-@pytest.mark.parametrize(("n", "seeds"), [(5, 5), (3, 10), (10, 3), (1, 5), (20, 20), (5, 2)])
+@pytest.mark.parametrize(("n", "seeds"), [(5, 5), (3, 10), (10, 3), (1, 5), (20, 20), (5, 2), (5, 10**6)])
 @pytest.mark.parametrize("baseline", [True, False])
 def test_the_command_for_half_takes_about_half(n: int, seeds: int, baseline: bool) -> None:
     """Where there is one, it takes 35 to 65 % of the time, and trains two candidates at least."""
@@ -285,7 +296,7 @@ def test_the_chosen_one_is_the_best_of_the_search(digits: Path) -> None:
     (chosen,) = [one for one in found["candidates"] if one["name"] == found["cheapest"]]
     said = sweeper(digits, "certify", "mine", "--choose")
     assert "trainings are done" not in said
-    choice = json.loads((digits / "outputs" / "mine" / ".sweeper" / "choice.json").read_text())
+    choice = json.loads((digits / "outputs" / "mine" / "best" / ".sweeper" / "choice.json").read_text())
     assert choice["trial"] in [one["trial"] for one in chosen["trainings"]]
     result = json.loads((best / "result.json").read_text())
     assert result["trial"] == choice["trial"]
@@ -307,7 +318,7 @@ def test_the_chosen_one_is_the_best_of_the_search(digits: Path) -> None:
 def test_a_trial_that_ends_takes_the_choice_back(digits: Path) -> None:
     """The search that goes on says so before, and best/ is the best trial's again."""
     sweeper(digits, "certify", "mine", "--choose")
-    choice = digits / "outputs" / "mine" / ".sweeper" / "choice.json"
+    choice = digits / "outputs" / "mine" / "best" / ".sweeper" / "choice.json"
     multirun = (digits / "outputs" / "mine" / "multirun.yaml").read_text()
     assert "n_trials" in multirun
     options = (

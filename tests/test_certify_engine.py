@@ -14,8 +14,8 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.record import StudyFiles, TrialFiles
+from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan
 from sweeper.search import study
-from sweeper.search.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan
 from tests import planned
 from tests.foreign_app import App, assert_exactly, worker_pid
 from tests.planned import ARGUMENTS, assert_trained, of_trials, put

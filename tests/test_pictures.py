@@ -18,11 +18,13 @@ SIZES = {
     "report-dark.webp": WIDE,
     "report-phone.webp": NARROW,
     "importance.webp": WIDE,
+    "how-sure.webp": (1280, 526),
+    "certificate.webp": (1280, 450),
     "dashboard.webp": WIDE,
     "dashboard-study.webp": WIDE,
     "dashboard-note.webp": WIDE,
 }
-TERMINALS = ("search.svg", "search-end.svg", "best.svg")
+TERMINALS = ("search.svg", "search-end.svg", "best.svg", "certificate.svg")
 
 
 @pytest.mark.slow
@@ -38,6 +40,7 @@ def test_the_script_makes_every_picture(tmp_path: Path) -> None:
         assert f"made/{name}" in done.stdout
         look(tmp_path / "made" / name, size)
     assert "Study digits:" in read(tmp_path / "made" / "search-end.svg")
+    assert "expected to reach val_accuracy" in read(tmp_path / "made" / "certificate.svg")
 
 
 @pytest.mark.parametrize("name", SIZES)

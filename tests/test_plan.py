@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.record import StudyFiles
-from sweeper.search.plan import CANDIDATE, DEFAULTS, REPEAT, Plan, first_trainings
+from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan, first_trainings
 from sweeper.search.study import LockedStudy, failed
-from sweeper.search.trial import seed_of
 from tests.planned import of_trials
 from tests.studied import trial
 
@@ -52,7 +45,28 @@ def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     assert [plan.overrides(repeat) for repeat in range(3)] == [{"d.fold": 0}, {"d.fold": 1}, {"d.fold": 0}]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"format": 1, "candidates": [1]}'])
+def _candidate(**changes: object) -> dict[str, Any]:
+    return {"candidates": [{"trial": 0, "params": {}, "values": None, "seconds": None, **changes}]}
+
+
+CHANGES: tuple[dict[str, Any], ...] = (
+    {"study": None},
+    {"candidates": []},
+    {"n_seeds": 0},
+    {"n_seeds": "3"},
+    {"n_folds": 2},
+    {"seed": -1},
+    _candidate(trial=[]),
+    _candidate(params=None),
+    _candidate(values=[]),
+)
+BAD_PLANS = (
+    *("{", "[" * 100_000, "[]", '{"format": 1}', '{"format": 1, "candidates": [1]}'),
+    *(json.dumps({"format": 1, **asdict(of_trials({"x": 0.5})), **changes}) for changes in CHANGES),
+)
+
+
+@pytest.mark.parametrize("text", BAD_PLANS, ids=range(len(BAD_PLANS)))
 def test_a_damaged_plan_is_a_fault(tmp_path: Path, text: str) -> None:
     """It names the file."""
     files = StudyFiles(tmp_path)
@@ -150,44 +164,3 @@ def test_who_is_out_keeps_no_weights() -> None:
     diverged = training("trial 0", 1, TrialState.PRUNED, diverged=True)
     scored = [trial(0.5, candidate=name, repeat=0) for name in plan.names]
     assert plan.kept(numbered(*scored, diverged), ["minimize"]) == {1, 2}
-
-
-def test_seeds_are_none_of_the_search() -> None:
-    """Not for any trial's number, also where certificate and search have the same seed."""
-    for seed in (0, 1, 7, 2**32 - 1):
-        plan = of_trials(seed=seed)
-        searched = {seed_of(base, number) for base in (0, 1, seed) for number in range(300)}
-        mixed = [seed_of(base, *plan.seeded_by(repeat)) for base in (0, 1, seed) for repeat in range(20)]
-        plain = [plan.seed_in_config(repeat) for repeat in range(20)]
-        assert not searched & {*mixed, *plain}
-        assert len(set(plain)) == 20
-        assert max(plain) < 2**31
-
-
-@pytest.mark.parametrize(
-    ("distribution", "value"),
-    [
-        (FloatDistribution(0.0, 1.0), 1.5),
-        (FloatDistribution(1e-3, 1.0, log=True), 1e-4),
-        (FloatDistribution(0.0, 1.0, step=0.5), 0.3),
-        (IntDistribution(3, 9, step=2), 4),
-        (IntDistribution(3, 9, log=True), 2),
-        (CategoricalDistribution(["a", None]), None),
-    ],
-)
-def test_parameters_are_taken_outside_of_new_bounds(distribution: BaseDistribution, value: Any) -> None:
-    """A search may have gone on with other ranges: Optuna is given one that has the value."""
-
-    def suggest(name: str, given: BaseDistribution) -> Any:
-        assert given._contains(given.to_internal_repr(value))
-        return name
-
-    assert of_trials({"x": value}).candidates[0].taken_by(suggest)("x", distribution) == "x"
-
-
-@pytest.mark.parametrize("params", [{"x": "b"}, {"y": "a"}])
-def test_parameters_that_cannot_be_taken_are_named(params: dict[str, Any]) -> None:
-    """No choice, or not in the plan."""
-    take = of_trials(params).candidates[0].taken_by(lambda name, given: params[name])
-    with pytest.raises(BadInput, match="x"):
-        take("x", CategoricalDistribution(["a"]))

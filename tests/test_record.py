@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -14,8 +18,9 @@ import pytest
 from sweeper import record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.record import RunFiles, StudyFiles, TrialFiles
+from sweeper.record import Choice, RunFiles, StudyFiles, TrialFiles
 from sweeper.results import standing, study_record
+from tests.studied import trial
 
 
 def leave(folder: Path, number: int, accuracy: float) -> None:
@@ -203,6 +208,80 @@ def test_files_of_the_app_are_neither_removed_nor_read(tmp_path: Path, study: op
     left = [path.read_text() for path in tmp_path.glob("[0-9]/*.*")]
     assert left == ["theirs"] * len(names) * 3
     assert not (tmp_path / "best").exists()
+
+
+def test_the_folders_of_a_moved_study_are_found(tmp_path: Path, study: optuna.Study) -> None:
+    """Trials that moved with their study are found there; another number's folder is not taken for theirs."""
+    before, after = StudyFiles(tmp_path / "before"), StudyFiles(tmp_path / "after")
+    for number in range(2):
+        asked = study.ask()
+        asked.set_user_attr("folder", str(before.folder / str(number)))
+        TrialFiles(before.folder / str(number)).begin(before, number)
+        study.tell(asked, 0.5)
+    first, second = study.get_trials()
+    assert before.trial(first).folder == before.folder / "0"
+    before.folder.rename(after.folder)
+    assert after.trial(first).folder == after.folder / "0"
+    (after.folder / "0").rename(after.folder / "other")
+    (after.folder / "1").rename(after.folder / "0")
+    assert after.trial(first).folder == before.folder / "0"
+    assert after.trial(second).folder == before.folder / "1"
+
+
+def _die_at(event: int, act: Callable[[], None]) -> bool:
+    """A child process does it, and is killed as it renames, opens or removes a file for that time.
+
+    Returns:
+        whether it came so far.
+    """
+    if (pid := os.fork()) == 0:
+        left = iter(range(event, -1, -1))
+
+        def kill(name: str, _: object) -> None:
+            if name in ("open", "os.rename", "os.remove", "os.rmdir") and next(left) == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(kill)
+        act()
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.slow
+def test_a_choice_and_its_run_come_and_go_together(tmp_path: Path, study: optuna.Study) -> None:
+    """Killed at any moment of choosing or of taking back, best/ is whole or away, and says whose it is."""
+    end(study, tmp_path, 0.5)
+    files, again = StudyFiles(tmp_path), tmp_path / "certificate"
+    leave(again, 0, 0.7)  # its number is that of the best trial
+    choice = Choice("s-certificate", "trial 0", trial=0, of_search=0)
+
+    def choose() -> None:
+        files.choose(RunFiles(again / "0"), choice, study.get_trials())
+
+    def check() -> None:
+        if files.best.is_ours:
+            assert files.holds(RunFiles(again / "0")) == (files.read_choice() is not None)
+            assert files.best.weights.exists()
+        else:
+            assert not files.best.folder.exists()
+
+    n = 0
+    while _die_at(n, choose):
+        check()
+        files.write_results(study)  # as the next command does
+        check()
+        n += 1
+    assert n > 10
+    choose()
+    assert files.read_choice() == replace(choice, n_ended=1)
+    study.add_trial(trial(0.4))
+    n = 0
+    while _die_at(n, lambda: files.write_results(study)):
+        check()
+        n += 1
+    assert n > 10
+    assert files.read_choice() is None
+    assert files.best.read_result()["val_accuracy"] == 0.5
 
 
 def test_a_folder_called_best_stays_theirs(tmp_path: Path, study: optuna.Study) -> None:
@@ -451,7 +530,7 @@ def test_a_choice_costs_no_belief(tmp_path: Path, study: optuna.Study) -> None:
     end(study, tmp_path, 0.5)
     files.write_belief(1, {"value": 0.5})
     for _ in range(2):
-        files.choose(files.run(0), {"study": "s-certificate", "trial": 0}, study.trials)
+        files.choose(files.run(0), Choice("s-certificate", "trial 0", 0, 0), study.trials)
         assert "belief" not in files.best.read_result()
         assert files.read_belief() == {"value": 0.5}
     end(study, tmp_path, 0.9)

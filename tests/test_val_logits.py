@@ -17,10 +17,11 @@ from optuna.trial import TrialState
 
 from sweeper import record, schema
 from sweeper.fault import Fault
-from sweeper.record import LOGITS_BYTES, RunFiles, StudyFiles
+from sweeper.record import RunFiles, StudyFiles
 from sweeper.results.answer import losses
-from sweeper.results.val_logits import ValLogits, rounded
+from sweeper.results.val_logits import LOGITS_BYTES, ValLogits, rounded
 from sweeper.run import train
+from sweeper.search.study import LockedStudy
 from sweeper.search.trial import Trial
 from sweeper.training import metric
 from sweeper.training.data import load
@@ -250,7 +251,7 @@ def end(
     with RunFiles(folder / str(trial.number)).val_logits.open("wb") as file:
         file.truncate(n_bytes)
     study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
-    StudyFiles(folder).write_results(study, ended=trial.number)
+    LockedStudy(study, StudyFiles(folder), 0).write_results(ended=trial.number)
     return trial.number
 
 
@@ -314,7 +315,7 @@ def test_what_is_not_done_keeps_none(tmp_path: Path) -> None:
     leave(tmp_path, killed.number, 0.5)
     RunFiles(tmp_path / "1").val_logits.touch()
     study.tell(killed, state=TrialState.FAIL)
-    StudyFiles(tmp_path).write_results(study)
+    LockedStudy(study, StudyFiles(tmp_path), 0).write_results()
     assert kept_in(tmp_path) == []
 
 
@@ -327,7 +328,7 @@ def test_what_was_never_counted_is_counted_when_a_command_begins_or_ends(tmp_pat
         file.truncate(60 * MB)
     end(study, tmp_path, 0.7, 10 * MB)
     assert kept_in(tmp_path) == [0, 1, 2]
-    files.write_results(study)
+    LockedStudy(study, files, 0).write_results()
     assert kept_in(tmp_path) == [1, 2]
     (tmp_path / ".sweeper" / "val_logits.json").write_text("half")
     end(study, tmp_path, 0.4, 10 * MB)
@@ -343,8 +344,8 @@ def test_the_files_of_another_app_are_neither_counted_nor_removed(tmp_path: Path
         with (tmp_path / str(trial.number) / "val_logits.npz").open("wb") as file:
             file.truncate(50 * MB)
         study.tell(trial, value)
-        StudyFiles(tmp_path).write_results(study, ended=trial.number)
-    StudyFiles(tmp_path).write_results(study)
+        LockedStudy(study, StudyFiles(tmp_path), 0).write_results(ended=trial.number)
+    LockedStudy(study, StudyFiles(tmp_path), 0).write_results()
     assert kept_in(tmp_path) == [0, 1]
     assert not (tmp_path / ".sweeper").exists()
 
@@ -366,6 +367,7 @@ from pathlib import Path
 import optuna
 from tests.test_record import leave
 from sweeper.record import RunFiles, StudyFiles
+from sweeper.search.study import LockedStudy
 folder = Path(sys.argv[1])
 study = optuna.create_study(direction="maximize", storage=sys.argv[2], study_name="s", load_if_exists=True)
 for value in (0.5, 0.9, 0.4, 0.7) if sys.argv[3] == "search" else ():
@@ -374,8 +376,8 @@ for value in (0.5, 0.9, 0.4, 0.7) if sys.argv[3] == "search" else ():
     with RunFiles(folder / str(trial.number)).val_logits.open("wb") as file:
         file.truncate(30_000_000)
     study.tell(trial, value)
-    StudyFiles(folder).write_results(study, ended=trial.number)
-StudyFiles(folder).write_results(study)
+    LockedStudy(study, StudyFiles(folder), 0).write_results(ended=trial.number)
+LockedStudy(study, StudyFiles(folder), 0).write_results()
 """
 
 WRITE = """

@@ -35,8 +35,8 @@ def test_each_candidate_is_a_row_the_best_first(found: Certificate) -> None:
     assert best[5] == "best"
     verdicts = {str(row[0]): str(row[-1]) for row in others}
     assert verdicts["defaults"].startswith("worse than trial 3 by 0.40")
-    assert "; out after " in verdicts["defaults"]
-    assert verdicts["trial 7"].startswith("diverged; out after ")
+    assert "; out at training " in verdicts["defaults"]
+    assert verdicts["trial 7"].startswith("diverged; out at training ")
 
 
 def test_a_line_says_state_and_verdict(found: Certificate) -> None:

@@ -19,8 +19,8 @@ if _on_ctrl_c is signal.default_int_handler:  # else it is ignored, as in the ba
 import click
 from click.shell_completion import shell_complete
 
-from sweeper import caller
-from sweeper.caller import Ended
+from sweeper import caller, limit
+from sweeper.caller import Ended, Failed
 from sweeper.commands import completion, page
 from sweeper.errors import BadInput
 from sweeper.fault import find_told
@@ -48,6 +48,10 @@ def main() -> None:
     except Ended as end:
         caller.say_error(end.told)
         raise
+    except Failed as failed:  # in a process of its own, which has printed more
+        caller.say_error(failed)
+        caller.print_last(str(failed))
+        sys.exit(failed.exit_code)
     except Exception as error:
         told = find_told(error)
         caller.say_error(told or error)
@@ -221,28 +225,31 @@ def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bo
 @_study
 @click.option(
     "--top",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, limit.MAX_AGAIN),
     metavar="N",
     help="Certify the N best trials; default: 5, of several objectives the first of the Pareto front.",
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(min=2),
+    type=click.IntRange(2, limit.MAX_AGAIN),
     metavar="N",
-    help="Train each so often; what those who drop out leave goes to the others. Default: 5.",
+    help="Train each N times; what is saved when one drops out goes to the others, if it may tell them apart."
+    " Default: 5.",
 )
 @click.option(
     "--folds",
-    type=click.IntRange(min=2),
+    type=click.IntRange(2, limit.MAX_FOLDS),
     metavar="K",
     help="Train over K folds of the train and validation parts instead; the test part stays closed.",
 )
 @click.option(
     "--baseline/--no-baseline",
     default=None,
-    help="Train the defaults, too, as they would run without a search, or leave them out. Default: train.",
+    help="Train the defaults too, as they run without a search, or leave them out. Default: train them.",
 )
-@click.option("--choose", is_flag=True, help="Let the cheapest of those not worse be the study's best/.")
+@click.option(
+    "--choose", is_flag=True, help="Make the cheapest of those about as good the study's best/; test it once."
+)
 @_TRUST
 def certify(
     study: str | None,
@@ -255,9 +262,10 @@ def certify(
 ) -> int:
     """Train the best trials again, and say how good they are and who is not worse.
 
-    STUDY is a name or a folder; default: the newest. With new seeds, side by side with the defaults, each
-    trains again until it is shown to be worse. The same command goes on where it was stopped; with other
-    numbers it goes on to those, and no training is lost. It is a study of its own, STUDY-certificate.
+    STUDY is a name or a folder; default: the newest. Each is trained with new seeds, side by side with the
+    defaults; one that is shown to be worse drops out, and it ends early where more trainings would hardly
+    tell those left apart. The same command goes on where it was stopped, and with other numbers it goes on to
+    those. The trainings are a study of their own, STUDY-certificate.
     """
     from sweeper.commands import certify
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper import child, record
 from sweeper.errors import BadInput, named, search_call
 from sweeper.fault import Fault
+from sweeper.limit import MAX_AGAIN, MAX_FOLDS
 from sweeper.literal import written
 from sweeper.program import TRUST
 from sweeper.record import RunFiles, StudyFiles
@@ -298,7 +299,7 @@ class Study:
             raise BadInput("study", self.name, "no trial of it is complete", "wait, or see .trials")
         number, kept = results["best_trial"], self._files.best
         if (choice := self._files.read_choice()) is not None:
-            return self._chosen(choice["of_search"])
+            return self._chosen(choice.of_search)
         is_kept = kept.is_ours and kept.read_result().get("trial") == number
         folder = kept.folder if is_kept else self._folder_of(number)
         return Run(folder, number, results["best_params"], (results["best_value"],))
@@ -427,7 +428,7 @@ class Study:
             seeds: how often each is trained; default: 5.
             folds: train over so many folds of the train and validation parts, in place of new seeds.
             baseline: whether the defaults are trained, too, as they would run without a search; default: yes.
-            choose: whether the cheapest of those not worse becomes ``best``.
+            choose: whether the cheapest of those about as good as the best becomes ``best``.
             trust: whether the search's own command may import a network that a saved run names.
 
         Returns:
@@ -449,9 +450,10 @@ class Study:
         from sweeper.results.certificate import Certificate
 
         words = ["certify", str(self.folder)]
-        for name, value, least in (("top", top, 1), ("seeds", seeds, 2), ("folds", folds, 2)):
+        ranges = {"top": (1, MAX_AGAIN), "seeds": (2, MAX_AGAIN), "folds": (2, MAX_FOLDS)}
+        for (name, ends), value in zip(ranges.items(), (top, seeds, folds), strict=True):
             if value is not None:
-                words += [f"--{name}", str(_whole(name, value, least))]
+                words += [f"--{name}", str(_whole(name, value, *ends))]
         words += {None: [], True: ["--baseline"], False: ["--no-baseline"]}[baseline]
         words += [*(["--choose"] if choose else []), *([TRUST] if trust else [])]
         with named("study", "STUDY"), named("folds", "--folds"), named("choose", "--choose"):
@@ -491,9 +493,9 @@ class Study:
         return f": {', '.join([record.told_counts(states.elements()), *best])}"
 
 
-def _whole(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BadInput(name, value, f"is no whole number from {least} on", "write for example 5")
+def _whole(name: str, value: object, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise BadInput(name, value, f"is no whole number from {least} to {most:,}", "write for example 5")
     return value
 
 

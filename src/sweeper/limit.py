@@ -18,6 +18,9 @@ from sweeper.errors import BadInput, one_of
 MAX_SEED = 2**32 - 1
 MAX_STEPS = 10**12
 MAX_EPOCHS = 10**6
+MAX_FOLDS = 1000
+MAX_AGAIN = 10**6
+"""Of trials that are trained again, and of how often each is."""
 MAX_PART_BYTES = 255
 """Of one name in a path: what file systems keep."""
 MAX_PATH_BYTES = 3072

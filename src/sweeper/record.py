@@ -20,7 +20,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault, disk, find_fault, of_disk
 from sweeper.lock import held, locked, open_locked, remove_unlocked
 from sweeper.program import TRUST, program
+from sweeper.structure import structured
 from sweeper.words import expanded, near
 
 if TYPE_CHECKING:
@@ -57,16 +58,28 @@ PER_CLASS = "per_class"
 """In ``result.json``: the scores of each class, by the part of the data."""
 BELIEF = "belief"
 """In the ``result.json`` of ``best/``: how sure it is that this trial is the best."""
-LOGITS_BYTES = 64 * 10**6
-"""What the logits of a study's trials may take together."""
-_ROOM_AHEAD = 2 * 10**6
-"""Of these, what is left free where many small files have no room, so that not each trial counts them all.
-Until that is taken, the next trials keep theirs, whatever they reach."""
+CERTIFICATE = "-certificate"
+"""What the name of a search and the name of its folder have behind them in its certificate's."""
 LONG_OUTPUT = 10**6
 """Bytes above which what a trial printed takes room."""
 _MARK = ".sweeper"
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # a build of PyYAML may lack libyaml
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which run of a certificate is in a search's ``best/``, in place of the best trial's."""
+
+    study: str
+    """The certificate's."""
+    candidate: str
+    trial: int
+    """The run's number in the certificate."""
+    of_search: int | None
+    """The number of the trial that it trains again; None for the defaults."""
+    n_ended: int = 0
+    """How many trials of the search had ended when it was chosen; it stands until another one ends."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +148,11 @@ class RunFiles:
         return self.folder / _MARK / "trained_on.npy"
 
     @property
+    def choice(self) -> Path:
+        """Of a search's ``best/``: whose run it holds by choice. It comes and goes with that."""
+        return self.folder / _MARK / "choice.json"
+
+    @property
     def _mark(self) -> Path:
         return self.folder / _MARK / "run.json"
 
@@ -201,6 +219,7 @@ class RunFiles:
                 path.unlink(missing_ok=True)
             _remove(self.folder / ".hydra")
             (self.folder / _MARK / "run.lock").unlink(missing_ok=True)
+            self.choice.unlink(missing_ok=True)
             self._mark.unlink()
             _remove_empty(self._mark.parent)
 
@@ -393,11 +412,12 @@ class StudyFiles:
         return is_report(self.report)
 
     def trial(self, trial: FrozenTrial) -> TrialFiles:
-        """Where the app has the folders of its trials."""
-        folder = trial.user_attrs.get("folder")
+        """Where the app has the folder of a trial, which may have moved with the study."""
+        folder, inside = trial.user_attrs.get("folder"), TrialFiles(self.folder / str(trial.number))
         if not isinstance(folder, str):  # none, or an app's own attribute of that name
-            return TrialFiles(self.folder / str(trial.number))
-        return TrialFiles(Path(folder))
+            return inside
+        is_moved = not os.path.exists(folder) and inside.is_of(trial.number)  # noqa: PTH110 - no error where it is closed
+        return inside if is_moved else TrialFiles(Path(folder))
 
     def run(self, number: int) -> RunFiles:
         """The run of a trial, where its folder has its number, as those of our own app."""
@@ -408,6 +428,11 @@ class StudyFiles:
         with disk(self.folder):
             numbers = [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
         return sorted(number for number in numbers if self.run(number).is_complete)
+
+    @property
+    def logits_count(self) -> Path:
+        """What the logits of all trials took when they were last counted (see ``results.val_logits``)."""
+        return self.folder / _MARK / "val_logits.json"
 
     @property
     def plan(self) -> Path:
@@ -422,12 +447,12 @@ class StudyFiles:
     @property
     def certified_by(self) -> StudyFiles:
         """The certificate of this search, which need not be there: beside it, as ``STUDY-certificate``."""
-        return StudyFiles(self.folder.with_name(f"{self.folder.name}-certificate"))
+        return StudyFiles(self.folder.with_name(f"{self.folder.name}{CERTIFICATE}"))
 
     @property
     def certifies(self) -> StudyFiles | None:
         """The search of this certificate, beside it; None where it is gone, and of a search."""
-        search = StudyFiles(self.folder.with_name(self.folder.name.removesuffix("-certificate")))
+        search = StudyFiles(self.folder.with_name(self.folder.name.removesuffix(CERTIFICATE)))
         return search if self.is_certificate and search.is_ours and not search.is_certificate else None
 
     @property
@@ -438,7 +463,7 @@ class StudyFiles:
     @property
     def choice(self) -> Path:
         """Which run of a certificate was chosen for ``best/``, in place of the best trial's."""
-        return self.folder / _MARK / "choice.json"
+        return self.best.choice
 
     @property
     def lock(self) -> Path:
@@ -587,7 +612,7 @@ class StudyFiles:
         """Bring the results and ``best/`` up to date. Call under the study's lock.
 
         Args:
-            ended: the trial that has just ended; None looks after the weights and logits of all.
+            ended: the trial that has just ended; None looks after the weights of all.
             kept: of a certificate, which has no ``best/``: the trials that keep their weights.
         """
         trials = study.get_trials(deepcopy=False)
@@ -616,59 +641,6 @@ class StudyFiles:
                     run.remove_weights()
                     if trials[number].state.name != "COMPLETE":  # killed, or of no value, after it wrote them
                         run.val_logits.unlink(missing_ok=True)
-            self._bound_logits(trials, directions(study), counts.get("COMPLETE", 0), ended)
-
-    @property
-    def _logits_count(self) -> Path:
-        """What the logits of all trials took when they were last counted."""
-        return self.folder / _MARK / "val_logits.json"
-
-    def _bound_logits(
-        self, trials: Sequence[FrozenTrial], directions: Sequence[str], n_done: int, ended: int | None
-    ) -> None:
-        """Keep the logits of the best trials, as many as have room together.
-
-        The last count tells how many trials more have room, if theirs take no more than a quarter above the
-        largest of them. Until then only the file of the trial that ended is looked at.
-        """
-        if ended is None:
-            is_due = self._logits_count.exists()  # else none has been kept so far
-        else:
-            n_bytes = self._logits_bytes(trials[ended]) if ended < len(trials) else 0
-            is_due = n_bytes > 0 and not self._has_room(n_done, n_bytes)
-        if is_due:
-            self._count_logits(trials, directions)
-
-    def _has_room(self, n_done: int, n_bytes: int) -> bool:
-        """Whether the logits of so many trials surely fit, the last of which took so many bytes."""
-        try:
-            last = read_json(self._logits_count)
-            before, n_before, most = (int(last[name]) for name in ("bytes", "n_done", "most"))
-        except (Fault, KeyError, TypeError, ValueError):  # not there, or damaged
-            return False
-        return n_bytes <= most and before + (n_done - n_before) * most <= LOGITS_BYTES
-
-    def _count_logits(self, trials: Sequence[FrozenTrial], directions: Sequence[str]) -> None:
-        ranked = ranking.ranked(trials, directions)
-        sizes = list(map(self._logits_bytes, ranked))
-        most, room = max(sizes, default=0) * 5 // 4, LOGITS_BYTES
-        if sum(sizes) > room and most <= _ROOM_AHEAD // 8:
-            room -= _ROOM_AHEAD
-        total = 0
-        for trial, n_bytes in zip(ranked, sizes, strict=True):
-            if total + n_bytes <= room or n_bytes == 0:
-                total += n_bytes
-                continue
-            self.trial(trial).run.val_logits.unlink(missing_ok=True)
-            if n_bytes <= LOGITS_BYTES:  # else it never had room
-                room = 0  # for those that are worse, too: those that are kept are the best
-        write_json(self._logits_count, {"bytes": total, "n_done": len(ranked), "most": most})
-
-    def _logits_bytes(self, trial: FrozenTrial) -> int:
-        """What the logits of a trial take, if it is completed and a run of ours; others keep none."""
-        run = self.trial(trial).run
-        n_bytes = size(run.val_logits) if trial.state.name == "COMPLETE" else 0
-        return n_bytes if n_bytes and run.is_ours else 0
 
     def add_to_best(self, trial: int | None, added: Mapping[str, Any]) -> bool:
         """Add to the result in ``best/``, where it is that of this trial; what others add meanwhile stays.
@@ -720,12 +692,12 @@ class StudyFiles:
         is_theirs = target.folder.exists() and not target.is_ours
         if is_theirs or not source.is_ours or not source.config.exists():
             return before
-        if before == trial.number and _same_history(source, target):
+        if before == trial.number and not self.choice.exists() and _same_history(source, target):
             return before
         self._replace_best(source)
         return before
 
-    def _replace_best(self, source: RunFiles) -> None:
+    def _replace_best(self, source: RunFiles, choice: Choice | None = None) -> None:
         target = self.best
         new = RunFiles(self.folder / _MARK / "best-new")
         old = RunFiles(self.folder / _MARK / "best-old")
@@ -746,6 +718,8 @@ class StudyFiles:
         for name in copied:
             if (path := getattr(source, name)).exists():
                 shutil.copy2(path, getattr(new, name))
+        if choice is not None:
+            write_json(new.choice, {"format": FORMAT, **asdict(choice)})
         if target.folder.exists():
             target.folder.replace(old.folder)
         new.folder.replace(target.folder)
@@ -753,7 +727,7 @@ class StudyFiles:
 
     # ------------------------------------------------------------------------------------- the choice
 
-    def choose(self, run: RunFiles, choice: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> None:
+    def choose(self, run: RunFiles, choice: Choice, trials: Sequence[FrozenTrial]) -> None:
         """Let ``best/`` hold the files of a run of a certificate, until another trial of the search ends.
 
         Call under the study's lock.
@@ -766,16 +740,20 @@ class StudyFiles:
         if isinstance(belief, dict):
             write_json(self._belief, belief)
         with disk(self.folder):
-            self._replace_best(run)
-        write_json(self.choice, {"format": FORMAT, **choice, "n_ended": _n_ended(trials)})
+            self._replace_best(run, replace(choice, n_ended=_n_ended(trials)))
 
-    def read_choice(self) -> dict[str, Any] | None:
+    def read_choice(self) -> Choice | None:
         """Whose run was chosen for ``best/``; None where it is the best trial's.
 
         Raises:
             Fault: if the file is damaged.
         """
-        return read_json(self.choice) if self.choice.exists() else None
+        if not self.choice.exists():
+            return None
+        try:
+            return structured(Choice, read_json(self.choice))
+        except ValueError as error:
+            raise _damaged(self.choice, "is no choice") from error
 
     def holds(self, run: RunFiles) -> bool:
         """Whether ``best/`` is that run's."""
@@ -783,15 +761,11 @@ class StudyFiles:
 
     def _is_chosen(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether ``best/`` is that of a choice, which the next trial that ends takes back."""
-        if not self.choice.exists():
-            return False
         try:
-            if read_json(self.choice).get("n_ended") == _n_ended(trials):
-                return True
+            choice = self.read_choice()
         except Fault:  # damaged: nobody has chosen
-            pass
-        self.choice.unlink(missing_ok=True)
-        return False
+            return False
+        return choice is not None and choice.n_ended == _n_ended(trials)
 
 
 def _n_ended(trials: Iterable[FrozenTrial]) -> int:
@@ -1164,7 +1138,7 @@ def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
         content = path.read_bytes()
     try:
         return parse(content.decode())
-    except (ValueError, yaml.YAMLError) as error:  # half a file, or another program's
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # half a file, or another program's
         raise _damaged(path, "cannot be parsed") from error
 
 

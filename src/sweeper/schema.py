@@ -267,8 +267,8 @@ class Training:
     metrics: list[str] = field(default_factory=list)
     """Measured after each epoch besides the loss and those of the kind of labels."""
     keep_logits: bool = True
-    """Whether a trial that is done keeps what it says of the validation images, to compare trials image by
-    image: 64 MB a study at most, the best trials first."""
+    """Whether a finished trial keeps what it says of each validation image, so that trials can be compared
+    image by image; 64 MB a study at most, best trials first."""
 
 
 @dataclass
@@ -429,9 +429,9 @@ LIMITS: dict[str, Limit] = {
     "dataset.duplicates": limit.option("error", "drop", "keep"),
     "dataset.group": limit.text("write a column, or a pattern with one group, such as (patient\\d+)"),
     "dataset.n_folds": limit.whole(
-        2, 1000, "write for example dataset.n_folds=5", "each fold is a training of its own"
+        2, limit.MAX_FOLDS, "write for example dataset.n_folds=5", "each fold is a training of its own"
     ),
-    "dataset.fold": limit.whole(0, 999, "write 0 … dataset.n_folds - 1"),
+    "dataset.fold": limit.whole(0, limit.MAX_FOLDS - 1, "write 0 … dataset.n_folds - 1"),
     "dataset.max_megapixels": limit.number(
         0.000001,
         MAX_MEGAPIXELS,

@@ -21,11 +21,11 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.program import program, use
 from sweeper.record import WORDS, StudyFiles
-from sweeper.results import sign
+from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
 from sweeper.results.sign import Sign
 from sweeper.screen import Screen
-from sweeper.words import near, objectives, some
+from sweeper.words import near, objectives
 from sweeper.words import number as told
 
 if TYPE_CHECKING:
@@ -64,10 +64,6 @@ def show(name: str | None) -> None:
     show_commands(files)
 
 
-MOST_NAMED = 10
-"""Trials that are named one by one; more are counted."""
-
-
 def show_belief(files: StudyFiles) -> None:
     """How sure the best trial is: its interval, who is not worse, ties, luck."""
     from sweeper.search.progress import tell_belief
@@ -76,21 +72,16 @@ def show_belief(files: StudyFiles) -> None:
         return
     tell_belief(found)
     if found.tied:
-        print(f"Tied:      {_named(found.tied)}")
+        print(f"Tied:      {belief.named(found.tied)}")
     if found.not_worse:
-        print(f"Not worse: {_named(found.not_worse)}")
+        print(f"Not worse: {belief.named(found.not_worse)}")
     if (cheapest := found.cheapest) is not None and files.run(cheapest).is_complete:
         trust = saved.trust_option_of(files.run(cheapest).config)
         print(f"Cheapest:  {program()} reproduce {files.typed} --trial {cheapest}{trust}")
 
 
-def _named(numbers: Sequence[int]) -> str:
-    return f"{'trial' if len(numbers) == 1 else 'trials'} {some(map(str, numbers), MOST_NAMED)}"
-
-
 def current_belief(files: StudyFiles) -> Belief | None:
     """What can be said of the best trial as the study is now; as it was written where that says less."""
-    from sweeper.results import belief
     from sweeper.search.study import read
 
     found = None

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.machinery import PathFinder
 from itertools import islice
-from math import ceil
+from math import ceil, floor
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -32,18 +32,17 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import living, locked
 from sweeper.program import TRUST, program, start, typed_besides
-from sweeper.record import StudyFiles
+from sweeper.record import Choice, StudyFiles
 from sweeper.results import certificate as certificate_of
 from sweeper.results.certificate import Certificate, Certified, seconds_of
+from sweeper.results.plan import CANDIDATE, Candidate, Plan
 from sweeper.results.study_record import StudyRecord
 from sweeper.screen import Screen
-from sweeper.search.plan import CANDIDATE, Candidate, Plan
 from sweeper.words import counted, listed, near
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-SUFFIX = "-certificate"
 TOP, SEEDS = 5, 5
 
 _LEAST_SEEDS = 3
@@ -70,7 +69,7 @@ def certify(name: str | None, wish: Wish, chooses: bool = False, trust: bool = F
     """Train what a search has found again, until its plan is done or the race decided, and say what is known.
 
     Args:
-        chooses: whether the cheapest of those not worse becomes ``best/`` of the search.
+        chooses: whether the choice of the certificate becomes ``best/`` of the search.
         trust: whether the search's command may import what a saved run names.
 
     Raises:
@@ -130,8 +129,8 @@ def _search_of(files: StudyFiles) -> StudyFiles:
         return StudyFiles(files.folder.absolute())
     search = StudyFiles(Path(plan.folder))
     if not search.is_ours:
-        beside = StudyFiles(files.folder.absolute().with_name(files.folder.name.removesuffix(SUFFIX)))
-        if beside.is_ours and beside.read_name() == plan.study:  # all of it was moved
+        beside = StudyFiles(files.folder.absolute()).certifies
+        if beside is not None and beside.read_name() == plan.study:  # all of it was moved
             return beside
         reason = f"is the certificate of {plan.study}, which is gone"
         raise BadInput("STUDY", files.read_name(), reason, "write the name of a search")
@@ -160,7 +159,7 @@ class Certifying:
     def __init__(self, seen: StudyRecord, trust: bool) -> None:
         self._seen = seen
         self._trust = trust
-        self.name = f"{seen.name}{SUFFIX}"
+        self.name = f"{seen.name}{record.CERTIFICATE}"
         self.files = seen.files.certified_by
 
     @property
@@ -196,41 +195,40 @@ class Certifying:
             raise BadInput("--folds", wish.folds, reason, "leave it out: the app gets new seeds")
         if before is None:
             return self._begun(wish)
-        seen = self._record()
-        trained = (
-            Counter(str(t.user_attrs.get(CANDIDATE)) for t in seen.trials if _counts(t))
-            if seen
-            else Counter()
-        )
+        trained = self._trained()
         self._check_same(before, wish, bool(trained))
-        n_top = sum(one.trial is not None for one in before.candidates) if wish.top is None else wish.top
-        had_baseline = any(one.trial is None for one in before.candidates)
-        baseline = had_baseline if wish.baseline is None else wish.baseline
-        best = [one for one in before.candidates if one.trial is not None]
-        now = [one for one in self._best(n_top) if one.trial not in {old.trial for old in best}]
-        best += now[: max(0, n_top - len(best))]
-        kept = [one for i, one in enumerate(best) if i < n_top or one.name in trained]
-        defaults = [one for one in (self._defaults(),) if baseline or one.name in trained]
+        n_top = len(before.searched) if wish.top is None else wish.top
+        baseline = before.defaults is not None if wish.baseline is None else wish.baseline
+        candidates = self._grown(before, n_top, baseline, trained)
         folds = wish.folds or before.n_folds
-        seeds = wish.seeds or (wish.folds if wish.folds is not None else before.n_seeds)
-        candidates = (*kept, *defaults)
-        new = sum(one.name not in trained for one in candidates)
-        # All share one budget: what has gone already to others is not missing for those who are new.
-        seeds = max(seeds, trained.total() // len(candidates))
-        seeds = (
-            max(seeds, ceil((trained.total() + new * seeds) / len(candidates))) if new and trained else seeds
-        )
         plan = replace(
             before,
             folder=str(self._seen.files.folder),
             candidates=candidates,
-            n_seeds=seeds,
+            n_seeds=_n_seeds(wish.seeds or wish.folds or before.n_seeds, candidates, trained),
             n_folds=folds,
             by_repeat=_folds(folds),
         )
         self._tell_others(plan, n_top)
-        _tell_kept(kept[n_top:], has_defaults=bool(defaults) and not baseline)
+        _tell_kept(plan.searched[n_top:], has_defaults=plan.defaults is not None and not baseline)
         return plan
+
+    def _trained(self) -> Counter[str]:
+        """The trainings that are done or running, by their candidates."""
+        seen = self._record()
+        trials = [] if seen is None else seen.trials
+        return Counter(str(trial.user_attrs.get(CANDIDATE)) for trial in trials if _counts(trial))
+
+    def _grown(
+        self, before: Plan, n_top: int, baseline: bool, trained: Counter[str]
+    ) -> tuple[Candidate, ...]:
+        """The candidates that were asked for; whoever was trained stays."""
+        known = {one.trial for one in before.searched}
+        new = [one for one in self._best(n_top) if one.trial not in known]
+        best = [*before.searched, *new[: max(0, n_top - len(known))]]
+        defaults = self._defaults()
+        kept = [one for i, one in enumerate(best) if i < n_top or one.name in trained]
+        return (*kept, *([defaults] if baseline or defaults.name in trained else []))
 
     def _begun(self, wish: Wish) -> Plan:
         baseline = [] if wish.baseline is False else [self._defaults()]
@@ -258,9 +256,9 @@ class Certifying:
             reason, remedy = "is a search of its own", "rename one of the two studies"
             raise BadInput("STUDY", self.name, f"{near(self.files.folder)} {reason}", remedy)
         trials = {trial.number: trial for trial in self._seen.trials}
-        for one in plan.candidates:
-            trial = None if one.trial is None else trials.get(one.trial)
-            if one.trial is not None and (trial is None or dict(trial.params) != dict(one.params or {})):
+        for one in plan.searched:
+            trial = trials.get(one.trial) if one.trial is not None else None
+            if trial is None or dict(trial.params) != dict(one.params or {}):
                 reason = f"is about another search that was called {self._seen.name}"
                 raise BadInput("STUDY", self.name, reason, f"remove it: {self._to_begin_anew}")
         return plan
@@ -275,9 +273,8 @@ class Certifying:
 
     def _tell_others(self, plan: Plan, n_top: int) -> None:
         """Say it where the best of the search are others by now."""
-        mine = [one.trial for one in plan.candidates if one.trial is not None]
         now = [one.trial for one in self._best(n_top)]
-        if set(now) - set(mine):
+        if set(now) - {one.trial for one in plan.searched}:
             numbers = [str(n) for n in now]
             who = f"{'trials' if len(now) > 1 else 'trial'} {listed(numbers)}"
             Screen().wrap(Text(f"The search has gone on, and its best are now {who}. To certify these:"))
@@ -325,8 +322,8 @@ class Certifying:
         """How many trainings, of whom, and how long that takes; and the command for half of it."""
         n_done = 0 if known is None else known.n_trainings
         left = plan.n_trainings - n_done
-        trials = [str(one.trial) for one in plan.candidates if one.trial is not None]
-        defaults = ["the defaults"] * (len(plan.candidates) - len(trials))
+        trials = [str(one.trial) for one in plan.searched]
+        defaults = [] if plan.defaults is None else ["the defaults"]
         who = f"{'trials' if len(trials) > 1 else 'trial'} {listed([*trials, *defaults])}"
         n_workers = max(1, min(_n_workers(self._seen.files), left))
         seconds = _time_left(plan, known)
@@ -413,7 +410,8 @@ class Certifying:
         if len(seen.directions) > 1:
             remedy = "leave it out, and choose by what the certificate says"
             raise BadInput("--choose", name, "has several objectives, and no single best", remedy)
-        if not self.is_ours or not seen.files.best.is_ours:
+        best = seen.files.best
+        if not self.is_ours or (best.folder.exists() and not best.is_ours):
             reason = "another app has trained, and there is no best/ of ours"
             raise BadInput("--choose", name, reason, "leave it out, and choose by what the certificate says")
         first = self._best(1)[0]
@@ -425,7 +423,7 @@ class Certifying:
             raise BadInput("--choose", name, reason, "write --top 2 or more")
 
     def choose(self, certificate: Certificate) -> None:
-        """Let ``best/`` of the search hold the cheapest of those not worse, and test it once.
+        """Let ``best/`` of the search hold the choice of the certificate, and test it once.
 
         Raises:
             BadInput: if the certificate is unfinished, or its weights are gone.
@@ -448,9 +446,12 @@ class Certifying:
             print(f"Test {metric}: {value:.4f}  ({near(target.folder)})")
 
     def _is_chosen(self, chosen: Certified, seen: StudyRecord) -> bool:
-        choice = self._seen.files.read_choice() or {}
+        try:
+            choice = self._seen.files.read_choice()
+        except Fault:  # damaged: it is written anew
+            return False
         trials = {again.trial: seen.trials[again.trial] for again in chosen.trainings}
-        if choice.get("study") != self.name or (trial := trials.get(choice["trial"])) is None:
+        if choice is None or choice.study != self.name or (trial := trials.get(choice.trial)) is None:
             return False
         return self._seen.files.holds(seen.run(trial))
 
@@ -463,7 +464,7 @@ class Certifying:
         with locked(self._seen.files.lock):
             self._seen.files.choose(
                 runs[number],
-                {"study": self.name, "candidate": chosen.name, "trial": number, "of_search": chosen.trial},
+                Choice(self.name, chosen.name, number, chosen.trial),
                 self._seen.trials,
             )
 
@@ -481,8 +482,8 @@ class Certifying:
 def _who_and_why(chosen: Certified, certificate: Certificate) -> str:
     """Whom ``--choose`` takes: that need not be the one with the best mean, of which most is said."""
     has_defaults = any(one.trial is None for one in certificate.candidates)
-    why = f"the cheapest of those not worse{' that beat the defaults' if has_defaults else ''}"
-    why = why if chosen.trial is not None else "as no trial is shown to beat them"
+    why = f"the cheapest of those about as good{' that beat the defaults' if has_defaults else ''}"
+    why = why if chosen.trial is not None else "as no trial beats them by more than a standard error"
     if chosen.trial is not None and certificate.not_worse == (chosen.name,):
         why = "the best"
     return f"{certificate_of.told_name(chosen.name)}, {why}"
@@ -507,6 +508,15 @@ def _tell_kept(trials: Sequence[Candidate], has_defaults: bool) -> None:
     names = [one.name for one in trials] + ["the defaults"] * has_defaults
     if names:
         Screen().wrap(Text(f"Trained before, and kept: {listed(names)}."))
+
+
+def _n_seeds(asked: int, candidates: Sequence[Candidate], trained: Counter[str]) -> int:
+    """Trainings of each that leave room for those who are new: all share one budget, of which some is spent
+    on others.
+    """
+    least = max(asked, trained.total() // len(candidates))
+    n_new = sum(one.name not in trained for one in candidates)
+    return max(least, ceil((trained.total() + n_new * least) / len(candidates))) if n_new else least
 
 
 def _folds(n: int | None) -> tuple[Mapping[str, Any], ...]:
@@ -572,17 +582,24 @@ def _seconds(plan: Plan, done: Counter[str]) -> float | None:
 def half_of(plan: Plan) -> Wish | None:
     """The numbers with which it takes half of the time, as near as there are; None where none are near."""
     whole = _seconds(plan, Counter()) or 0
-    searched = [one for one in plan.candidates if one.trial is not None]
-    defaults = [one for one in plan.candidates if one.trial is None]
+    searched, defaults = plan.searched, () if plan.defaults is None else (plan.defaults,)
     tried: dict[Wish, float] = {}
-    for seeds in range(min(_LEAST_SEEDS, plan.n_seeds - 1), plan.n_seeds + 1):
-        for top in range(len(searched) if seeds > 1 else 0, 0, -1):
+    for top in range(len(searched), 0, -1):
+        for seeds in _seeds_near_half(replace(plan, candidates=(*searched[:top], *defaults)), whole):
             smaller = replace(plan, candidates=(*searched[:top], *defaults), n_seeds=seeds)
             if len(smaller.candidates) > 1:
                 wish = Wish(top, seeds, plan.n_folds, None if defaults else False)
                 tried[wish] = (_seconds(smaller, Counter()) or 0) / whole if whole else 1.0
     best = min(tried, key=lambda wish: abs(tried[wish] - 0.5), default=None)
     return best if best is not None and 0.35 <= tried[best] <= 0.65 else None
+
+
+def _seeds_near_half(plan: Plan, whole: float) -> tuple[int, ...]:
+    """Of each candidate of a smaller plan, to take half of the time of the whole one."""
+    least, each = min(_LEAST_SEEDS, plan.n_seeds - 1), (_seconds(plan, Counter()) or 0) / plan.n_seeds
+    exact = whole / each / 2 if each else plan.n_seeds
+    near = {min(plan.n_seeds, max(2, least, n)) for n in (floor(exact), ceil(exact))}
+    return tuple(sorted(near))
 
 
 def about_time(seconds: float) -> str:

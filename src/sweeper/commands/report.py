@@ -91,7 +91,7 @@ def certificate_of(files: StudyFiles) -> Certificate | None:
     if not own.is_certificate and not own.certificate.exists():
         return None
     from sweeper.results import certificate, verdict  # with scipy
-    from sweeper.search.plan import Plan
+    from sweeper.results.plan import Plan
     from sweeper.search.study import read
 
     try:

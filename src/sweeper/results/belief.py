@@ -7,8 +7,8 @@ All of it follows from what the trials say of the validation pictures.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from sweeper import ranking
 from sweeper.fault import Fault
 from sweeper.results import answer
 from sweeper.results.study_record import StudyRecord
-from sweeper.words import counted, sentence, whole
+from sweeper.structure import structured
+from sweeper.words import counted, digits, measured, sentence, some, whole
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -33,6 +34,8 @@ BROKEN_BY = {
 }
 """What a tie is broken by, and how it is told of who won it."""
 
+MOST_NAMED = 10
+"""Trials that are named one by one; more are counted."""
 
 _SHARES = frozenset({"val_accuracy", "val_top5_accuracy"})
 """Metrics that are shares of the pictures."""
@@ -51,13 +54,14 @@ class Estimate:
     """None where nothing is known of the pictures."""
     high: float | None
 
+    @property
+    def half(self) -> float | None:
+        """What stands behind ±."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
     def told(self) -> str:
         """``val_accuracy 0.983 ± 0.007``."""
-        if self.low is None or self.high is None:
-            return f"{self.metric} {_told(self.value)}"
-        half = (self.high - self.low) / 2
-        n = _digits(half)
-        return f"{self.metric} {_told(self.value, n)} ± {_told(half, n)}"
+        return f"{self.metric} {measured(self.value, self.half)}"
 
 
 @dataclass(frozen=True)
@@ -77,25 +81,25 @@ class Belief:
 
     best: tuple[Estimate, ...]
     """Of the best trial; of several objectives one each, of the trial that is the best by it."""
-    n_pictures: int | None
-    """Validation pictures behind the intervals."""
-    tied: tuple[int, ...]
-    """Other trials that reached the same value."""
-    tie_broken_by: str | None
-    """A key of ``BROKEN_BY``; None where nobody tied."""
-    not_worse: tuple[int, ...] | None
-    """Other trials that are not shown to be worse, the best first; None where none could be compared."""
-    differences: tuple[Difference, ...]
-    """To the best, of the other trials that were compared, the best first."""
-    n_compared: int
-    """Other trials whose answers to the same pictures are known."""
     n_others: int
     """Other trials that completed."""
-    cheapest: int | None
+    n_pictures: int | None = None
+    """Validation pictures behind the intervals."""
+    tied: tuple[int, ...] = ()
+    """Other trials that reached the same value."""
+    tie_broken_by: str | None = None
+    """A key of ``BROKEN_BY``; None where nobody tied."""
+    not_worse: tuple[int, ...] | None = None
+    """Other trials that are not shown to be worse, the best first; None where none could be compared."""
+    differences: tuple[Difference, ...] = ()
+    """To the best, of the other trials that were compared, the best first."""
+    n_compared: int = 0
+    """Other trials whose answers to the same pictures are known."""
+    cheapest: int | None = None
     """Of those not worse, the one that took the least time; None where none took less than the best."""
-    cheapest_cost: float | None
+    cheapest_cost: float | None = None
     """Its time, as a share of the best trial's."""
-    luck: float | None
+    luck: float | None = None
     """By how much the best trial's value is better than what its configuration reaches in the mean: what was
     won by choosing the best of so many."""
 
@@ -132,21 +136,12 @@ class Belief:
 
 def from_json(found: object) -> Belief | None:
     """What ``to_json`` wrote; None for anything else, as another version may have written it."""
-    if not isinstance(found, Mapping) or found.keys() != {field.name for field in fields(Belief)}:
-        return None
     try:
-        best = tuple(Estimate(**one) for one in found["best"])
-        not_worse = found["not_worse"]
-        parts = {
-            "best": best,
-            "tied": tuple(found["tied"]),
-            "not_worse": None if not_worse is None else tuple(not_worse),
-            "differences": tuple(Difference(**one) for one in found["differences"]),
-        }
-        belief = Belief(**{**found, **parts})
-    except TypeError:
+        belief = structured(Belief, found)
+    except ValueError:
         return None
-    return belief if best else None
+    is_known = belief.tie_broken_by is None or belief.tie_broken_by in BROKEN_BY
+    return belief if belief.best and is_known else None
 
 
 def of(record: StudyRecord) -> Belief | None:
@@ -163,16 +158,10 @@ def of(record: StudyRecord) -> Belief | None:
     found = _compare(record, record.metrics[0], done)
     belief = Belief(
         best=(_estimate(record.metrics[0], done[0], done[0].values[0], found),),
+        n_others=len(done) - 1,
         n_pictures=None if found is None else found.n_pictures,
         tied=tuple(trial.number for trial in tied if trial.number != done[0].number),
         tie_broken_by=ranking.broken_by(tied),
-        not_worse=None,
-        differences=(),
-        n_compared=0,
-        n_others=len(done) - 1,
-        cheapest=None,
-        cheapest_cost=None,
-        luck=None,
     )
     return belief if found is None or len(found.trials) < 2 else _of_others(belief, record, found, done)
 
@@ -196,7 +185,7 @@ def _of_front(record: StudyRecord) -> Belief:
         best.append(_estimate(metric, first, first.values[i], found))
         n_pictures = n_pictures if found is None else found.n_pictures
     n_others = sum(trial.state.name == "COMPLETE" for trial in record.trials) - 1
-    return Belief(tuple(best), n_pictures, (), None, None, (), 0, n_others, None, None, None)
+    return Belief(tuple(best), n_others, n_pictures)
 
 
 def _of_others(belief: Belief, record: StudyRecord, found: _Compared, done: Sequence[FrozenTrial]) -> Belief:
@@ -315,6 +304,11 @@ def sentences(belief: Belief) -> list[str]:
     return [f"{line}." if line.startswith(belief.metric) else sentence(line) for line in lines(belief)]
 
 
+def named(numbers: Sequence[int]) -> str:
+    """``trial 7``, ``trials 7, 12``; of many the first."""
+    return f"{'trial' if len(numbers) == 1 else 'trials'} {some(map(str, numbers), MOST_NAMED)}"
+
+
 def _pictures(belief: Belief) -> str:
     if belief.n_pictures is None or all(one.low is None for one in belief.best):
         return ""
@@ -326,10 +320,10 @@ def _alone(belief: Belief) -> list[str]:
 
 
 def _luck(belief: Belief) -> list[str]:
-    if belief.luck is None or belief.low is None or belief.high is None:
+    if belief.luck is None or (half := belief.best[0].half) is None:
         return []
-    n = _digits((belief.high - belief.low) / 2)
-    told = _told(abs(belief.luck), n)
+    n = digits(half)
+    told = f"{max(0.0, belief.luck):.{n}f}"
     if float(told) == 0:
         return [f"less than {10.0**-n:.{n}f} of it is luck"]
     return [f"about {told} of it is luck"]
@@ -360,12 +354,3 @@ def _others(belief: Belief) -> list[str]:
         who = f"the cheapest of them is trial {belief.cheapest}, at {share}"
         found.append(f"it takes {share}" if n == 1 else who)
     return found
-
-
-def _digits(half: float) -> int:
-    """Behind the point: enough for one of an interval's half."""
-    return 3 if not half > 0 else min(8, max(3, -math.floor(math.log10(half))))
-
-
-def _told(value: float, n_digits: int = 3) -> str:
-    return f"{value:.{n_digits}f}"

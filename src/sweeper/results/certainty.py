@@ -24,7 +24,6 @@ from sweeper.words import counted, some
 MOST_ROWS = 12
 """Trials whose intervals are drawn: more are not told apart at a glance."""
 
-MOST_NAMED = 10
 _ROW = 26
 """Height of a row of a figure, in pixels."""
 
@@ -37,15 +36,10 @@ def believed(seen: StudyRecord, found: Belief | None) -> list[Panel]:
         return []
     html = Markup().join(map(paragraph, belief.sentences(found)))
     for what, numbers in (("Reached the same value", found.tied), ("Not worse", found.not_worse)):
-        html += paragraph(f"{what}: {_named(numbers)}.") if numbers else ""
+        html += paragraph(f"{what}: {belief.named(numbers)}.") if numbers else ""
     words = Panel("The best trial", html)
     figure = _against_best(seen, found)
     return [words] if figure is None else [words, figure]
-
-
-def _named(numbers: Sequence[int]) -> str:
-    trials = "trial" if len(numbers) == 1 else "trials"
-    return f"{trials} {some(map(str, numbers), MOST_NAMED)}"
 
 
 def _against_best(seen: StudyRecord, found: Belief) -> Panel | None:
@@ -117,12 +111,12 @@ def _notes(found: Belief, n_left: int, is_higher: bool) -> list[str]:
     """How the figure is read."""
     side = "left" if is_higher else "right"
     notes = [
-        "Each line is where a trial's true difference to the best one lies, 95 times of 100 for all of them "
-        f"together: further to the {side} is worse. A line that reaches the dashed one may well be as good. "
-        "Beside each trial stands its time.",
+        f"Each dot is a trial's difference from the best one; further to the {side} is worse. Its line says "
+        "where that may lie on other pictures of this kind (95 % sure, all lines together). A trial whose "
+        "line reaches the dashed one may be just as good. Times stand beside the names.",
     ]
     if _has_luck(found):
-        notes.append("The shaded part is luck: what the best loses, in the mean, when it is trained again.")
+        notes.append("The shaded part is luck: what the best is likely to lose when it is trained again.")
     are = "is" if n_left == 1 else "are"
     return notes + ([f"{counted(n_left, 'more trial')} {are} compared, and not drawn."] if n_left else [])
 
@@ -211,8 +205,8 @@ def _trainings(certificate: Certificate, objective: int) -> Panel | None:
     range_ = standing.scale(seen, certificate.directions[objective])
     figure.update_xaxes(title=standing.cut(metric, 40), range=range_)
     notes = [
-        "Small dots are single trainings. The large mark is their mean; with many more of them it would lie "
-        "on its line, 95 times of 100. A star is what the search measured: off the mean, that was luck.",
+        "Small dots are single trainings. The large mark is their mean, and its line says where the mean of "
+        "many more would lie (95 % sure). A star is what the search measured: what it is off was luck.",
         *_off(rows, objective, range_),
     ]
     said = [f"{c.name} {c.expected[objective].told()}" for c in rows if c.expected[objective].told()]

@@ -6,34 +6,33 @@ All of it follows from the trials of a study that has a plan; nothing is trained
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sweeper import record
 from sweeper.fault import Fault
 from sweeper.record import FORMAT, StudyFiles, check_format
-from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race, Training, cheapest
+from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan, scores
+from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race
 from sweeper.results.study_record import StudyRecord
+from sweeper.structure import structured
 from sweeper.words import counted, digits, listed, measured, sentence, whole
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-DEFAULTS, CANDIDATE, REPEAT = "defaults", "candidate", "repeat"
-"""As in ``search.plan``, which stands above this."""
-
 TEST = {
-    "name": "t tests of the means, each at alpha / (candidates - 1) / (n (n - 1)) after n trainings of each",
-    "source": "Lan, DeMets 1983, doi 10.1093/biomet/70.3.659; Even-Dar, Mannor, Mansour 2006, JMLR 7",
+    "name": "t tests of the means after 2, 3, 4, … trainings of each, which spend alpha over all of them",
+    "source": "Lan, DeMets 1983, doi 10.1093/biomet/70.3.659; Marcus, Peritz, Gabriel 1976,"
+    " doi 10.1093/biomet/63.3.655",
     "alpha": ALPHA,
 }
-"""What says who is worse: valid at any look, as the levels sum to ``alpha`` over all of them."""
+"""What says who is worse: valid at any look, as all looks together spend no more than ``alpha``."""
 
 BEST, NOT_WORSE, UNKNOWN = "best", "not told apart", "not trained yet"
 """Verdicts, beside ``race.WORSE`` and ``race.DIVERGED``."""
@@ -164,8 +163,8 @@ class Certificate:
     not_worse: tuple[str, ...]
     """It, and those that are not told apart from it."""
     cheapest: str | None
-    """What ``--choose`` takes: of those the one that takes the least time and is shown to be better than the
-    defaults; where none is, the defaults."""
+    """What ``--choose`` takes: of those within one standard error of the best, and above the defaults by more
+    than that, the one that takes the least time; where there is none, the defaults."""
     compared: tuple[Compared, ...]
     """Each pair of candidates that have scores, in each objective."""
     varies: bool
@@ -215,30 +214,22 @@ class Certificate:
         found = record.read_json(files.certificate)
         check_format("STUDY", str(files.folder), found)
         try:
-            return _read(found)
-        except (KeyError, TypeError, ValueError) as error:
+            certificate = structured(cls, found)
+            certificate._check()
+        except ValueError as error:
             remedy = "repeat sweeper certify, which writes it anew"
             raise Fault(files.certificate, "is no certificate: the file is damaged", remedy) from error
+        return certificate
 
-
-def _read(found: Mapping[str, Any]) -> Certificate:
-    own = {name: found[name] for name in Certificate.__dataclass_fields__}
-    for name in ("metrics", "directions", "not_worse"):
-        own[name] = tuple(own[name])
-    own["folder"] = Path(own["folder"])
-    own["compared"] = tuple(Compared(**each) for each in own["compared"])
-    own["candidates"] = tuple(map(_candidate, own["candidates"]))
-    return Certificate(**own)
-
-
-def _candidate(found: Mapping[str, Any]) -> Certified:
-    trainings = tuple(
-        Again(**{**each, "values": None if each["values"] is None else tuple(each["values"])})
-        for each in found["trainings"]
-    )
-    out = None if found["out"] is None else Fallen(**found["out"])
-    expected = tuple(Expected(**each) for each in found["expected"])
-    return Certified(**{**found, "trainings": trainings, "out": out, "expected": expected})
+    def _check(self) -> None:
+        """Raises ValueError unless its parts go together."""
+        names = {each.name for each in self.candidates}
+        told = {self.best, self.cheapest} - {None} | {*self.not_worse}
+        told |= {name for each in self.compared for name in (each.of, each.to)}
+        n = len(self.metrics)
+        is_whole = 0 < n == len(self.directions) and all(len(c.expected) == n for c in self.candidates)
+        if not is_whole or not names or told - names:
+            raise ValueError("a part is missing")
 
 
 def _turned(one: Compared) -> Compared:
@@ -249,52 +240,16 @@ def _turned(one: Compared) -> Compared:
 # -------------------------------------------------------------------------------------------- what is known
 
 
-class Candidate(Protocol):
-    """Of a plan; see ``search.plan``."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def trial(self) -> int | None: ...
-    @property
-    def params(self) -> Mapping[str, Any] | None: ...
-    @property
-    def values(self) -> tuple[float, ...] | None: ...
-    @property
-    def seconds(self) -> float | None: ...
-
-
-class Plan(Protocol):
-    """See ``search.plan``, which stands above this."""
-
-    @property
-    def study(self) -> str: ...
-    @property
-    def candidates(self) -> Sequence[Candidate]: ...
-    @property
-    def n_seeds(self) -> int: ...
-    @property
-    def n_folds(self) -> int | None: ...
-    @property
-    def n_trainings(self) -> int: ...
-
-    def next_training(
-        self, trials: Sequence[FrozenTrial], directions: Sequence[str]
-    ) -> tuple[str, int] | None: ...
-
-
 def of(seen: StudyRecord, plan: Plan) -> Certificate:
     """What the study of a certificate says so far, by its plan."""
-    done = _trainings(seen.trials, plan)
-    names = tuple(candidate.name for candidate in plan.candidates)
-    races = [_race(names, done, seen.directions, i) for i in range(len(seen.directions))]
+    done = [(trial.user_attrs[CANDIDATE], _again(trial, plan)) for trial in plan.trained(seen.trials)]
+    races = plan.races(seen.trials, seen.directions)
     varies = _varies(done)
     race, is_one = races[0], len(races) == 1
     running = sum(trial.state.name == "RUNNING" for trial in seen.trials)
     following = plan.next_training(seen.trials, seen.directions)
     seconds = {one.name: _seconds(one, done) for one in plan.candidates}
     costs = {name: cost for name, cost in seconds.items() if cost is not None}
-    defaults = next((one.name for one in plan.candidates if one.trial is None), None)
     return Certificate(
         study=plan.study,
         folder=seen.files.folder,
@@ -310,7 +265,7 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
         ),
         best=race.leader if is_one else None,
         not_worse=race.not_worse if is_one else (),
-        cheapest=race.choice(costs, defaults) if is_one else None,
+        cheapest=race.choice(costs) if is_one else None,
         compared=tuple(
             each
             for race, metric in zip(races, seen.metrics, strict=True)
@@ -320,26 +275,12 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
     )
 
 
-def _trainings(trials: Iterable[FrozenTrial], plan: Plan) -> list[tuple[str, Again]]:
-    """Those that ended, in that order, each with the name of its candidate."""
-    names = {candidate.name for candidate in plan.candidates}
-    ended = [
-        trial
-        for trial in trials
-        if trial.state.name in ("COMPLETE", "PRUNED") and trial.user_attrs.get(CANDIDATE) in names
-    ]
-    ended.sort(key=lambda trial: (trial.datetime_complete or datetime.max, trial.number))
-    return [(trial.user_attrs[CANDIDATE], _again(trial, plan)) for trial in ended]
-
-
 def _again(trial: FrozenTrial, plan: Plan) -> Again:
-    repeat = int(trial.user_attrs.get(REPEAT, 0))
-    is_scored = trial.state.name == "COMPLETE" and all(map(math.isfinite, trial.values))
     return Again(
         trial=trial.number,
-        repeat=repeat,
-        fold=None if plan.n_folds is None else repeat % plan.n_folds,
-        values=tuple(trial.values) if is_scored else None,
+        repeat=trial.user_attrs[REPEAT],
+        fold=plan.fold(trial),
+        values=scores(trial),
         seconds=seconds_of(trial),
     )
 
@@ -347,16 +288,6 @@ def _again(trial: FrozenTrial, plan: Plan) -> Again:
 def seconds_of(trial: FrozenTrial) -> float | None:
     """How long a trial took, with all that belongs to it."""
     return None if trial.duration is None else trial.duration.total_seconds()
-
-
-def _race(
-    names: tuple[str, ...], done: Sequence[tuple[str, Again]], directions: Sequence[str], objective: int
-) -> Race:
-    trainings = tuple(
-        Training(name, math.nan if each.values is None else each.values[objective], each.fold)
-        for name, each in done
-    )
-    return Race(names, trainings, directions[objective])
 
 
 def _seconds(candidate: Candidate, done: Sequence[tuple[str, Again]]) -> float | None:
@@ -447,15 +378,11 @@ def lines(certificate: Certificate) -> list[str]:
     else:
         for i, metric in enumerate(certificate.metrics):
             told += _of_several(certificate, i, metric)
-    told += [
-        f"{_the(c.name)} {_is(c.name)} out: a training of it diverged." for c in _out(certificate, DIVERGED)
-    ]
+    told += [f"{_the(c.name)} {_is(c.name)} out: a training diverged." for c in _out(certificate, DIVERGED)]
     if not certificate.varies:
         told.append("No two trainings of one candidate differ, so there is no ±: does the app use its seed?")
     elif certificate.finished and certificate.n_trainings < certificate.n_planned:
-        left = certificate.n_planned - certificate.n_trainings
-        rest = "last one" if left == 1 else f"other {left:,}"
-        told.append(f"{_done(certificate)} were enough: the {rest} would hardly tell more.")
+        told.append(_ended_early(certificate))
     return told
 
 
@@ -518,11 +445,12 @@ def _against_defaults(certificate: Certificate, objective: int = 0) -> Iterator[
     elif gap.high is None:
         yield "It is not told apart from the defaults yet."
     else:
-        yield f"It is not told apart from the defaults: the difference is {gap.told()}."
+        choice = ", so the defaults are the choice" if certificate.cheapest == name else ""
+        yield f"It is not told apart from the defaults (the difference is {gap.told()}){choice}."
 
 
 def _against_others(certificate: Certificate) -> Iterator[str]:
-    best = certificate.best
+    best, cheapest = certificate.best, certificate.cheapest
     it, be = ("They", "are") if best is not None and _is(best) == "are" else ("It", "is")
     trials = [c.name for c in certificate.candidates if c.trial is not None and c.name != best]
     others = [name for name in trials if name in certificate.not_worse]
@@ -530,15 +458,11 @@ def _against_others(certificate: Certificate) -> Iterator[str]:
         if best is not None and certificate[best].trial is not None and len(trials) > 0:
             yield "The other trials are worse." if len(trials) > 1 else "The other trial is worse."
         return
-    seconds = {name: certificate[name].seconds for name in (*([best] if best else []), *others)}
-    known = {name: each for name, each in seconds.items() if each is not None}
-    sign = 1 if certificate.directions[0] == "minimize" else -1
-    least = cheapest(sorted(known, key=lambda name: sign * _value(certificate, name)), known)
-    if least is not None and least in others:
-        of_them = f"of which {_short(least)} is cheapest" if len(others) > 1 else "which is cheaper"
-        tail = f", {of_them}"
+    if cheapest is not None and cheapest in others:
+        of_them = f"of which {_short(cheapest)} is" if len(others) > 1 else "which is"
+        tail = f", {of_them} the cheapest of those about as good"
     else:
-        tail = f", and {be} the cheapest of them" if least is not None else ""
+        tail = f", and {be} the cheapest of those about as good" if cheapest == best else ""
     yield f"{it} {be} not told apart from {_names(others)}{tail}."
 
 
@@ -559,7 +483,7 @@ def _luck(certificate: Certificate, objective: int) -> Iterator[str]:
     n = digits(expected.half)
     luck, searched = f"{expected.luck:.{n}f}", f"{expected.searched:.{n}f}"
     is_best = first.name == certificate.best
-    reached = f"the search's {searched}" if is_best else f"the {searched} of {first.name} in the search"
+    reached = f"the search's {searched}" if is_best else f"{first.name}'s {searched} in the search"
     yield f"{luck if expected.luck > 0 and float(luck) > 0 else 'None'} of {reached} was luck."
 
 
@@ -576,10 +500,16 @@ def _more(certificate: Certificate) -> Iterator[str]:
     if gap is None or gap.high is None:
         return
     them = f"{_short(best)} from {_short(other)}"
-    if gap.n_more is None:
-        yield f"To tell {them} would take more than {MANY:,} trainings more."
-    else:
-        yield f"To tell {them} would take about {counted(_rounded(gap.n_more), 'training')} more."
+    n = f"over {MANY:,}" if gap.n_more is None else f"about {_rounded(gap.n_more)}"
+    yield f"It would take {n} more trainings to tell {them}."
+
+
+def _ended_early(certificate: Certificate) -> str:
+    best, others = certificate.best, [name for name in certificate.not_worse if name != certificate.best]
+    if best is None or not others:
+        return f"It ended after {_done(certificate)}: nobody is left to compare."
+    them = f"{told_name(best)} from {listed([_short(name) for name in others])}"
+    return f"It ended after {_done(certificate)}: more of them would hardly tell {them}."
 
 
 def _rounded(n: int) -> int:

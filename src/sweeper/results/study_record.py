@@ -13,7 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any
 
-from sweeper import origin
+from sweeper import origin, record
 from sweeper.program import TRUST
 from sweeper.record import RunFiles, StudyFiles
 from sweeper.words import near, objectives
@@ -175,7 +175,7 @@ def of(study: optuna.Study, files: StudyFiles, trials: Sequence[FrozenTrial] | N
         trials: as ``search.study.look`` shows them; the study's own, where nobody has looked.
     """
     begun = origin.read(study._storage, study._study_id)
-    directions = tuple(direction.name.lower() for direction in study.directions)
+    directions = tuple(record.directions(study))
     return StudyRecord(
         name=study.study_name,
         files=files,

@@ -1,17 +1,30 @@
-"""What each trial's model says of the validation pictures, to compare trials picture by picture."""
+"""What each trial's model says of the validation pictures, to compare trials picture by picture; and of how
+many trials a study keeps it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper import record
-from sweeper.record import LOGITS_BYTES, RunFiles
+from sweeper import ranking, record
+from sweeper.fault import Fault, disk
+from sweeper.record import RunFiles, StudyFiles
 from sweeper.results.answer import Labels, Logits
 
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+LOGITS_BYTES = 64 * 10**6
+"""What the logits of a study's trials may take together."""
+_ROOM_AHEAD = 2 * 10**6
+"""Of these, what is left free where many small files have no room, so that not each trial counts them all.
+Until that is taken, the next trials keep theirs, whatever they reach."""
 LOWEST = -65504.0
 """The lowest number that float16 has; logits further below the others are as good as this."""
 HOPELESS = 2
@@ -96,3 +109,61 @@ def rounded(logits: Logits, multi_label: bool) -> NDArray[np.float16]:
     is_above = near > bounded
     near[is_above] = np.nextafter(near[is_above], np.float16(-np.inf))
     return near
+
+
+# ------------------------------------------------------------------------------------------ whose are kept
+
+
+def keep_best(
+    files: StudyFiles, trials: Sequence[FrozenTrial], directions: Sequence[str], ended: int | None = None
+) -> None:
+    """Keep the logits of the best trials, as many as have room together. Call under the study's lock.
+
+    The last count tells how many trials more have room, if theirs take no more than a quarter above the
+    largest of them. Until then only the file of the trial that ended is looked at.
+
+    Args:
+        ended: the trial that has just ended; None counts those of all.
+    """
+    if ended is None:
+        is_due = files.logits_count.exists()  # else none has been kept so far
+    else:
+        n_bytes = _bytes(files, trials[ended]) if ended < len(trials) else 0
+        is_due = n_bytes > 0 and not _has_room(files, trials, n_bytes)
+    if is_due:
+        with disk(files.folder):
+            _count(files, ranking.ranked(trials, directions))
+
+
+def _has_room(files: StudyFiles, trials: Sequence[FrozenTrial], n_bytes: int) -> bool:
+    """Whether the logits of all trials surely fit, the last of which took so many bytes."""
+    try:
+        last = record.read_json(files.logits_count)
+        before, n_before, most = (int(last[name]) for name in ("bytes", "n_done", "most"))
+    except (Fault, KeyError, TypeError, ValueError):  # not there, or damaged
+        return False
+    n_done = sum(trial.state.name == "COMPLETE" for trial in trials)
+    return n_bytes <= most and before + (n_done - n_before) * most <= LOGITS_BYTES
+
+
+def _count(files: StudyFiles, ranked: Sequence[FrozenTrial]) -> None:
+    sizes = [_bytes(files, trial) for trial in ranked]
+    most, room = max(sizes, default=0) * 5 // 4, LOGITS_BYTES
+    if sum(sizes) > room and most <= _ROOM_AHEAD // 8:
+        room -= _ROOM_AHEAD
+    total = 0
+    for trial, n_bytes in zip(ranked, sizes, strict=True):
+        if total + n_bytes <= room or n_bytes == 0:
+            total += n_bytes
+            continue
+        files.trial(trial).run.val_logits.unlink(missing_ok=True)
+        if n_bytes <= LOGITS_BYTES:  # else it never had room
+            room = 0  # for those that are worse, too: those that are kept are the best
+    record.write_json(files.logits_count, {"bytes": total, "n_done": len(ranked), "most": most})
+
+
+def _bytes(files: StudyFiles, trial: FrozenTrial) -> int:
+    """What the logits of a trial take, if it is completed and a run of ours; others keep none."""
+    run = files.trial(trial).run
+    n_bytes = record.size(run.val_logits) if trial.state.name == "COMPLETE" else 0
+    return n_bytes if n_bytes and run.is_ours else 0

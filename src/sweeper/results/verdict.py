@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sweeper.record import StudyFiles
 from sweeper.results.certificate import Certificate, Certified
 from sweeper.results.panel import Table
-from sweeper.words import counted, measured, number
+from sweeper.words import measured, number
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def chosen(files: StudyFiles) -> str | None:
         log.warning("%s", error)
         return None
     told = ", ".join(f"{name} {number(value)}" for name, value in scores.items())
-    return f"{choice.get('candidate')}, trained again{f': {told}' if told else ''}"
+    return f"{choice.candidate}, trained again{f': {told}' if told else ''}"
 
 
 def short(certificate: Certificate) -> str:
@@ -76,13 +76,13 @@ def _row(candidate: Certified, several: bool) -> Sequence[object]:
 
 
 def verdict(candidate: Certified) -> str:
-    """What became of it: ``not told apart``, ``worse than trial 7 by 0.021; out after 14 trainings``."""
+    """What became of it: ``not told apart``, ``worse than trial 7 by 0.021; out at training 14``."""
     told = candidate.verdict
     if (out := candidate.out) is None:
         return told
     if out.than is not None and out.by is not None:
         told += f" than {out.than} by {measured(abs(out.by), None)}"
-    return f"{told}; out after {counted(out.at, 'training')}"
+    return f"{told}; out at training {out.at}"
 
 
 def whose(certificate: Certificate | None) -> str:

@@ -22,7 +22,6 @@ import optuna
 from hydra.core.singleton import Singleton
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
-from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
@@ -36,11 +35,10 @@ from sweeper.record import StudyFiles
 from sweeper.results import belief, sign, study_sign
 from sweeper.results.study_record import HIDDEN
 from sweeper.screen import Screen
-from sweeper.search import keys
+from sweeper.search import keys, repeat
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import to_yaml
-from sweeper.search.plan import Plan
 from sweeper.search.process import FOR_THE_POOL, LOST, Board, Crew, NotStarted, Process, ending, is_heard
 from sweeper.search.progress import Progress, summarize, tell_belief, tell_how_to_make_sure
 from sweeper.search.sampler import is_grid, try_out
@@ -60,7 +58,7 @@ from sweeper.search.spawn import SpawningCrew
 from sweeper.search.storage import PatientStorage, open_storage
 from sweeper.search.study import FINISHED, NameTaken, Search, Study, failed, was_composed
 from sweeper.search.trial import Interrupted, Interruption
-from sweeper.search.worker import App, main, repeated, work
+from sweeper.search.worker import App, main, work
 from sweeper.secret import hide_known_secrets, hide_secrets
 from sweeper.words import counted, near, sentence
 
@@ -120,7 +118,8 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
         space = Space(app.master, arguments, app.context.config_loader)
         check(Hooks.of(app.task), space, search, named_by)
         if search.plan is not None:
-            search = search.of_plan(check_plan(app.task, search.plan, space, search))
+            has_own_space = search.custom_search_space is not None
+            search = search.of_plan(repeat.checked(app.task, search.plan, space, has_own_space))
         storage = open_storage(search.storage, search.storage_wait_s)
         search = replace(search.in_its_folder(storage), command=tuple(_words()))
         fixed = [hide_secrets(o) for o in space.fixed if o.partition("=")[0] != named_by]
@@ -188,40 +187,6 @@ def check(hooks: Hooks, space: Space, search: Search, named_by: str) -> None:
     try_out(search.sampler, search.pruner, search.seed, search.directions, space)
     if is_grid(search.sampler):
         next(space.points())
-
-
-def check_plan(task: TaskFunction, plan: Plan, space: Space, search: Search) -> Plan:
-    """Compose what each candidate of a certificate will run, before anything is started.
-
-    Returns:
-        the plan; without the defaults where the config leaves something open that is always searched.
-
-    Raises:
-        BadInput: for a candidate that the command cannot make.
-    """
-    checks = Hooks.of(task).check or (lambda config: None)
-    for candidate in plan.candidates:
-        if candidate.params is None:
-            try:
-                draw = space.defaults()
-            except BadInput as error:
-                log.warning("There is no baseline: %s", error)
-                plan = plan.without_defaults()
-                continue
-        else:
-            draw = space.draw(candidate.taken_by(partial(_take, candidate.params)))
-            if search.custom_search_space is None and (others := candidate.params.keys() - draw.params):
-                reason = f"{candidate.name} has it, and this command does not search it"
-                raise BadInput(
-                    min(others), candidate.params[min(others)], reason, "write the search's own command"
-                )
-        for repeat in range(max(1, len(plan.by_repeat))):
-            checks(repeated(task, plan, space, draw, repeat).config)
-    return plan
-
-
-def _take(params: Mapping[str, Any], name: str, distribution: BaseDistribution) -> Any:
-    return params[name]
 
 
 class Pool:

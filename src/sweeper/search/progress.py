@@ -23,8 +23,8 @@ from sweeper.program import program
 from sweeper.record import StudyFiles, best_trials, told_counts, word
 from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
+from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan
 from sweeper.screen import Bar, Screen, live
-from sweeper.search.plan import CANDIDATE, DEFAULTS, REPEAT, Plan
 from sweeper.search.study import FINISHED, Study
 from sweeper.words import clock, counted, near, number, objectives, one_line
 

@@ -22,9 +22,9 @@ from sweeper import record
 from sweeper.errors import BadInput
 from sweeper.limit import check_study_name, path_fault, text
 from sweeper.record import StudyFiles
+from sweeper.results.plan import Plan
 from sweeper.search import keys
 from sweeper.search.parameter import written
-from sweeper.search.plan import Plan
 from sweeper.search.sampler import build_pruner, find
 from sweeper.search.study import Search
 

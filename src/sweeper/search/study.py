@@ -32,14 +32,14 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper import origin
+from sweeper import origin, record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, is_locked, locked
 from sweeper.record import FORMAT, StudyFiles, check_format, sweep_up
-from sweeper.results import study_record
+from sweeper.results import study_record, val_logits
+from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
-from sweeper.search.plan import CANDIDATE, REPEAT, Plan
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
 from sweeper.search.storage import WAIT_S, look_into_storage, opening_lock
@@ -292,16 +292,12 @@ class LockedStudy:
         self._max_retries = max_retries
         self._plan = plan
 
-    @property
-    def _directions(self) -> list[str]:
-        return [direction.name.lower() for direction in self._study.directions]
-
     def write_results(self, ended: int | None = None) -> None:
         """Bring the files of the study up to date; see ``StudyFiles.write_results``."""
-        kept = None
-        if self._plan is not None:
-            kept = self._plan.kept(self._study.get_trials(deepcopy=False), self._directions)
+        trials, directions = self._study.get_trials(deepcopy=False), record.directions(self._study)
+        kept = None if self._plan is None else self._plan.kept(trials, directions)
         self._files.write_results(self._study, ended, kept)
+        val_logits.keep_best(self._files, trials, directions, ended)
 
     def reap(
         self,
@@ -347,19 +343,20 @@ class LockedStudy:
         copies = [t for t in trials if t.user_attrs.get("retry_of") == trial.number]
         # A trial that was itself queued may have died before it drew all of its parameters.
         params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        training = {name: trial.user_attrs[name] for name in (CANDIDATE, REPEAT) if name in trial.user_attrs}
-        is_known = bool(params) or (self._plan is not None and bool(training))  # the defaults draw nothing
+        names = () if self._plan is None else (CANDIDATE, REPEAT)
+        training = {name: trial.user_attrs[name] for name in names if name in trial.user_attrs}
+        is_known = bool(params or training)  # the defaults draw nothing
         if n_retries <= self._max_retries and is_known and not copies:
-            attributes = {"retry_of": trial.number, "n_retries": n_retries}
-            attributes |= training if self._plan is not None else {}
+            attributes = {"retry_of": trial.number, "n_retries": n_retries, **training}
             self._study.enqueue_trial(params, user_attrs=attributes)
         _set_attribute(self._study, trial.number, "reason", reason)
         self._study.tell(trial.number, state=TrialState.FAIL)
 
     def queue_next_training(self, plan: Plan, trials: Sequence[FrozenTrial]) -> bool:
         """Queue the next training of a certificate, and nobody who has dropped out; False if it is over."""
-        following = plan.next_training(trials, self._directions)
-        inside = plan.race(trials, self._directions).inside if following is not None else ()
+        directions = record.directions(self._study)
+        following = plan.next_training(trials, directions)
+        inside = plan.race(trials, directions).inside if following is not None else ()
         is_queued = False
         for trial in (t for t in trials if t.state == TrialState.WAITING):
             if trial.user_attrs.get(CANDIDATE) in inside:
@@ -368,7 +365,7 @@ class LockedStudy:
                 self._withdraw(trial, "nothing more is to be learned from it")
         if following is not None and not is_queued:
             name, repeat = following
-            params = plan.candidates[plan.names.index(name)].params or {}
+            params = plan.named(name).params or {}
             self._study.enqueue_trial(dict(params), user_attrs={CANDIDATE: name, REPEAT: repeat})
         return following is not None
 
@@ -530,7 +527,7 @@ def _create(search: Search, storage: BaseStorage) -> None:
 
 
 def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> None:
-    directions = [direction.name.lower() for direction in study.directions]
+    directions = record.directions(study)
     # Plain Optuna, or the official sweeper, may have begun it.
     before = origin.read(study._storage, study._study_id) or now
     check_format("study", search.study_name, before)

@@ -28,13 +28,14 @@ from optuna.trial import TrialState
 from sweeper import record
 from sweeper.fault import Fault, disk, find_fault
 from sweeper.record import StudyFiles, TrialFiles
+from sweeper.results.plan import CANDIDATE, REPEAT, Plan
+from sweeper.search import repeat
 from sweeper.search.fork import flush_files
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import run_job
 from sweeper.search.parameter import Suggest, suggest
-from sweeper.search.plan import REPEAT, Plan
 from sweeper.search.process import FOR_THE_POOL, Board, is_heard
-from sweeper.search.settings import find_function, seed_key
+from sweeper.search.settings import find_function
 from sweeper.search.space import Draw, Space
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Search, Study, Worker
@@ -175,7 +176,7 @@ def _run_trial(
         trial.set_user_attr("overrides", [hide_known_secrets(o) for o in config.hydra.overrides.task])
         output = _output_to(files.output) if is_own_process else contextlib.nullcontext()
         plan = study.search.plan
-        seeded_by = () if plan is None else plan.seeded_by(trial.user_attrs[REPEAT])
+        seeded_by = () if plan is None else repeat.seeded_by(plan, trial.user_attrs[REPEAT])
         with output, running(StudyTrial(trial, interruption, seeded_by)), interruption.allowed():
             job = run_job(app.task, config, files.folder, app.context)
     except Interrupted as stop:
@@ -215,19 +216,12 @@ def _draw_training(
     app: App, search: Search, plan: Plan, space: Space, trial: optuna.Trial, job: Mapping[str, Any]
 ) -> Draw:
     """A training of a certificate: the candidate's own parameters, with what its repeat changes."""
-    candidate = plan.candidate(trial)
+    candidate = plan.named(trial.user_attrs[CANDIDATE])
     if candidate.params is None:
         draw = space.defaults(job)
     else:
-        draw = _draw(search, space, trial, candidate.taken_by(suggest(trial)), job)
-    return repeated(app.task, plan, space, draw, trial.user_attrs[REPEAT])
-
-
-def repeated(task: TaskFunction, plan: Plan, space: Space, draw: Draw, repeat: int) -> Draw:
-    """A draw with what the trainings of this number have in their configs: seed and fold, say."""
-    key = None if Hooks.of(task).seeds_by_trial else seed_key(draw.config)
-    seed = {} if key is None else {key: plan.seed_in_config(repeat)}
-    return space.changed(draw, {**seed, **plan.overrides(repeat)})
+        draw = _draw(search, space, trial, repeat.taken(candidate, suggest(trial)), job)
+    return repeat.repeated(app.task, plan, space, draw, trial.user_attrs[REPEAT])
 
 
 def _extend(search: Search, draw: Draw, trial: optuna.Trial) -> dict[str, Any]:

@@ -6,26 +6,19 @@ seed, or a fold, of its own.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import record
-from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.record import FORMAT, StudyFiles, check_format
-from sweeper.search.parameter import Suggest
-from sweeper.search.trial import seed_of
+from sweeper.structure import structured
 
 if TYPE_CHECKING:
     from sweeper.results.race import Race
@@ -55,10 +48,6 @@ class Candidate:
     def name(self) -> str:
         return DEFAULTS if self.trial is None else f"trial {self.trial}"
 
-    def taken_by(self, suggest: Suggest) -> Suggest:
-        """Lets its own parameters be suggested, also where a range has other bounds by now."""
-        return partial(_take, self.params or {}, suggest)
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -69,7 +58,8 @@ class Plan:
     candidates: tuple[Candidate, ...]
     """The best first, the defaults last."""
     n_seeds: int
-    """Trainings of each candidate, if none drops out; what those who do leave goes to the others."""
+    """Trainings of each candidate, if none drops out; what those who do leave goes to the others, as long as
+    that may tell them apart: else the race ends, and leaves some of the trainings."""
     n_folds: int | None
     seed: int
     """What the seeds of the trainings follow from; none is one of the search's."""
@@ -86,45 +76,53 @@ class Plan:
     def names(self) -> tuple[str, ...]:
         return tuple(candidate.name for candidate in self.candidates)
 
-    def candidate(self, trial: FrozenTrial | Any) -> Candidate:
-        """Whom a trial of the certificate trains again."""
-        return self.candidates[self.names.index(trial.user_attrs[CANDIDATE])]
+    @property
+    def searched(self) -> tuple[Candidate, ...]:
+        """The candidates that the search found."""
+        return tuple(one for one in self.candidates if one.trial is not None)
+
+    @property
+    def defaults(self) -> Candidate | None:
+        return next((one for one in self.candidates if one.trial is None), None)
+
+    def named(self, name: str) -> Candidate:
+        return self.candidates[self.names.index(name)]
 
     def overrides(self, repeat: int) -> Mapping[str, Any]:
         """What the trainings with this number have in their configs, whoever is trained."""
         return self.by_repeat[repeat % len(self.by_repeat)] if self.by_repeat else {}
 
-    def seeded_by(self, repeat: int) -> tuple[int, int, int]:
-        """What an app's own seed is mixed with, in place of the number of a search's trial.
-
-        The same for all candidates. A search mixes it with one number; the last one here is not 0, which
-        numpy's SeedSequence would not tell from nothing.
-        """
-        return repeat, self.seed, 1
-
-    def seed_in_config(self, repeat: int) -> int:
-        """A seed for an app that reads it from its config. Below 2³¹: some libraries take no larger one."""
-        return seed_of(self.seed, repeat, 1) >> 1
-
     def without_defaults(self) -> Plan:
-        return replace(self, candidates=tuple(one for one in self.candidates if one.trial is not None))
+        return replace(self, candidates=self.searched)
 
     # ---------------------------------------------------------------------------------------- the race
 
-    def race(self, trials: Sequence[FrozenTrial], directions: Sequence[str]) -> Race:
-        """What the trainings that ended show."""
+    def trained(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+        """The trainings that count, also those that diverged, in the order in which they ended."""
+        ended = [t for t in trials if t.state in _TRAINED and t.user_attrs.get(CANDIDATE) in self.names]
+        return sorted(ended, key=lambda trial: (trial.datetime_complete or datetime.max, trial.number))
+
+    def fold(self, trial: FrozenTrial) -> int | None:
+        """Over which a training was; None where there are none."""
+        return None if self.n_folds is None else trial.user_attrs[REPEAT] % self.n_folds
+
+    def race(self, trials: Iterable[FrozenTrial], directions: Sequence[str]) -> Race:
+        """What the trainings show, and who is out; of several objectives nobody is."""
+        return self._race(trials, 0, directions[0] if len(directions) == 1 else None)
+
+    def races(self, trials: Iterable[FrozenTrial], directions: Sequence[str]) -> list[Race]:
+        """The race by each objective alone."""
+        return [self._race(trials, i, direction) for i, direction in enumerate(directions)]
+
+    def _race(self, trials: Iterable[FrozenTrial], objective: int, direction: str | None) -> Race:
         from sweeper.results.race import Race, Training  # it imports scipy
 
-        ended = [t for t in trials if t.state in _TRAINED and t.user_attrs.get(CANDIDATE) in self.names]
-        trainings = [
-            Training(
-                t.user_attrs[CANDIDATE],
-                t.values[0] if t.values else float("nan"),
-                None if self.n_folds is None else t.user_attrs[REPEAT] % self.n_folds,
-            )
-            for t in sorted(ended, key=_ended)
-        ]
-        return Race(self.names, tuple(trainings), directions[0] if len(directions) == 1 else None)
+        scored = [(trial, scores(trial)) for trial in self.trained(trials)]
+        trainings = tuple(
+            Training(t.user_attrs[CANDIDATE], math.nan if found is None else found[objective], self.fold(t))
+            for t, found in scored
+        )
+        return Race(self.names, trainings, direction, DEFAULTS if DEFAULTS in self.names else None)
 
     def next_training(
         self, trials: Sequence[FrozenTrial], directions: Sequence[str]
@@ -176,26 +174,33 @@ class Plan:
         found = record.read_json(files.plan)
         check_format("STUDY", str(files.folder), found)
         try:
-            candidates = tuple(
-                Candidate(
-                    trial=one["trial"],
-                    params=one["params"],
-                    values=None if one["values"] is None else tuple(one["values"]),
-                    seconds=one["seconds"],
-                )
-                for one in found["candidates"]
-            )
-            rest = {name: found[name] for name in ("study", "folder", "n_seeds", "n_folds", "seed")}
-            rest["by_repeat"] = tuple(found["by_repeat"])
-        except (KeyError, TypeError) as error:
+            plan = structured(cls, found)
+            plan._check()
+        except ValueError as error:
             raise Fault(
                 files.plan, "is no plan: the file is damaged", "remove the certificate's folder"
             ) from error
-        return cls(candidates=candidates, **rest)
+        return plan
+
+    def _check(self) -> None:
+        """Raises ValueError unless its parts go together."""
+        is_folded = self.n_folds is None or (self.n_folds > 0 and len(self.by_repeat) == self.n_folds)
+        n_objectives = {len(one.values) for one in self.candidates if one.values is not None}
+        is_known = all((one.trial is None) == (one.params is None) for one in self.candidates)
+        if not (self.candidates and self.n_seeds > 0 and self.seed >= 0 and is_folded and is_known):
+            raise ValueError("a part is missing")
+        if len(n_objectives) > 1 or 0 in n_objectives or len(set(self.names)) < len(self.names):
+            raise ValueError("its candidates do not go together")
 
 
 _TRAINED = (TrialState.COMPLETE, TrialState.PRUNED)
 """The states of a training that counts: nothing prunes one, so one of those has diverged."""
+
+
+def scores(training: FrozenTrial) -> tuple[float, ...] | None:
+    """For each objective; None if it diverged."""
+    values = training.values if training.state == TrialState.COMPLETE else None
+    return tuple(values) if values and all(map(math.isfinite, values)) else None
 
 
 def first_trainings(trials: Sequence[FrozenTrial]) -> dict[str, FrozenTrial]:
@@ -203,26 +208,3 @@ def first_trainings(trials: Sequence[FrozenTrial]) -> dict[str, FrozenTrial]:
     done = [t for t in trials if t.state == TrialState.COMPLETE and CANDIDATE in t.user_attrs]
     done.sort(key=lambda t: t.user_attrs[REPEAT], reverse=True)
     return {t.user_attrs[CANDIDATE]: t for t in done}
-
-
-def _ended(trial: FrozenTrial) -> tuple[Any, int]:
-    return trial.datetime_complete, trial.number
-
-
-def _take(params: Mapping[str, Any], suggest: Suggest, name: str, distribution: BaseDistribution) -> Any:
-    if name not in params:
-        remedy = "certify the search anew, from its own command"
-        raise BadInput(name, "not in the plan", "the search has no value for it", remedy)
-    return suggest(name, _widened(name, distribution, params[name]))
-
-
-def _widened(name: str, distribution: BaseDistribution, value: Any) -> BaseDistribution:
-    """The distribution, or one like it that has the value, too."""
-    match distribution:
-        case CategoricalDistribution(choices=choices) if value not in choices:
-            raise BadInput(name, value, "is no choice any more", "certify the search anew")
-        case FloatDistribution(low=low, high=high, log=log) if not distribution._contains(value):
-            return FloatDistribution(min(low, value), max(high, value), log=log)
-        case IntDistribution(low=low, high=high, log=log) if not distribution._contains(value):
-            return IntDistribution(min(low, value), max(high, value), log=log)
-    return distribution
