@@ -91,8 +91,10 @@ class Compared:
     """About how many trainings more, of both together, would tell them apart; None: too many to say."""
 
     def told(self) -> str:
-        """``0.15 ± 0.04``, without the sign."""
+        """``0.15 ± 0.04``, without the sign; without ± where only an earlier look has told them apart."""
         half = None if self.low is None or self.high is None else (self.high - self.low) / 2
+        if self.told_apart and half is not None and half >= abs(self.value):
+            half = None
         return measured(abs(self.value), half)
 
 

@@ -198,7 +198,7 @@ class Race:
         About as good is who is not shown to be worse, with a mean within one standard error of the leader's;
         better than the defaults whose mean is above theirs by more than that. (The one standard error rule:
         Breiman, Friedman, Olshen, Stone 1984.) Where none is better, the defaults. Unknown costs are the
-        highest, and of equal ones the better mean decides; None if nobody has a score.
+        highest, of equal ones the best mean decides; None if nobody has a score.
         """
         leader = self.leader
         if leader is None:
@@ -207,11 +207,8 @@ class Race:
         defaults = self.defaults if self.defaults in self.not_worse else None
         if defaults is not None:
             able = [one for one in able if self._errors_above(one, defaults) > 1] or [defaults]
-        return cheapest(self._by_mean(able), costs)
-
-    def _by_mean(self, among: Sequence[str]) -> list[str]:
-        """The best first, of equal ones by the candidates' order."""
-        return sorted(among, key=lambda one: -self._sign * self._compared.means[one])
+        able.sort(key=lambda one: -self._sign * self._compared.means[one])
+        return cheapest(able, costs)
 
     def _errors_above(self, one: str, other: str) -> float:
         """By how many standard errors of the difference a mean is better than another."""
@@ -286,6 +283,12 @@ def level(n_inside: int, n: int) -> float:
     return (spent(n) - spent(n - 1)) * ALPHA / max(n_inside - 1, 2)
 
 
+def cheapest(among: Sequence[str], costs: Mapping[str, float]) -> str | None:
+    """The first, and so the best, of those that cost no more than the least but for SAME_COST."""
+    least = min((costs.get(one, math.inf) for one in among), default=math.inf)
+    return next((one for one in among if costs.get(one, math.inf) <= least * (1 + SAME_COST)), None)
+
+
 def spent(n: int) -> float:
     """The share of the error that the looks up to n trainings of each may spend; 1 without an end."""
     return 0.0 if n < LOOKS[0] else 1 - (1 - FIRST) * LOOKS[0] / n
@@ -333,12 +336,6 @@ def _p_worse(
     p = special.stdtr(joint, t)
     p[rows, best] = 1.0
     return np.asarray(p)
-
-
-def cheapest(among: Sequence[str], costs: Mapping[str, float]) -> str | None:
-    """The first, and so the best, of those that cost no more than the least but for SAME_COST."""
-    least = min((costs.get(one, math.inf) for one in among), default=math.inf)
-    return next((one for one in among if costs.get(one, math.inf) <= least * (1 + SAME_COST)), None)
 
 
 def _best(means: Mapping[str, float], among: Sequence[str], sign: int) -> str | None:
