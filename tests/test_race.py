@@ -447,3 +447,20 @@ def test_equal_ones_are_hardly_ever_told_apart(n_candidates: int) -> None:
     assert lost / n <= ALPHA + 0.0065
     assert apart / n <= ALPHA + 0.0065
     assert 0.9 <= covered / n <= 0.98
+
+
+def test_one_alone_spends_its_budget() -> None:
+    """Nobody can be told apart, and its mean is what is asked for."""
+    assert next_candidate(["a"], [], Counter(), 3, MAXIMIZE) == "a"
+    assert next_candidate(["a"], [Training("a", 0.5)] * 3, Counter(), 3, MAXIMIZE) is None
+
+
+def test_the_last_one_left_is_trained_twice() -> None:
+    """Where all others have diverged, what it reaches is still found out, and how much that varies."""
+    names, diverged = ("trial 0", "defaults"), Training("trial 0", math.nan, None)
+    done = [diverged]
+    for _ in range(2):
+        assert next_candidate(names, done, Counter(), 10, "maximize") == "defaults"
+        done.append(Training("defaults", 0.5, None))
+    assert next_candidate(names, done, Counter(), 10, "maximize") is None
+    assert next_candidate(names, [diverged], Counter({"defaults": 2}), 10, "maximize") is None

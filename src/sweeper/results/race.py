@@ -263,9 +263,10 @@ def next_candidate(
     race = Race(tuple(candidates), tuple(trainings), direction)
     if len(trainings) + running.total() >= budget or race.settled(budget):
         return None
-    if direction is not None and len(race.inside) < 2 <= len(candidates):
-        return None
     n = Counter(t.candidate for t in trainings) + running
+    if direction is not None and len(race.inside) < 2 <= len(candidates):
+        # Where all others have diverged, the last one may hardly have been trained.
+        return next((one for one in race.inside if n[one] < 2), None)
     return min(race.inside, key=lambda one: n[one], default=None)
 
 
