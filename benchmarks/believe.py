@@ -290,6 +290,7 @@ def main() -> None:
         "--seeds", choices=("all", "even", "odd"), default="all", help="trainings to draw from"
     )
     parser.add_argument("--top", type=int, default=5, help="how many a certificate trains again")
+    parser.add_argument("--repeats", type=int, default=5, help="how often it trains each")
     parser.add_argument("--n", type=int, default=1000, help="searches in each space")
     parser.add_argument("--pictures", type=Path, help="the real task: a folder with train/ and test/")
     parser.add_argument("--weights", type=Path, help="weights of tf_efficientnet_lite0")
@@ -300,7 +301,7 @@ def main() -> None:
     if options.train is not None:
         train_all(options.train, options.pictures, options.weights)
     if options.replay is not None:
-        replay.report(options.replay, options.seeds, options.n, options.top)
+        replay.report(options.replay, options.seeds, options.n, options.top, options.repeats)
 
 
 if __name__ == "__main__":

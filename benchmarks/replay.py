@@ -24,9 +24,6 @@ from scipy import stats
 
 from sweeper.results.race import ALPHA, MAXIMIZE, PRIOR_DF, WORSE, Race, Training, next_candidate
 
-N_SEEDS = 5
-"""Of ``sweeper certify``."""
-
 LEVELS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03)
 """Of a comparison of a fixed plan."""
 
@@ -87,15 +84,15 @@ def raced(ranked: Sequence[int], top: int) -> list[int]:
     return [*[one for one in ranked if one != 0][:top], 0]
 
 
-def certify(table: Table, configurations: Sequence[int], rng: np.random.Generator) -> Race:
+def certify(table: Table, configurations: Sequence[int], n_seeds: int, rng: np.random.Generator) -> Race:
     """The whole race, one training after the other; candidate i is the i-th of the configurations."""
     names = tuple(str(i) for i in range(len(configurations)))
-    budget = N_SEEDS * len(names)
+    budget = n_seeds * len(names)
     trainings: list[Training] = []
-    while one := next_candidate(names, trainings, Counter(), budget, MAXIMIZE, table.resolution):
+    while one := next_candidate(names, trainings, Counter(), budget, MAXIMIZE):
         drawn = rng.integers(table.scores.shape[1])
         trainings.append(Training(one, float(table.scores[configurations[int(one)], drawn])))
-    return Race(names, tuple(trainings), MAXIMIZE, table.resolution)
+    return Race(names, tuple(trainings), MAXIMIZE, names[-1])
 
 
 # ----------------------------------------------------------------------------------------------- what is told
@@ -130,15 +127,17 @@ class Tally:
         return float(getattr(self, name)) / max(int(getattr(self, of)), 1)
 
 
-def replay(table: Table, n: int, top: int, rng: np.random.Generator) -> tuple[Tally, list[list[int]]]:
+def replay(
+    table: Table, n: int, top: int, n_seeds: int, rng: np.random.Generator
+) -> tuple[Tally, list[list[int]]]:
     """A tally, and the configurations of each race."""
     tally, races = Tally(), []
     for _ in range(n):
         ranked = search(table, rng)
         configurations = raced(ranked, top)
         races.append(configurations)
-        _count(tally, table, ranked[0], configurations, certify(table, configurations, rng))
-        _count_doubles(tally, table, configurations, rng)
+        _count(tally, table, ranked[0], configurations, certify(table, configurations, n_seeds, rng))
+        _count_doubles(tally, table, configurations, n_seeds, rng)
     return tally, races
 
 
@@ -159,7 +158,7 @@ def _count(tally: Tally, table: Table, winner: int, configurations: Sequence[int
         tally.worse += truly
         tally.found += truly and one in called
     costs = {str(i): float(np.nanmean(table.seconds[one])) for i, one in enumerate(configurations)}
-    chosen = race.choice(costs, race.candidates[-1])
+    chosen = race.choice(costs)
     assert chosen is not None
     known = race.mean(chosen)
     assert known is not None
@@ -181,9 +180,11 @@ def _count(tally: Tally, table: Table, winner: int, configurations: Sequence[int
             tally.pairs_differ += race.difference(one, other).told_apart
 
 
-def _count_doubles(tally: Tally, table: Table, configurations: list[int], rng: np.random.Generator) -> None:
+def _count_doubles(
+    tally: Tally, table: Table, configurations: list[int], n_seeds: int, rng: np.random.Generator
+) -> None:
     """A race in which the search's best configuration takes part twice, under two names."""
-    race = certify(table, [configurations[0], *configurations], rng)
+    race = certify(table, [configurations[0], *configurations], n_seeds, rng)
     out = [race.out[one].reason == WORSE if one in race.out else False for one in "01"]
     tally.doubles_parted += out[0] != out[1]
     tally.doubles_differ += race.difference("0", "1").told_apart
@@ -294,19 +295,19 @@ COLUMNS = (
 )
 
 
-def report(tables: Path, seeds: str, n: int, top: int) -> None:
+def report(tables: Path, seeds: str, n: int, top: int, n_seeds: int) -> None:
     """A table in Markdown: each space, and all."""
     rng = np.random.default_rng(15)
     wanted = {"even": lambda seed: seed % 2 == 0, "odd": lambda seed: seed % 2 == 1}.get(
         seeds, lambda _: True
     )
     of_all = [read(folder, wanted) for folder in sorted(tables.iterdir()) if folder.is_dir()]
-    print(f"{n} searches in each space, the best {top} and the defaults, seeds: {seeds}\n")
+    print(f"{n} searches in each space, the best {top} and the defaults, {n_seeds} of each, seeds: {seeds}\n")
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     level = ALPHA / top
     tallies, races = [], []
     for table in of_all:
-        tally, of = replay(table, n, top, rng)
+        tally, of = replay(table, n, top, n_seeds, rng)
         tallies.append(tally)
         races.append(of)
         plan = least_fixed([table], [of], tally, [level], rng) * (top + 1)
@@ -316,10 +317,10 @@ def report(tables: Path, seeds: str, n: int, top: int) -> None:
     spent = whole.share("trainings")
     safe = least_fixed(of_all, races, whole, LEVELS, rng) * (top + 1)
     print(f"\nThe best fixed plan that loses the best one no more often: {safe:.1f} ({spent / safe:.0%}).")
-    plain = [fixed(table, of, N_SEEDS, level, rng) for table, of in zip(of_all, races, strict=True)]
+    plain = [fixed(table, of, n_seeds, level, rng) for table, of in zip(of_all, races, strict=True)]
     found = sum(tally.found for tally in plain) / whole.worse
     lost = sum(tally.best_out for tally in plain) / whole.replays
-    budget = N_SEEDS * (top + 1)
+    budget = n_seeds * (top + 1)
     print(f"All {budget} trainings ({spent / budget:.0%}) find {found:.1%} and lose the best in {lost:.1%}.")
 
 

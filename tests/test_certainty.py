@@ -140,7 +140,7 @@ def test_each_objective_of_a_certificate_has_its_figure(tmp_path: Path) -> None:
     words, *panels = certainty.certified(found)
     assert [panel.title for panel in panels] == ["Trained again: accuracy", "Trained again: seconds"]
     assert words.table is not None
-    assert words.table.head[1:3] == ["accuracy expected", "accuracy in the search"]
+    assert words.table.head[1:3] == ["accuracy expected", "in the search"]
 
 
 def test_a_certificate_without_a_score_has_words_alone(tmp_path: Path) -> None:

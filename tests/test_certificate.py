@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from optuna.trial import TrialState
 from sweeper.fault import Fault
 from sweeper.record import StudyFiles
 from sweeper.results import certificate
-from sweeper.results.certificate import Certificate, Compared, lines
+from sweeper.results.certificate import Certificate, lines
 from sweeper.results.plan import Candidate, Plan
 from tests.studied import record_of, trial
 
@@ -66,7 +65,7 @@ def test_the_words_of_a_whole_certificate() -> None:
         {
             "trial 3": around(0.974),
             "trial 7": around(0.973),
-            "trial 11": around(0.972),
+            "trial 11": around(0.9735),
             "defaults": around(0.82, 3),
         },
     )
@@ -80,17 +79,50 @@ def test_the_words_of_a_whole_certificate() -> None:
     assert told[0].startswith("Trial 3 is expected to reach val_accuracy 0.974 ± 0.00")
     assert told[0].endswith(" (± is half of a 95 % interval).")
     assert told[1].startswith("It is better than the defaults by 0.154 ± 0.0")
-    assert told[2] == "It is not told apart from trials 7 and 11, of which 11 is cheapest."
+    others = "It is not told apart from trials 7 and 11"
+    assert told[2] == f"{others}, of which 11 is the cheapest of those about as good."
     assert told[3] == "0.009 of the search's 0.983 was luck."
     assert told[4].startswith("It would take ")
     assert told[4].endswith(" more trainings to tell 3 from 11.")
 
 
-def test_no_interval_that_reaches_0_is_told_of_two_that_are_told_apart() -> None:
-    """Two trainings show that a candidate is worse, and not by how much."""
-    early = Compared("val_accuracy", "trial 3", "defaults", 0.14, -0.63, 0.91, True, 0)
-    assert early.told() == "0.140"
-    assert replace(early, low=0.10, high=0.18).told() == "0.140 ± 0.040"
+def test_who_is_out_is_told_apart_from_the_best_whoever_beat_it() -> None:
+    """The defaults lost against one that another has overtaken since: they are no less worse for that."""
+    scores = {
+        "trial 3": [(0.98333,), (0.99167,), (0.98611,)],
+        "trial 7": [(0.99444,), (0.98611,), (0.98889,), (0.99722,)],
+        "trial 11": [(0.98889,), (0.99167,), (0.98889,)],
+        "trial 15": [(0.98611,), (0.98889,), (0.98889,)],
+        "trial 19": [(0.98611,), (0.98889,), (0.98889,)],
+        "defaults": [(0.84444,), (0.85278,)],
+    }
+    made = of(plan_of((0.992, 0.994, 0.989, 0.989, 0.986)), scores)
+    assert made["defaults"].out is not None
+    assert made["defaults"].out.than == "trial 11"
+    assert made.best == "trial 7"
+    assert any(line.startswith("It is better than the defaults by 0.14") for line in lines(made))
+
+
+def test_an_early_end_is_told() -> None:
+    """The trainings that are left would hardly have told anybody apart."""
+    made = of(plan_of((0.983,)), {"trial 3": around(0.974, 4), "defaults": around(0.9741, 4)})
+    assert made.finished
+    told = "It ended after 8 of 10 trainings: more of them would hardly tell the defaults from 3."
+    assert lines(made)[-1] == told
+    assert made.cheapest == "defaults"
+
+
+def test_erratic_defaults_that_are_out_are_worse_in_every_sentence() -> None:
+    """What is said to be better has an interval that says so, too."""
+    plan = plan_of((0.983, 0.982))
+    erratic = [(0.27,), (0.62,), (0.16,)]
+    made = of(plan, {"trial 3": around(0.975), "trial 7": around(0.974), "defaults": erratic})
+    assert made["defaults"].verdict == "worse"
+    gap = made.compare("trial 3", "defaults")
+    assert gap is not None
+    assert gap.low is not None
+    assert gap.low > 0
+    assert lines(made)[1] == f"It is better than the defaults by {gap.told()}."
 
 
 def test_luck_is_told_of_the_search_s_best_also_where_another_one_is_better() -> None:
@@ -114,7 +146,7 @@ def test_defaults_that_fell_behind_another_are_worse() -> None:
     assert made.best == "trial 7"
     assert made["defaults"].out is not None
     told = lines(made)
-    assert "It stayed in when the defaults dropped out, worse than trial 3 by 0.457." in told
+    assert any(line.startswith("It is better than the defaults by 0.45") for line in told)
     assert not any("not told apart from the defaults" in line for line in told)
 
 
@@ -145,7 +177,8 @@ def test_a_race_that_ended_early_says_what_was_left() -> None:
     same = [(0.97 + noise,) for noise in (0.004, -0.004, 0.0)]
     made = of(plan_of((0.97, 0.97), baseline=False), {"trial 3": same, "trial 7": same[::-1]})
     assert made.finished
-    assert lines(made)[-1] == "6 of 10 trainings were enough: the other 4 would hardly tell more."
+    told = "It ended after 6 of 10 trainings: more of them would hardly tell trial 3 from 7."
+    assert lines(made)[-1] == told
 
 
 def test_an_unfinished_certificate_says_so() -> None:

@@ -233,7 +233,8 @@ def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bo
     "--seeds",
     type=click.IntRange(2, limit.MAX_AGAIN),
     metavar="N",
-    help="Train each N times; what is saved when one drops out goes to the others. Default: 5.",
+    help="Train each N times; what is saved when one drops out goes to the others, if it may tell them apart."
+    " Default: 5.",
 )
 @click.option(
     "--folds",
@@ -247,7 +248,7 @@ def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bo
     help="Train the defaults too, as they run without a search, or leave them out. Default: train them.",
 )
 @click.option(
-    "--choose", is_flag=True, help="Make the cheapest of those not worse the study's best/, and test it once."
+    "--choose", is_flag=True, help="Make the cheapest of those about as good the study's best/; test it once."
 )
 @_TRUST
 def certify(
@@ -262,8 +263,9 @@ def certify(
     """Train the best trials again, and say how good they are and who is not worse.
 
     STUDY is a name or a folder; default: the newest. Each is trained with new seeds, side by side with the
-    defaults; one that is shown to be worse drops out. The same command goes on where it was stopped, and with
-    other numbers it goes on to those. The trainings are a study of their own, STUDY-certificate.
+    defaults; one that is shown to be worse drops out, and it ends early where more trainings would hardly
+    tell those left apart. The same command goes on where it was stopped, and with other numbers it goes on to
+    those. The trainings are a study of their own, STUDY-certificate.
     """
     from sweeper.commands import certify
 

@@ -428,7 +428,7 @@ class Study:
             seeds: how often each is trained; default: 5.
             folds: train over so many folds of the train and validation parts, in place of new seeds.
             baseline: whether the defaults are trained, too, as they would run without a search; default: yes.
-            choose: whether the cheapest of those not worse becomes ``best``.
+            choose: whether the cheapest of those about as good as the best becomes ``best``.
             trust: whether the search's own command may import a network that a saved run names.
 
         Returns:

@@ -69,7 +69,7 @@ def certify(name: str | None, wish: Wish, chooses: bool = False, trust: bool = F
     """Train what a search has found again, until its plan is done or the race decided, and say what is known.
 
     Args:
-        chooses: whether the cheapest of those not worse becomes ``best/`` of the search.
+        chooses: whether the choice of the certificate becomes ``best/`` of the search.
         trust: whether the search's command may import what a saved run names.
 
     Raises:
@@ -423,7 +423,7 @@ class Certifying:
             raise BadInput("--choose", name, reason, "write --top 2 or more")
 
     def choose(self, certificate: Certificate) -> None:
-        """Let ``best/`` of the search hold the cheapest of those not worse, and test it once.
+        """Let ``best/`` of the search hold the choice of the certificate, and test it once.
 
         Raises:
             BadInput: if the certificate is unfinished, or its weights are gone.
@@ -482,8 +482,8 @@ class Certifying:
 def _who_and_why(chosen: Certified, certificate: Certificate) -> str:
     """Whom ``--choose`` takes: that need not be the one with the best mean, of which most is said."""
     has_defaults = any(one.trial is None for one in certificate.candidates)
-    why = f"the cheapest of those not worse{' that beat the defaults' if has_defaults else ''}"
-    why = why if chosen.trial is not None else "as no trial is shown to beat them"
+    why = f"the cheapest of those about as good{' that beat the defaults' if has_defaults else ''}"
+    why = why if chosen.trial is not None else "as no trial beats them by more than a standard error"
     if chosen.trial is not None and certificate.not_worse == (chosen.name,):
         why = "the best"
     return f"{certificate_of.told_name(chosen.name)}, {why}"

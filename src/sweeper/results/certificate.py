@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 TEST = {
-    "name": "t tests of the means, each at alpha / (candidates - 1) / (n (n - 1)) after n trainings of each",
-    "source": "Lan, DeMets 1983, doi 10.1093/biomet/70.3.659; Even-Dar, Mannor, Mansour 2006, JMLR 7",
+    "name": "t tests of the means after 2, 3, 4, … trainings of each, which spend alpha over all of them",
+    "source": "Lan, DeMets 1983, doi 10.1093/biomet/70.3.659; Marcus, Peritz, Gabriel 1976,"
+    " doi 10.1093/biomet/63.3.655",
     "alpha": ALPHA,
 }
-"""What says who is worse: valid at any look, as the levels sum to ``alpha`` over all of them."""
+"""What says who is worse: valid at any look, as all looks together spend no more than ``alpha``."""
 
 BEST, NOT_WORSE, UNKNOWN = "best", "not told apart", "not trained yet"
 """Verdicts, beside ``race.WORSE`` and ``race.DIVERGED``."""
@@ -90,10 +91,8 @@ class Compared:
     """About how many trainings more, of both together, would tell them apart; None: too many to say."""
 
     def told(self) -> str:
-        """``0.15 ± 0.04``, without the sign; without ± where only an earlier look has told them apart."""
+        """``0.15 ± 0.04``, without the sign."""
         half = None if self.low is None or self.high is None else (self.high - self.low) / 2
-        if self.told_apart and half is not None and half >= abs(self.value):
-            half = None
         return measured(abs(self.value), half)
 
 
@@ -162,8 +161,8 @@ class Certificate:
     not_worse: tuple[str, ...]
     """It, and those that are not told apart from it."""
     cheapest: str | None
-    """What ``--choose`` takes: of those the one that takes the least time and is shown to be better than the
-    defaults; where none is, the defaults."""
+    """What ``--choose`` takes: of those within one standard error of the best, and above the defaults by more
+    than that, the one that takes the least time; where there is none, the defaults."""
     compared: tuple[Compared, ...]
     """Each pair of candidates that have scores, in each objective."""
     varies: bool
@@ -249,7 +248,6 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
     following = plan.next_training(seen.trials, seen.directions)
     seconds = {one.name: _mean_seconds(one, done) for one in plan.candidates}
     costs = {name: cost for name, cost in seconds.items() if cost is not None}
-    defaults = None if plan.defaults is None else DEFAULTS
     return Certificate(
         study=plan.study,
         folder=seen.files.folder,
@@ -265,7 +263,7 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
         ),
         best=race.leader if is_one else None,
         not_worse=race.not_worse if is_one else (),
-        cheapest=race.choice(costs, defaults) if is_one else None,
+        cheapest=race.choice(costs) if is_one else None,
         compared=tuple(
             each
             for race, metric in zip(races, seen.metrics, strict=True)
@@ -382,9 +380,7 @@ def lines(certificate: Certificate) -> list[str]:
     if not certificate.varies:
         told.append("No two trainings of one candidate differ, so there is no ±: does the app use its seed?")
     elif certificate.finished and certificate.n_trainings < certificate.n_planned:
-        left = certificate.n_planned - certificate.n_trainings
-        rest = "last one" if left == 1 else f"other {left:,}"
-        told.append(f"{_done(certificate)} were enough: the {rest} would hardly tell more.")
+        told.append(_ended_early(certificate))
     return told
 
 
@@ -452,7 +448,7 @@ def _against_defaults(certificate: Certificate, objective: int = 0) -> Iterator[
 
 
 def _against_others(certificate: Certificate) -> Iterator[str]:
-    best = certificate.best
+    best, cheapest = certificate.best, certificate.cheapest
     it, be = ("They", "are") if best is not None and _is(best) == "are" else ("It", "is")
     trials = [c.name for c in certificate.candidates if c.trial is not None and c.name != best]
     others = [name for name in trials if name in certificate.not_worse]
@@ -460,14 +456,11 @@ def _against_others(certificate: Certificate) -> Iterator[str]:
         if best is not None and certificate[best].trial is not None and len(trials) > 0:
             yield "The other trials are worse." if len(trials) > 1 else "The other trial is worse."
         return
-    seconds = {name: certificate[name].seconds for name in (*others, *([best] if best else []))}
-    known = {name: each for name, each in seconds.items() if each is not None}
-    cheapest = min(known, key=lambda name: known[name], default=None)
     if cheapest is not None and cheapest in others:
-        of_them = f"of which {_short(cheapest)} is cheapest" if len(others) > 1 else "which is cheaper"
-        tail = f", {of_them}"
+        of_them = f"of which {_short(cheapest)} is" if len(others) > 1 else "which is"
+        tail = f", {of_them} the cheapest of those about as good"
     else:
-        tail = f", and {be} the cheapest of them" if cheapest == best else ""
+        tail = f", and {be} the cheapest of those about as good" if cheapest == best else ""
     yield f"{it} {be} not told apart from {_names(others)}{tail}."
 
 
@@ -501,6 +494,14 @@ def _more(certificate: Certificate) -> Iterator[str]:
     them = f"{_short(best)} from {_short(other)}"
     n = f"over {MANY:,}" if gap.n_more is None else f"about {_rounded(gap.n_more)}"
     yield f"It would take {n} more trainings to tell {them}."
+
+
+def _ended_early(certificate: Certificate) -> str:
+    best, others = certificate.best, [name for name in certificate.not_worse if name != certificate.best]
+    if best is None or not others:
+        return f"It ended after {_done(certificate)}: nobody is left to compare."
+    them = f"{told_name(best)} from {listed([_short(name) for name in others])}"
+    return f"It ended after {_done(certificate)}: more of them would hardly tell {them}."
 
 
 def _rounded(n: int) -> int:

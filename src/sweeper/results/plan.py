@@ -58,7 +58,8 @@ class Plan:
     candidates: tuple[Candidate, ...]
     """The best first, the defaults last."""
     n_seeds: int
-    """Trainings of each candidate, if none drops out; what those who do leave goes to the others."""
+    """Trainings of each candidate, if none drops out; what those who do leave goes to the others, as long as
+    that may tell them apart: else the race ends, and leaves some of the trainings."""
     n_folds: int | None
     seed: int
     """What the seeds of the trainings follow from; none is one of the search's."""
@@ -121,7 +122,7 @@ class Plan:
             Training(t.user_attrs[CANDIDATE], math.nan if found is None else found[objective], self.fold(t))
             for t, found in scored
         )
-        return Race(self.names, trainings, direction)
+        return Race(self.names, trainings, direction, DEFAULTS if DEFAULTS in self.names else None)
 
     def next_training(
         self, trials: Sequence[FrozenTrial], directions: Sequence[str]
