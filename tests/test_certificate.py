@@ -172,6 +172,23 @@ def test_the_lower_value_is_better_where_it_is_minimized() -> None:
     assert any(line.startswith("It is better than the defaults by 0.350 ±") for line in lines(made))
 
 
+def test_of_those_as_quick_the_best_is_the_cheapest() -> None:
+    """A few hundredths of a second, or a worker's first training, decide nothing."""
+    plan = Plan(
+        "mine",
+        "/mine",
+        (Candidate(3, {}, (0.98,), 10.0), Candidate(7, {}, (0.97,), 9.9)),
+        5,
+        None,
+        1,
+    )
+    made = of(plan, {"trial 3": around(0.974), "trial 7": around(0.973)})
+    assert made.not_worse == ("trial 3", "trial 7")
+    assert made.cheapest == "trial 3"
+    told = "It is not told apart from trial 7, and is the cheapest of those about as good."
+    assert told in lines(made)
+
+
 def test_a_race_that_ended_early_says_what_was_left() -> None:
     """Why less was trained than planned: nothing is claimed of trainings beyond the plan."""
     same = [(0.97 + noise,) for noise in (0.004, -0.004, 0.0)]

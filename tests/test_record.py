@@ -521,3 +521,17 @@ def test_belief_stands_beside_what_the_best_trial_measured(tmp_path: Path, study
     assert files.best.read_result()["belief"] == files.read_belief() == {"value": 0.5}
     end(study, tmp_path, 0.9)
     assert files.read_belief() is None
+
+
+def test_a_choice_costs_no_belief(tmp_path: Path, study: optuna.Study) -> None:
+    """What is known of the search's best trial outlives its place in best/; a new best trial ends it."""
+    files = StudyFiles(tmp_path)
+    end(study, tmp_path, 0.4)
+    end(study, tmp_path, 0.5)
+    files.write_belief(1, {"value": 0.5})
+    for _ in range(2):
+        files.choose(files.run(0), Choice("s-certificate", "trial 0", 0, 0), study.trials)
+        assert "belief" not in files.best.read_result()
+        assert files.read_belief() == {"value": 0.5}
+    end(study, tmp_path, 0.9)
+    assert files.read_belief() is None

@@ -673,9 +673,9 @@ class StudyFiles:
         Raises:
             Fault: if a file is damaged.
         """
-        if (found := self.best.read_result().get(BELIEF)) is None and self._belief.exists():
-            return read_json(self._belief)
-        return found
+        found = self.best.read_result().get(BELIEF)
+        is_beside = self.choice.exists() or not self.best.is_ours
+        return read_json(self._belief) if found is None and is_beside and self._belief.exists() else found
 
     def _keep_best(self, trial: FrozenTrial) -> int:
         """Let ``best/`` hold the files of the best trial; two renames replace those of another.
@@ -736,6 +736,9 @@ class StudyFiles:
             choice: whose run it is.
             trials: of the search.
         """
+        belief = self.read_belief()  # of the search's best trial, whoever is in best/
+        if isinstance(belief, dict):
+            write_json(self._belief, belief)
         with disk(self.folder):
             self._replace_best(run, replace(choice, n_ended=_n_ended(trials)))
 

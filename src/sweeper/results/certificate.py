@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from sweeper import record
@@ -98,8 +98,10 @@ class Compared:
     """About how many trainings more, of both together, would tell them apart; None: too many to say."""
 
     def told(self) -> str:
-        """``0.15 ± 0.04``, without the sign."""
+        """``0.15 ± 0.04``, without the sign; without ± where only an earlier look has told them apart."""
         half = None if self.low is None or self.high is None else (self.high - self.low) / 2
+        if self.told_apart and half is not None and half >= abs(self.value):
+            half = None
         return measured(abs(self.value), half)
 
 
@@ -125,7 +127,7 @@ class Certified:
     """Its number in the search; None for the defaults."""
     params: Mapping[str, Any] | None
     seconds: float | None
-    """Of one training, in the mean."""
+    """Of one training, in the median."""
     verdict: str
     """``best``, ``not told apart`` (from the best), ``worse``, ``diverged``, or ``not trained yet``."""
     out: Fallen | None
@@ -253,7 +255,7 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
     race, is_one = races[0], len(races) == 1
     running = sum(trial.state.name == "RUNNING" for trial in seen.trials)
     following = plan.next_training(seen.trials, seen.directions)
-    seconds = {one.name: _mean_seconds(one, done) for one in plan.candidates}
+    seconds = {one.name: _seconds(one, done) for one in plan.candidates}
     costs = {name: cost for name, cost in seconds.items() if cost is not None}
     return Certificate(
         study=plan.study,
@@ -295,10 +297,10 @@ def seconds_of(trial: FrozenTrial) -> float | None:
     return None if trial.duration is None else trial.duration.total_seconds()
 
 
-def _mean_seconds(candidate: Candidate, done: Sequence[tuple[str, Again]]) -> float | None:
-    """Of its trainings; as the search measured it while there is none."""
+def _seconds(candidate: Candidate, done: Sequence[tuple[str, Again]]) -> float | None:
+    """Of one in the middle: a worker's first takes longer. Before any, as the search measured it."""
     own = [each.seconds for name, each in done if name == candidate.name and each.values and each.seconds]
-    return fmean(own) if own else candidate.seconds
+    return median(own) if own else candidate.seconds
 
 
 def _certified(
@@ -471,6 +473,12 @@ def _against_others(certificate: Certificate) -> Iterator[str]:
     yield f"{it} {be} not told apart from {_names(others)}{tail}."
 
 
+def _value(certificate: Certificate, name: str) -> float:
+    value = certificate[name].expected[0].value
+    assert value is not None  # it is not told apart from the best, and so has a score
+    return value
+
+
 def _luck(certificate: Certificate, objective: int) -> Iterator[str]:
     """Of the search's best, whether or not it is the best here."""
     first = certificate.candidates[0]
@@ -493,8 +501,8 @@ def _more(certificate: Certificate) -> Iterator[str]:
     if best is None or not others:
         return
     defaults = [name for name in others if certificate[name].trial is None]
-    cheapest = [name for name in others if name == certificate.cheapest]
-    other = (defaults or cheapest or others)[0]
+    chosen = [name for name in others if name == certificate.cheapest]
+    other = (defaults or chosen or others)[0]
     gap = certificate.compare(best, other)
     if gap is None or gap.high is None:
         return

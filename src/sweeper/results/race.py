@@ -56,6 +56,9 @@ POWER = 0.8
 MANY = 1000
 """More trainings than that nobody makes: how many more it is is not said."""
 
+SAME_COST = 0.1
+"""Who takes so much more time than the quickest is as cheap: times vary with what else the machine does."""
+
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
 
 WORSE, DIVERGED = "worse", "diverged"
@@ -195,7 +198,7 @@ class Race:
         About as good is who is not shown to be worse, with a mean within one standard error of the leader's;
         better than the defaults whose mean is above theirs by more than that. (The one standard error rule:
         Breiman, Friedman, Olshen, Stone 1984.) Where none is better, the defaults. Unknown costs are the
-        highest, and ties go by the candidates' order; None if nobody has a score.
+        highest, of equal ones the best mean decides; None if nobody has a score.
         """
         leader = self.leader
         if leader is None:
@@ -204,7 +207,8 @@ class Race:
         defaults = self.defaults if self.defaults in self.not_worse else None
         if defaults is not None:
             able = [one for one in able if self._errors_above(one, defaults) > 1] or [defaults]
-        return min(able, key=lambda one: costs.get(one, math.inf), default=None)
+        able.sort(key=lambda one: -self._sign * self._compared.means[one])
+        return cheapest(able, costs)
 
     def _errors_above(self, one: str, other: str) -> float:
         """By how many standard errors of the difference a mean is better than another."""
@@ -277,6 +281,12 @@ def level(n_inside: int, n: int) -> float:
         return _levels(n_inside)[at]
     # Beyond, as a plain sum over looks and comparisons: each n is a look.
     return (spent(n) - spent(n - 1)) * ALPHA / max(n_inside - 1, 2)
+
+
+def cheapest(among: Sequence[str], costs: Mapping[str, float]) -> str | None:
+    """The first, and so the best, of those that cost no more than the least but for SAME_COST."""
+    least = min((costs.get(one, math.inf) for one in among), default=math.inf)
+    return next((one for one in among if costs.get(one, math.inf) <= least * (1 + SAME_COST)), None)
 
 
 def spent(n: int) -> float:
