@@ -74,6 +74,21 @@ def told(record: StudyRecord) -> Belief:
     return found
 
 
+def test_what_was_said_stays_when_the_logits_are_gone(tmp_path: Path) -> None:
+    """``sweeper clean`` costs no word of it; but of other trials, or of another value, it says nothing."""
+    answers = [right_but(40, 1, 2), right_but(40, 3, 4, 5)]
+    seen = searched(tmp_path, answers)
+    said = told(seen)
+    seen.files.write_belief(said.trial, said.to_json())
+    for number in range(2):
+        RunFiles(tmp_path / str(number)).val_logits.unlink()
+        assert told(seen) == said
+    more = record_of(tmp_path, *seen.trials, trial(0.5), metrics=["val_accuracy"])
+    assert told(more).low is None
+    seen.files.write_belief(said.trial, {**said.to_json(), "n_others": "x"})
+    assert told(seen).low is None
+
+
 def test_a_winner_has_its_interval_its_equals_and_its_luck(tmp_path: Path) -> None:
     """Value, Wilson's interval, who is not worse, the cheapest of them, and luck are those of the answers."""
     rng = np.random.default_rng(1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 import sweeper as sweeper_api
 from sweeper import record
-from sweeper.record import StudyFiles
+from sweeper.record import Choice, StudyFiles
 from sweeper.results.belief import from_json, lines
 from sweeper.words import number
 from tests.conftest import Said
@@ -113,8 +114,7 @@ def test_a_chosen_run_is_not_taken_for_the_best_trial(said: Said, tmp_path: Path
     certificate_of(tmp_path, {"trial 0": [0.9, 0.91], "trial 1": [0.89, 0.91]})
     search.best.mark()
     record.write_json(search.best.result, {"study": "s-certificate", "trial": 0, "test_accuracy": 0.75})
-    choice = {"study": "s-certificate", "candidate": "trial 1", "trial": 0, "of_search": 1, "n_ended": 2}
-    record.write_json(search.choice, choice)
+    record.write_json(search.choice, asdict(Choice("s-certificate", "trial 1", trial=0, of_search=1)))
     search.write_belief(0, {"value": 0.98})
     assert "belief" not in search.best.read_result()
     code, shown = said("best", "s")

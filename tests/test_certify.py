@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.trial import TrialState
 
 import sweeper as product
@@ -220,6 +221,17 @@ def test_the_command_of_the_search_is_run_without_its_storage_and_its_trust(tmp_
     program, arguments = found
     assert list(program) == ["python", "app.py"]
     assert arguments == ["-m", "x=1,2", "+study=s-certificate", "hydra.sweep.dir='/a (b)'"]
+
+
+@pytest.mark.parametrize("name", ["ä/ü", "a b", "a,b=c", "it's", "名"])
+def test_hydra_reads_the_name_of_any_study(tmp_path: Path, name: str) -> None:
+    """Its certificate's name and folder come through its grammar as they are."""
+    words = ["python", "app.py", "-m", f"study={name}"]
+    seen = record_of(tmp_path, attributes={"command": words, "named_by": "study", "folder_by": "nobody"})
+    found = seen.elsewhere(f"{name}-certificate", tmp_path / name)
+    assert found is not None
+    read = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(found[1][1:])}
+    assert read == {"study": f"{name}-certificate", "hydra.sweep.dir": str(tmp_path / name)}
 
 
 def plan_of(n: int, n_seeds: int, baseline: bool = True) -> Plan:

@@ -20,6 +20,7 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.record import Choice, RunFiles, StudyFiles, TrialFiles
 from sweeper.results import standing, study_record
+from sweeper.results.val_logits import ValLogits
 from tests.studied import trial
 
 
@@ -208,6 +209,22 @@ def test_files_of_the_app_are_neither_removed_nor_read(tmp_path: Path, study: op
     left = [path.read_text() for path in tmp_path.glob("[0-9]/*.*")]
     assert left == ["theirs"] * len(names) * 3
     assert not (tmp_path / "best").exists()
+
+
+@pytest.mark.parametrize("name", ["result", "history", "trained_on", "val_logits"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    """It is a damaged file, whoever reads it."""
+    run = RunFiles(tmp_path)
+    run.mark()
+    os.mkfifo(getattr(run, name))
+    readers: dict[str, Callable[[], object]] = {
+        "result": run.read_result,
+        "history": run.read_history,
+        "trained_on": run.read_trained_on,
+        "val_logits": lambda: ValLogits.read(run),
+    }
+    with pytest.raises(Fault, match="is a pipe or a device: the file is damaged"):
+        readers[name]()
 
 
 def test_the_folders_of_a_moved_study_are_found(tmp_path: Path, study: optuna.Study) -> None:

@@ -246,6 +246,7 @@ class RunFiles:
             return None
         import numpy as np
 
+        _refuse_stream(self.trained_on)
         with disk(self.trained_on):
             content = self.trained_on.read_bytes()
         try:
@@ -270,6 +271,7 @@ class RunFiles:
         Raises:
             Fault: if it is damaged.
         """
+        _refuse_stream(self.history)
         with disk(self.history), self.history.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         if not rows or any(None in row or None in row.values() for row in rows):
@@ -1133,7 +1135,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return _read(path, yaml.safe_load)
 
 
+def _refuse_stream(path: Path) -> None:
+    """Raises Fault for what is no file, which might never end, or never begin."""
+    with disk(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise _damaged(path, "is a pipe or a device")
+
+
 def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
+    _refuse_stream(path)
     with disk(path):
         content = path.read_bytes()
     try:
@@ -1174,6 +1184,7 @@ def arrays(path: Path, what: str) -> Iterator[NpzFile]:
     """
     import numpy as np
 
+    _refuse_stream(path)
     try:
         # numpy leaves one that is damaged open
         with disk(path), path.open("rb") as file, np.load(file, allow_pickle=False) as found:

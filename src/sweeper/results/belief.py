@@ -147,8 +147,26 @@ def from_json(found: object) -> Belief | None:
 def of(record: StudyRecord) -> Belief | None:
     """What can be said of a study's best trial; None while no trial has completed.
 
-    Only trials whose answers to the best one's validation pictures are kept can be compared with it.
+    Only trials whose answers to the best one's validation pictures are kept can be compared with it. Where
+    some are gone by now, as after ``sweeper clean``, what was written of the same trials is still true.
     """
+    found = _of_now(record)
+    if found is None or (found.low is not None and found.n_compared == found.n_others):
+        return found
+    try:
+        written = from_json(record.files.read_belief())
+    except Fault:  # damaged
+        return found
+    if written is None or written.n_others != found.n_others or _values(written) != _values(found):
+        return found
+    return max(found, written, key=lambda belief: (belief.low is not None, belief.n_compared))
+
+
+def _values(belief: Belief) -> list[tuple[str, int, float]]:
+    return [(one.metric, one.trial, one.value) for one in belief.best]
+
+
+def _of_now(record: StudyRecord) -> Belief | None:
     done = ranking.ranked(record.trials, record.directions)
     if not done:
         return None

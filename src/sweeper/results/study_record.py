@@ -255,11 +255,15 @@ def options_of(name: str) -> list[str]:
     return [option.strip() for option in inside.split(",") if "=" in option]
 
 
+_BARE = re.compile(r"[\w./+\-]+|\[.*\]|\{.*\}|'.*'", re.ASCII)
+"""What Hydra's grammar takes without quotes: of letters only those of ASCII."""
+
+
 def override(key: str, value: object) -> str:
     """An override that sets a key to a drawn value."""
     if value is None or isinstance(value, bool):
         return f"{key}={'null' if value is None else str(value).lower()}"
-    if isinstance(value, str) and not re.fullmatch(r"[\w./+\-]+|\[.*\]|\{.*\}|'.*'", value):
+    if isinstance(value, str) and not re.fullmatch(_BARE, value):
         escaped = value.replace("'", r"\'")
         return f"{key}='{escaped}'"
     return f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}"
