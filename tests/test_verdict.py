@@ -10,7 +10,7 @@ import pytest
 
 from sweeper.commands.best import tell_certificate
 from sweeper.results import verdict
-from sweeper.results.certificate import Certificate, Compared, lines
+from sweeper.results.certificate import Certificate, lines
 from tests.studied import certificate_of
 
 CLEAR = {"trial 3": [0.9, 0.91, 0.9, 0.905], "defaults": [0.5, 0.51, 0.5], "trial 7": [0.8, nan]}
@@ -91,11 +91,3 @@ def test_a_damaged_certificate_is_none(tmp_path: Path, caplog: pytest.LogCapture
     files.certificate.unlink()
     assert verdict.of_folder(files) is None
     assert caplog.text == ""
-
-
-def test_who_was_told_apart_is_told_without_an_interval_that_denies_it() -> None:
-    """An earlier look may have told two apart, and this one alone would not."""
-    clear = Compared("score", "trial 1", "defaults", 0.662, 0.5, 0.824, True, 0)
-    assert clear.told() == "0.662 ± 0.162"
-    assert replace(clear, low=-25.0, high=26.3).told() == "0.662"
-    assert replace(clear, low=-25.0, high=26.3, told_apart=False).told() == "0.662 ± 25.650"

@@ -22,6 +22,10 @@ _ECHO = 2
 """Columns that stay free behind it: a terminal writes ^C there, and must not begin another line."""
 
 
+_LABEL = 11
+"""Columns of a name in front of what is said of it."""
+
+
 class Screen(Console):
     """Standard output. A terminal is as wide as it is now, whatever ``COLUMNS`` or ``TERM=dumb`` say."""
 
@@ -65,6 +69,13 @@ class Screen(Console):
                 self.print(Text(before) + line, no_wrap=True, overflow="ignore", crop=False)
             else:
                 self.tell([before + line.plain])
+
+    def label(self, name: str, lines: Iterable[str]) -> None:
+        """Lines, each wrapped, in a column behind a name."""
+        first = f"{name}:"
+        for line in lines:
+            self.wrap(Text(line), indent=_LABEL, first=first)
+            first = ""
 
     def say(self, text: Text) -> None:
         """One line on a terminal; the whole text elsewhere."""

@@ -148,16 +148,13 @@ def tell_certificate(found: Certificate) -> None:
 
 
 def show_certificate_of(files: StudyFiles) -> None:
-    """What the certificate of a search says, and which of its runs was chosen; else how to get one."""
+    """What the certificate of a search says, where there is one, and which of its runs was chosen."""
     found = report.certificate_of(files)
     if found is None:
         return
     from sweeper.results import certificate, verdict  # with scipy
 
-    screen, head = Screen(), "Certified: "
-    for line in certificate.lines(found):
-        screen.wrap(Text(line), indent=len(head), first=head)
-        head = " " * len(head)
+    Screen().label("Certified", certificate.lines(found))
     if (chosen := verdict.chosen(files)) is not None:
         print(f"Chosen:    {chosen}  ({near(files.best.folder)})")
 

@@ -1,6 +1,13 @@
 """The certificate of a search: what its best configurations score when they are trained again.
 
-All of it follows from the trials of a study that has a plan; nothing is trained here.
+All of it follows from the trials of a study that has a plan; nothing is trained here. The way of the data::
+
+    commands/certify    the best of a search, and the defaults       -> .sweeper/plan.json
+    search/study        whose turn is it: Plan.next_training         <- results/race, of the scores so far
+    search/repeat       the candidate's parameters, the repeat's seed and fold
+    search/worker       trains, and tells the score of a trial with its ``candidate`` and ``repeat``
+    of(), here          all trials of the study and the plan         -> certificate.json, and its words
+    verdict, certainty  the same in rows, and in the report's figures
 """
 
 from __future__ import annotations

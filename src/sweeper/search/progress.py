@@ -312,10 +312,7 @@ def summarize(study: Study) -> None:
 
 def tell_belief(found: Belief) -> None:
     """How sure the best trial is."""
-    screen, head = Screen(), "How sure: "
-    for line in belief.lines(found):
-        screen.wrap(Text(line), indent=len(head) + 1, first=head)
-        head = " " * len(head)
+    Screen().label("How sure", belief.lines(found))
 
 
 def tell_how_to_make_sure(files: StudyFiles) -> None:
