@@ -475,8 +475,8 @@ class Certifying:
         print(f"Report:    {written or f'{program()} report {self.files.typed}'}")
         name = certificate.cheapest if self.is_ours and len(certificate.candidates) > 1 else None
         if not has_chosen and name is not None:
-            why = _who_and_why(certificate[name], certificate)
-            print(f"Choose:    {program()} certify {self._typed} --choose  ({why})", flush=True)
+            whom = certificate_of.told_name(name)
+            print(f"Choose:    {program()} certify {self._typed} --choose  ({whom})", flush=True)
 
 
 def _who_and_why(chosen: Certified, certificate: Certificate) -> str:

@@ -475,7 +475,9 @@ def _show_signs(study: Study, folder: Path) -> None:
     files, signs = study.files, study_sign.signs_of(study.record())
     sign.write(files.signs, signs)
     best = sign.read_whole(files.best.signs) if files.best.is_ours else []
-    sign.show(Screen(), [*best, *signs], files.signs, files.best.signs)
+    sign.show(screen := Screen(), shown := [*best, *signs], files.signs, files.best.signs)
+    if not shown:  # else they stand apart from what follows
+        screen.tell([""])
 
 
 def _to_go_on(search: Search | None, master: DictConfig) -> str:
