@@ -209,6 +209,18 @@ def test_an_unfinished_certificate_says_so() -> None:
     assert made["defaults"].verdict == "not trained yet"
 
 
+def test_who_has_diverged_is_not_said_to_be_as_good_or_worse() -> None:
+    """Of the defaults and of trials that are out for a diverged training nothing else is told."""
+    scores = {"trial 3": [(0.9,)] * 5, "trial 7": [(0.9,), DIVERGED], "defaults": [(0.5,), DIVERGED]}
+    told = lines(of(plan_of([0.9, 0.9]), scores))
+    assert told == [
+        "Trial 3 is expected to reach val_accuracy 0.900.",
+        "Trial 7 is out: a training diverged.",
+        "The defaults are out: a training diverged.",
+        "No two trainings of one candidate differ, so there is no ±: does the app use its seed?",
+    ]
+
+
 def test_a_diverged_training_is_out() -> None:
     """Its candidate is no choice, whatever its other trainings scored."""
     plan = plan_of((0.983, 0.982), baseline=False, n_seeds=2)

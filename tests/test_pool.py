@@ -6,6 +6,8 @@ import json
 import os
 import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import cast
 
@@ -431,6 +433,18 @@ def test_a_search_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
     done = finish(process)
     assert done.returncode == 0, done.stderr
     assert not [t for t in assert_exactly(app, 6) if t.state == TrialState.FAIL]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["true", "grep -m1 -q 'trial .* done'", "grep -m1 -q 'Best trial'"])
+def test_a_reader_that_is_gone_costs_neither_trials_nor_results(tmp_path: Path, reader: str) -> None:
+    """Whenever the other end of a pipe closes, the search ends as without one, and without a traceback."""
+    app = App(tmp_path, "time.sleep(0.3)\nreturn cfg.x")
+    command = f"{shlex.quote(sys.executable)} app.py -m 2>err | {reader}"
+    done = subprocess.run(["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"], cwd=tmp_path, check=False)
+    assert (done.returncode, (tmp_path / "err").read_text()) == (0, "")
+    assert_exactly(app, 6)
+    assert list(tmp_path.glob("**/.sweeper/belief.json"))
 
 
 @pytest.mark.slow

@@ -284,12 +284,13 @@ def find(dataset: schema.Dataset, cwd: Path) -> Found:
 @_once
 def _tell_once(summary: Summary, search: str | None) -> None:
     """Show what was found before a search begins, each dataset of it once."""
-    from sweeper.screen import Screen
+    from sweeper.screen import Screen, whoever_reads
     from sweeper.training.summary import lines
 
     # Of several splits of one dataset only the first shows each class.
     is_first, screen = _is_first(summary.name, summary.classes, search), Screen()
-    screen.tell(lines(summary, with_classes=is_first, width=screen.width))
+    with whoever_reads():
+        screen.tell(lines(summary, with_classes=is_first, width=screen.width))
 
 
 def _is_first(*what: Any) -> bool:

@@ -85,6 +85,27 @@ class Screen(Console):
             print(text.plain.rstrip(), flush=True)
 
 
+@contextmanager
+def whoever_reads() -> Iterator[None]:
+    """A stretch that only says something: where nobody reads it any more, the rest of it is left out, and the
+    process says nothing from then on. What it does besides goes on.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:  # a file of its own: not one of the standard streams
+            raise
+        fall_silent((1, 2))
+
+
+def fall_silent(streams: Iterable[int]) -> None:
+    """Let standard streams, by their numbers, lead nowhere: writing where nobody reads fails."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
 def log_any_name() -> None:
     """Let the log hold names that its encoding lacks, or that would move a cursor, as Python writes them."""
     for handler in logging.getLogger().handlers:

@@ -441,7 +441,7 @@ def _against_defaults(certificate: Certificate, objective: int = 0) -> Iterator[
             yield sentence(f"{whole(n, 'trial')} of the search {_be(n)} worse")
         return
     gap, out = certificate.compare(best, name), certificate[name].out
-    if gap is None:
+    if gap is None or (out is not None and out.reason == DIVERGED):  # which is told by itself
         return
     if gap.told_apart:
         yield f"It is better than the defaults by {gap.told()}."
@@ -459,7 +459,9 @@ def _against_defaults(certificate: Certificate, objective: int = 0) -> Iterator[
 def _against_others(certificate: Certificate) -> Iterator[str]:
     best, cheapest = certificate.best, certificate.cheapest
     it, be = ("They", "are") if best is not None and _is(best) == "are" else ("It", "is")
-    trials = [c.name for c in certificate.candidates if c.trial is not None and c.name != best]
+    diverged = {c.name for c in _out(certificate, DIVERGED)}  # of those that is told, and no more
+    searched = [c.name for c in certificate.candidates if c.trial is not None]
+    trials = [name for name in searched if name not in {best, *diverged}]
     others = [name for name in trials if name in certificate.not_worse]
     if not others:
         if best is not None and certificate[best].trial is not None and len(trials) > 0:

@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -34,7 +34,7 @@ from sweeper.program import program, typed_besides
 from sweeper.record import StudyFiles
 from sweeper.results import belief, sign, study_sign
 from sweeper.results.study_record import HIDDEN
-from sweeper.screen import Screen
+from sweeper.screen import Screen, fall_silent, whoever_reads
 from sweeper.search import keys, repeat
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
@@ -254,10 +254,8 @@ class Pool:
         return max(len(self._signums), bool(self._fault))
 
     def _show(self, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
-        try:
+        with whoever_reads():
             self._progress.update(trials)
-        except OSError:  # nobody reads it any more; the search is not to blame
-            _fall_silent((1, 2))
 
     def _start_missing(self, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
         if self._n_stillborn >= _MAX_STILLBORN or not self._has_work(trials):
@@ -335,7 +333,7 @@ class Pool:
 
         def stop(signum: int, frame: object) -> None:
             if signum == signal.SIGHUP:
-                _fall_silent(stream for stream in self._terminals if not os.isatty(stream))
+                fall_silent(stream for stream in self._terminals if not os.isatty(stream))
                 if self._signums:  # the system, the shell and ssh may all say that the terminal is gone
                     return
             # Schedulers and `timeout` send SIGTERM to the process and to its group: that is one request.
@@ -386,14 +384,6 @@ def _requests() -> list[signal.Signals]:
     return [signum for signum in FOR_THE_POOL if is_heard(signum)]
 
 
-def _fall_silent(streams: Iterable[int]) -> None:
-    """Writing to a terminal that is gone fails, and would end the search before its trials are told."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in streams:
-        os.dup2(nowhere, stream)
-    os.close(nowhere)
-
-
 def _run_here(app: App, study: Study, storage: BaseStorage, space: Space) -> int | None:
     interruption = Interruption(second_kills=True)
     signums = _requests()
@@ -416,17 +406,20 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         locked.write_results()  # a worker may have been killed before it did
     search, trials = study.search, study.trials()
     if search.plan is None:  # who certifies says what the trainings show
-        summarize(study)
+        with whoever_reads():
+            summarize(study)
         _show_belief(study)
         call_logged(partial(_show_signs, study), study.files.folder)
         _note(study, master)
     if signum is not None:
-        print(f"Stopped. To go on: {_to_go_on(search, master)}", flush=True)
+        with whoever_reads():
+            print(f"Stopped. To go on: {_to_go_on(search, master)}", flush=True)
         sys.exit(128 + signum)
     if study.has_failed(trials):
         failures = failed(trials)
         last = max(failures, key=lambda t: t.number)
-        print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
+        with whoever_reads():
+            print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
         reason = f"{counted(len(failures), 'trial')} failed, the last is number {last.number}"
         remedy = "fix the cause and start another study, or allow more failures"
         rate = f"hydra.sweeper.max_failure_rate={search.max_failure_rate}"
@@ -444,7 +437,8 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         call_logged(on_finish, study.files.folder)
         _note(study, master)  # with what the app has only now added: its report, its test scores
     elif search.plan is None and _can_certify(study, trials):
-        tell_how_to_make_sure(study.files)
+        with whoever_reads():
+            tell_how_to_make_sure(study.files)
 
 
 def _can_certify(study: Study, trials: Sequence[optuna.trial.FrozenTrial]) -> bool:
@@ -463,8 +457,9 @@ def _show_belief(study: Study) -> None:
     """Say how sure the best trial is, and keep it for whoever reads the study; what fails costs no result."""
     try:
         if (found := belief.of(study.record())) is not None:
-            tell_belief(found)
             study.files.write_belief(found.trial, found.to_json())
+            with whoever_reads():
+                tell_belief(found)
     except Exception as error:
         log.warning("how sure the best trial is cannot be said: %s", error)
         log.debug("", exc_info=True)
@@ -475,9 +470,10 @@ def _show_signs(study: Study, folder: Path) -> None:
     files, signs = study.files, study_sign.signs_of(study.record())
     sign.write(files.signs, signs)
     best = sign.read_whole(files.best.signs) if files.best.is_ours else []
-    sign.show(screen := Screen(), shown := [*best, *signs], files.signs, files.best.signs)
-    if not shown:  # else they stand apart from what follows
-        screen.tell([""])
+    with whoever_reads():
+        sign.show(screen := Screen(), shown := [*best, *signs], files.signs, files.best.signs)
+        if not shown:  # else they stand apart from what follows
+            screen.tell([""])
 
 
 def _to_go_on(search: Search | None, master: DictConfig) -> str:

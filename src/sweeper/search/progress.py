@@ -24,7 +24,7 @@ from sweeper.record import StudyFiles, best_trials, told_counts, word
 from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan
-from sweeper.screen import Bar, Screen, live
+from sweeper.screen import Bar, Screen, live, whoever_reads
 from sweeper.search.study import FINISHED, Study
 from sweeper.words import clock, counted, near, number, objectives, one_line
 
@@ -76,7 +76,8 @@ class Progress:
         n_before = sum(t.state in FINISHED for t in self._trials)
         went_on = f", {n_before} of them ended before" if n_before else ""
         told = f"Study {self._search.study_name}: {self._purpose()}{went_on}, in {near(self._search.folder)}"
-        self._screen.say(Text(told))
+        with whoever_reads():
+            self._screen.say(Text(told))
         if self._screen.is_live:
             self._live = self._stack.enter_context(live(self._screen, self._picture, by_itself=False))
         return self
@@ -91,9 +92,10 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
-        if self._error:
-            print(self._error, file=sys.stderr)
+        with whoever_reads():
+            self._stack.close()
+            if self._error:
+                print(self._error, file=sys.stderr)
 
     def fail(self, message: str) -> None:
         """Say at the end why no more workers are started."""
