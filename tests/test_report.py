@@ -242,6 +242,7 @@ def page_of(*trials: FrozenTrial, folder: Path, **about: Any) -> str:
     return re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_a_certificate_has_a_chapter_of_its_own(browser: Browser, said: Said, tmp_path: Path) -> None:
     """Words, table, and the single trainings; so does the page of its search, under its own heading."""
     on_disk(tmp_path, trial(0.98, seconds=2), trial(0.97))
