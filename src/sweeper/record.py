@@ -1095,8 +1095,9 @@ def sweep_up(folder: Path, depth: int) -> None:
 
 
 def write_whole(path: Path, content: str) -> None:
+    """A text, in which what UTF-8 lacks is escaped: JSON and YAML read the same from that."""
     with whole(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
+        temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
