@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import nan
 from pathlib import Path
 
 import pytest
 
 from sweeper.commands.best import tell_certificate
+from sweeper.record import FORMAT, Choice, StudyFiles, write_json
 from sweeper.results import verdict
 from sweeper.results.certificate import Certificate, Compared, lines
 from tests.studied import certificate_of
@@ -99,3 +100,14 @@ def test_who_was_told_apart_is_told_without_an_interval_that_denies_it() -> None
     assert clear.told() == "0.662 ± 0.162"
     assert replace(clear, low=-25.0, high=26.3).told() == "0.662"
     assert replace(clear, low=-25.0, high=26.3, told_apart=False).told() == "0.662 ± 25.650"
+
+
+@pytest.mark.parametrize("score", [None, "high", [0.5], 10**400, nan])
+def test_a_damaged_score_costs_no_more_than_itself(tmp_path: Path, score: object) -> None:
+    """Whose run was chosen is told all the same, with the scores that are numbers."""
+    files = StudyFiles(tmp_path)
+    files.best.folder.mkdir()
+    files.best.mark()
+    write_json(files.choice, asdict(Choice("s-certificate", "trial 3", 0, 3)) | {"format": FORMAT})
+    write_json(files.best.result, {"test_loss": score, "test_accuracy": 0.5})
+    assert verdict.chosen(files) == "trial 3, trained again: test_accuracy 0.50000"
