@@ -372,3 +372,17 @@ def test_overrides_that_no_command_could_get_are_bad_input(overrides: Any, told:
     """Before any process is started."""
     with pytest.raises(sweeper.BadInput, match=told):
         sweeper.train(overrides)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"choose": "no"}, {"choose": None}, {"baseline": "yes"}, {"baseline": []}, {"trust": [1]}),
+        *({"top": True}, {"seeds": 2.0}, {"folds": np.array([2, 3])}, {"top": np.array(0)}),
+    ],
+)
+def test_what_a_certificate_is_asked_for_is_checked_by_type(here: Path, given: dict[str, Any]) -> None:
+    """Nothing is guessed of another type: ``choose="no"`` would have opened the test part."""
+    on_disk(here, trial(0.5), name="mine")
+    with pytest.raises(sweeper.BadInput, match=rf"^{next(iter(given))}=.* is n"):
+        sweeper.open_study("mine").certify(**given)

@@ -552,3 +552,12 @@ def test_a_choice_costs_no_belief(tmp_path: Path, study: optuna.Study) -> None:
         assert files.read_belief() == {"value": 0.5}
     end(study, tmp_path, 0.9)
     assert files.read_belief() is None
+
+
+def test_any_text_can_be_written(tmp_path: Path) -> None:
+    """A name that is no UTF-8, as a folder's may be, ends nothing: JSON gives back the same."""
+    path = tmp_path / "a.json"
+    record.write_json(path, {"folder": "m\udcff é"})
+    assert record.read_json(path) == {"folder": "m\udcff é"}
+    record.write_whole(path, "<p>\ud800</p>")
+    assert path.read_text(encoding="utf-8") == "<p>\\ud800</p>"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import nan
 from pathlib import Path
 
 import pytest
 
 from sweeper.commands.best import tell_certificate
+from sweeper.record import FORMAT, Choice, StudyFiles, write_json
 from sweeper.results import verdict
 from sweeper.results.certificate import Certificate, lines
 from tests.studied import certificate_of
@@ -91,3 +92,14 @@ def test_a_damaged_certificate_is_none(tmp_path: Path, caplog: pytest.LogCapture
     files.certificate.unlink()
     assert verdict.of_folder(files) is None
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("score", [None, "high", [0.5], 10**400, nan])
+def test_a_damaged_score_costs_no_more_than_itself(tmp_path: Path, score: object) -> None:
+    """Whose run was chosen is told all the same, with the scores that are numbers."""
+    files = StudyFiles(tmp_path)
+    files.best.folder.mkdir()
+    files.best.mark()
+    write_json(files.choice, asdict(Choice("s-certificate", "trial 3", 0, 3)) | {"format": FORMAT})
+    write_json(files.best.result, {"test_loss": score, "test_accuracy": 0.5})
+    assert verdict.chosen(files) == "trial 3, trained again: test_accuracy 0.50000"

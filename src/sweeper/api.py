@@ -16,8 +16,9 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -454,8 +455,9 @@ class Study:
         for (name, ends), value in zip(ranges.items(), (top, seeds, folds), strict=True):
             if value is not None:
                 words += [f"--{name}", str(_whole(name, value, *ends))]
-        words += {None: [], True: ["--baseline"], False: ["--no-baseline"]}[baseline]
-        words += [*(["--choose"] if choose else []), *([TRUST] if trust else [])]
+        if baseline is not None:
+            words.append("--baseline" if _flag("baseline", baseline) else "--no-baseline")
+        words += ["--choose"] * _flag("choose", choose) + [TRUST] * _flag("trust", trust)
         with named("study", "STUDY"), named("folds", "--folds"), named("choose", "--choose"):
             said = child.call(words, hear=lambda said: _networks.update(said.get("networks", ())))
         found = Certificate.read(StudyFiles(Path(said["certificate"])))
@@ -494,8 +496,17 @@ class Study:
 
 
 def _whole(name: str, value: object, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise BadInput(name, value, f"is no whole number from {least} to {most:,}", "write for example 5")
+    """A number of any library, which must be one of those."""
+    with suppress(TypeError):
+        if not isinstance(value, bool) and least <= (n := index(value)) <= most:  # type: ignore[arg-type]
+            return n
+    raise BadInput(name, value, f"is no whole number from {least} to {most:,}", "write for example 5")
+
+
+def _flag(name: str, value: object) -> bool:
+    """What is yes or no: of a text, as of an empty list, nobody knows which is meant."""
+    if not isinstance(value, bool):
+        raise BadInput(name, value, "is neither True nor False", "write one of them")
     return value
 
 

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,6 +181,11 @@ class RunFiles:
     def read_result(self) -> dict[str, Any]:
         """What was measured; nothing where there is no result of ours."""
         return read_json(self.result) if self.is_ours and self.result.exists() else {}
+
+    def read_test_scores(self) -> dict[str, float]:
+        """What was measured on the test part; nothing that is no finite number, as in a damaged file."""
+        found = {name: told for name, told in self.read_result().items() if name.startswith("test_")}
+        return {name: told for name, told in found.items() if isinstance(told, float) and isfinite(told)}
 
     def read_best_epoch(self) -> int | None:
         """The epoch whose weights were kept; None where nothing of ours says so."""
@@ -1097,8 +1103,9 @@ def sweep_up(folder: Path, depth: int) -> None:
 
 
 def write_whole(path: Path, content: str) -> None:
+    """A text, in which what UTF-8 lacks is escaped: JSON and YAML read the same from that."""
     with whole(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
+        temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:

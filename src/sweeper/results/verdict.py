@@ -27,7 +27,7 @@ def chosen(files: StudyFiles) -> str | None:
     try:
         if (choice := files.read_choice()) is None:
             return None
-        scores = {n: told for n, told in files.best.read_result().items() if n.startswith("test_")}
+        scores = files.best.read_test_scores()
     except Exception as error:
         log.warning("%s", error)
         return None
