@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -347,6 +350,17 @@ def test_a_trial_that_ends_takes_the_choice_back(digits: Path) -> None:
     assert not choice.exists()
     result = json.loads((digits / "outputs" / "mine" / "best" / "result.json").read_text())
     assert result["study"] == "mine"
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_enough_does_not_end_a_certificate(copy: Path) -> None:
+    """With ``| head`` the rest is trained, and chosen, all the same."""
+    shutil.rmtree(copy / "outputs" / "mine-certificate")
+    sweeper(copy, "studies", "--delete", "mine-certificate", "--yes")
+    command = f"{shlex.quote(sys.executable)} -m sweeper certify mine --top 1 --seeds 2 --choose"
+    subprocess.run(["bash", "-c", f"{command} | head -n 1"], cwd=copy, check=True, timeout=60)
+    assert certificate_of(copy / "outputs" / "mine-certificate")["finished"]
+    assert (copy / "outputs" / "mine" / "best" / ".sweeper" / "choice.json").exists()
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ from sweeper.results import certificate as certificate_of
 from sweeper.results.certificate import Certificate, Certified, seconds_of
 from sweeper.results.plan import CANDIDATE, Candidate, Plan
 from sweeper.results.study_record import StudyRecord
-from sweeper.screen import Screen
+from sweeper.screen import Screen, whoever_reads
 from sweeper.words import counted, listed, near
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def certify(name: str | None, wish: Wish, chooses: bool = False, trust: bool = F
     if certificate is None or not certificate.finished:
         words = certifying.words()
         certifying.refuse_others()
-        certifying.tell_time(plan, certificate)
+        with whoever_reads():
+            certifying.tell_time(plan, certificate)
         certifying.train(plan, words)
         certificate = certifying.made(plan)
         if certificate is None:
@@ -95,7 +96,8 @@ def certify(name: str | None, wish: Wish, chooses: bool = False, trust: bool = F
             raise Failed(what, "its trainings left nothing", "its output says why", certifying.files.folder)
     certificate.write(certifying.files)
     caller.say(certificate=str(certifying.files.folder))
-    tell_certificate(certificate)
+    with whoever_reads():
+        tell_certificate(certificate)
     if chooses:
         certifying.choose(certificate)
     for files in (certifying.files, certifying.search):
@@ -441,9 +443,10 @@ class Certifying:
         from sweeper.commands.show import metrics
 
         run.test_best(self._seen.files.folder)
-        print(f"Chosen: {_who_and_why(chosen, certificate)}")
-        for metric, value in metrics(target.read_result(), "test_").items():
-            print(f"Test {metric}: {value:.4f}  ({near(target.folder)})")
+        with whoever_reads():
+            print(f"Chosen: {_who_and_why(chosen, certificate)}")
+            for metric, value in metrics(target.read_result(), "test_").items():
+                print(f"Test {metric}: {value:.4f}  ({near(target.folder)})", flush=True)
 
     def _is_chosen(self, chosen: Certified, seen: StudyRecord) -> bool:
         try:
