@@ -11,7 +11,7 @@ import pytest
 from sweeper.commands.best import tell_certificate
 from sweeper.record import FORMAT, Choice, StudyFiles, write_json
 from sweeper.results import verdict
-from sweeper.results.certificate import Certificate, lines
+from sweeper.results.certificate import Certificate, Compared, lines
 from tests.studied import certificate_of
 
 CLEAR = {"trial 3": [0.9, 0.91, 0.9, 0.905], "defaults": [0.5, 0.51, 0.5], "trial 7": [0.8, nan]}
@@ -103,3 +103,11 @@ def test_a_damaged_score_costs_no_more_than_itself(tmp_path: Path, score: object
     write_json(files.choice, asdict(Choice("s-certificate", "trial 3", 0, 3)) | {"format": FORMAT})
     write_json(files.best.result, {"test_loss": score, "test_accuracy": 0.5})
     assert verdict.chosen(files) == "trial 3, trained again: test_accuracy 0.50000"
+
+
+def test_who_was_told_apart_is_told_without_an_interval_that_denies_it() -> None:
+    """An earlier look may have told two apart, and this one alone would not."""
+    clear = Compared("score", "trial 1", "defaults", 0.662, 0.5, 0.824, True, 0)
+    assert clear.told() == "0.662 ± 0.162"
+    assert replace(clear, low=-25.0, high=26.3).told() == "0.662"
+    assert replace(clear, low=-25.0, high=26.3, told_apart=False).told() == "0.662 ± 25.650"
