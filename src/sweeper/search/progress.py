@@ -319,5 +319,5 @@ def tell_belief(found: Belief) -> None:
 
 def tell_how_to_make_sure(files: StudyFiles) -> None:
     """The command whose certificate says more than one training of each trial can."""
-    what = "is it really better than the others, and than the defaults?"
+    what = "is it really the best?"
     print(f"Make sure: {program()} certify {files.typed}  ({what})", flush=True)
