@@ -274,20 +274,20 @@ def test_numbers_are_told_as_they_are_typed() -> None:
     ]
 
 
+MINE = (
+    *("dataset=digits", "training.epochs=2", "study=mine"),
+    *("optimizer=adam", "optimizer.lr=0.001,0.003,0.01", "optimizer.weight_decay=0.001"),
+    *("training.batch_size=64", "model.dropout=0.4"),
+)
+"""A search of ours over three learning rates."""
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search of ours: three trials of the digits, two epochs each."""
     folder = tmp_path_factory.mktemp("digits")
-    options = (
-        "dataset=digits",
-        "training.epochs=2",
-        "optimizer=adam",
-        "optimizer.lr=0.001,0.003,0.01",
-        "study=mine",
-    )
-    alone = ("optimizer.weight_decay=0.001", "training.batch_size=64", "model.dropout=0.4")
     search = ("hydra/sweeper/sampler=grid", "hydra/sweeper/pruner=none", "hydra.sweeper.n_jobs=2")
-    sweeper(folder, "-m", *options, *alone, *search)
+    sweeper(folder, "-m", *MINE, *search)
     sweeper(folder, "certify", "mine", "--top", "2", "--seeds", "3")
     return folder
 
@@ -336,16 +336,8 @@ def test_a_trial_that_ends_takes_the_choice_back(digits: Path) -> None:
     choice = digits / "outputs" / "mine" / "best" / ".sweeper" / "choice.json"
     multirun = (digits / "outputs" / "mine" / "multirun.yaml").read_text()
     assert "n_trials" in multirun
-    options = (
-        "dataset=digits",
-        "training.epochs=2",
-        "optimizer=adam",
-        "optimizer.lr=0.001,0.003,0.01",
-        "study=mine",
-    )
-    alone = ("optimizer.weight_decay=0.001", "training.batch_size=64", "model.dropout=0.4")
     search = ("hydra/sweeper/pruner=none", "hydra.sweeper.n_jobs=2")
-    said = sweeper(digits, "-m", *options, *alone, *search, "hydra.sweeper.n_trials=4")
+    said = sweeper(digits, "-m", *MINE, *search, "hydra.sweeper.n_trials=4")
     assert "best/ holds what sweeper certify has chosen" in said
     assert not choice.exists()
     result = json.loads((digits / "outputs" / "mine" / "best" / "result.json").read_text())
