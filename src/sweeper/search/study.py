@@ -356,9 +356,10 @@ class LockedStudy:
         """Queue the next training of a certificate, and nobody who has dropped out; False if it is over."""
         directions = record.directions(self._study)
         following = plan.next_training(trials, directions)
-        inside = plan.race(trials, directions).inside if following is not None else ()
+        waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
+        inside = plan.race(trials, directions).inside if waiting and following is not None else ()
         is_queued = False
-        for trial in (t for t in trials if t.state == TrialState.WAITING):
+        for trial in waiting:
             if trial.user_attrs.get(CANDIDATE) in inside:
                 is_queued = True
             else:
