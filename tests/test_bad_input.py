@@ -133,6 +133,7 @@ def _accepted() -> dict[str, set[str]]:
     may("study hydra.sweeper.study_name", *names)  # none that begins as an option does
     texts = (*names, "negative", "minus inf")
     may("hydra.sweeper.storage", *texts)
+    may("hydra.sweeper.artifacts", *texts, "null")
     may("hydra.sweeper.metric_names", "unicode")
     # Of datasets that have no such folder.
     may("dataset.path dataset.root", *texts)
@@ -144,7 +145,7 @@ def _accepted() -> dict[str, set[str]]:
     may("model.target model.head", *texts)
     # Every number but 0 is true for Hydra, as for Python.
     switches = [key for key, kind in RUN_KEYS.items() if kind == "bool"]
-    may(" ".join([*switches, "hydra.sweeper.take_over"]), "zero", "negative", "huge")
+    may(" ".join([*switches, "hydra.sweeper.take_over", "hydra.sweeper.join"]), "zero", "negative", "huge")
     may("hydra.sweeper.in_process", "zero")  # 1 needs n_jobs=1
     return accepted
 

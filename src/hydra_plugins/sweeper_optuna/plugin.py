@@ -51,6 +51,17 @@ class Settings:
     """Worker processes; ``auto`` is one for each visible GPU, or one for each core without."""
     workers_per_gpu: Any = 1
     """Workers that share each GPU."""
+    workers_per_job: Any = "auto"
+    """Worker processes of each job, where a launcher starts ``n_jobs`` jobs; ``auto`` is one for each GPU of
+    the job, or one for each of its cores without."""
+    join: Any = False
+    """Take part in a study that runs already, on this machine or another; begin none."""
+    heartbeat_s: Any = 30.0
+    """How often the pool of a machine tells the storage that its workers live."""
+    grace_s: Any = 120.0
+    """After so long without a sign of life, other machines take a pool for dead and repeat its trials."""
+    artifacts: Any = None
+    """Where the weights of the best trials go for other machines: a folder, or ``s3://bucket/prefix``."""
     in_process: Any = False
     """Run the trials in this process, for a debugger; needs n_jobs=1."""
     timeout_s: Any = None

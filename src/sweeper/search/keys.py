@@ -88,6 +88,21 @@ KEYS: dict[str, Key] = {
     "max_retries": Key(
         IntegerNode, limit.whole(0, 1000, f"{_WRITE}max_retries=1", "what died so often will die again")
     ),
+    "workers_per_job": Key(
+        IntegerNode,
+        limit.or_word("auto", limit.whole(1, 1024, "write auto, or 1 or more", _PROCESSES)),
+    ),
+    "join": Key(BooleanNode, limit.switch()),
+    "heartbeat_s": Key(
+        FloatNode,
+        limit.number(0.1, 3600, f"{_WRITE}heartbeat_s=30", "others must see in time that a worker is gone"),
+    ),
+    "grace_s": Key(
+        FloatNode, limit.number(0.3, 10**6, f"{_WRITE}grace_s=120", "nobody waits for days for the dead")
+    ),
+    "artifacts": Key(
+        StringNode, limit.or_null(limit.text("write a folder, s3://BUCKET/PREFIX, or leave it out"))
+    ),
     "take_over": Key(BooleanNode, limit.switch()),
     "storage_wait_s": Key(
         FloatNode, limit.number(0, 10**6, f"{_WRITE}storage_wait_s=60", "nobody waits for days")

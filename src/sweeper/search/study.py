@@ -91,6 +91,14 @@ class Search:
     """What names the study's folder: its ``name``, the ``time``, or ``nobody``."""
     plan: Plan | None = None
     """Whom to train again, where this is a certificate and no search."""
+    is_joined: bool = False
+    """Whether it takes part in a study that exists, and begins none."""
+    heartbeat_s: float = 30.0
+    """How often a pool tells the storage that its workers live."""
+    grace_s: float = 120.0
+    """How long a pool of another machine may be silent before its trials are repeated."""
+    artifacts: str | None = None
+    """The folder, absolute, or ``s3://bucket/prefix``, where the weights of the best trials go."""
 
     def of_plan(self, plan: Plan) -> Search:
         """The certificate in place of the search: nothing is sampled, and the budget is the plan's."""
