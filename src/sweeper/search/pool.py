@@ -36,6 +36,7 @@ from sweeper.results import belief, sign, study_sign
 from sweeper.results.study_record import HIDDEN
 from sweeper.screen import Screen, fall_silent, whoever_reads
 from sweeper.search import keys, repeat
+from sweeper.search.engine import n_cores
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import to_yaml
@@ -47,7 +48,6 @@ from sweeper.search.settings import (
     find_function,
     is_named_by_time,
     key_of,
-    n_cores,
     read_settings,
     rename,
     source_key,
