@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -24,6 +21,7 @@ from sweeper.limit import check_study_name, path_fault, text
 from sweeper.record import StudyFiles
 from sweeper.results.plan import Plan
 from sweeper.search import keys
+from sweeper.search.engine import n_cores, visible_gpus
 from sweeper.search.parameter import written
 from sweeper.search.sampler import build_pruner, find
 from sweeper.search.study import Search
@@ -378,26 +376,3 @@ def _workers(plain: Mapping[str, Any], search: Search) -> tuple[int, list[str]]:
             "write hydra.sweeper.n_jobs=1 hydra.sweeper.in_process=true, or leave the storage out",
         )
     return min(n_workers, search.n_trials or n_workers), gpus
-
-
-def n_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def visible_gpus() -> list[str]:
-    """What ``CUDA_VISIBLE_DEVICES`` may name here, asked without importing torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [gpu for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listing = subprocess.run(
-        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return listing.stdout.split() if listing.returncode == 0 else []

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from functools import partial
 from io import FileIO
 from itertools import chain
@@ -515,6 +516,15 @@ def look_into_storage(url: str, wait_s: float = LOOK_WAIT_S) -> BaseStorage:
 
 def _patient(storage: BaseStorage, url: str, wait_s: float) -> BaseStorage:
     return PatientStorage(storage, url, wait_s)  # type: ignore[abstract]  # its methods were made in a loop
+
+
+def aside(storage: BaseStorage) -> BaseStorage:
+    """The same storage for another thread of this process, which does not wait for a server that is away."""
+    if not isinstance(storage, PatientStorage):
+        return storage
+    inner, url = storage._storage, storage._url
+    # A channel is closed and opened again by whoever finds the server away.
+    return _patient(copy(inner) if isinstance(inner, GrpcStorageProxy) else inner, url, 0.0)
 
 
 class _Patience:
