@@ -12,7 +12,9 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -39,8 +41,10 @@ class Order:
     n_cores: int | None = None
     ends_at: float | None = None
     """Seconds since the epoch; None where the engine sets no limit."""
-    n_sharing: float = 1
-    """How many such jobs share each of its GPUs: 2 where Ray gave a half."""
+    deadline: float | None = None
+    """Seconds since the epoch after which the search starts no trial any more (``timeout_s``)."""
+    storage: str | None = None
+    """Of the study; None where the words of the command, or the folder, say it."""
 
     def written(self) -> str:
         return json.dumps(asdict(self))
@@ -67,6 +71,15 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     if job() is None:
         return (signal.SIGTERM,)
     return (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@cache
+def machine() -> str:
+    """Names this machine, since it was started: clones and containers may share its name."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # not Linux
+        return f"{uuid.getnode()} {socket.gethostname()}"
 
 
 def n_cores() -> int:
