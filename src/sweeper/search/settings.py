@@ -84,7 +84,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         is_unnamed=is_unnamed,
         take_over=plain["take_over"],
         storage_wait_s=plain["storage_wait_s"],
-        is_joined=plain["join"],
+        is_joined=plain["join"] or order() is not None,
         heartbeat_s=plain["heartbeat_s"],
         grace_s=plain["grace_s"],
         artifacts=plain["artifacts"],
