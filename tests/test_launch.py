@@ -71,6 +71,15 @@ def n_running(app: App) -> int:
     return len(app.trials(TrialState.RUNNING))
 
 
+def read_until(process: Program, piece: str) -> None:
+    """Read what a program prints up to this piece."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if piece in line:
+            return
+    raise AssertionError(finish(process).stderr)
+
+
 # --- without any engine -------------------------------------------------------------------------------------
 
 
@@ -114,7 +123,7 @@ def test_the_jobs_go_on_without_the_command_that_asked_for_them(tmp_path: Path) 
     process.send_signal(signal.SIGHUP)
     finish(process)
     again = app.start(*LOCAL)
-    until(lambda: (app.out / ".sweeper").exists())
+    read_until(again, "2 jobs of hydra/launcher=submitit_local are there")
     app.touch("go")
     done = finish(again, limit_s=60)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -128,9 +137,8 @@ def test_a_second_ctrl_c_stops_the_study_everywhere(tmp_path: Path) -> None:
     app = app_of(tmp_path, holds=True)
     process = app.start(*LOCAL)
     until(lambda: n_running(app) == 2, limit_s=90)
-    assert process.stdout is not None
     process.send_signal(signal.SIGINT)
-    until(lambda: "Ctrl-C once more" in process.stdout.readline(), limit_s=30)  # type: ignore[union-attr]
+    read_until(process, "Ctrl-C once more")
     assert n_running(app) == 2
     process.send_signal(signal.SIGINT)
     done = finish(process, limit_s=60)

@@ -29,7 +29,7 @@ from typing import Any
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import caller
 from sweeper.caller import VARIABLE as CALLER
@@ -242,6 +242,8 @@ class Jobs:
         self.has_seen_dead = False
         """Whether one of them was found to be dead, of which nobody could say it before."""
         self.n_stops = 0
+        self.alive: set[str] = set()
+        """Those that have a pool which lives."""
 
     def read(self) -> dict[str, Job]:
         said = self._storage.get_study_system_attrs(self._id)
@@ -256,6 +258,7 @@ class Jobs:
         dead = self._observer.see(told, now_s)
         began = {entry.job for entry in told.entries.values() if entry.job}
         alive = {entry.job for name, entry in told.open.items() if entry.job and name not in dead}
+        self.alive = alive
         self.has_seen_dead = self.has_seen_dead or any(told.open[name].job for name in dead)
         queue = self._queued() if any(job.is_slurms and job.ended is None for job in jobs.values()) else None
         present = {name for name, job in jobs.items() if name in alive}
@@ -347,50 +350,62 @@ class Opening:
         self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def run(self) -> int | None:
-        with self._signals(), Progress(self._study) as progress:
-            began_s = time.monotonic()
+        with self._signals():
             self._add_missing()
-            last_s = time.monotonic()
-            while True:
-                trials = self._study.trials()
-                with whoever_reads():
-                    progress.update(trials)
-                self._answer()
-                present = self._jobs.present()
-                if self._jobs.has_seen_dead and time.monotonic() - began_s < 2 * self._study.search.grace_s:
-                    self._jobs.has_seen_dead = False
-                    self._add_missing()
-                if present or self._is_running():
-                    last_s = time.monotonic()
-                if not present and (self._has_ended() or time.monotonic() - last_s > _BEGIN_S):
-                    break
-                time.sleep(_TICK_S)
-            with whoever_reads():
-                progress.update(self._study.trials())
+            with Progress(self._study) as progress:
+                self._watch(progress)
         self._raise_for_jobs()
         return signal.SIGINT if self._is_stopping else None
 
-    def _has_ended(self) -> bool:
-        """Whether no job will start any more: nobody launches, or there is nothing to do."""
-        if not self._jobs.is_launching():
-            return True
-        study, trials = self._study, self._study.trials()
-        is_done = study.is_over() or not study.has_room(trials) or study.is_decided(trials)
-        return is_done and not self._is_running()
+    def _watch(self, progress: Progress) -> None:
+        """Show how the study stands until no job is left that might change it."""
+        began_s = heard_s = time.monotonic()
+        while True:
+            trials, now_s = self._study.trials(), time.monotonic()
+            with whoever_reads():
+                progress.update(trials)
+            self._answer()
+            present = self._jobs.present()
+            if self._jobs.has_seen_dead and now_s - began_s < 2 * self._study.search.grace_s:
+                self._jobs.has_seen_dead = False
+                self._add_missing()
+            is_running = any(trial.state == TrialState.RUNNING for trial in trials)
+            if present or is_running:
+                heard_s = now_s
+            is_done = self._has_no_work(trials) and not is_running
+            if (is_done and not self._is_alive()) or (not present and self._is_left(now_s - heard_s)):
+                break
+            time.sleep(_TICK_S)
+        with whoever_reads():
+            progress.update(self._study.trials())
 
-    def _is_running(self) -> bool:
-        return any(trial.state == TrialState.RUNNING for trial in self._study.trials())
+    def _is_left(self, silent_s: float) -> bool:
+        """Whether no more jobs will begin, as nobody launches them, or for so long none has."""
+        return not self._jobs.is_launching() or silent_s > _BEGIN_S
+
+    def _is_alive(self) -> bool:
+        """Whether a pool is still at work, which may be writing its last results."""
+        return bool(self._jobs.alive)
+
+    def _has_no_work(self, trials: Sequence[FrozenTrial]) -> bool:
+        study = self._study
+        return study.is_over() or not study.has_room(trials) or study.is_decided(trials)
 
     def _add_missing(self) -> None:
-        n_missing = self._n_jobs - len(self._jobs.present())
-        if n_missing <= 0 or self._is_stopping:
-            there = counted(self._n_jobs, "job")
-            log.info("hydra/launcher=%s: the %s of the study are there", self._choice, there)
+        there = len(self._jobs.present())
+        if (n_missing := self._n_jobs - there) > 0 and not self._has_no_work(self._study.trials()):
+            launch = Launch.of(self._study, self._master, n_missing, self._jobs.n_stops)
+            register(self._study, self._storage, launch, range(n_missing))
+            self._batches.add(launch.orders.batch)
+            _start(launch, self._study.files)
+            more = "more " if there else ""
+            told = f"hydra/launcher={self._choice} is asked for {counted(n_missing, f'{more}job')}"
+        elif n_missing <= 0:
+            told = f"{counted(there, 'job')} of hydra/launcher={self._choice} {_is_or_are(there)} there"
+        else:
             return
-        launch = Launch.of(self._study, self._master, n_missing, self._jobs.n_stops)
-        register(self._study, self._storage, launch, range(n_missing))
-        self._batches.add(launch.orders.batch)
-        _start(launch, self._study.files)
+        with whoever_reads():
+            print(f"{told}; they go on without this command", flush=True)
 
     # ------------------------------------------------------------------------------------------- its signals
 
@@ -447,6 +462,10 @@ class Opening:
             folder = self._study.search.folder
             remedy = f"see {log_file}; the jobs must see {folder}, or find the study in a server"
             raise BadInput("hydra/launcher", self._choice, reason, remedy)
+
+
+def _is_or_are(n: int) -> str:
+    return "is" if n == 1 else "are"
 
 
 def register(study: Study, storage: BaseStorage, launch: Launch, numbers: Sequence[int]) -> None:
