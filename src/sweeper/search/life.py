@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial
 from sweeper import __version__
 from sweeper.lock import is_alive
 from sweeper.record import StudyFiles
+from sweeper.search.engine import machine
 from sweeper.search.ledger import POOL
 
 POOLS = f"{POOL}:"
@@ -255,16 +256,7 @@ def place_of(files: StudyFiles) -> str:
         folder = files.heartbeats.stat()
     except OSError:
         return ""
-    return hashlib.sha256(f"{_machine()} {folder.st_dev} {folder.st_ino}".encode()).hexdigest()[:16]
-
-
-@cache
-def _machine() -> str:
-    """This machine since it was started."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:  # not Linux
-        return f"{uuid.getnode()} {socket.gethostname()}"
+    return hashlib.sha256(f"{machine()} {folder.st_dev} {folder.st_ino}".encode()).hexdigest()[:16]
 
 
 @cache

@@ -35,7 +35,7 @@ from sweeper.record import StudyFiles, shown
 from sweeper.results import belief, sign, study_sign
 from sweeper.results.study_record import HIDDEN
 from sweeper.screen import Screen, fall_silent, whoever_reads
-from sweeper.search import engine, keys, life, repeat
+from sweeper.search import engine, keys, launch, life, repeat
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.heart import Heart
 from sweeper.search.hooks import Hooks, call_logged
@@ -89,20 +89,21 @@ def sweep(
     search: Search | None = None
     try:
         search, n_workers, gpus = read_settings(settings, master)
-        is_here = keys.read(settings)["in_process"]
+        is_here, n_jobs = (keys.read(settings)[name] for name in ("in_process", "n_jobs"))
+        is_launched = launch.is_chosen(master)
+        if is_launched:
+            launch.check(master, search, is_here)
         # While nothing is open yet.
-        crew = contextlib.nullcontext() if is_here else _open_crew(app, n_workers, search.plan is not None)
+        has_none = is_here or is_launched
+        crew = contextlib.nullcontext() if has_none else _open_crew(app, n_workers, search.plan is not None)
         with crew as workers:
             with _ended_by_ctrl_c():
                 app, study, storage, space = _begin(app, search)
                 search = study.search
-            with _heart(study, storage, n_workers, is_here) as heart:
-                study.search = search = replace(search, pool=heart.name)
-                if workers is None:
-                    signum = _run_here(app, study, storage, space)
-                else:
-                    with Progress(study) as progress:
-                        signum = Pool(study, storage, *workers, n_workers, gpus, progress, heart).run()
+            if is_launched:
+                signum = launch.run(study, storage, master, 1 if n_jobs == "auto" else n_jobs)
+            else:
+                signum = _run_pool(app, study, storage, space, workers, n_workers, gpus)
         _finish(study, task, master, signum)
     except KeyboardInterrupt:  # nothing has begun
         sys.exit(128 + signal.SIGINT)
@@ -113,6 +114,24 @@ def sweep(
         caller.print_last(f"{told}{to_go_on}")
         raise Ended(told) from error
     return study.optuna
+
+
+def _run_pool(
+    app: App,
+    study: Study,
+    storage: BaseStorage,
+    space: Space,
+    workers: tuple[Crew, Board] | None,
+    n_workers: int,
+    gpus: Sequence[str],
+) -> int | None:
+    """Run the trials in worker processes of this machine, or here where there are none."""
+    with _heart(study, storage, n_workers, is_here=workers is None) as heart:
+        study.search = replace(study.search, pool=heart.name)
+        if workers is None:
+            return _run_here(app, study, storage, space)
+        with Progress(study) as progress:
+            return Pool(study, storage, *workers, n_workers, gpus, progress, heart).run()
 
 
 def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
