@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import tempfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from hashlib import sha256
 from pathlib import Path
 
 from sweeper.fault import Fault, disk
@@ -57,6 +60,37 @@ def locked(path: Path) -> Iterator[None]:
         file = _open_and_lock(path, _wait)
     with _unlocked_at_end(file):
         yield
+
+
+_REFUSALS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+"""What file systems say that have no locks, as some shared ones are mounted."""
+
+
+@contextmanager
+def locked_here(path: Path) -> Iterator[None]:
+    """As ``locked``; where the file system refuses locks, processes of this machine exclude each other.
+
+    Raises:
+        Fault: if the disk fails.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path))
+        except Fault as fault:
+            if not is_refusal(fault.__cause__):
+                raise
+            stack.enter_context(locked(of_machine(str(path))))
+        yield
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether a file system says that it has no locks."""
+    return isinstance(error, OSError) and error.errno in _REFUSALS
+
+
+def of_machine(key: str) -> Path:
+    """A file to lock that is this machine's own, for what each machine does once."""
+    return Path(tempfile.gettempdir(), f"sweeper-{os.getuid()}-{sha256(key.encode()).hexdigest()[:16]}.lock")
 
 
 @contextmanager

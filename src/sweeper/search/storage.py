@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import abc
-import hashlib
 import json
 import logging
 import os
 import re
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -30,7 +28,7 @@ from optuna.storages.journal._storage import JournalOperation
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, find_fault, of_disk
-from sweeper.lock import locked
+from sweeper.lock import locked, of_machine
 from sweeper.secret import hide_secrets, remember_secrets
 
 log = logging.getLogger(__name__)
@@ -289,8 +287,7 @@ def file_of(url: str) -> Path | None:
 
 def opening_lock(url: str) -> AbstractContextManager[None]:
     """Lets one process of this machine at a time create tables or a study in the storage."""
-    name = hashlib.sha256(url.encode()).hexdigest()[:16]
-    return locked(Path(tempfile.gettempdir(), f"sweeper-{os.getuid()}-{name}.lock"))
+    return locked(of_machine(url))
 
 
 def open_storage(url: str, wait_s: float = WAIT_S) -> BaseStorage:
