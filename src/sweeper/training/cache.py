@@ -31,7 +31,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.lock import is_refusal, locked_here, open_locked, remove_unlocked
+from sweeper.lock import is_refused, locked_here, open_locked, remove_unlocked
 from sweeper.program import program
 from sweeper.words import expanded
 
@@ -246,7 +246,7 @@ def _part_of(path: Path) -> Iterator[Path]:
         try:
             stack.enter_context(open_locked(part, 0o666))  # so that this machine sees who builds it live
         except OSError as error:
-            if not is_refusal(error):
+            if not is_refused(error):
                 raise _no_room(error) from error
         try:
             yield part
