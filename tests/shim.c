@@ -89,16 +89,29 @@ static int fd_fails(int fd, int kind) {
 }
 
 /* Some shared file systems are mounted without locks. */
-int flock(int fd, int operation) {
+static int refuses(int fd) {
     char link[64], path[PATH_MAX];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t n = getenv("SHIM_NO_LOCKS") ? readlink(link, path, sizeof path - 1) : -1;
-    if (n < 0) return REAL(flock)(fd, operation);
+    if (n < 0) return 0;
     path[n] = 0;
-    if (strncmp(path, folder, strlen(folder))) return REAL(flock)(fd, operation);
     errno = ENOLCK;
-    return -1;
+    return !strncmp(path, folder, strlen(folder));
 }
+
+int flock(int fd, int operation) { return refuses(fd) ? -1 : REAL(flock)(fd, operation); }
+
+#define FCNTL(name)                                                                     \
+    int name(int fd, int command, ...) {                                                \
+        va_list rest;                                                                   \
+        va_start(rest, command);                                                        \
+        void *given = va_arg(rest, void *);                                             \
+        va_end(rest);                                                                   \
+        int locks = command == F_OFD_SETLK || command == F_OFD_SETLKW;                  \
+        return locks && refuses(fd) ? -1 : REAL(name)(fd, command, given);              \
+    }
+FCNTL(fcntl)
+FCNTL(fcntl64)
 
 #define MODE(flags, mode)                       \
     mode_t mode = 0;                            \
