@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import abc
-import hashlib
 import json
 import logging
 import os
 import re
 import socket
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,7 +34,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, find_fault, of_disk
-from sweeper.lock import is_refused, locked, why_locks_are_local
+from sweeper.lock import is_refused, locked, of_machine, why_locks_are_local
 from sweeper.secret import hide_secrets, remember_secrets
 
 log = logging.getLogger(__name__)
@@ -474,8 +472,7 @@ def file_of(url: str) -> Path | None:
 
 def opening_lock(url: str) -> AbstractContextManager[None]:
     """Lets one process of this machine at a time create tables or a study in the storage."""
-    name = hashlib.sha256(url.encode()).hexdigest()[:16]
-    return locked(Path(tempfile.gettempdir(), f"sweeper-{os.getuid()}-{name}.lock"))
+    return locked(of_machine(url))
 
 
 def open_storage(url: str, wait_s: float = WAIT_S, n_connections: int = 1) -> BaseStorage:
