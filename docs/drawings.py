@@ -323,7 +323,9 @@ def machines() -> str:
         text(320, 358, "trials, signs of life, and the small files of each trial;", "small middle"),
         text(320, 377, "beside it, if you want, the weights of the best", "small middle"),
     ]
-    return drawing(406, "A command has a launcher start jobs; each runs a pool, and all meet in the storage", *parts)
+    return drawing(
+        406, "A command has a launcher start jobs; each runs a pool, and all meet in the storage", *parts
+    )
 
 
 DRAWINGS: dict[str, Callable[[], str]] = {
