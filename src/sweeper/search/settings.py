@@ -23,7 +23,7 @@ from sweeper.errors import BadInput
 from sweeper.limit import check_study_name, path_fault, text
 from sweeper.record import StudyFiles
 from sweeper.results.plan import Plan
-from sweeper.search import keys
+from sweeper.search import artifact, keys
 from sweeper.search.parameter import written
 from sweeper.search.sampler import build_pruner, find
 from sweeper.search.study import Search
@@ -94,7 +94,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         is_joined=plain["join"],
         heartbeat_s=plain["heartbeat_s"],
         grace_s=plain["grace_s"],
-        artifacts=plain["artifacts"],
+        artifacts=None if plain["artifacts"] is None else artifact.absolute(plain["artifacts"]),
         named_by=study_key(master),
         stored_by=source_key(master, "storage"),
         folder_by=_folder_by(master),

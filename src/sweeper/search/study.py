@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from sweeper.results.study_record import StudyRecord
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
 from sweeper.search.storage import WAIT_S, look_into_storage, opening_lock
+from sweeper.search.travel import Sender, travels
 from sweeper.search.trial import first_try
 from sweeper.secret import hide_secrets
 
@@ -100,17 +101,30 @@ class Search:
     artifacts: str | None = None
     """The folder, absolute, or ``s3://bucket/prefix``, where the weights of the best trials go."""
 
+    @property
+    def travels(self) -> bool:
+        """Whether others may read the study who do not see its folder."""
+        return travels(self.storage, self.folder, self.artifacts)
+
     def of_plan(self, plan: Plan) -> Search:
         """The certificate in place of the search: nothing is sampled, and the budget is the plan's."""
         sampler = {"_target_": "optuna.samplers.RandomSampler"}  # takes no part
         return replace(self, plan=plan, sampler=sampler, n_trials=plan.n_trainings, deadline=None)
 
+    def with_its_artifacts(self, storage: BaseStorage) -> Search:
+        """With the artifact store that the study was begun with, where none is named now."""
+        for study in storage.get_all_studies() if self.artifacts is None else ():
+            if study.study_name == self.study_name:
+                return replace(self, artifacts=origin.read(storage, study._study_id).get("artifacts"))
+        return self
+
     def in_its_folder(self, storage: BaseStorage) -> Search:
         """In the folder where the study was begun, also if the app's folders are named by the time."""
         for study in storage.get_all_studies():
             if study.study_name == self.study_name and not StudyFiles(self.folder).is_ours:
-                begun = Path(origin.read(storage, study._study_id).get("folder", self.folder))
-                moved = replace(self, folder=begun) if begun.is_dir() else self
+                begun = origin.read(storage, study._study_id)
+                folder = origin.folder(begun)
+                moved = self if folder is None else replace(self, folder=folder)
                 plan = Plan.read(StudyFiles(moved.folder))
                 return moved if plan is None else moved.of_plan(plan)
         return self
@@ -141,6 +155,16 @@ class Study:
         self.search = search
         self.optuna = study
         self.files = StudyFiles(search.folder)
+
+    def read_id(self) -> str | None:
+        """What tells it from others of its name; None before it was begun."""
+        found = origin.read(self.optuna._storage, self.optuna._study_id).get("id")
+        return found if isinstance(found, str) else None
+
+    @cached_property
+    def sender(self) -> Sender | None:
+        """What sends the results of trials to other machines; None where these see the folder."""
+        return Sender.of(self.optuna, self.files)
 
     @classmethod
     def load(cls, search: Search, storage: BaseStorage) -> Study:
@@ -175,6 +199,9 @@ class Study:
             "named_by": search.named_by,
             "stored_by": search.stored_by,
             "folder_by": search.folder_by,
+            "id": uuid.uuid4().hex,
+            "artifacts": search.artifacts,
+            "travels": search.travels,
         }
         files = StudyFiles(search.folder)
         with opening_lock(search.storage), locked(files.lock):
@@ -193,8 +220,10 @@ class Study:
             _refuse_elsewhere(search, files, running)
             sweep_up(files.folder, depth=2)
             forget_the_dead(files.heartbeats, kept=[t.user_attrs.get("worker", "") for t in running])
+            # The first who opens it gives it its id.
+            begun |= {"id": study_id} if (study_id := study.read_id()) else {}
             origin.write(storage, study.optuna._study_id, begun)
-            files.mark(search.study_name, search.storage)
+            files.mark(search.study_name, search.storage, study.read_id(), search.travels)
             locked_study.write_results()
         if files.choice.exists():
             what = (
@@ -253,9 +282,12 @@ class Study:
         """End a trial and bring the files of the study up to date."""
         for name, value in (attributes or {}).items():
             _set_attribute(self.optuna, number, name, value)
+        is_sent = self.sender is not None and self.sender.send(number, values, self.trials())
         with self.locked() as study:
             self.optuna.tell(number, values, state=state)
             study.write_results(ended=number)
+        if is_sent and self.sender is not None:
+            self.sender.tidy(self.trials())
 
     def tell_interrupted(self, number: int, reason: str) -> None:
         """End a trial that was asked to stop, and queue its parameters for whoever goes on."""
