@@ -280,6 +280,7 @@ def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bo
     "--choose", is_flag=True, help="Make the cheapest of those about as good the study's best/; test it once."
 )
 @_TRUST
+@_from_elsewhere
 def certify(
     study: str | None,
     top: int | None,
@@ -288,6 +289,7 @@ def certify(
     baseline: bool | None,
     choose: bool,
     trust: bool,
+    source: Source,
 ) -> int:
     """Train the best trials again, and say how good they are and who is not worse.
 
@@ -299,7 +301,7 @@ def certify(
     from sweeper.commands import certify
 
     wish = certify.Wish(top, seeds, folds, baseline)
-    return certify.certify(study, wish, choose, trust)
+    return certify.certify(study, wish, choose, trust, source)
 
 
 @verbs.command()
@@ -387,16 +389,16 @@ def predict(
 
 @verbs.command()
 @click.option("--port", type=int, default=8080, show_default=True, help="At 127.0.0.1.")
-@click.option("--storage", metavar="URL", help="Another storage; default: the journal under outputs/.")
 @_study
-def dashboard(port: int, study: str | None, storage: str | None) -> None:
+@_from_elsewhere
+def dashboard(port: int, study: str | None, source: Source) -> None:
     """Browse all studies in optuna-dashboard.
 
     With STUDY, a name or a folder, those of its storage, which the folder remembers.
     """
     from sweeper.commands import dashboard
 
-    dashboard.serve(port, study, storage)
+    dashboard.serve(port, study, source)
 
 
 @verbs.command()

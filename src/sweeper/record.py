@@ -766,7 +766,7 @@ class StudyFiles:
         """
         trials = study.get_trials(deepcopy=False)
         best = ranking.best(trials, directions(study))
-        counts = {state.name: n for state, n in Counter(trial.state for trial in trials).items()}
+        counts = {state.name: n for state, n in Counter(trial.state for trial in shown(trials)).items()}
         summary: dict[str, Any] = {"name": "optuna", "study": study.study_name, "trials": counts}
         if len(study.directions) == 1:
             summary |= {
@@ -1018,6 +1018,20 @@ def word(trial: FrozenTrial) -> str:
     return "lost" if trial.user_attrs.get("lost") else WORDS[trial.state.name]
 
 
+SURPLUS = "surplus"
+"""User attribute of a trial that the budget had no room for, and which was given back: nobody is shown it."""
+
+
+def is_surplus(trial: FrozenTrial) -> bool:
+    """Whether a trial did not hold, and was given back: no failure, no point of a grid, nothing to show."""
+    return bool(trial.user_attrs.get(SURPLUS))
+
+
+def shown(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials without those that were given back."""
+    return [trial for trial in trials if not is_surplus(trial)]
+
+
 def told_counts(words: Iterable[str]) -> str:
     """How many trials there are of each word; done, pruned and failed are always told."""
     found = Counter(words)
@@ -1201,6 +1215,15 @@ def studies_in(storages: Container[str | None]) -> list[str]:
     """A study of each of these storages, by which a command can name it: a URL may hold a password."""
     found = {files.read_storage() or "memory": str(files.folder.relative_to(OUTPUTS)) for files in _studies()}
     return [name for url, name in found.items() if url in storages]
+
+
+def find_arrived(study_id: str) -> StudyFiles | None:
+    """The folder under ``outputs/`` of the study with this ``id``, whichever machine began it."""
+    for folder in study_folders():
+        with suppress(Fault, OSError):
+            if (files := StudyFiles(folder)).read_id() == study_id:
+                return files
+    return None
 
 
 def _time_of_results(files: StudyFiles) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,7 +108,7 @@ def _bring(files: StudyFiles, source: Source, needs_model: bool) -> None:
 
     from sweeper.search.artifact import absolute, check_readable
     from sweeper.search.storage import look_into_storage
-    from sweeper.search.travel import Arrival
+    from sweeper.search.travel import ASK_BYTES, Arrival
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     place = None
@@ -119,7 +119,7 @@ def _bring(files: StudyFiles, source: Source, needs_model: bool) -> None:
     with _progress() as shown:
         Arrival(files, storage, place).bring(_admit(files, source, needs_model), shown)
         for other in _related(files, storage):
-            Arrival(other, storage, place).bring(lambda n: False)
+            Arrival(other, storage, place).bring(lambda n: n <= ASK_BYTES)
 
 
 def _admit(files: StudyFiles, source: Source, needs_model: bool) -> Callable[[int], bool]:
@@ -180,6 +180,14 @@ def whereabouts(files: StudyFiles) -> tuple[str, str, str | None]:
     told = best[0].user_attrs
     host = str(told.get("worker", "")).rsplit("-", 2)[0]
     return host or "another machine", str(told.get("folder")), begun.get("artifacts")
+
+
+def show_whereabouts(files: StudyFiles) -> None:
+    """Say where the weights of the best trial are, if this machine has none; nothing where nobody knows."""
+    with suppress(BadInput, Fault):
+        host, folder, artifacts = whereabouts(files)
+        store = "" if artifacts else "; hydra.sweeper.artifacts=s3://BUCKET/PREFIX would let all have them"
+        print(f"Weights:   on {host}, in {folder}{store}")
 
 
 def _related(files: StudyFiles, storage: BaseStorage) -> list[StudyFiles]:

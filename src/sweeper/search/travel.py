@@ -52,6 +52,8 @@ _MOST_UNPACKED = 8 * 10**6
 
 ASK_BYTES = 100 * 10**6
 """From here on somebody is asked before it is downloaded."""
+_LOGITS_BYTES = LOGITS_BYTES - 4 * 10**6
+"""Of the logits that a study sends, those that a folder has room for (see ``results.val_logits``)."""
 _AT_ONCE = 8
 """Downloads of small files, each of which mostly waits for an answer."""
 
@@ -212,7 +214,7 @@ class Sender:
     def _tidy_logits(self, trials: Sequence[FrozenTrial]) -> None:
         assert self._artifacts is not None
         sizes = self._sizes(trials)
-        if sum(sizes.values()) > LOGITS_BYTES:
+        if sum(sizes.values()) > _LOGITS_BYTES:
             inside = {t.number for t in within(trials, sizes, record.directions(self._study))}
             for number in sizes.keys() - inside:
                 if (name := _logits(self._id, number)) not in self._removed:
@@ -272,6 +274,23 @@ class Sender:
             log.warning("%s: %s", what, fault)
 
 
+def forget(storage: BaseStorage, study_id: int) -> None:
+    """Remove what a study has in its artifact store.
+
+    Raises:
+        Fault: if that cannot be.
+    """
+    begun = origin.read(storage, study_id)
+    if "id" not in begun or (place := begun.get("artifacts")) is None:
+        return
+    artifacts = Artifacts(place)
+    artifacts.remove(_best(begun["id"]))
+    for trial in storage.get_all_trials(study_id, deepcopy=False):
+        for name in (_model(begun["id"], trial.number), _logits(begun["id"], trial.number)):
+            if f"{_ARTIFACT}{artifacts.id_of(name)}" in trial.system_attrs:
+                artifacts.remove(name)
+
+
 _ARTIFACT = "artifacts:"
 """What Optuna's tools look for among system attributes."""
 
@@ -316,7 +335,7 @@ def within(
     trials: Sequence[FrozenTrial], sizes: Mapping[int, int], directions: Sequence[str]
 ) -> list[FrozenTrial]:
     """The best trials whose logits have room together."""
-    inside, room = [], LOGITS_BYTES
+    inside, room = [], _LOGITS_BYTES
     for trial in ranking.ranked(trials, directions):
         n_bytes = sizes.get(trial.number, 0)
         if n_bytes > room:
@@ -354,7 +373,7 @@ class Arrival:
         self._id = begun.get("id", "")
         place = artifacts or begun.get("artifacts")
         self._place = place
-        self.trials = self._study.get_trials(deepcopy=False)
+        self.trials = [t for t in self._study.get_trials(deepcopy=False) if not record.is_surplus(t)]
         self._attributes = storage.get_study_system_attrs(self._study._study_id)
         self._best = ranking.best(self.trials, record.directions(self._study))
 
@@ -365,6 +384,16 @@ class Arrival:
             admit: is asked whether so many bytes may be downloaded.
             shown: is told how many bytes more there are.
         """
+        self.bring_texts()
+        if self._place is None:
+            return
+        downloads = list(self._downloads(artifacts := Artifacts(self._place)))
+        if downloads and admit(sum(each.n_bytes for each in downloads)):
+            with locked(self._files.arrivals):
+                self._download(artifacts, downloads, shown)
+
+    def bring_texts(self) -> None:
+        """Bring what stands in the study itself."""
         missing = self._missing()
         if missing or not self._is_told():
             with locked(self._files.arrivals):
@@ -375,12 +404,6 @@ class Arrival:
         if self._is_one and not self._files.holds_best(self._best_texts()):
             with locked(self._files.lock):
                 self._files.put_best(self._best_texts())
-        if self._place is None:
-            return
-        downloads = list(self._downloads(artifacts := Artifacts(self._place)))
-        if downloads and admit(sum(each.n_bytes for each in downloads)):
-            with locked(self._files.arrivals):
-                self._download(artifacts, downloads, shown)
 
     # -------------------------------------------------------------------------------------- the small files
 
@@ -455,8 +478,10 @@ class Arrival:
 
     def _downloads(self, artifacts: Artifacts) -> Iterator[Download]:
         """What the store has and this folder has not."""
-        if len(self._study.directions) > 1:
-            for trial in self._best:
+        directions, plan = record.directions(self._study), Plan.read(self._files)
+        if plan is not None or len(directions) > 1:
+            kept = None if plan is None else plan.kept(self.trials, directions)
+            for trial in self._best if kept is None else [t for t in self.trials if t.number in kept]:
                 run = self._files.trial(trial).run
                 if run.is_ours and not run.has_model:
                     yield from self._there(artifacts, _model(self._id, trial.number), run.unzip_model)
@@ -464,7 +489,7 @@ class Arrival:
             name = _best(self._id) if self._holds_sent() else _model(self._id, self._best[0].number)
             yield from self._there(artifacts, name, self._put_best)
         sizes = logits_sizes(self.trials, self._id, artifacts)
-        for trial in within(self.trials, sizes, record.directions(self._study)):
+        for trial in within(self.trials, sizes, directions):
             run = self._files.trial(trial).run
             if run.is_ours and not run.val_logits.exists():
                 name = _logits(self._id, trial.number)
