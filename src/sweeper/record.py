@@ -226,6 +226,10 @@ class RunFiles:
         """The large ones, by the names that they have in one file together."""
         return {path.name: path for path in (self.weights, self.predictions, self.trained_on)}
 
+    def array_names(self) -> list[str]:
+        """The large ones that are there."""
+        return [name for name, path in self._arrays.items() if path.exists()]
+
     def read_texts(self) -> dict[str, str]:
         """The small files of a run of ours, the card left out: it is of use beside the weights alone."""
         texts = _read_texts(self._texts) if self.is_ours else {}

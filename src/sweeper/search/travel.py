@@ -238,7 +238,7 @@ class Sender:
         if not best.is_ours or not (best.has_model or self._files.choice.exists()):
             return  # another machine has the model, and has tested it
         content = {"files": pack(best.read_all_texts()), "trial": best.read_result().get("trial")}
-        content["model"] = self._send_best(attributes.get(BEST))
+        content |= {"model": self._send_best(attributes.get(BEST)), "arrays": best.array_names()}
         if content != attributes.get(BEST):
             storage.set_study_system_attr(study_id, BEST, content)
 
@@ -485,7 +485,7 @@ class Arrival:
                 run = self._files.trial(trial).run
                 if run.is_ours and not run.has_model:
                     yield from self._there(artifacts, _model(self._id, trial.number), run.unzip_model)
-        elif (self._is_one and not self._files.best.has_model) or self._lacks_predictions():
+        elif self._is_one and (not self._files.best.has_model or self._lacks_arrays()):
             name = _best(self._id) if self._holds_sent() else _model(self._id, self._best[0].number)
             yield from self._there(artifacts, name, self._put_best)
         sizes = logits_sizes(self.trials, self._id, artifacts)
@@ -495,8 +495,10 @@ class Arrival:
                 name = _logits(self._id, trial.number)
                 yield Download(name, sizes[trial.number], run.take_val_logits)
 
-    def _lacks_predictions(self) -> bool:
-        return self._holds_sent() and self._files.best.is_ours and not self._files.best.predictions.exists()
+    def _lacks_arrays(self) -> bool:
+        """Whether the search has sent more with its best model than is here."""
+        names = self._sent.get("arrays") if self._holds_sent() else None
+        return isinstance(names, list) and not set(names) <= set(self._files.best.array_names())
 
     def _there(self, artifacts: Artifacts, name: str, place: Callable[[Path], None]) -> Iterator[Download]:
         if (n_bytes := artifacts.size(name)) is not None:
