@@ -26,6 +26,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from sweeper import record
+from sweeper.errors import BadInput
 from sweeper.fault import Fault, disk, find_fault
 from sweeper.record import StudyFiles, TrialFiles
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
@@ -155,6 +156,8 @@ def _leave(app: App, study: Study) -> None:
     study.ledger.read()
     is_last = not study.ledger.running and not study.ledger.waiting
     if on_last_worker is not None and is_last and not study.has_failed():
+        with contextlib.suppress(BadInput, Fault):  # the pool says it
+            study.bring()
         call_logged(on_last_worker, study.files.folder)
 
 
