@@ -12,10 +12,11 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from io import FileIO
+from itertools import chain
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -27,9 +28,10 @@ from optuna.exceptions import (
     UpdateFinishedTrialError,
 )
 from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.storages.journal._storage import JournalOperation
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, find_fault, of_disk
@@ -177,7 +179,7 @@ class PatientStorage(BaseStorage):
             self._study_id = arguments[0]
         while True:
             try:
-                return getattr(self._storage, name)(*arguments, **named)
+                return _bound(self._storage, name)(*arguments, **named)
             except UpdateFinishedTrialError:
                 if waiting.has_begun and name == "set_trial_state_values" and self._is_told(*arguments):
                     return True
@@ -207,6 +209,20 @@ class PatientStorage(BaseStorage):
         trial = self.get_trial(trial_id)
         return trial.state == state and (values is None or list(values) == trial.values)
 
+    def changed_trials(
+        self, study_id: int, n_known: int, unfinished: Iterable[int]
+    ) -> tuple[int, list[FrozenTrial]]:
+        """As the function of that name."""
+        found: tuple[int, list[FrozenTrial]] = self._call("changed_trials", study_id, n_known, unfinished)
+        return found
+
+
+def _bound(storage: BaseStorage, name: str) -> Callable[..., Any]:
+    if name == "changed_trials":
+        return partial(changed_trials, storage)
+    method: Callable[..., Any] = getattr(storage, name)
+    return method
+
 
 _OF_A_STUDY = ("create_new_trial", "get_all_trials", "changed_trials")
 """What is asked with the number of a study."""
@@ -222,6 +238,64 @@ def _method(name: str) -> Any:
 for _name in [name for name in vars(BaseStorage) if not name.startswith("_")]:
     setattr(PatientStorage, _name, _method(_name))
 abc.update_abstractmethods(PatientStorage)  # type: ignore[type-abstract]
+
+
+# -------------------------------------------------------------------------------------------------- reading
+
+
+def changed_trials(
+    storage: BaseStorage, study_id: int, n_known: int, unfinished: Iterable[int]
+) -> tuple[int, list[FrozenTrial]]:
+    """The trials of a study that may have changed, without going through all: Optuna's storages know them,
+    but give only copies of the whole list.
+
+    Args:
+        n_known: how many trials the caller knows.
+        unfinished: the numbers of those among them that had not ended.
+
+    Returns:
+        how many trials there are, and the unfinished and new ones; the latter by number.
+    """
+    match storage:
+        case PatientStorage():
+            return storage.changed_trials(study_id, n_known, unfinished)
+        case JournalStorage():
+            with storage._thread_lock:
+                storage._sync_with_backend()
+                replayed = storage._replay_result
+                replayed.get_study(study_id)  # or it was deleted
+                ids = replayed._study_id_to_trial_ids[study_id]
+                numbers = chain(unfinished, range(n_known, len(ids)))
+                return len(ids), [replayed._trials[ids[n]] for n in numbers if n < len(ids)]
+        case InMemoryStorage():
+            with storage._lock:
+                storage._check_study_id(study_id)
+                trials = storage._studies[study_id].trials
+                numbers = chain(unfinished, range(n_known, len(trials)))
+                return len(trials), [trials[n] for n in numbers if n < len(trials)]
+        case _CachedStorage():
+            storage._read_trials_from_remote_storage(study_id)
+            with storage._lock:
+                return _of_cache(storage._studies[study_id].trials, n_known, unfinished)
+        case GrpcStorageProxy():
+            with storage._cache.lock:
+                storage._cache._read_trials_from_remote_storage(study_id)
+                return _of_cache(storage._cache.studies[study_id].trials, n_known, unfinished)
+        case _:
+            trials = storage.get_all_trials(study_id, deepcopy=False)
+            numbers = chain(unfinished, range(n_known, len(trials)))
+            return len(trials), [trials[n] for n in numbers if n < len(trials)]
+
+
+def _of_cache(
+    trials: Mapping[int, FrozenTrial], n_known: int, unfinished: Iterable[int]
+) -> tuple[int, list[FrozenTrial]]:
+    """What a cache has of them. Another thread may just have begun a trial, before whose number some lack."""
+    n_there = n_known if n_known - 1 in trials or not n_known else len(trials)
+    while n_there in trials:
+        n_there += 1
+    numbers = chain(unfinished, range(n_known, n_there))
+    return n_there, [trials[n] for n in numbers if n in trials]
 
 
 class _Waiting:
