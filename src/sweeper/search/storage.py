@@ -204,6 +204,13 @@ class PatientStorage(BaseStorage):
                 else:
                     raise
 
+    def changed_trials(
+        self, study_id: int, n_known: int, unfinished: Iterable[int]
+    ) -> tuple[int, list[FrozenTrial]]:
+        """As the function of that name."""
+        found: tuple[int, list[FrozenTrial]] = self._call("changed_trials", study_id, n_known, unfinished)
+        return found
+
     def _is_told(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Whether a trial has ended with this state and these values."""
         trial = self.get_trial(trial_id)
@@ -215,6 +222,13 @@ class PatientStorage(BaseStorage):
         """As the function of that name."""
         found: tuple[int, list[FrozenTrial]] = self._call("changed_trials", study_id, n_known, unfinished)
         return found
+
+
+def _bound(storage: BaseStorage, name: str) -> Callable[..., Any]:
+    if name == "changed_trials":
+        return partial(changed_trials, storage)
+    method: Callable[..., Any] = getattr(storage, name)
+    return method
 
 
 def _bound(storage: BaseStorage, name: str) -> Callable[..., Any]:
