@@ -61,9 +61,9 @@ def serve(study: str | None, storage_url: str | None, host: str, port: int) -> N
     storage.wait_s = 0  # whoever asks waits, and knows how long
     _answer(server, storage)
     try:
-        print(*_told(url, n_studies, host, port), sep="\n", flush=True)
         for line in _warned(url, host):
             print(line, file=sys.stderr, flush=True)
+        print(*_told(url, n_studies, host, port), sep="\n", flush=True)
         server.wait_for_termination()
     except KeyboardInterrupt:
         print()

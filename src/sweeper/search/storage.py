@@ -216,20 +216,6 @@ class PatientStorage(BaseStorage):
         trial = self.get_trial(trial_id)
         return trial.state == state and (values is None or list(values) == trial.values)
 
-    def changed_trials(
-        self, study_id: int, n_known: int, unfinished: Iterable[int]
-    ) -> tuple[int, list[FrozenTrial]]:
-        """As the function of that name."""
-        found: tuple[int, list[FrozenTrial]] = self._call("changed_trials", study_id, n_known, unfinished)
-        return found
-
-
-def _bound(storage: BaseStorage, name: str) -> Callable[..., Any]:
-    if name == "changed_trials":
-        return partial(changed_trials, storage)
-    method: Callable[..., Any] = getattr(storage, name)
-    return method
-
 
 def _bound(storage: BaseStorage, name: str) -> Callable[..., Any]:
     if name == "changed_trials":
