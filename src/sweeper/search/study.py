@@ -25,7 +25,7 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
-from optuna.exceptions import DuplicatedStudyError
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
@@ -258,19 +258,42 @@ class Study:
         state: TrialState,
         values: list[float] | None = None,
         attributes: Mapping[str, Any] | None = None,
-    ) -> None:
-        """End a trial and bring the files of the study up to date."""
-        for name, value in (attributes or {}).items():
-            _set_attribute(self.optuna, number, name, value)
-        with self.locked() as study:
-            self.optuna.tell(number, values, state=state)
-            study.write_results(ended=number)
+    ) -> bool:
+        """End a trial and bring the files of the study up to date.
 
-    def tell_interrupted(self, number: int, reason: str) -> None:
-        """End a trial that was asked to stop, and queue its parameters for whoever goes on."""
+        Returns:
+            whether it was this call that has ended it: others may have taken its worker for dead.
+        """
+        try:
+            for name, value in (attributes or {}).items():
+                _set_attribute(self.optuna, number, name, value)
+            with self.locked() as study:
+                if self.has_ended(number):
+                    return False
+                self.optuna.tell(number, values, state=state)
+                study.write_results(ended=number)
+        except UpdateFinishedTrialError:
+            return False
+        return True
+
+    def tell_interrupted(self, number: int, reason: str) -> bool:
+        """End a trial that was asked to stop, and queue its parameters for whoever goes on.
+
+        Returns:
+            whether it was this call that has ended it.
+        """
         with self.locked() as study:
+            if self.has_ended(number):
+                return False
             _set_attribute(self.optuna, number, "interrupted", True)
             study.fail_and_queue(self.trials()[number], reason, is_retry=False)
+        return True
+
+    def has_ended(self, number: int) -> bool:
+        """Whether a trial was told, by this process or by others; asked of the storage itself."""
+        storage = self.optuna._storage
+        trial_id = storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
+        return storage.get_trial(trial_id).state.is_finished()
 
     # -------------------------------------------------------------------------------------- the budget
 
