@@ -182,14 +182,14 @@ class Study:
             "folder_by": search.folder_by,
         }
         files = StudyFiles(search.folder)
+        if search.is_joined and search.study_name not in [s.study_name for s in storage.get_all_studies()]:
+            raise _nothing_to_join(search)  # before anything is made here
         with opening_lock(search.storage), locked(files.lock):
             names = [study.study_name for study in storage.get_all_studies()]
             if search.is_unnamed and (files.is_ours or search.study_name in names):
                 raise NameTaken
             files.refuse_others(search.study_name, search.storage)
             if search.study_name not in names:
-                if search.is_joined:
-                    raise _nothing_to_join(search)
                 with suppress(DuplicatedStudyError):  # another machine was faster: go on with its study
                     _create(search, storage)
             study = cls.load(search, storage)
