@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeper.record import StudyFiles
 from sweeper.search import life
 from sweeper.search.heart import Heart
-from sweeper.search.life import BEAT, POOL, Entry, Observer, Told, is_lost
+from sweeper.search.ledger import POOL
+from sweeper.search.life import BEAT, Entry, Observer, Told, is_lost
 from sweeper.search.storage import open_storage
 from tests.program import run, until
 

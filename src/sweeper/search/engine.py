@@ -12,8 +12,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
-from collections.abc import Callable, Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -24,6 +27,8 @@ VARIABLE = "SWEEPER_JOB"
 """What a job tells the app's command that it starts: an ``Order``, as JSON."""
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_FEW = 3
+"""Of fewer trials nothing can be told."""
 _ASK_S = 10
 """How long Slurm's controller may take to answer; a busy one is not waited for."""
 
@@ -39,8 +44,10 @@ class Order:
     n_cores: int | None = None
     ends_at: float | None = None
     """Seconds since the epoch; None where the engine sets no limit."""
-    n_sharing: float = 1
-    """How many such jobs share each of its GPUs: 2 where Ray gave a half."""
+    deadline: float | None = None
+    """Seconds since the epoch after which the search starts no trial any more (``timeout_s``)."""
+    storage: str | None = None
+    """Of the study; None where the words of the command, or the folder, say it."""
 
     def written(self) -> str:
         return json.dumps(asdict(self))
@@ -67,6 +74,15 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     if job() is None:
         return (signal.SIGTERM,)
     return (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@cache
+def machine() -> str:
+    """Names this machine, since it was started: clones and containers may share its name."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # not Linux
+        return f"{uuid.getnode()} {socket.gethostname()}"
 
 
 def n_cores() -> int:
@@ -104,6 +120,20 @@ def ends_at() -> float | None:
         return None
     end = os.environ.get("SLURM_JOB_END_TIME", "")
     return float(end) if end.isdecimal() else _asked_end(slurm_job)
+
+
+def holds(durations_s: Sequence[float]) -> bool:
+    """Whether the time that is left to this job is likely to hold another trial.
+
+    Nine of ten trials of the study took no longer than what is compared: mostly those that were not pruned. A
+    wrong guess costs what the trial had done, and no retry.
+
+    Args:
+        durations_s: of the trials that have ended well, ascending.
+    """
+    if len(durations_s) < _FEW or (end := ends_at()) is None:
+        return True
+    return time.time() + durations_s[int(0.9 * (len(durations_s) - 1))] <= end
 
 
 # ------------------------------------------------------------------------------------------------- engines
