@@ -65,6 +65,7 @@ _SAME_S = 0.5
 
 _HERE = ("hydra_submitit_launcher.submitit_launcher.LocalLauncher", "hydra_joblib_launcher")
 _SLURM = "submitit_launcher.SlurmLauncher"
+_NOT_INSTALLED = "sweeper_optuna.plugin.NotInstalled"
 _RAY = "hydra_ray_launcher"
 """Its jobs inherit no variables from the process that launches them; it sends all through memory."""
 
@@ -88,10 +89,12 @@ def check(master: DictConfig, search: Search, is_in_process: bool) -> None:
         BadInput: naming the key.
     """
     name = master.hydra.runtime.choices.get("hydra/launcher")
+    target = str(OmegaConf.select(master, "hydra.launcher._target_"))
+    if target.endswith(_NOT_INSTALLED):
+        raise BadInput("hydra/launcher", name, "is not installed", master.hydra.launcher.install)
     if is_in_process:
         reason = f"the jobs of hydra/launcher={name} are processes of their own"
         raise BadInput("hydra.sweeper.in_process", True, reason, "leave it out, or the launcher")
-    target = str(OmegaConf.select(master, "hydra.launcher._target_"))
     if search.storage.startswith("sqlite") and not any(place in target for place in _HERE):
         reason = f"SQLite is for one machine, and the jobs of hydra/launcher={name} may run on several"
         remedy = "write the path of a journal on a file system that they share, or postgresql+psycopg://…"
