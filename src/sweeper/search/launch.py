@@ -29,7 +29,7 @@ from typing import Any
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from sweeper import caller
 from sweeper.caller import VARIABLE as CALLER
@@ -375,7 +375,7 @@ class Opening:
             is_running = any(trial.state == TrialState.RUNNING for trial in trials)
             if present or is_running:
                 heard_s = now_s
-            is_done = self._has_no_work(trials) and not is_running
+            is_done = self._has_no_work() and not is_running
             if (is_done and not self._is_alive()) or (not present and self._is_left(now_s - heard_s)):
                 break
             time.sleep(_TICK_S)
@@ -390,13 +390,13 @@ class Opening:
         """Whether a pool is still at work, which may be writing its last results."""
         return bool(self._jobs.alive)
 
-    def _has_no_work(self, trials: Sequence[FrozenTrial]) -> bool:
+    def _has_no_work(self) -> bool:
         study = self._study
-        return study.is_over() or not study.has_room(trials) or study.is_decided(trials)
+        return study.is_over() or not study.has_work() or study.is_decided()
 
     def _add_missing(self) -> None:
         there = len(self._jobs.present())
-        if (n_missing := self._n_jobs - there) > 0 and not self._has_no_work(self._study.trials()):
+        if (n_missing := self._n_jobs - there) > 0 and not self._has_no_work():
             launch = Launch.of(self._study, self._master, n_missing, self._jobs.n_stops)
             register(self._study, self._storage, launch, range(n_missing))
             self._batches.add(launch.orders.batch)

@@ -28,10 +28,11 @@ from sweeper import __version__
 from sweeper.lock import is_alive
 from sweeper.record import StudyFiles
 from sweeper.search.engine import machine
+from sweeper.search.ledger import POOL
 
-POOL = "sweeper:pool"
-"""Of a trial: the pool whose worker runs it. Of the study, with a pool's name behind it: what that pool has
-told of itself. All of these are system attributes."""
+POOLS = f"{POOL}:"
+"""Of the study, with a pool's name behind it: what that pool has told of itself. All of these are system
+attributes."""
 BEAT = "sweeper:beat:"
 """With a pool's name behind it: 1, 2, 3 … while it lives, null when it has ended."""
 STOPS = "sweeper:stops"
@@ -144,7 +145,9 @@ def host_of(name: str) -> str:
 def read(storage: BaseStorage, study_id: int) -> Told:
     """What the pools of a study tell: one question, whose answer has some 300 bytes a pool."""
     said = storage.get_study_system_attrs(study_id)
-    entries = {name.removeprefix(f"{POOL}:"): Entry.read(each) for name, each in said.items() if POOL in name}
+    entries = {
+        name.removeprefix(POOLS): Entry.read(each) for name, each in said.items() if name.startswith(POOLS)
+    }
     beats = {name.removeprefix(BEAT): each for name, each in said.items() if name.startswith(BEAT)}
     n_stops = said.get(STOPS)
     return Told(
@@ -156,7 +159,7 @@ def read(storage: BaseStorage, study_id: int) -> Told:
 
 def register(storage: BaseStorage, study_id: int, pool: str, entry: Entry) -> None:
     """Say that there is a pool, before it begins a trial."""
-    storage.set_study_system_attr(study_id, f"{POOL}:{pool}", asdict(entry))
+    storage.set_study_system_attr(study_id, f"{POOLS}{pool}", asdict(entry))
     if entry.heartbeat_s is not None:
         beat(storage, study_id, pool, 1)
 
@@ -237,8 +240,9 @@ def is_lost(
         return told.has_ended(str(pool)) or pool in dead
     if files is None:
         return False
-    if worker is None:  # it was being asked for by a process that is gone
-        return True
+    if worker is None:  # it was being asked for, under a lock that those of other places do not see
+        rest = (other for name, other in told.open.items() if name not in dead)
+        return all(other.place == place_of(files) for other in rest)
     is_elsewhere = entry is None and host_of(worker) != socket.gethostname()  # begun when pools told nothing
     return not is_elsewhere and not is_alive(files.heartbeats, worker)
 
