@@ -263,16 +263,17 @@ class Jobs:
         alive = {entry.job for name, entry in told.open.items() if entry.job and name not in dead}
         self.alive = alive
         self.has_seen_dead = self.has_seen_dead or any(told.open[name].job for name in dead)
-        queue = self._queued() if any(job.is_slurms and job.ended is None for job in jobs.values()) else None
+        queue = self._queued() if any(job.is_slurms for job in jobs.values()) else None
         present = {name for name, job in jobs.items() if name in alive}
         for name, job in jobs.items():
-            if job.ended is not None or name in present:
+            if name in present:
                 continue
             waited_s = now_s - self._first_seen_s.setdefault(name, now_s)
-            if job.is_slurms and queue is not None:
+            if job.is_slurms and queue is not None:  # it knows also those that will be started again
                 n_others = sum(jobs[other].batch == job.batch for other in present)
-                is_there = n_others < queue[job.batch] or (name not in began and waited_s < _BEGIN_S)
-            elif name in began:
+                is_new = name not in began and job.ended is None and waited_s < _BEGIN_S
+                is_there = n_others < queue[job.batch] or is_new
+            elif name in began or job.ended is not None:
                 is_there = False
             else:
                 is_there = self._launches(job) or waited_s < self._grace_s
