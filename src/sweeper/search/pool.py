@@ -513,6 +513,11 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         raise Ended(Failed(f"study {search.study_name}", reason, f"{remedy} ({rate})"))
     # Trials that still run are another sweep's, which goes on with this study at the same time.
     is_short = search.n_trials is not None and study.has_work() and not study.is_decided()
+    if is_short and not engine.holds(study.ledger.durations_s):
+        caller.say(**{engine.OUT_OF_TIME: True})
+        with whoever_reads():
+            print("The time that is left to this job holds no other trial.", flush=True)
+        return
     if is_short and search.deadline is None and not is_grid(search.sampler):
         n_finished = study.ledger.n_finished
         reason = f"only {n_finished} of {counted(search.n_trials or 0, 'trial')} could be run"

@@ -41,7 +41,7 @@ from sweeper.record import FORMAT, SURPLUS, StudyFiles, check_format, is_surplus
 from sweeper.results import study_record, val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
-from sweeper.search import life
+from sweeper.search import engine, life
 from sweeper.search.ledger import POOL, QUEUED, Ledger
 from sweeper.search.life import Told, is_lost
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
@@ -402,7 +402,7 @@ class Study:
         """Whether no trial should begin any more: out of time, or too many failed."""
         if self.search.deadline is not None and time.time() >= self.search.deadline:
             return True
-        return self.has_failed()
+        return self.has_failed() or not engine.holds(self.ledger.durations_s)
 
     def has_failed(self) -> bool:
         """Whether more trials failed than ``max_failure_rate`` of the whole study admits."""

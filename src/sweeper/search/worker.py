@@ -87,7 +87,8 @@ def main(app: App, board: Board, search: Search, index: int, environment: Mappin
 
 def _listen_to_the_pool(interruption: Interruption) -> None:
     """What reaches the whole group is for the pool, which asks by SIGTERM."""
-    _set_handlers({signum: _ignore for signum in (signal.SIGINT, signal.SIGHUP) if is_heard(signum)})
+    others = [signum for signum in FOR_THE_POOL if signum != signal.SIGTERM]
+    _set_handlers({signum: _ignore for signum in others if is_heard(signum)})
     interruption.install(signal.SIGTERM)
 
 
