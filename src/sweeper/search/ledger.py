@@ -76,6 +76,8 @@ class Ledger:
         """
         self.best: list[FrozenTrial] = []
         """As ``ranking.best``: the best one, or the Pareto front."""
+        self.told: list[int] = []
+        """The numbers of the best, as this process has written them into the results last."""
         self.words: Counter[str] = Counter()
         """How many ended trials people read as done, failed, and so on: see ``record.word``."""
         self.durations_s: list[float] = []

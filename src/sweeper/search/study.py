@@ -37,7 +37,7 @@ from sweeper import origin, record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, is_locked, locked
-from sweeper.record import FORMAT, SURPLUS, StudyFiles, check_format, is_surplus, shown, sweep_up
+from sweeper.record import FORMAT, SURPLUS, Outcome, StudyFiles, check_format, is_surplus, shown, sweep_up
 from sweeper.results import study_record, val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
@@ -433,10 +433,19 @@ class LockedStudy:
     def write_results(self, ended: int | None = None) -> None:
         """Bring the files of the study up to date; see ``StudyFiles.write_results``."""
         self.ledger.read()
-        trials, directions = self.ledger.trials, record.directions(self._study)
-        kept = None if self._plan is None else self._plan.kept(trials, directions)
-        self._files.write_results(self._study, ended, kept)
-        val_logits.keep_best(self._files, trials, directions, ended)
+        found = self._outcome()
+        kept = None if self._plan is None else self._plan.kept(found.trials, found.directions)
+        best = [trial.number for trial in found.best]
+        is_last = not self.ledger.running and not self.ledger.waiting
+        self._files.write_results(found, ended, kept, ended is None or is_last or best != self.ledger.told)
+        self.ledger.told = best
+        val_logits.keep_best(self._files, found, ended)
+
+    def _outcome(self) -> Outcome:
+        ledger = self.ledger
+        counts = {state.name: n for state, n in ledger.counts.items()}
+        name, directions = self._study.study_name, record.directions(self._study)
+        return Outcome(name, directions, ledger.trials, counts, ledger.best)
 
     def reap(
         self,
