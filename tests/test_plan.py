@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeper.fault import Fault
 from sweeper.record import StudyFiles
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan, first_trainings
-from sweeper.search.study import LockedStudy, failed
+from sweeper.search.study import LockedStudy
 from tests.planned import of_trials
 from tests.studied import trial
 
@@ -124,20 +124,20 @@ def test_who_is_out_is_not_tried_again(certificate: LockedStudy) -> None:
     """What waits of it is withdrawn; the others are still waited for, and nobody else is queued."""
     study, plan = certificate._study, certificate._plan
     assert plan is not None
-    assert certificate.queue_next_training(plan, study.trials)
+    assert certificate.withdraw_waiting(plan)
     waiting = [t.user_attrs[CANDIDATE] for t in study.trials if t.state == TrialState.WAITING]
     assert waiting == ["trial 0", DEFAULTS]
     (withdrawn,) = [t for t in study.trials if t.state == TrialState.FAIL]
     assert withdrawn.user_attrs[CANDIDATE] == "trial 1"
     assert withdrawn.user_attrs["reason"] == "nothing more is to be learned from it"
     assert withdrawn.duration is not None
-    assert failed(study.trials) == []
+    assert not certificate.ledger.failed
 
 
 def test_a_decided_race_leaves_nothing_to_wait_for(certificate: LockedStudy) -> None:
     """Whoever goes on with a certificate whose plan is fulfilled withdraws what was queued."""
     study, plan = certificate._study, replace(of_trials({"x": 1}, {"x": 2}), n_seeds=3)
-    assert not certificate.queue_next_training(plan, study.trials)
+    assert not certificate.withdraw_waiting(plan)
     assert not [t for t in study.trials if t.state == TrialState.WAITING]
 
 

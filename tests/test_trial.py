@@ -125,7 +125,7 @@ def test_a_retry_has_the_seed_of_its_first_try(interruption: Interruption) -> No
     tries = [StudyTrial(study.ask(), interruption) for _ in range(3)]
     assert [t.number for t in tries] == [1, 2, 3]
     assert {t.seed(5) for t in tries} == {seed_of(5, 0)}
-    assert [first_try(t, study.trials) for t in study.trials] == [0, 0, 0, 0]
+    assert [first_try(t, study._storage, study._study_id) for t in study.trials] == [0, 0, 0, 0]
 
 
 def test_a_stop_signal_ends_the_task_at_once(interruption: Interruption) -> None:

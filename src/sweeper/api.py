@@ -310,7 +310,7 @@ class Study:
         folder = self._files.best.folder
         if number is None:
             return Run(folder)
-        trial = self.trials[number]
+        trial = next(trial for trial in self.trials if trial.number == number)
         return Run(folder, number, trial.params, tuple(trial.values))
 
     @property
@@ -353,10 +353,10 @@ class Study:
             if not files.is_ours:
                 raise
             return Run(files.folder, number)  # what its files say can still be said
-        if not 0 <= number < len(trials):
-            there = f"write one of 0 … {len(trials) - 1}" if trials else "wait for the first"
+        trial = next((trial for trial in trials if trial.number == number), None)
+        if trial is None:
+            there = f"write one of 0 … {trials[-1].number}" if trials else "wait for the first"
             raise BadInput("number", number, f"{self.name} has no such trial", there)
-        trial = trials[number]
         values = tuple(trial.values) if trial.state.name == "COMPLETE" else ()
         return Run(self._files.trial(trial).folder, number, trial.params, values)
 

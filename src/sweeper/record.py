@@ -625,7 +625,7 @@ class StudyFiles:
         """
         trials = study.get_trials(deepcopy=False)
         best = ranking.best(trials, directions(study))
-        counts = {state.name: n for state, n in Counter(trial.state for trial in trials).items()}
+        counts = {state.name: n for state, n in Counter(trial.state for trial in shown(trials)).items()}
         summary: dict[str, Any] = {"name": "optuna", "study": study.study_name, "trials": counts}
         if len(study.directions) == 1:
             summary |= {
@@ -801,6 +801,20 @@ def word(trial: FrozenTrial) -> str:
     if trial.user_attrs.get("interrupted"):
         return "stopped"
     return "lost" if trial.user_attrs.get("lost") else WORDS[trial.state.name]
+
+
+SURPLUS = "surplus"
+"""User attribute of a trial that the budget had no room for, and which was given back: nobody is shown it."""
+
+
+def is_surplus(trial: FrozenTrial) -> bool:
+    """Whether a trial did not hold, and was given back: no failure, no point of a grid, nothing to show."""
+    return bool(trial.user_attrs.get(SURPLUS))
+
+
+def shown(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials without those that were given back."""
+    return [trial for trial in trials if not is_surplus(trial)]
 
 
 def told_counts(words: Iterable[str]) -> str:

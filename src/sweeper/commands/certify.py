@@ -453,13 +453,13 @@ class Certifying:
             choice = self._seen.files.read_choice()
         except Fault:  # damaged: it is written anew
             return False
-        trials = {again.trial: seen.trials[again.trial] for again in chosen.trainings}
+        trials = {again.trial: seen.trial(again.trial) for again in chosen.trainings}
         if choice is None or choice.study != self.name or (trial := trials.get(choice.trial)) is None:
             return False
         return self._seen.files.holds(seen.run(trial))
 
     def _put_into_best(self, chosen: Certified, seen: StudyRecord) -> None:
-        runs = {each.trial: seen.run(seen.trials[each.trial]) for each in chosen.trainings}
+        runs = {each.trial: seen.run(seen.trial(each.trial)) for each in chosen.trainings}
         number = next((number for number, run in runs.items() if run.is_ours and run.has_model), None)
         if number is None:
             reason = f"no training of {certificate_of.told_name(chosen.name)} has weights any more"

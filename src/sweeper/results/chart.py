@@ -125,7 +125,7 @@ def learning_curves(seen: StudyRecord, objective: int = 0) -> Panel | None:
     last = [curve.values[-1] for curve in kept]
     range_ = standing.scale([*last, *(v for c in chosen for v in c.values)], direction)
     longest = max(curve.steps[-1] for curve in kept)
-    figure.update_xaxes(title="epoch" if seen.run(seen.trials[kept[0].number]).is_ours else "step")
+    figure.update_xaxes(title="epoch" if seen.run(seen.trial(kept[0].number)).is_ours else "step")
     figure.update_yaxes(title=standing.cut(name, 40), range=range_)
     if longest <= 12:
         figure.update_xaxes(dtick=1)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import origin, record
 from sweeper.program import TRUST
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record import RunFiles, StudyFiles, shown
 from sweeper.words import near, objectives
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class StudyRecord:
     metrics: tuple[str, ...]
     """What the objectives are called; ``value`` where the app does not say."""
     trials: Sequence[FrozenTrial]
+    """By number; some numbers may be missing, see ``trial``."""
     command: tuple[str, ...] = ()
     """The words of the command that began it, as they were typed; empty where nobody knows."""
     n_trials: int | None = None
@@ -51,6 +52,9 @@ class StudyRecord:
     """What the search wrote of itself, as ``origin`` reads it."""
     read_at: datetime = field(default_factory=datetime.now)
     """Until when its trials have run that still do."""
+
+    def trial(self, number: int) -> FrozenTrial:
+        return next(trial for trial in self.trials if trial.number == number)
 
     def run(self, trial: FrozenTrial) -> RunFiles:
         """The files of a trial; ``is_ours`` says whether it is a training run of ours."""
@@ -181,7 +185,7 @@ def of(study: optuna.Study, files: StudyFiles, trials: Sequence[FrozenTrial] | N
         files=files,
         directions=directions,
         metrics=objectives(begun.get("metrics") or study.metric_names, len(directions)),
-        trials=list(map(_readable, study.get_trials(deepcopy=False) if trials is None else trials)),
+        trials=list(map(_readable, shown(study.get_trials(deepcopy=False) if trials is None else trials))),
         command=tuple(begun.get("command", ())),
         n_trials=begun.get("n_trials"),
         attributes=begun,

@@ -31,7 +31,7 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault, FaultElsewhere, find_told
 from sweeper.note import write_note
 from sweeper.program import program, typed_besides
-from sweeper.record import StudyFiles
+from sweeper.record import StudyFiles, shown
 from sweeper.results import belief, sign, study_sign
 from sweeper.results.study_record import HIDDEN
 from sweeper.screen import Screen, fall_silent, whoever_reads
@@ -39,6 +39,7 @@ from sweeper.search import keys, repeat
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import to_yaml
+from sweeper.search.ledger import was_composed
 from sweeper.search.process import FOR_THE_POOL, LOST, Board, Crew, NotStarted, Process, ending, is_heard
 from sweeper.search.progress import Progress, summarize, tell_belief, tell_how_to_make_sure
 from sweeper.search.sampler import is_grid, try_out
@@ -56,7 +57,7 @@ from sweeper.search.settings import (
 from sweeper.search.space import Space
 from sweeper.search.spawn import SpawningCrew
 from sweeper.search.storage import PatientStorage, open_storage
-from sweeper.search.study import FINISHED, NameTaken, Search, Study, failed, was_composed
+from sweeper.search.study import NameTaken, Search, Study
 from sweeper.search.trial import Interrupted, Interruption
 from sweeper.search.worker import App, main, work
 from sweeper.secret import hide_known_secrets, hide_secrets
@@ -235,7 +236,7 @@ class Pool:
                     self._bury()
                     trials = self._study.trials()
                     if not self._n_requests:
-                        self._start_missing(trials)
+                        self._start_missing()
                     self._tell_to_stop()
                     if not self._processes:
                         break
@@ -257,12 +258,11 @@ class Pool:
         with whoever_reads():
             self._progress.update(trials)
 
-    def _start_missing(self, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
-        if self._n_stillborn >= _MAX_STILLBORN or not self._has_work(trials):
+    def _start_missing(self) -> None:
+        if self._n_stillborn >= _MAX_STILLBORN or not self._has_work():
             return
-        n_finished = sum(t.state in FINISHED for t in trials)
         n_trials = self._study.search.n_trials
-        n_left = float("inf") if n_trials is None else n_trials - n_finished
+        n_left = float("inf") if n_trials is None else n_trials - self._study.ledger.n_finished
         taken = {p.index for p in self._processes}
         for index in range(self._n_workers):
             if len(self._processes) < n_left and index not in taken:
@@ -274,13 +274,13 @@ class Pool:
                     return
                 self._processes.append(process)
 
-    def _has_work(self, trials: Sequence[optuna.trial.FrozenTrial]) -> bool:
+    def _has_work(self) -> bool:
         """Whether another worker would find a trial to run."""
-        if self._study.is_over() or not self._study.has_room(trials):
+        if self._study.is_over() or not self._study.has_work():
             return False
-        if not self._has_left or any(t.state == TrialState.WAITING for t in trials):
+        if not self._has_left or self._study.ledger.waiting:
             return True
-        return not is_grid(self._study.search.sampler) and not self._study.is_decided(trials)
+        return not is_grid(self._study.search.sampler) and not self._study.is_decided()
 
     def _environment(self, index: int) -> dict[str, str]:
         """The worker's GPU, and its share of the cores."""
@@ -404,7 +404,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     with study.locked() as locked:
         locked.reap()
         locked.write_results()  # a worker may have been killed before it did
-    search, trials = study.search, study.trials()
+    search, trials = study.search, shown(study.trials())
     if search.plan is None:  # who certifies says what the trainings show
         with whoever_reads():
             summarize(study)
@@ -415,9 +415,9 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         with whoever_reads():
             print(f"Stopped. To go on: {_to_go_on(search, master)}", flush=True)
         sys.exit(128 + signum)
-    if study.has_failed(trials):
-        failures = failed(trials)
-        last = max(failures, key=lambda t: t.number)
+    if study.has_failed():
+        failures = study.ledger.failed
+        last = failures[max(failures)]
         with whoever_reads():
             print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
         reason = f"{counted(len(failures), 'trial')} failed, the last is number {last.number}"
@@ -426,9 +426,9 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         caller.print_last(f"{rate}: {reason}; {remedy}")
         raise Ended(Failed(f"study {search.study_name}", reason, f"{remedy} ({rate})"))
     # Trials that still run are another sweep's, which goes on with this study at the same time.
-    is_short = search.n_trials is not None and study.has_room(trials) and not study.is_decided(trials)
+    is_short = search.n_trials is not None and study.has_work() and not study.is_decided()
     if is_short and search.deadline is None and not is_grid(search.sampler):
-        n_finished = sum(t.state in FINISHED for t in trials)
+        n_finished = study.ledger.n_finished
         reason = f"only {n_finished} of {counted(search.n_trials or 0, 'trial')} could be run"
         caller.print_last(sentence(reason))
         raise Ended(Failed(f"study {search.study_name}", reason, "its output says why"))

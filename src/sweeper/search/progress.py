@@ -20,12 +20,13 @@ from rich.text import Text
 
 from sweeper import ranking
 from sweeper.program import program
-from sweeper.record import StudyFiles, best_trials, told_counts, word
+from sweeper.record import StudyFiles, best_trials, shown, told_counts, word
 from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan
 from sweeper.screen import Bar, Screen, live, whoever_reads
-from sweeper.search.study import FINISHED, Study
+from sweeper.search.ledger import FINISHED
+from sweeper.search.study import Study
 from sweeper.words import clock, counted, near, number, objectives, one_line
 
 SILENCE_S = 60.0
@@ -59,7 +60,7 @@ class Progress:
         self._screen = Screen()
         self._stack = ExitStack()
         self._live: Live | None = None
-        self._trials: Sequence[FrozenTrial] = study.trials()
+        self._trials: Sequence[FrozenTrial] = shown(study.trials())
         self._seen = {t.number for t in self._trials if t.state.is_finished()}
         self._told_s: dict[int, float] = {}
         """When a running trial was first seen, or last told of."""
@@ -103,7 +104,7 @@ class Progress:
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Show how the study stands."""
-        self._trials = trials
+        self._trials = trials = shown(trials)
         new = [t for t in trials if t.state.is_finished() and t.number not in self._seen]
         self._widen(new)
         for trial in sorted(new, key=_ended):
@@ -299,7 +300,7 @@ def metric_names(study: Study) -> Sequence[str]:
 
 def summarize(study: Study) -> None:
     """The best trial and its parameters, or the Pareto front."""
-    print(f"\nStudy {study.search.study_name}: {_counts(study.trials())}.")
+    print(f"\nStudy {study.search.study_name}: {_counts(shown(study.trials()))}.")
     best = best_trials(study.optuna)
     told = [[number(value) for value in trial.values] for trial in best]
     widths = [max(map(len, column)) for column in zip(*told, strict=True)]

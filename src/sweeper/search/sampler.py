@@ -106,7 +106,7 @@ def build_sampler(settings: Mapping[str, Any], seed: int | None, space: Space, n
 
 def is_grid(settings: Mapping[str, Any]) -> bool:
     """Whether the points of the space are gone through one by one, instead of sampled."""
-    return settings["_target_"] in _EVERY_POINT
+    return settings.get("_target_") in _EVERY_POINT
 
 
 def _quasi_random(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,9 +203,8 @@ class Hyperband(HyperbandPruner):
     def _get_bracket_id(self, study: optuna.Study, trial: FrozenTrial) -> int:
         if not self._pruners:  # the largest step is not known yet
             return 0
-        is_retry = "retry_of" in trial.user_attrs
-        trials = study._storage.get_all_trials(study._study_id, deepcopy=False) if is_retry else []
-        place = binascii.crc32(str(first_try(trial, trials)).encode()) % self._total_trial_allocation_budget
+        first = first_try(trial, study._storage, study._study_id)
+        place = binascii.crc32(str(first).encode()) % self._total_trial_allocation_budget
         ends = accumulate(self._trial_allocation_budgets)
         return next(bracket for bracket, end in enumerate(ends) if place < end)
 

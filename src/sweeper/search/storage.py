@@ -11,10 +11,11 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from io import FileIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from optuna.exceptions import (
     UpdateFinishedTrialError,
 )
 from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.storages.journal._storage import JournalOperation
+from optuna.trial import FrozenTrial
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, find_fault, of_disk
@@ -135,7 +138,7 @@ class PatientStorage(BaseStorage):
         waiting = _Waiting(self._url, self)
         while True:
             try:
-                return getattr(self._storage, name)(*arguments, **named)
+                return _bound(self._storage, name)(*arguments, **named)
             except UpdateFinishedTrialError:
                 if waiting.has_begun and name == "set_trial_state_values":
                     return True  # the server had done it when its answer was lost
@@ -155,6 +158,20 @@ class PatientStorage(BaseStorage):
                 else:
                     raise
 
+    def changed_trials(
+        self, study_id: int, n_known: int, unfinished: Iterable[int]
+    ) -> tuple[int, list[FrozenTrial]]:
+        """As the function of that name."""
+        found: tuple[int, list[FrozenTrial]] = self._call("changed_trials", study_id, n_known, unfinished)
+        return found
+
+
+def _bound(storage: BaseStorage, name: str) -> Callable[..., Any]:
+    if name == "changed_trials":
+        return partial(changed_trials, storage)
+    method: Callable[..., Any] = getattr(storage, name)
+    return method
+
 
 def _method(name: str) -> Any:
     def call(self: PatientStorage, *arguments: Any, **named: Any) -> Any:
@@ -166,6 +183,64 @@ def _method(name: str) -> Any:
 for _name in [name for name in vars(BaseStorage) if not name.startswith("_")]:
     setattr(PatientStorage, _name, _method(_name))
 abc.update_abstractmethods(PatientStorage)  # type: ignore[type-abstract]
+
+
+# -------------------------------------------------------------------------------------------------- reading
+
+
+def changed_trials(
+    storage: BaseStorage, study_id: int, n_known: int, unfinished: Iterable[int]
+) -> tuple[int, list[FrozenTrial]]:
+    """The trials of a study that may have changed, without going through all: Optuna's storages know them,
+    but give only copies of the whole list.
+
+    Args:
+        n_known: how many trials the caller knows.
+        unfinished: the numbers of those among them that had not ended.
+
+    Returns:
+        how many trials there are, and the unfinished and new ones; the latter by number.
+    """
+    match storage:
+        case PatientStorage():
+            return storage.changed_trials(study_id, n_known, unfinished)
+        case JournalStorage():
+            with storage._thread_lock:
+                storage._sync_with_backend()
+                replayed = storage._replay_result
+                replayed.get_study(study_id)  # or it was deleted
+                ids = replayed._study_id_to_trial_ids[study_id]
+                numbers = chain(unfinished, range(n_known, len(ids)))
+                return len(ids), [replayed._trials[ids[n]] for n in numbers if n < len(ids)]
+        case InMemoryStorage():
+            with storage._lock:
+                storage._check_study_id(study_id)
+                trials = storage._studies[study_id].trials
+                numbers = chain(unfinished, range(n_known, len(trials)))
+                return len(trials), [trials[n] for n in numbers if n < len(trials)]
+        case _CachedStorage():
+            storage._read_trials_from_remote_storage(study_id)
+            with storage._lock:
+                return _of_cache(storage._studies[study_id].trials, n_known, unfinished)
+        case GrpcStorageProxy():
+            with storage._cache.lock:
+                storage._cache._read_trials_from_remote_storage(study_id)
+                return _of_cache(storage._cache.studies[study_id].trials, n_known, unfinished)
+        case _:
+            trials = storage.get_all_trials(study_id, deepcopy=False)
+            numbers = chain(unfinished, range(n_known, len(trials)))
+            return len(trials), [trials[n] for n in numbers if n < len(trials)]
+
+
+def _of_cache(
+    trials: Mapping[int, FrozenTrial], n_known: int, unfinished: Iterable[int]
+) -> tuple[int, list[FrozenTrial]]:
+    """What a cache has of them. Another thread may just have begun a trial, before whose number some lack."""
+    n_there = n_known if n_known - 1 in trials or not n_known else len(trials)
+    while n_there in trials:
+        n_there += 1
+    numbers = chain(unfinished, range(n_known, n_there))
+    return n_there, [trials[n] for n in numbers if n in trials]
 
 
 class _Waiting:

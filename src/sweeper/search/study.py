@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import socket
 import time
 import uuid
@@ -15,6 +16,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +28,31 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
-from optuna.exceptions import DuplicatedStudyError
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper import origin, record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, is_locked, locked
-from sweeper.record import FORMAT, StudyFiles, check_format, sweep_up
+from sweeper.record import FORMAT, SURPLUS, StudyFiles, check_format, is_surplus, shown, sweep_up
 from sweeper.results import study_record, val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
+from sweeper.search.ledger import POOL, QUEUED, Ledger
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
 from sweeper.search.storage import WAIT_S, look_into_storage, opening_lock
-from sweeper.search.trial import first_try
+from sweeper.search.trial import FIRST_TRY
 from sweeper.secret import hide_secrets
 
 log = logging.getLogger(__name__)
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-"""The states that the budget counts."""
-
-_TAKEN = (*FINISHED, TrialState.RUNNING)
+_MOST_TURNS = 100
+"""How often an ask begins a trial that does not hold, and tries again, before its worker ends."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,17 @@ class NameTaken(Exception):
 
 
 class Worker:
-    """A process that runs trials: its name, and the heartbeat that others see."""
+    """A process that runs trials: its name, and the heartbeat that others see.
 
-    def __init__(self, search: Search) -> None:
+    Args:
+        pool: the name of the pool that watches it.
+    """
+
+    def __init__(self, search: Search, pool: str | None = None) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.pool = pool or self.name
+        self.asked: set[int] = set()
+        """The numbers of the trials that it was given."""
         self._heartbeat = Heartbeat(StudyFiles(search.folder).heartbeats, self.name)
 
     def end(self) -> None:
@@ -132,15 +140,20 @@ class Worker:
 
 
 class Study:
-    """A handle on one study: asks, tells and reaps. What may change is decided under its lock.
+    """A handle on one study: asks, tells and reaps.
 
-    Workers of one machine decide one by one, so that together they spend the budget exactly.
+    Workers of one machine decide one by one, under its lock, so that they never meet. That those of several
+    spend the budget exactly is the ledger's rule.
     """
 
     def __init__(self, search: Search, study: optuna.Study) -> None:
         self.search = search
         self.optuna = study
         self.files = StudyFiles(search.folder)
+        key = _key_of_training if search.plan else _key_of_point if is_grid(search.sampler) else _no_key
+        directions = record.directions(study)
+        self.ledger = Ledger(study._storage, study._study_id, directions, search.n_trials, key)
+        self._points = Points()
 
     @classmethod
     def load(cls, search: Search, storage: BaseStorage) -> Study:
@@ -187,9 +200,10 @@ class Study:
                     _create(search, storage)
             study = cls.load(search, storage)
             _check_same(search, study.optuna, begun)
-            locked_study = LockedStudy(study.optuna, files, search.max_retries, search.plan)
+            locked_study = study._under_lock()
             locked_study.reap(take_over=search.take_over)
-            running = study.trials(TrialState.RUNNING)
+            study.ledger.read()
+            running = list(study.ledger.running.values())
             _refuse_elsewhere(search, files, running)
             sweep_up(files.folder, depth=2)
             forget_the_dead(files.heartbeats, kept=[t.user_attrs.get("worker", "") for t in running])
@@ -214,10 +228,16 @@ class Study:
             remedy = "leave it there while a search runs: the trials are still in the storage"
             raise Fault(self.files.folder, "the folder of the study was removed", remedy)
         with locked(self.files.lock):
-            yield LockedStudy(self.optuna, self.files, self.search.max_retries, self.search.plan)
+            yield self._under_lock()
 
-    def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        return self.optuna.get_trials(deepcopy=False, states=states or None)
+    def _under_lock(self) -> LockedStudy:
+        search = self.search
+        return LockedStudy(self.optuna, self.files, search.max_retries, search.plan, self.ledger)
+
+    def trials(self) -> Sequence[FrozenTrial]:
+        """All trials, by number, as they are now; it is one list, which grows."""
+        self.ledger.read()
+        return self.ledger.trials
 
     def record(self) -> StudyRecord:
         """What is known of it now."""
@@ -227,21 +247,44 @@ class Study:
 
     def ask(self, space: Space, worker: Worker) -> optuna.Trial | None:
         """The next trial to run, or None when the budget is spent, taken or out of time."""
-        search = self.search
+        n_ahead = 0
         with self.locked() as study:
-            trials = self.trials()
-            if not self.has_room(trials):
-                return None
-            if is_grid(search.sampler) and not study.queue_next_point(space, trials):
-                return None
-            if search.plan is not None and not study.queue_next_training(search.plan, trials):
-                return None
-            queued = [t for t in trials if t.state == TrialState.WAITING]
-            number = first_try(queued[0], trials) if queued else len(trials)
-            self.optuna.sampler = build_sampler(search.sampler, search.seed, space, number)
-            trial = self.optuna.ask()
-            trial.set_user_attr("worker", worker.name)
+            for _ in range(_MOST_TURNS):
+                self.ledger.read()
+                study.give_back_lost(worker)
+                trial = self._take(study, space, worker, n_ahead)
+                if trial is None:
+                    return None
+                if study.is_kept(trial):
+                    worker.asked.add(trial.number)
+                    return self._handle(trial, space)
+                n_ahead = self.ledger.n_ahead(trial)
+                study.give_back(trial)
+        return None
+
+    def _take(self, study: LockedStudy, space: Space, worker: Worker, n_ahead: int) -> FrozenTrial | None:
+        """A trial for this worker, one that waits or a new one; other machines may take the same."""
+        plan = self.search.plan
+        if plan is not None and not study.withdraw_waiting(plan):
+            return None
+        if (trial := study.pop_waiting(worker)) is not None:
             return trial
+        if not self.ledger.has_room:
+            return None
+        if plan is not None:
+            return study.begin_training(plan, worker, n_ahead)
+        if not is_grid(self.search.sampler):
+            return study.begin(worker)
+        point = self._points.next_free(space, self.ledger, n_ahead)
+        return None if point is None else study.begin(worker, point)
+
+    def _handle(self, trial: FrozenTrial, space: Space) -> optuna.Trial:
+        """What draws the parameters of a trial, with a sampler of its own."""
+        search = self.search
+        number = self.ledger.first_try(trial.number)
+        self.optuna.sampler = build_sampler(search.sampler, search.seed, space, number)
+        self.optuna._thread_local.cached_all_trials = None  # as Optuna's own ``ask`` begins
+        return optuna.Trial(self.optuna, trial._trial_id)
 
     def tell(
         self,
@@ -249,60 +292,88 @@ class Study:
         state: TrialState,
         values: list[float] | None = None,
         attributes: Mapping[str, Any] | None = None,
-    ) -> None:
-        """End a trial and bring the files of the study up to date."""
-        for name, value in (attributes or {}).items():
-            _set_attribute(self.optuna, number, name, value)
-        with self.locked() as study:
-            self.optuna.tell(number, values, state=state)
-            study.write_results(ended=number)
+    ) -> bool:
+        """End a trial and bring the files of the study up to date.
 
-    def tell_interrupted(self, number: int, reason: str) -> None:
-        """End a trial that was asked to stop, and queue its parameters for whoever goes on."""
+        Returns:
+            whether it was this call that has ended it: others may have taken its worker for dead.
+        """
+        trial_id = self._id_of(number)
+        try:
+            for name, value in (attributes or {}).items():
+                self.optuna._storage.set_trial_user_attr(trial_id, name, value)
+            with self.locked() as study:
+                if self.optuna._storage.get_trial(trial_id).state.is_finished():
+                    return False
+                self.optuna.tell(number, values, state=state)
+                study.write_results(ended=number)
+        except UpdateFinishedTrialError:
+            return False
+        return True
+
+    def _id_of(self, number: int) -> int:
+        if number >= len(self.ledger.trials):
+            self.ledger.read()
+        return self.ledger.trials[number]._trial_id
+
+    def tell_interrupted(self, number: int, reason: str) -> bool:
+        """End a trial that was asked to stop, and queue its parameters for whoever goes on.
+
+        Returns:
+            whether it was this call that has ended it.
+        """
         with self.locked() as study:
-            _set_attribute(self.optuna, number, "interrupted", True)
-            study.fail_and_queue(self.trials()[number], reason, is_retry=False)
+            trial = self.trials()[number]
+            return study.fail_and_queue(trial, reason, is_retry=False, interrupted=True)
 
     # -------------------------------------------------------------------------------------- the budget
 
-    def has_room(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether another trial may begin: counting those that run, n_trials would not be passed."""
-        n_taken = sum(t.state in _TAKEN for t in trials)
-        return self.search.n_trials is None or n_taken < self.search.n_trials
+    def has_work(self) -> bool:
+        """Whether there is a trial to run, or room for another one, as the study was read last."""
+        waits = any(self.ledger.may_hold(trial) for trial in self.ledger.waiting.values())
+        return waits or self.ledger.has_room
 
-    def is_decided(self, trials: Sequence[FrozenTrial]) -> bool:
+    def is_decided(self) -> bool:
         """Whether this is a certificate whose race has ended before its budget."""
         plan = self.search.plan
-        return plan is not None and plan.next_training(trials, self.search.directions) is None
+        return plan is not None and plan.next_training(shown(self.trials()), self.search.directions) is None
 
     def is_over(self) -> bool:
         """Whether no trial should begin any more: out of time, or too many failed."""
         if self.search.deadline is not None and time.time() >= self.search.deadline:
             return True
-        return self.has_failed(self.trials())
+        return self.has_failed()
 
-    def has_failed(self, trials: Sequence[FrozenTrial]) -> bool:
+    def has_failed(self) -> bool:
         """Whether more trials failed than ``max_failure_rate`` of the whole study admits."""
-        n_failed, search = len(failed(trials)), self.search
-        if search.n_trials is None:
-            return n_failed > search.max_failure_rate * max(10, len(trials))
-        return n_failed > search.max_failure_rate * search.n_trials
+        self.ledger.read()
+        n_trials, rate = self.search.n_trials, self.search.max_failure_rate
+        whole = max(10, self.ledger.counts.total()) if n_trials is None else n_trials
+        return len(self.ledger.failed) > rate * whole
 
 
 class LockedStudy:
     """What may be done to a study while its lock is held; ``Study.locked`` gives it."""
 
     def __init__(
-        self, study: optuna.Study, files: StudyFiles, max_retries: int, plan: Plan | None = None
+        self,
+        study: optuna.Study,
+        files: StudyFiles,
+        max_retries: int,
+        plan: Plan | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._study = study
+        self._storage = study._storage
         self._files = files
         self._max_retries = max_retries
         self._plan = plan
+        self.ledger = ledger or Ledger(study._storage, study._study_id, record.directions(study))
 
     def write_results(self, ended: int | None = None) -> None:
         """Bring the files of the study up to date; see ``StudyFiles.write_results``."""
-        trials, directions = self._study.get_trials(deepcopy=False), record.directions(self._study)
+        self.ledger.read()
+        trials, directions = self.ledger.trials, record.directions(self._study)
         kept = None if self._plan is None else self._plan.kept(trials, directions)
         self._files.write_results(self._study, ended, kept)
         val_logits.keep_best(self._files, trials, directions, ended)
@@ -326,103 +397,209 @@ class LockedStudy:
             the numbers of the trials.
         """
         reaped = []
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        self.ledger.read()
+        for trial in list(self.ledger.running.values()):
             worker = trial.user_attrs.get("worker")
             spares = (Life.ALIVE,) if take_over else (Life.ALIVE, Life.ELSEWHERE)
             if worker in spared or life(trial, self._files) in spares:
                 continue
             reason = (reasons or {}).get(worker or "")
-            if reason is None:
-                reason = LOST
-                _set_attribute(self._study, trial.number, "lost", True)
-            if is_interrupted:
-                _set_attribute(self._study, trial.number, "interrupted", True)
-            self.fail_and_queue(trial, reason, is_retry=not is_interrupted)
+            says = {"interrupted": is_interrupted, "lost": reason is None}
+            if self.fail_and_queue(trial, reason or LOST, is_retry=not is_interrupted, **says):
+                reaped.append(trial.number)
             forget(self._files.heartbeats, worker or "")
-            reaped.append(trial.number)
         if reaped:
             self.write_results()
         return reaped
 
-    def fail_and_queue(self, trial: FrozenTrial, reason: str, is_retry: bool) -> None:
-        """Queue first, then fail: killed in between, the next one finds it RUNNING and its queued copy."""
+    def fail_and_queue(self, trial: FrozenTrial, reason: str, is_retry: bool, **says: bool) -> bool:
+        """Queue first, then mark, then fail: killed in between, the next one finds it RUNNING and its copy.
+
+        Args:
+            says: attributes that it gets where they are true.
+
+        Returns:
+            whether it was this call that has ended it.
+        """
+        self.ledger.read()
+        trial = self.ledger.trials[trial.number]
+        if trial.state.is_finished():
+            return False
+        if not self.ledger.copies(trial.number):
+            self._queue_copy(trial, is_retry)
+        try:
+            if self.ledger.copies(trial.number):
+                self._storage.set_trial_system_attr(trial._trial_id, QUEUED, True)
+            for name in (name for name, is_said in says.items() if is_said):
+                self._storage.set_trial_user_attr(trial._trial_id, name, True)
+            return self._fail(trial, reason)
+        except UpdateFinishedTrialError:  # another machine was faster, or its worker lives
+            return False
+        finally:
+            self.ledger.read()
+
+    def _queue_copy(self, trial: FrozenTrial, is_retry: bool) -> None:
+        """Queue the parameters of a trial again, if they are known and may be retried."""
         n_retries = trial.user_attrs.get("n_retries", 0) + is_retry
-        trials = self._study.get_trials(deepcopy=False)
-        copies = [t for t in trials if t.user_attrs.get("retry_of") == trial.number]
         # A trial that was itself queued may have died before it drew all of its parameters.
         params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         names = () if self._plan is None else (CANDIDATE, REPEAT)
         training = {name: trial.user_attrs[name] for name in names if name in trial.user_attrs}
         is_known = bool(params or training)  # the defaults draw nothing
-        if n_retries <= self._max_retries and is_known and not copies:
-            attributes = {"retry_of": trial.number, "n_retries": n_retries, **training}
-            self._study.enqueue_trial(params, user_attrs=attributes)
-        _set_attribute(self._study, trial.number, "reason", reason)
-        self._study.tell(trial.number, state=TrialState.FAIL)
+        if n_retries > self._max_retries or not is_known or is_surplus(trial):
+            return
+        attributes = {"retry_of": trial.number, "n_retries": n_retries, **training}
+        system = {"fixed_params": params, FIRST_TRY: self.ledger.first_try(trial.number)}
+        copied = create_trial(state=TrialState.WAITING, user_attrs=attributes, system_attrs=system)
+        self._storage.create_new_trial(self._study._study_id, copied)
+        self.ledger.read()
 
-    def queue_next_training(self, plan: Plan, trials: Sequence[FrozenTrial]) -> bool:
-        """Queue the next training of a certificate, and nobody who has dropped out; False if it is over."""
-        directions = record.directions(self._study)
-        following = plan.next_training(trials, directions)
-        waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
-        inside = plan.race(trials, directions).inside if waiting and following is not None else ()
-        is_queued = False
-        for trial in waiting:
-            if trial.user_attrs.get(CANDIDATE) in inside:
-                is_queued = True
+    def _fail(self, trial: FrozenTrial, reason: str) -> bool:
+        self._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+        return self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    # ----------------------------------------------------------------------------------------- beginning
+
+    def begin(
+        self,
+        worker: Worker,
+        params: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> FrozenTrial:
+        """A new trial, which runs; nobody sees it without its worker.
+
+        Args:
+            params: those that are no longer drawn.
+            attributes: the user's attributes that it has besides.
+        """
+        fixed = {} if params is None else {"fixed_params": dict(params)}
+        made = create_trial(
+            state=TrialState.RUNNING,
+            user_attrs={"worker": worker.name, **(attributes or {})},
+            system_attrs={POOL: worker.pool, **fixed},
+        )
+        trial_id = self._storage.create_new_trial(self._study._study_id, made)
+        self.ledger.read()
+        return self.ledger.with_id(trial_id)
+
+    def pop_waiting(self, worker: Worker) -> FrozenTrial | None:
+        """Take the first trial that waits and may hold; those that never will are given back."""
+        for n_lost in count():
+            for trial in [t for t in self.ledger.waiting.values() if self.ledger.is_void(t)]:
+                self.give_back(trial)
+            waiting = (t for t in self.ledger.waiting.values() if self.ledger.may_hold(t))
+            # Where others were faster it may be by chance that they are not again.
+            found = list(islice(waiting, n_lost + 1))
+            if not found:
+                return None
+            if self._pop(trial := random.choice(found), worker):
+                self.ledger.read()
+                return self.ledger.trials[trial.number]
+            self.ledger.read()
+        raise AssertionError
+
+    def _pop(self, trial: FrozenTrial, worker: Worker) -> bool:
+        """Let a trial that waits run; whether nobody else has."""
+        try:
+            if not self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                return False
+            self._storage.set_trial_user_attr(trial._trial_id, "worker", worker.name)
+            self._storage.set_trial_system_attr(trial._trial_id, POOL, worker.pool)
+        except UpdateFinishedTrialError:
+            return False
+        return True
+
+    def is_kept(self, trial: FrozenTrial) -> bool:
+        """Whether a trial that has just begun holds; the one that it repeats is ended before."""
+        if trial.number != self.ledger.first_try(trial.number):
+            before = self.ledger.trials[trial.user_attrs["retry_of"]]
+            if not before.state.is_finished():  # whoever has queued this one could not end that
+                self.fail_and_queue(before, LOST, is_retry=True, lost=True)
+        self.ledger.read()
+        return self.ledger.holds(trial)
+
+    def give_back(self, trial: FrozenTrial) -> None:
+        """End a trial that does not hold; nobody is shown it."""
+        with suppress(UpdateFinishedTrialError):  # by another machine
+            self._storage.set_trial_user_attr(trial._trial_id, SURPLUS, True)
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        self.ledger.read()
+
+    def give_back_lost(self, worker: Worker) -> None:
+        """End what has this worker's name and was never given to it: an answer of the server was lost."""
+        for trial in [t for t in self.ledger.running.values() if t.user_attrs.get("worker") == worker.name]:
+            if trial.number in worker.asked:
+                continue
+            if self.ledger.first_try(trial.number) == trial.number:
+                self.give_back(trial)
             else:
+                self.fail_and_queue(trial, ANSWER_LOST, is_retry=False, interrupted=True)
+
+    # ----------------------------------------------------------------------------- trainings of a certificate
+
+    def withdraw_waiting(self, plan: Plan) -> bool:
+        """Withdraw what waits of those who have dropped out; False if nobody is trained any more."""
+        self.ledger.read()
+        trials, directions = shown(self.ledger.trials), record.directions(self._study)
+        is_on = plan.next_training(trials, directions) is not None
+        waiting = list(self.ledger.waiting.values())
+        inside = plan.race(trials, directions).inside if waiting and is_on else ()
+        for trial in waiting:
+            if trial.user_attrs.get(CANDIDATE) not in inside:
                 self._withdraw(trial, "nothing more is to be learned from it")
-        if following is not None and not is_queued:
+        self.ledger.read()
+        return is_on
+
+    def begin_training(self, plan: Plan, worker: Worker, n_ahead: int = 0) -> FrozenTrial | None:
+        """A training of the candidate that is next.
+
+        Args:
+            n_ahead: how many others are about to begin the ones before.
+        """
+        trials, directions = shown(self.ledger.trials), record.directions(self._study)
+        while (following := plan.next_training(trials, directions)) is not None:
             name, repeat = following
-            params = plan.named(name).params or {}
-            self._study.enqueue_trial(dict(params), user_attrs={CANDIDATE: name, REPEAT: repeat})
-        return following is not None
+            training = {CANDIDATE: name, REPEAT: repeat}
+            if not n_ahead:
+                return self.begin(worker, plan.named(name).params or {}, training)
+            n_ahead -= 1
+            trials.append(create_trial(state=TrialState.RUNNING, user_attrs=training))
+        return None
 
     def _withdraw(self, trial: FrozenTrial, reason: str) -> None:
         """End a trial that waits."""
-        _set_attribute(self._study, trial.number, "interrupted", True)
-        _set_attribute(self._study, trial.number, "reason", reason)
-        self._study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-        self._study.tell(trial.number, state=TrialState.FAIL)
-
-    def queue_next_point(self, space: Space, trials: Sequence[FrozenTrial]) -> bool:
-        """Queue the first point of the grid that no trial has, or had; False when there is none left."""
-        if any(t.state == TrialState.WAITING for t in trials):
-            return True
-        # A trial that was just asked for has its point as fixed_params before it has drawn it.
-        taken = {
-            _point_key(t.system_attrs.get("fixed_params", t.params))
-            for t in trials
-            if not t.user_attrs.get("interrupted")
-        }
-        for point in space.points():
-            if _point_key(point) not in taken:
-                self._study.enqueue_trial(point)
-                return True
-        return False
+        with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+            self._fail(trial, reason)
 
 
-def failed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that count against max_failure_rate.
+class Points:
+    """The points of a grid, one after the other."""
 
-    Interrupted or lost trials do not count: they might have succeeded. Nor do those that died before their
-    config was composed, nor those whose parameters are tried again: the last try counts.
-    """
-    failures = [t for t in trials if t.state == TrialState.FAIL and was_composed(t)]
-    tried_again = {t.user_attrs.get("retry_of") for t in trials} if failures else set()
-    return [
-        t
-        for t in failures
-        if t.number not in tried_again and not (t.user_attrs.get("interrupted") or t.user_attrs.get("lost"))
-    ]
+    def __init__(self) -> None:
+        self._rest: Iterator[Mapping[str, Any]] | None = None
+        self._n_freed = -1
+        self._free: list[Mapping[str, Any]] = []
+        """Those that were free when they were come across."""
 
+    def next_free(self, space: Space, ledger: Ledger, n_ahead: int = 0) -> Mapping[str, Any] | None:
+        """The first point that no trial has, or had; None when there is none left.
 
-def was_composed(trial: FrozenTrial) -> bool:
-    """Whether the app's own code may have run: not where the worker died while it drew the parameters."""
-    return "folder" in trial.user_attrs or "traceback" in trial.user_attrs
+        Args:
+            n_ahead: how many others are about to take the ones before.
+        """
+        if self._rest is None or self._n_freed != ledger.n_freed:  # or go on where it was
+            self._rest, self._n_freed, self._free = space.points(), ledger.n_freed, []
+        self._free = [point for point in self._free if not ledger.is_taken(_point_key(point))]
+        while len(self._free) <= n_ahead and (point := next(self._rest, None)) is not None:
+            if not ledger.is_taken(_point_key(point)):
+                self._free.append(point)
+        return self._free[min(n_ahead, len(self._free) - 1)] if self._free else None
 
 
 LOST = "its process is gone (killed, or the machine went down)"
+ANSWER_LOST = "an answer of the storage was lost"
 
 
 class Life(Enum):
@@ -449,7 +626,7 @@ def _host(worker: str) -> str:
 
 
 def seen(
-    trials: list[FrozenTrial], files: StudyFiles, read_again: Callable[[], list[FrozenTrial]]
+    trials: Sequence[FrozenTrial], files: StudyFiles, read_again: Callable[[], Sequence[FrozenTrial]]
 ) -> list[FrozenTrial]:
     """The trials as somebody sees them who only looks: those whose process is gone as lost.
 
@@ -457,9 +634,10 @@ def seen(
     for a trial holds the study's lock until the trial has its worker's name: one that has none, before and
     after the lock was free, has lost its process too.
     """
+    trials = shown(trials)
     nameless = _without_worker(trials)
     if nameless and not is_locked(files.lock):
-        trials = read_again()
+        trials = shown(read_again())
         nameless = _without_worker(trials) - nameless
     return [
         _lost(t)
@@ -590,9 +768,18 @@ def _show(distribution_json: str | None) -> str:
             return str(other)
 
 
-def _set_attribute(study: optuna.Study, number: int, name: str, value: Any) -> None:
-    trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-    study._storage.set_trial_user_attr(trial_id, name, value)
+def _no_key(trial: FrozenTrial) -> None:
+    return None
+
+
+def _key_of_training(trial: FrozenTrial) -> tuple[Any, Any] | None:
+    names = trial.user_attrs.get(CANDIDATE), trial.user_attrs.get(REPEAT)
+    return None if None in names else names
+
+
+def _key_of_point(trial: FrozenTrial) -> str:
+    # A trial that was just asked for has its point as fixed_params before it has drawn it.
+    return _point_key(trial.system_attrs.get("fixed_params", trial.params))
 
 
 def _point_key(params: Mapping[str, Any]) -> str:

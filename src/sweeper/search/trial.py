@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 
@@ -81,14 +82,17 @@ def seed_of(seed: int, *numbers: int) -> int:
     return int(np.random.SeedSequence([seed, *numbers]).generate_state(1)[0])
 
 
-def first_try(trial: FrozenTrial | optuna.Trial, trials: Sequence[FrozenTrial]) -> int:
-    """The number of the trial that this one repeats, directly or through others; else its own.
+FIRST_TRY = "sweeper:first_try"
+"""System attribute of a retry: the number of the trial that it repeats, directly or through others."""
 
-    Args:
-        trials: all of the study, by number.
-    """
+
+def first_try(trial: FrozenTrial, storage: BaseStorage, study_id: int) -> int:
+    """The number of the trial that this one repeats, directly or through others; else its own."""
     while (number := trial.user_attrs.get("retry_of")) is not None:
-        trial = trials[number]
+        if (first := trial.system_attrs.get(FIRST_TRY)) is not None:
+            return int(first)
+        # An earlier version has queued it.
+        trial = storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, number))
     return trial.number
 
 
@@ -132,7 +136,9 @@ class StudyTrial(Trial):
         self._interruption = interruption
         self._can_prune = len(trial.study.directions) == 1
         self.number = trial.number
-        self._seeded_by = seeded_by or (first_try(trial, trial.study.get_trials(deepcopy=False)),)
+        self._seeded_by = seeded_by or (
+            first_try(trial._cached_frozen_trial, trial.storage, trial.study._study_id),
+        )
 
     def seed(self, seed: int) -> int:
         return seed_of(seed, *self._seeded_by)

@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import origin
-from sweeper.record import StudyFiles
+from sweeper.record import StudyFiles, shown
 from sweeper.search.storage import look_into_storage
 from sweeper.search.study import seen
 
@@ -50,11 +50,11 @@ class _View(BaseStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        trials = self._storage.get_all_trials(study_id, deepcopy=False)
+        trials = shown(self._storage.get_all_trials(study_id, deepcopy=False))
         if any(trial.state == TrialState.RUNNING for trial in trials):
             trials = self._judged(study_id, trials)
-        shown = [trial for trial in trials if states is None or trial.state in states]
-        return copied(shown) if deepcopy else shown
+        found = [trial for trial in trials if states is None or trial.state in states]
+        return copied(found) if deepcopy else found
 
     def _judged(self, study_id: int, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         """The trials, lost where their process is gone, of a study that is ours to judge."""

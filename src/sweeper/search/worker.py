@@ -152,9 +152,9 @@ def _next_trial(
 def _leave(app: App, study: Study) -> None:
     """The task's ``on_last_worker``, where this is the last one: with all it needs still loaded."""
     on_last_worker = Hooks.of(app.task).on_last_worker if study.search.plan is None else None
-    trials = study.trials()
-    is_last = not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials)
-    if on_last_worker is not None and is_last and not study.has_failed(trials):
+    study.ledger.read()
+    is_last = not study.ledger.running and not study.ledger.waiting
+    if on_last_worker is not None and is_last and not study.has_failed():
         call_logged(on_last_worker, study.files.folder)
 
 
@@ -176,7 +176,8 @@ def _run_trial(
         trial.set_user_attr("overrides", [hide_known_secrets(o) for o in config.hydra.overrides.task])
         output = _output_to(files.output) if is_own_process else contextlib.nullcontext()
         plan = study.search.plan
-        seeded_by = () if plan is None else repeat.seeded_by(plan, trial.user_attrs[REPEAT])
+        first = study.ledger.first_try(trial.number)
+        seeded_by = (first,) if plan is None else repeat.seeded_by(plan, trial.user_attrs[REPEAT])
         with output, running(StudyTrial(trial, interruption, seeded_by)), interruption.allowed():
             job = run_job(app.task, config, files.folder, app.context)
     except Interrupted as stop:
