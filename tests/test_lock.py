@@ -82,16 +82,18 @@ with locked(Path(sys.argv[1])):
 """
 
 
-def waits_for_a_lock(pid: int) -> bool:
-    lines = Path("/proc/locks").read_text().splitlines()
-    return any(str(pid) in line.split() and "->" in line.split() for line in lines)
+def is_waited_for(path: Path) -> bool:
+    """Whether somebody waits for the lock of a file."""
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    inode = f":{path.stat().st_ino}"
+    return any("->" in words and any(word.endswith(inode) for word in words) for words in lines)
 
 
 def test_whoever_waited_for_a_lock_that_was_removed_holds_the_next(tmp_path: Path) -> None:
     """A study is deleted, with its lock, by the process that holds it: who waited keeps others out."""
     with locked(tmp_path / "lock"):
         taker = start_holding(TAKE_AND_HOLD, tmp_path / "lock")
-        until(lambda: waits_for_a_lock(taker.pid))
+        until(lambda: is_waited_for(tmp_path / "lock"))
         (tmp_path / "lock").unlink()
     assert taker.stdout is not None
     assert taker.stdout.readline() == "taken\n"
