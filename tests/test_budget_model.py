@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -67,11 +67,14 @@ class Round:
         """How often a reaper takes a host for dead that is only slow."""
         self.raises = random.choice((0.0, 0.1, 0.3))
         self.loses = random.choice((0.0, 0.1))
+        self.hosts: list[Host] = []
         self.workers: dict[str, Host] = {}
+        """By the name of what works there."""
         n_hosts = random.choice((2, 3, 5))
         mortal = random.randrange(n_hosts)
         for i in range(n_hosts):
             host = self.turns.add(f"host {i}", self._work)
+            self.hosts.append(host)
             host.is_slow = random.random() < 0.3
             if i != mortal and random.random() < 0.5:
                 host.dies_after = random.randrange(150)
@@ -96,7 +99,8 @@ class Round:
         files = StudyFiles(self.folder / host.name)
         files.mark("s", "memory")
         search = replace(self.search, folder=files.folder)
-        return Study.load(search, Connection(self.server, host, self.random, self.loses))
+        connection = Connection(self.server, host, self.random, self.loses)  # type: ignore[abstract]
+        return Study.load(search, connection)
 
     def _work(self, host: Host) -> None:
         study = self._study(host)
@@ -142,7 +146,7 @@ class Round:
         for _ in range(3000):
             study.ledger.read()
             running = list(study.ledger.running.values())
-            if not any(host.is_alive() and not host.is_dead for host in self.workers.values()) and self.workers:
+            if not any(other.is_alive() and not other.is_dead for other in self.hosts):
                 return
             for trial in running:
                 name = trial.user_attrs.get("worker")

@@ -8,8 +8,10 @@ import shlex
 import shutil
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -17,6 +19,9 @@ import pytest
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeper.record import StudyFiles
+from sweeper.results.plan import Plan
+from sweeper.search import life
 from tests import planned
 from tests.foreign_app import FINISHED, App
 from tests.program import Done, Program, finish, kill_group, run, start, until
@@ -39,6 +44,7 @@ note("ended")
 return cfg.x
 """
 
+UNSHARE = "import os, sys; os.execvp('unshare', ['unshare', '--mount', '--uts', 'sh', '-c', sys.argv[1]])"
 QUICK = ("hydra.sweeper.heartbeat_s=0.5", "hydra.sweeper.grace_s=3")
 
 
@@ -63,7 +69,7 @@ def _hosts(folder: Path, server: Postgres | Proxy) -> Iterator[Hosts]:
 
 
 class Hosts:
-    """Machines of their own, for all that a search can know: each with a name and a folder, and one server."""
+    """Machines, for all that a search can know: each with a name and a folder of its own, and one server."""
 
     def __init__(self, folder: Path, server: Postgres | Proxy) -> None:
         self.folder, self.server = folder, server
@@ -93,9 +99,8 @@ class Hosts:
             steps.append(f"mkdir -p {app.out}/.sweeper && mount -t tmpfs none {app.out}/.sweeper")
         words = [sys.executable, "app.py", "-m", *QUICK, *arguments]
         command = " && ".join([*steps, f"exec {shlex.join(words)}"])
-        code = "import os, sys; os.execvp('unshare', ['unshare', '--mount', '--uts', 'sh', '-c', sys.argv[1]])"
         env = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "STORAGE": self.server.url}
-        self._started.append(process := start(app.folder, "-c", code, command, env=env))
+        self._started.append(process := start(app.folder, "-c", UNSHARE, command, env=env))
         return process
 
     def end(self) -> None:
@@ -131,8 +136,6 @@ class Hosts:
 
     def ask_to_stop(self) -> None:
         """The mark in the storage, as the opening command's second Ctrl-C sets it."""
-        from sweeper.search import life
-
         storage = _storage(self.server.url)
         try:
             life.stop(storage, storage.get_study_id_from_name("s"))
@@ -364,11 +367,7 @@ def test_two_hosts_train_what_a_certificate_plans(few: Hosts) -> None:
     planned.assert_trained([t for t in few.trials(planned.NAME) if not t.user_attrs.get("surplus")], 12)
 
 
-def put(hosts: Hosts, host: str, plan: planned.Plan) -> None:
-    from dataclasses import replace
-
-    from sweeper.record import StudyFiles
-
+def put(hosts: Hosts, host: str, plan: Plan) -> None:
     files = StudyFiles(hosts.folder / host / planned.NAME)
     files.mark(planned.NAME, hosts.server.url)
     replace(plan, folder=str(hosts.folder / host / "out")).write(files)
@@ -376,7 +375,5 @@ def put(hosts: Hosts, host: str, plan: planned.Plan) -> None:
 
 def until_passed(seconds: float) -> None:
     """The time itself is what is waited for."""
-    import time
-
     limit = time.monotonic() + seconds
     until(lambda: time.monotonic() > limit, limit_s=seconds + 5)

@@ -1,4 +1,4 @@
-"""Many hosts in one process: threads that take turns at each step on a storage, in an order that a seed gives."""
+"""Many hosts in one process: threads that take turns at each step on a storage, in the order of a seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, InMemoryStorage
-from optuna.trial import TrialState
 
 _LIMIT_S = 60.0
 
@@ -148,4 +147,3 @@ def _method(name: str) -> Any:
 for _name in [name for name in vars(BaseStorage) if not name.startswith("_")]:
     setattr(Connection, _name, _method(_name))
 abc.update_abstractmethods(Connection)  # type: ignore[type-abstract]
-OPEN = (TrialState.RUNNING, TrialState.WAITING)
