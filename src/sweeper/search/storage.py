@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import abc
-import hashlib
+import errno
 import json
 import logging
 import os
 import re
 import socket
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from functools import partial
 from io import FileIO
 from itertools import chain
@@ -35,7 +35,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, find_fault, of_disk
-from sweeper.lock import is_refused, locked, why_locks_are_local
+from sweeper.lock import is_refused, locked, of_machine, why_locks_are_local
 from sweeper.secret import hide_secrets, remember_secrets
 
 log = logging.getLogger(__name__)
@@ -473,8 +473,7 @@ def file_of(url: str) -> Path | None:
 
 def opening_lock(url: str) -> AbstractContextManager[None]:
     """Lets one process of this machine at a time create tables or a study in the storage."""
-    name = hashlib.sha256(url.encode()).hexdigest()[:16]
-    return locked(Path(tempfile.gettempdir(), f"sweeper-{os.getuid()}-{name}.lock"))
+    return locked(of_machine(url))
 
 
 def open_storage(url: str, wait_s: float = WAIT_S, n_connections: int = 1) -> BaseStorage:
@@ -517,6 +516,15 @@ def _patient(storage: BaseStorage, url: str, wait_s: float) -> BaseStorage:
     return PatientStorage(storage, url, wait_s)  # type: ignore[abstract]  # its methods were made in a loop
 
 
+def aside(storage: BaseStorage) -> BaseStorage:
+    """The same storage for another thread of this process, which does not wait for a server that is away."""
+    if not isinstance(storage, PatientStorage):
+        return storage
+    inner, url = storage._storage, storage._url
+    # A channel is closed and opened again by whoever finds the server away.
+    return _patient(copy(inner) if isinstance(inner, GrpcStorageProxy) else inner, url, 0.0)
+
+
 class _Patience:
     def __init__(self, wait_s: float) -> None:
         self.wait_s = wait_s
@@ -556,12 +564,12 @@ def _create(url: str, n_connections: int) -> BaseStorage:
     if url.startswith("grpc://"):
         return _grpc(url)
     with opening_lock(url):
+        if "://" not in url:
+            _check_lock(Path(url))
+            return JournalStorage(JournalBackend(Path(url)))
         if (path := file_of(url)) is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        if "://" in url:
-            return _database(url, n_connections, creates=True)
-        _check_lock(path or Path(url))
-        return JournalStorage(JournalBackend(Path(url)))
+        return _database(url, n_connections, creates=True)
 
 
 def _find(url: str) -> BaseStorage:
@@ -573,16 +581,21 @@ def _find(url: str) -> BaseStorage:
 
 
 def _check_lock(journal: Path) -> None:
-    """Raises BadInput where whoever appends could not be alone; nothing is left there then."""
-    lock, is_new = lock_of(journal), not journal.exists()
+    """Make the folder of a journal. Raises BadInput where nobody could append alone; nothing is left then."""
+    lock, had_folder, had_journal = lock_of(journal), journal.parent.exists(), journal.exists()
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    if had_journal and not os.access(journal, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(journal))
     try:
         with locked(lock):
             pass
     except Fault as fault:
-        if not is_refused(fault.__cause__):
-            raise
-        if is_new:
+        if not is_refused(error := fault.__cause__):
+            raise error or fault from None
+        if not had_journal:
             lock.unlink(missing_ok=True)
+        if not had_folder:
+            journal.parent.rmdir()
         remedy = f"{fault.remedy}, or write postgresql+psycopg://…"
         raise BadInput(_KEY, journal, f"the file system refuses locks ({fault.reason})", remedy) from fault
 

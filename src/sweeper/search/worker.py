@@ -26,6 +26,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from sweeper import record
+from sweeper.errors import BadInput
 from sweeper.fault import Fault, disk, find_fault
 from sweeper.record import StudyFiles, TrialFiles
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
@@ -126,7 +127,7 @@ def work(
     study = Study.load(search, storage)
     optuna.logging.enable_propagation()  # so that Hydra's log files have Optuna's lines too
     optuna.logging.disable_default_handler()
-    worker = Worker(search)
+    worker = Worker(search, search.pool)
     try:
         while (trial := _next_trial(study, space, worker, interruption)) is not None:
             _run_trial(app, study, space, trial, interruption, is_own_process)
@@ -155,6 +156,8 @@ def _leave(app: App, study: Study) -> None:
     study.ledger.read()
     is_last = not study.ledger.running and not study.ledger.waiting
     if on_last_worker is not None and is_last and not study.has_failed():
+        with contextlib.suppress(BadInput, Fault):  # the pool says it
+            study.bring()
         call_logged(on_last_worker, study.files.folder)
 
 
