@@ -231,14 +231,14 @@ class Study:
             "travels": search.travels,
         }
         files = StudyFiles(search.folder)
+        if search.is_joined and search.study_name not in [s.study_name for s in storage.get_all_studies()]:
+            raise _nothing_to_join(search)  # before anything is made here
         with opening_lock(search.storage), locked(files.lock):
             names = [study.study_name for study in storage.get_all_studies()]
             if search.is_unnamed and (files.is_ours or search.study_name in names):
                 raise NameTaken
             files.refuse_others(search.study_name, search.storage)
             if search.study_name not in names:
-                if search.is_joined:
-                    raise _nothing_to_join(search)
                 with suppress(DuplicatedStudyError):  # another machine was faster: go on with its study
                     _create(search, storage)
             study = cls.load(search, storage)
@@ -349,7 +349,7 @@ class Study:
                 self.optuna._storage.set_trial_user_attr(trial_id, name, value)
             is_sent = self._send(number, values)
             with self.locked() as study:
-                if self.optuna._storage.get_trial(trial_id).state.is_finished():
+                if self.has_ended(number):
                     return False
                 try:
                     self.optuna.tell(number, values, state=state)
@@ -386,6 +386,10 @@ class Study:
         with self.locked() as study:
             trial = self.trials()[number]
             return study.fail_and_queue(trial, reason, is_retry=False, interrupted=True)
+
+    def has_ended(self, number: int) -> bool:
+        """Whether a trial was told, by this process or by others; asked of the storage itself."""
+        return self.optuna._storage.get_trial(self._id_of(number)).state.is_finished()
 
     # -------------------------------------------------------------------------------------- the budget
 
