@@ -351,7 +351,12 @@ class Study:
             with self.locked() as study:
                 if self.has_ended(number):
                     return False
-                self.optuna.tell(number, values, state=state)
+                try:
+                    self.optuna.tell(number, values, state=state)
+                except ValueError:
+                    if self.optuna._storage.get_trial(trial_id).state.is_finished():  # only just, by others
+                        return False
+                    raise
                 study.write_results(ended=number)
         except UpdateFinishedTrialError:
             return False
@@ -647,9 +652,9 @@ class LockedStudy:
     def _withdraw(self, trial: FrozenTrial, reason: str) -> None:
         """End a trial that waits."""
         with suppress(UpdateFinishedTrialError):
-            self._storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
-            self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-            self._fail(trial, reason)
+            if self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):  # nobody was faster
+                self._storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
+                self._fail(trial, reason)
 
 
 class Points:
