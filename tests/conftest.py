@@ -23,6 +23,7 @@ from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.lock import locked
 from sweeper.search.space import Space
 from tests.program import run
+from tests.server import Postgres, Proxy, postgres_server
 
 MakeSpace = Callable[..., Space]
 RunWith = Callable[..., schema.Run]
@@ -164,6 +165,46 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert done.returncode == 0, done.stdout + done.stderr
             printed.write_text(done.stdout)
     return folder
+
+
+@pytest.fixture(scope="module")
+def running_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server, which a test may stop."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(running_postgres: Postgres) -> Postgres:
+    """A running PostgreSQL server with an empty database."""
+    running_postgres.start()
+    running_postgres.empty()
+    return running_postgres
+
+
+@pytest.fixture
+def proxy(postgres: Postgres, tmp_path: Path) -> Iterator[Proxy]:
+    """A running gRPC proxy of an empty database in PostgreSQL."""
+    yield from _started(Proxy(tmp_path, postgres.url))
+
+
+@pytest.fixture
+def journal_proxy(tmp_path: Path) -> Iterator[Proxy]:
+    """A running gRPC proxy of a new journal."""
+    yield from _started(Proxy(tmp_path, str(tmp_path / "proxied.journal")))
+
+
+def _started(proxy: Proxy) -> Iterator[Proxy]:
+    proxy.start()
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture(params=["postgres", "proxy"])
+def server(request: pytest.FixtureRequest) -> Postgres | Proxy:
+    """A running server with no study, of each kind: its ``url`` is what a search is told."""
+    found: Postgres | Proxy = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(scope="module")

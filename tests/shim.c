@@ -3,7 +3,8 @@
    SHIM_FOLDER   how the paths of these files begin
    SHIM_COUNTER  a file of 8 bytes, shared by all processes
    SHIM_AT       the number of the operation from which on things go wrong, counted from 1
-   SHIM_ERRNO    what then fails with: an errno; 0 kills the whole process group instead */
+   SHIM_ERRNO    what then fails with: an errno; 0 kills the whole process group instead
+   SHIM_NO_LOCKS whether these files cannot be locked; nothing else is counted, or goes wrong, then */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -16,13 +17,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
 
-enum { OPENS = 1, WRITES = 2, CHANGES = 4 };
+enum { OPENS = 1, WRITES = 2, CHANGES = 4, LOCKS = 8 };
 
 static atomic_long *counter;
 static const char *folder;
@@ -50,6 +52,7 @@ static int meets(int kind) {
         case ENOSPC: case EDQUOT: return kind & (WRITES | CHANGES);
         case EFBIG: return kind & WRITES;
         case EMFILE: case ENFILE: return kind & OPENS;
+        case ENOLCK: case EOPNOTSUPP: case ENOSYS: return kind & LOCKS;
         default: return 1;
     }
 }
@@ -85,6 +88,31 @@ static int fd_fails(int fd, int kind) {
     if (path[0] != '/') return 0; /* a socket or a pipe */
     return fails(path, kind);
 }
+
+/* Some shared file systems are mounted without locks. */
+static int refuses(int fd) {
+    char link[64], path[PATH_MAX];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = getenv("SHIM_NO_LOCKS") ? readlink(link, path, sizeof path - 1) : -1;
+    if (n < 0) return 0;
+    path[n] = 0;
+    errno = ENOLCK;
+    return !strncmp(path, folder, strlen(folder));
+}
+
+int flock(int fd, int operation) { return refuses(fd) ? -1 : REAL(flock)(fd, operation); }
+
+#define FCNTL(name)                                                                     \
+    int name(int fd, int command, ...) {                                                \
+        va_list rest;                                                                   \
+        va_start(rest, command);                                                        \
+        void *given = va_arg(rest, void *);                                             \
+        va_end(rest);                                                                   \
+        int locks = command == F_OFD_SETLK || command == F_OFD_SETLKW;                  \
+        return locks && refuses(fd) ? -1 : REAL(name)(fd, command, given);              \
+    }
+FCNTL(fcntl)
+FCNTL(fcntl64)
 
 #define MODE(flags, mode)                       \
     mode_t mode = 0;                            \
@@ -123,6 +151,26 @@ ON_FD(int, ftruncate64, CHANGES, (int fd, off64_t size), (fd, size))
 ON_FD(int, fsync, CHANGES, (int fd), (fd))
 ON_FD(int, fdatasync, CHANGES, (int fd), (fd))
 ON_FD(ssize_t, sendfile64, WRITES, (int fd, int from, off64_t *place, size_t n), (fd, from, place, n))
+
+/* Locks are no operations of a disk: they count only where it has none. */
+static int is_without_locks(int fd) {
+    return (error == ENOLCK || error == EOPNOTSUPP || error == ENOSYS) && fd_fails(fd, LOCKS);
+}
+
+int flock(int fd, int operation) { return is_without_locks(fd) ? -1 : REAL(flock)(fd, operation); }
+
+#define FCNTL(name)                                                                     \
+    int name(int fd, int command, ...) {                                                \
+        va_list rest;                                                                   \
+        va_start(rest, command);                                                        \
+        void *argument = va_arg(rest, void *);                                          \
+        va_end(rest);                                                                   \
+        int locks = command == F_SETLK || command == F_SETLKW ||                        \
+            command == F_OFD_SETLK || command == F_OFD_SETLKW;                          \
+        return locks && is_without_locks(fd) ? -1 : REAL(name)(fd, command, argument);  \
+    }
+FCNTL(fcntl)
+FCNTL(fcntl64)
 
 #define ON_PATH(name, kind, parameters, arguments)                                      \
     int name parameters { return fails(path, kind) ? -1 : REAL(name) arguments; }

