@@ -82,8 +82,10 @@ class Ledger:
         """How many ended trials people read as done, failed, and so on: see ``record.word``."""
         self.durations_s: list[float] = []
         """How long the finished trials took, ascending."""
+        self.finished: list[int] = []
+        """The numbers of the finished trials, in the order in which they were read."""
         self.total_s = 0.0
-        """Their sum."""
+        """The sum of durations_s."""
         self.n_freed = 0
         """How often a key became free again: before that, whoever had gone through the keys need not look."""
         self._ended: Counter[TrialState] = Counter()
@@ -158,6 +160,7 @@ class Ledger:
         self._ended[trial.state] += 1
         self.words[record.word(trial)] += 1
         if trial.state in FINISHED:
+            self.finished.append(trial.number)
             if (took := trial.duration) is not None:
                 insort(self.durations_s, took.total_seconds())
                 self.total_s += took.total_seconds()

@@ -49,6 +49,7 @@ from sweeper.search.space import Space
 from sweeper.search.storage import WAIT_S, look_into_storage, opening_lock
 from sweeper.search.travel import ASK_BYTES, Arrival, Sender, travels
 from sweeper.search.trial import FIRST_TRY
+from sweeper.search.window import Window, WindowedTrial, window_for
 from sweeper.secret import hide_secrets
 
 log = logging.getLogger(__name__)
@@ -171,6 +172,7 @@ class Study:
         directions = record.directions(study)
         self.ledger = Ledger(study._storage, study._study_id, directions, search.n_trials, key)
         self._points = Points()
+        self._window: Window | None = None
 
     def bring(self) -> None:
         """Bring the folder up to date with what other machines have sent, if there are any.
@@ -327,9 +329,12 @@ class Study:
         """What draws the parameters of a trial, with a sampler of its own."""
         search = self.search
         number = self.ledger.first_try(trial.number)
-        self.optuna.sampler = build_sampler(search.sampler, search.seed, space, number)
-        self.optuna._thread_local.cached_all_trials = None  # as Optuna's own ``ask`` begins
-        return optuna.Trial(self.optuna, trial._trial_id)
+        study = self.optuna
+        study.sampler = build_sampler(search.sampler, search.seed, space, number)
+        if self._window is None:
+            directions = record.directions(study)
+            self._window = window_for(self.ledger, directions, study.sampler, study.pruner, study)
+        return WindowedTrial(study, trial._trial_id, self._window)
 
     def tell(
         self,

@@ -1,0 +1,172 @@
+"""What samplers and pruners are shown of a study: all of a small one, and a bounded part of a large one.
+
+Optuna's go through all trials whenever they draw or judge. Above ``LARGEST`` finished trials they are shown
+every trial whose number is a multiple of a power of two, which grows with the study, and all that run; and
+samplers the best besides. What that means for each:
+
+* TPE sets the best 10 % of the trials, 25 at most, against all others. The best ones are shown, so it is the
+  same 25. The others are some thousands of evenly spaced ones instead of all: their density is a mean over
+  them, in which older ones weigh less by their rank alone, and each kernel is as wide as the gap to the next,
+  but at least a hundredth of the range; beyond some hundred trials nearly all are that narrow. So the density
+  is the same but for the noise of the sample. Of several objectives it takes the best 10 % without an upper
+  limit: those of the sample, of which the front is part.
+* GP fits a Gaussian process to all trials, in cubic time: a subset of the data is the usual remedy, and what
+  is told of the best points matters most.
+* CMA-ES and the genetic ones (NSGA-II, NSGA-III) look for their last generation: they are shown all.
+* Random, quasi-random and grid search look at no trials.
+* Pruners compare a trial with a quantile of the others at the same step: of an even sample it is the same
+  but for its noise; the best ones besides would shift it.
+"""
+
+from __future__ import annotations
+
+import abc
+from bisect import insort
+from collections.abc import Callable, Container, Sequence
+from copy import copy
+from copy import deepcopy as copied
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeper.search.ledger import Ledger
+
+LARGEST = 4096
+"""Finished trials of which samplers and pruners are shown all; of more, half as many at least."""
+_N_BEST = 25
+"""Of one objective; TPE takes no more for good ones (``optuna.samplers._tpe.sampler.default_gamma``)."""
+_MOST_OF_FRONT = 200
+"""Of several: a front may grow with the study."""
+_TAKE_A_PART = (TPESampler, GPSampler)
+
+
+class Window:
+    """The part of a study's trials that samplers and pruners are shown.
+
+    Args:
+        bracket: of a trial, where the pruner has brackets: samplers are then shown one of them.
+        largest: see ``LARGEST``.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        directions: Sequence[str],
+        bracket: Callable[[FrozenTrial], int] = lambda trial: 0,
+        largest: int = LARGEST,
+    ) -> None:
+        self._ledger, self._bracket, self._largest = ledger, bracket, largest
+        self._is_single, self._sign = len(directions) == 1, -1 if directions[0] == "maximize" else 1
+        self._forget()
+
+    def _forget(self) -> None:
+        self._n_read, self._step = 0, 1
+        self._even: list[int] = []
+        """The numbers of the finished trials that are shown, ascending."""
+        self._best: dict[int, list[tuple[float, int]]] = {}
+        """Of one objective, for each bracket: values, the best first, and numbers."""
+
+    def of_all(self) -> list[FrozenTrial]:
+        self._ledger.read()
+        return list(self._ledger.trials)
+
+    def of_pruner(self) -> list[FrozenTrial]:
+        """An even part of the finished trials, and all that have not ended, by number."""
+        return self._with([])
+
+    def of_sampler(self) -> list[FrozenTrial]:
+        """The same, with the best ones."""
+        self._ledger.read()
+        self._take_in()
+        if self._is_single:
+            return self._with([number for best in self._best.values() for _, number in best])
+        front = self._ledger.best
+        return self._with([trial.number for trial in front[:: 1 + len(front) // _MOST_OF_FRONT]])
+
+    def _with(self, best: Sequence[int]) -> list[FrozenTrial]:
+        ledger = self._ledger
+        ledger.read()
+        self._take_in()
+        if self._step == 1:
+            return list(ledger.trials)
+        return [ledger.trials[n] for n in sorted({*self._even, *best, *ledger.running, *ledger.waiting})]
+
+    def _take_in(self) -> None:
+        """Take in what the ledger has read since."""
+        finished = self._ledger.finished
+        if len(finished) < self._n_read:  # it has lost its end
+            self._forget()
+        for number in finished[self._n_read :]:
+            if number % self._step == 0:
+                insort(self._even, number)
+            self._rank(self._ledger.trials[number])
+            if len(self._even) > self._largest:
+                self._step *= 2
+                self._even = [n for n in self._even if n % self._step == 0]
+        self._n_read = len(finished)
+
+    def _rank(self, trial: FrozenTrial) -> None:
+        if self._is_single and trial.state is TrialState.COMPLETE:
+            best = self._best.setdefault(self._bracket(trial), [])
+            insort(best, (self._sign * trial.values[0], trial.number))
+            del best[_N_BEST:]
+
+
+def window_for(
+    ledger: Ledger, directions: Sequence[str], sampler: BaseSampler, pruner: BasePruner, study: optuna.Study
+) -> Window:
+    """A window that is large enough for the startup phases of both."""
+    names = ("_n_startup_trials", "_n_min_trials", "_bootstrap_count")
+    startup = max(getattr(each, name, 0) for each in (sampler, pruner) for name in names)
+    largest = max(LARGEST, 2 * startup)
+    if not isinstance(pruner, HyperbandPruner):
+        return Window(ledger, directions, largest=largest)
+    return Window(ledger, directions, lambda trial: pruner._get_bracket_id(study, trial), largest)
+
+
+class WindowedTrial(optuna.Trial):
+    """A trial whose sampler and pruner see the study through its window."""
+
+    def __init__(self, study: optuna.Study, trial_id: int, window: Window) -> None:
+        takes_part = isinstance(study.sampler, _TAKE_A_PART)
+        self._for_pruner = _seen(study, window.of_pruner)
+        super().__init__(_seen(study, window.of_sampler if takes_part else window.of_all), trial_id)
+
+    def should_prune(self) -> bool:
+        return self.study.pruner.prune(self._for_pruner, self._get_latest_trial())
+
+
+def _seen(study: optuna.Study, trials: Callable[[], list[FrozenTrial]]) -> optuna.Study:
+    """The study of which these are all trials."""
+    seen = copy(study)
+    seen._storage = _Part(study._storage, trials)  # type: ignore[abstract]
+    return seen
+
+
+class _Part(BaseStorage):
+    """Lists some trials; all else is read from the storage, and what is written goes to it."""
+
+    def __init__(self, storage: BaseStorage, trials: Callable[[], list[FrozenTrial]]) -> None:
+        self._storage, self._trials = storage, trials
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        found = [trial for trial in self._trials() if states is None or trial.state in states]
+        return copied(found) if deepcopy else found
+
+
+def _delegate(name: str) -> Callable[..., Any]:
+    def method(self: _Part, *arguments: Any, **named: Any) -> Any:
+        return getattr(self._storage, name)(*arguments, **named)
+
+    return method
+
+
+for _name in [name for name in vars(BaseStorage) if not name.startswith("_") and name != "get_all_trials"]:
+    setattr(_Part, _name, _delegate(_name))
+abc.update_abstractmethods(_Part)  # type: ignore[type-abstract]
