@@ -1,4 +1,4 @@
-"""The five drawings of ``how-it-works.md``: ``python docs/drawings.py`` writes them into docs/pictures.
+"""The six drawings of ``how-it-works.md``: ``python docs/drawings.py`` writes them into docs/pictures.
 
 SVG with text as text, in the reader's own font, on a ground of its own, so that they can be read on a light
 and on a dark page.
@@ -296,12 +296,45 @@ def kill() -> str:
     return drawing(296, "Killed workers and killed searches lose no study", *parts)
 
 
+def machines() -> str:
+    def pool(x: float, name: str, who: str, n_workers: int) -> list[str]:
+        parts = [box(x, 152, 196, 108), text(x + 98, 178, name, "bold middle")]
+        parts.append(text(x + 98, 198, who, "small middle"))
+        for worker in range(n_workers):
+            left = x + 98 + 62 * (worker - n_workers / 2)
+            parts += [box(left + 2, 212, 58, 34, "green"), text(left + 31, 234, "worker", "small middle")]
+        return parts
+
+    parts = [
+        named(14, 20, 176, 84, "your command", "shows progress,", "and may end"),
+        named(232, 20, 176, 84, "launcher", "Slurm, Ray, another:", "starts jobs"),
+        named(450, 20, 176, 84, "by hand", "the same command,", "with join=true"),
+        line((190, 62), (231, 62)),
+        line((290, 104), (112, 151)),
+        line((320, 104), (320, 151)),
+        line((538, 104), (538, 151)),
+        *pool(14, "pool", "job on one machine", 2),
+        *pool(222, "pool", "job on another", 2),
+        *pool(430, "pool", "of a third", 3),
+        *(line((x, 260), (x, 311)) for x in (112, 320, 528)),
+        text(420, 292, "ask, tell, “I live”", "small middle"),
+        box(14, 312, 612, 76, "blue"),
+        text(320, 338, "storage", "bold middle"),
+        text(320, 358, "trials, signs of life, and the small files of each trial;", "small middle"),
+        text(320, 377, "beside it, if you want, the weights of the best", "small middle"),
+    ]
+    return drawing(
+        406, "A command has a launcher start jobs; each runs a pool, and all meet in the storage", *parts
+    )
+
+
 DRAWINGS: dict[str, Callable[[], str]] = {
     "how-1-data": way_of_the_data,
     "how-2-workers": workers,
     "how-3-ranges": ranges,
     "how-4-once": once,
     "how-5-kill": kill,
+    "how-6-machines": machines,
 }
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,7 @@ LIMIT_S = 280
 """Of one command."""
 
 
+_HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 _BLOCK = re.compile(r"^(?P<indent> *)```(?P<kind>sh|python)\n(?P<lines>.*?)^ *```$", re.DOTALL | re.MULTILINE)
 
 
@@ -46,6 +47,7 @@ ELSEWHERE = (
     Rule(r"^sweeper dashboard", left_out="it serves until Ctrl-C: test_dashboard.py"),
     Rule(r"^(uvicorn|fastapi|curl) ", left_out="a server: the tests of the examples"),
     Rule(r"^ssh ", left_out="it needs a second machine"),
+    Rule(r"^sweeper serve", left_out="it serves until Ctrl-C: test_serve.py"),
     Rule(r"^python docs/pictures\.py", left_out="it takes minutes: test_pictures.py"),
 )
 SHORT = (
@@ -53,12 +55,24 @@ SHORT = (
     Rule(r"\bexperiment=transfer\b", r"\g<0> model.weights=null dataset.image_size=32"),
     Rule(r"\btraining\.epochs=\d+", "training.epochs=2"),
     Rule(r"\bhydra\.sweeper\.n_trials=\d+", "hydra.sweeper.n_trials=4"),
+    Rule(r"\bhydra\.sweeper\.n_jobs=\d+", "hydra.sweeper.n_jobs=2"),
+    Rule(r"\bpostgresql\+psycopg://me@db/studies", "$DATABASE"),
+    Rule(r"\bs3://bucket\b", "s3://$BUCKET"),
     Rule(r"^sweeper certify (?!.*--top)\S+", r"\g<0> --top 2 --seeds 2"),
     Rule(r"\.certify\(top=5, seeds=5\)", ".certify(top=2, seeds=2)"),
     Rule(r"\bsweeper\.train\(\[", r'\g<0>"training.epochs=2", '),
     Rule(r"\bsweeper\.sweep\(\[", r'\g<0>"training.epochs=2", "hydra.sweeper.n_trials=2", '),
 )
-_BUDGET = re.compile(r"hydra\.sweeper\.(n_trials|n_jobs|storage)=|training\.epochs=")
+ENGINES = {
+    "on_slurm": r"launcher=submitit_slurm|^(squeue|scancel|sbatch)\b",
+    "on_ray": r"launcher=ray|^ray ",
+    "on_postgresql": r"\bpostgresql\+",
+    "on_s3": r"\bs3://",
+}
+"""Fixtures that a command needs, each with a pattern of such commands; they give variables of the shell."""
+_BUDGET = re.compile(
+    r"\+?hydra[./]launcher\b|hydra\.sweeper\.(n_trials|n_jobs|storage|join|artifacts)=|training\.epochs="
+)
 BUDGET = ("training.epochs=2", "hydra.sweeper.n_trials=3")
 """Of a run, and of a search, where the page says none."""
 AS_THEY_STAND = {*verbs.commands, "--cfg", "--help", "--version"} - {"train"}
@@ -73,7 +87,11 @@ NOTEBOOKS = ("tour.md",)
 class Step(Protocol):
     """One thing that a page tells the reader to do."""
 
-    def run(self, folder: Path) -> None: ...
+    @property
+    def engines(self) -> set[str]:
+        """What it needs that a machine has not by itself, of ``ENGINES``."""
+
+    def run(self, folder: Path, env: Mapping[str, str] | None = None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -96,7 +114,7 @@ class Command:
         """
         short = _replaced(self.typed)
         words = shlex.split(self.typed)
-        if words[0] in ("cp", "python"):
+        if words[0] in ("cp", "python", "ray", "sbatch", "squeue"):
             return short
         if words[0] != "sweeper" or len(words) < 2:
             raise ValueError(f"no rule of tests/documented.py says how to run: {self.typed}")
@@ -105,9 +123,22 @@ class Command:
         budget = BUDGET if {"-m", "--multirun"} & set(words) else BUDGET[:1]
         return " ".join([short, *(more for more in budget if more.partition("=")[0] not in short)])
 
-    def run(self, folder: Path) -> None:
+    @property
+    def engines(self) -> set[str]:
+        found = {name for name, pattern in ENGINES.items() if re.search(pattern, self.typed)}
+        return set() if self.left_out else found
+
+    @property
+    def machine(self) -> str:
+        """Where it is typed: a folder in that of the page stands for another machine."""
+        if "hydra.sweeper.join=true" in self.typed:
+            return "second"
+        return "third" if " --storage " in self.typed else ""
+
+    def run(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
         if not self.left_out:
-            _run(folder, ["bash", "-euo", "pipefail", "-c", self.shortened])
+            (there := folder / self.machine).mkdir(exist_ok=True)
+            _run(there, ["bash", "-euo", "pipefail", "-c", self.shortened], env)
 
 
 @dataclass(frozen=True)
@@ -122,11 +153,29 @@ class Program:
         found = re.match(r"# ([\w/]+\.py)\n", self.text)
         return found[1] if found else ""
 
-    def run(self, folder: Path) -> None:
+    @property
+    def engines(self) -> set[str]:
+        return set()
+
+    def run(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
         if self.name:
             (folder / self.name).write_text(self.text, encoding="utf-8")
         else:
-            _run(folder, [sys.executable, "-c", _replaced(self.text)])
+            _run(folder, [sys.executable, "-c", _replaced(self.text)], env)
+
+
+@dataclass(frozen=True)
+class Section:
+    """What stands below one heading of a page."""
+
+    page: Path
+    title: str
+    steps: list[Step]
+
+    @property
+    def engines(self) -> list[str]:
+        """What its commands need; they are one story then, which begins with the first."""
+        return sorted({engine for step in self.steps for engine in step.engines})
 
 
 def documented() -> list[Path]:
@@ -136,7 +185,26 @@ def documented() -> list[Path]:
 
 def steps(page: Path) -> list[Step]:
     """What a page tells to do, from top to bottom."""
-    text, found = page.read_text(encoding="utf-8"), list[Step]()
+    return _steps(page.read_text(encoding="utf-8"))
+
+
+def sections(page: Path) -> list[Section]:
+    """A page by its headings."""
+    before, *rest = _HEADING.split(page.read_text(encoding="utf-8"))
+    parts = [("", before), *zip(rest[::2], rest[1::2], strict=True)]
+    return [Section(page, title, _steps(text)) for title, text in parts]
+
+
+def here(page: Path) -> list[Step]:
+    """What a page tells to do for which a machine alone is enough."""
+    parts = sections(page)
+    if not any(section.engines for section in parts):
+        return steps(page)  # a program may go on below the next heading
+    return [step for section in parts if not section.engines for step in section.steps]
+
+
+def _steps(text: str) -> list[Step]:
+    found = list[Step]()
     for block in _BLOCK.finditer(text):
         lines = re.sub(rf"^{block['indent']}", "", block["lines"], flags=re.M)
         if block["kind"] == "sh":
@@ -210,7 +278,7 @@ def _replaced(text: str) -> str:
     return text
 
 
-def _run(folder: Path, command: list[str]) -> None:
+def _run(folder: Path, command: list[str], env: Mapping[str, str] | None) -> None:
     """Raises AssertionError with all that it printed, where it fails."""
     bin_ = folder / ".bin"
     bin_.mkdir(exist_ok=True)
@@ -220,6 +288,11 @@ def _run(folder: Path, command: list[str]) -> None:
     path, shell = f"{bin_}:{os.environ['PATH']}", "/bin/bash"  # as who types the commands has them
     mine = {"HOME": str(folder), "PATH": path, "SHELL": shell, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **mine}, capture_output=True, text=True, timeout=LIMIT_S
+        command,
+        cwd=folder,
+        env={**os.environ, **mine, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
     )
     assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"

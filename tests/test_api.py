@@ -221,8 +221,8 @@ def test_an_error_arrives_as_it_was(error: Exception) -> None:
     """Of the same kind, with the same words."""
     from sweeper import caller
 
-    written = json.loads(json.dumps(caller._written(error)))
-    again = caller._read(written)
+    written = json.loads(json.dumps(caller.written(error)))
+    again = caller.read(written)
     assert type(again) is type(error)
     assert str(again) == str(error)
 

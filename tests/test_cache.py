@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import select
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from tests.conftest import mostly_slow
 from tests.device import CPU
 from tests.pictures import write_classes, write_picture
 from tests.program import Terminal, run
+from tests.shim import Shim, compile_shim
 
 MARGINS: list[dict[str, Any]] = [{"margin": 1.5}, {}, {"image_size": 12}]
 """Of photos seen at 8, 8 and 12 pixels."""
@@ -50,6 +52,27 @@ found = cache.array("kind", "key", (4, 5), "float32", fill, "four fives")
 print(found.sum(), found.flags.writeable, flush=True)
 """
 """Says when it fills, and goes on when it is told."""
+
+CROWD = """
+import os
+from sweeper.training import cache
+
+def fill(values):
+    with open("fills", "a") as fills:
+        fills.write("x")
+    values[:] = 7
+
+def ask():
+    os.close(end)
+    os.read(begin, 1)  # until all are there
+    found = cache.array("kind", "key", (4, 5), "float32", fill, "four fives")
+    return 0 if found.sum() == 140 and not found.flags.writeable else 1
+
+begin, end = os.pipe()
+pids = [os.fork() or os._exit(ask()) for _ in range(16)]
+os.close(end)
+print({os.waitpid(pid, 0)[1] for pid in pids})
+"""
 
 READER = """
 import json, torch
@@ -101,6 +124,37 @@ def builders(tmp_path: Path) -> Iterator[list[Builder]]:
         )
         for _ in range(2)
     ]
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, own_folder: Path) -> Iterator[list[Builder]]:
+    """The same on two machines that share the folder, but no lock in it."""
+    if shutil.which("unshare") is None or os.geteuid() != 0:
+        pytest.skip("another host name needs unshare and root")
+    get()
+    cache.clear()
+    locks = list(own_folder.rglob("*.lock"))
+    started = []
+    for name in ("first", "second"):
+        steps = [f"hostname {name}"]
+        for i, path in enumerate(locks):
+            own = tmp_path / f"{name}-{i}"
+            own.touch()
+            steps.append(f"mount --bind {own} {path}")
+        command = " && ".join([*steps, f'exec {sys.executable} -c "$0"'])
+        started.append(
+            subprocess.Popen(
+                ["unshare", "--mount", "--uts", "sh", "-c", command, BUILDER],
+                cwd=tmp_path,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+            )
+        )
     yield started
     for process in started:
         process.kill()
@@ -170,6 +224,49 @@ def test_two_processes_build_once(builders: list[Builder], tmp_path: Path) -> No
     assert (tmp_path / "fills").read_text() == "x"
 
 
+@pytest.mark.parametrize("has_locks", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_of_sixteen_that_ask_at_once_one_builds(tmp_path: Path, own_folder: Path, has_locks: bool) -> None:
+    """However many jobs start in the same second, also where the file system refuses locks."""
+    env = {} if has_locks else Shim(own_folder, compile_shim(tmp_path)).env_without_locks()
+    done = run(tmp_path, "-c", CROWD, env=env)
+    assert done.stdout == "{0}\n", done.stderr
+    assert (tmp_path / "fills").read_text() == "x"
+    assert {path.suffix for path in own_folder.rglob("*.*")} == {".json", ".lock", ".npy"}
+
+
+@pytest.mark.slow
+def test_two_machines_build_in_files_of_their_own(hosts: list[Builder], own_folder: Path) -> None:
+    """Where locks end at the machine both build; what the first has put there stays, and both get it."""
+    assert [line(process) for process in hosts] == ["asking", "asking"]
+    assert [line(process) for process in hosts] == ["filling", "filling"]
+    parts = sorted(own_folder.rglob("*.part"))
+    assert [part.name.split(".")[1].partition("-")[0] for part in parts] == ["first", "second"]
+    inodes = []
+    for process in hosts:
+        go_on(process)
+        assert line(process) == "140.0 False"
+        inodes.append([path.stat().st_ino for path in own_folder.rglob("*.npy")])
+    assert inodes[0] == inodes[1]
+    assert list(own_folder.rglob("*.part")) == []
+
+
+@pytest.mark.slow
+def test_what_a_dead_machine_has_begun_is_found_in_the_end(hosts: list[Builder], own_folder: Path) -> None:
+    """Nobody removes what another machine may still build, until it has not changed for a day."""
+    for process in hosts:
+        assert [line(process), line(process)] == ["asking", "filling"]
+        process.kill()
+        process.wait()
+    parts = list(own_folder.rglob("*.part"))
+    assert len(parts) == 2
+    cache.clear()
+    get("another")
+    assert sorted(own_folder.rglob("*.part")) == sorted(parts)
+    os.utime(parts[0], (1, 1))
+    get("and another")
+    assert list(own_folder.rglob("*.part")) == parts[1:]
+
+
 def test_a_killed_builder_leaves_nothing_whole(
     builders: list[Builder], tmp_path: Path, own_folder: Path
 ) -> None:
@@ -197,7 +294,7 @@ def test_what_a_killed_builder_leaves_is_listed_and_cleared(
     assert [path.suffix for path in own_folder.rglob("*.*")] == [".lock", ".lock"]
 
 
-@pytest.mark.parametrize("name", ["room.lock", "kind/{key}.part", "kind/{key}.npy"])
+@pytest.mark.parametrize("name", ["room.lock", "kind/{key}.npy"])
 def test_what_others_left_in_the_folder_stops_nothing(
     own_folder: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:

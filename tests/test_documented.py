@@ -6,10 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.documented import OF_FIRST, Command, documented, named, prepare, search, searched, steps
+from tests.documented import (
+    OF_FIRST,
+    Command,
+    Section,
+    documented,
+    here,
+    named,
+    prepare,
+    search,
+    searched,
+    sections,
+    steps,
+)
 from tests.page import ROOT
+from tests.server import Postgres
 
 PAGES = [path for path in documented() if steps(path)]
+ON_ENGINES = [section for page in PAGES for section in sections(page) if section.engines]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -46,10 +60,32 @@ def searched_first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(900)  # a page has up to a dozen commands
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """All of its commands and programs, one after the other in one folder, end with exit code 0."""
+    """All of its commands and programs, one after the other in one folder, end with exit code 0.
+
+    But for those that need an engine, of which each section is a test of its own.
+    """
     if page.name in OF_FIRST:
         folder = request.getfixturevalue("searched_first")
     else:
         prepare(folder := tmp_path)
-    for step in steps(page):
+    for step in here(page):
         step.run(folder)
+
+
+@pytest.fixture
+def on_postgresql(postgres: Postgres) -> dict[str, str]:
+    return {"DATABASE": postgres.url}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # engines start slowly, and so do their jobs
+@pytest.mark.parametrize("section", ON_ENGINES, ids=lambda section: f"{section.page.name}: {section.title}")
+def test_a_section_does_what_it_says_on_its_engines(
+    section: Section, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """On a real cluster, database or store: what is typed on another machine is typed in another folder."""
+    env: dict[str, str] = {}
+    for engine in section.engines:
+        env |= request.getfixturevalue(engine)
+    for step in section.steps:
+        step.run(tmp_path, env)

@@ -5,6 +5,7 @@ Most searches run in this process, through Hydra itself.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -329,27 +330,6 @@ def launcher() -> Callable[[str, str], str]:
     return store
 
 
-@pytest.mark.parametrize(
-    ("name", "target"),
-    [
-        ("joblib", "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"),
-        ("at_home", "hydra_plugins.mine.LocalLauncher"),
-        ("processes", "hydra_plugins.mine.Launcher"),
-    ],
-)
-def test_a_local_launcher_has_no_effect(
-    sweep: Sweep,
-    launcher: Callable[[str, str], str],
-    caplog: pytest.LogCaptureFixture,
-    name: str,
-    target: str,
-) -> None:
-    """The search starts its own workers, and says so in a line."""
-    sweep({"config": {"x": 0}}, "x=1,2", launcher(name, target), "hydra.launcher.n_jobs=2")
-    (line,) = [message for message in caplog.messages if "hydra/launcher" in message]
-    assert line.startswith(f"hydra/launcher={name}: has no effect; ")
-
-
 def test_the_basic_launcher_has_no_effect(sweep: Sweep, caplog: pytest.LogCaptureFixture) -> None:
     """Hydra's own is not worth a word, unless somebody asks for it."""
     sweep({"config": {"x": 0}}, "x=1,2")
@@ -365,22 +345,23 @@ def test_the_basic_launcher_that_is_asked_for_is_told_so(
 
 
 @pytest.mark.parametrize(
-    ("name", "target"),
+    ("override", "line"),
     [
-        ("submitit_slurm", "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"),
-        ("submitit_local", "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher"),
-        ("ray", "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher"),
-        ("rq", "hydra_plugins.hydra_rq_launcher.rq_launcher.RQLauncher"),
-        ("mine", "hydra_plugins.mine.Launcher"),
+        (
+            "hydra.sweeper.in_process=true",
+            r"^hydra\.sweeper\.in_process=true: the jobs of hydra/launcher",
+        ),
+        ("hydra.sweeper.storage=memory", r"^hydra\.sweeper\.storage=memory: worker processes do not share"),
+        ("hydra.sweeper.storage=sqlite:///a.db", r"^hydra\.sweeper\.storage=sqlite.*: SQLite is for one"),
     ],
 )
-def test_a_launcher_of_a_cluster_is_refused(
-    refused: Refused, launcher: Callable[[str, str], str], name: str, target: str
+def test_what_the_jobs_of_a_launcher_could_not_do_is_refused(
+    refused: Refused, launcher: Callable[[str, str], str], override: str, line: str
 ) -> None:
-    """Whoever asks for other machines does not want all trials on this one."""
-    line = refused({"config": {"x": 0}}, "x=1,2", launcher(name, target))
-    assert line.startswith(f"hydra/launcher={name}: ")
-    assert line.endswith("leave it out: the search starts its own workers on this machine")
+    """Before one of them is started."""
+    mine = launcher("mine", "hydra_plugins.mine.Launcher")
+    jobs = ["hydra.sweeper.n_jobs=1"] if "in_process" in override else []
+    assert re.match(line, refused({"config": {"x": 0}}, "x=1,2", mine, override, *jobs))
 
 
 # --- groups, missing values, deletions ----------------------------------------------------------------------

@@ -11,11 +11,12 @@ import socket
 import tarfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -252,8 +253,12 @@ def test_stamp_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 class Quiet(SimpleHTTPRequestHandler):
+    asked: ClassVar[list[str]] = []
+    """For which files."""
+
     def log_message(self, *_: object) -> None:
         """The tests' output is no log."""
+        self.asked.append(self.path)
 
 
 @pytest.fixture
@@ -306,6 +311,22 @@ def test_download(
     for download in (True, False):
         again = images.read(Dataset(name=name, root=str(root), download=download))
         assert images.fingerprint(again) == images.fingerprint(found)
+
+
+def test_several_that_want_a_dataset_download_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: tuple[Path, str]
+) -> None:
+    """Jobs of one machine that start together: one downloads, the others wait for it."""
+    serve(*served, "mnist", monkeypatch)
+    asked = []
+    for n in (1, 3):
+        Quiet.asked.clear()
+        dataset = Dataset(name="mnist", root=str(tmp_path / f"data{n}"), download=True)
+        with ThreadPoolExecutor(n) as jobs:
+            found = list(jobs.map(images.read, [dataset] * n))
+        assert [len(each.labels) for each in found] == [N_TRAIN + N_TEST] * n
+        asked.append(list(Quiet.asked))
+    assert asked[0] == asked[1]
 
 
 def test_download_repairs_damaged_files(

@@ -9,28 +9,11 @@ import optuna
 import pytest
 
 from sweeper.errors import BadInput
-from sweeper.search.settings import n_cores, read_settings, visible_gpus
+from sweeper.search.settings import read_settings
 from sweeper.search.study import Search
 from tests.conftest import MakeSpace
 from tests.foreign_app import App
 from tests.program import IN_PROCESS
-
-
-@pytest.mark.parametrize(
-    ("visible", "gpus"),
-    [("", []), ("-1", []), ("0", ["0"]), ("3,5", ["3", "5"]), ("GPU-ab,1", ["GPU-ab", "1"])],
-)
-def test_the_gpus_are_those_that_are_visible(
-    monkeypatch: pytest.MonkeyPatch, visible: str, gpus: list[str]
-) -> None:
-    """As ``CUDA_VISIBLE_DEVICES`` names them; none where it hides all."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert visible_gpus() == gpus
-
-
-def test_cores_are_those_this_process_may_use() -> None:
-    """One at least, and no more than the machine has."""
-    assert n_cores() >= 1
 
 
 def test_an_app_without_folders_has_its_studies_under_outputs(tmp_path: Path) -> None:

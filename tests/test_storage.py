@@ -32,6 +32,7 @@ from sweeper.search.storage import (
     open_storage,
     pause_s,
 )
+from tests.conftest import mostly_slow
 from tests.journal import open_journal
 from tests.program import finish, go_on, run, start_holding
 from tests.shim import Shim, compile_shim
@@ -371,7 +372,7 @@ def test_what_does_not_pass_is_told_at_once() -> None:
             _ = study.trials
 
 
-@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize("error", mostly_slow([errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS], 3))
 def test_a_file_system_without_locks_is_refused_before_anything_is_written(
     tmp_path: Path, error: int
 ) -> None:

@@ -99,7 +99,7 @@ def say(**said: Any) -> None:
 
 def say_error(error: BaseException) -> None:
     """Tell the program what ends this command, without passwords."""
-    say(error=_written(error))
+    say(error=written(error))
 
 
 def print_last(line: str) -> None:
@@ -109,7 +109,8 @@ def print_last(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
 
-def _written(error: BaseException) -> dict[str, Any]:
+def written(error: BaseException) -> dict[str, Any]:
+    """What ended a command as plain values, without passwords; ``read`` makes an exception of it again."""
     match error:
         case BadInput():
             remember_secrets(str(error.value))
@@ -148,10 +149,10 @@ def heard(file: int) -> dict[str, Any]:
     for line in os.pread(file, os.fstat(file).st_size, 0).splitlines():
         with suppress(ValueError):  # it was killed while it wrote
             said |= json.loads(line)
-    return said | ({"error": _read(said["error"])} if "error" in said else {})
+    return said | ({"error": read(said["error"])} if "error" in said else {})
 
 
-def _read(written: Mapping[str, Any]) -> Exception:
+def read(written: Mapping[str, Any]) -> Exception:
     kinds: dict[str, Callable[..., Exception]] = {
         kind.__name__: kind for kind in (BadInput, Fault, FaultElsewhere, Failed)
     }

@@ -367,6 +367,6 @@ def _cnn_sizes(model: schema.Model, found: Found) -> tuple[dict[str, int], int]:
 
 def _splits_batches(run: schema.Run) -> bool:
     """Whether it may run on a GPU, where a batch that does not fit is split."""
-    from sweeper.search.settings import visible_gpus
+    from sweeper.search.engine import visible_gpus
 
     return run.device != "cpu" and bool(visible_gpus())

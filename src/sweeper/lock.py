@@ -7,8 +7,10 @@ import fcntl
 import os
 import re
 import struct
+import tempfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from hashlib import sha256
 from pathlib import Path
 
 from sweeper.fault import Fault, disk
@@ -134,6 +136,28 @@ def locked(path: Path) -> Iterator[None]:
         file = _open_and_lock(path, _wait)
     with _unlocked_at_end(file):
         yield
+
+
+@contextmanager
+def locked_here(path: Path) -> Iterator[None]:
+    """As ``locked``; where the file system refuses locks, processes of this machine exclude each other.
+
+    Raises:
+        Fault: if the disk fails.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path))
+        except Fault as fault:
+            if not is_refused(fault.__cause__):
+                raise
+            stack.enter_context(locked(of_machine(str(path))))
+        yield
+
+
+def of_machine(key: str) -> Path:
+    """A file to lock that is this machine's own, for what each machine does once."""
+    return Path(tempfile.gettempdir(), f"sweeper-{os.getuid()}-{sha256(key.encode()).hexdigest()[:16]}.lock")
 
 
 @contextmanager

@@ -491,6 +491,11 @@ class StudyFiles:
         """What a worker prints outside of its trials."""
         return self.folder / _MARK / f"worker-{index}.log"
 
+    @property
+    def launcher_log(self) -> Path:
+        """What Hydra's launcher and its engine print, where jobs are started by one."""
+        return self.folder / _MARK / "launcher.log"
+
     # ------------------------------------------------------------------------------------- whose it is
 
     @property

@@ -37,8 +37,8 @@ def show() -> None:
 
 def clear() -> None:
     """Remove everything, and print how much room that made."""
-    n, freed = len(cache.entries()), cache.clear()
-    if n:
+    before, freed = len(cache.entries()), cache.clear()
+    if n := before - len(cache.entries()):
         print(f"{disk_space(freed)} freed: {counted(n, 'entry', 'entries')} in {cache.folder()}")
     else:
         print(f"Nothing is kept in {cache.folder()}.")

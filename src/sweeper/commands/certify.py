@@ -560,7 +560,7 @@ def _hydra(files: StudyFiles) -> Mapping[str, Any]:
 
 def _n_workers(files: StudyFiles) -> int:
     """How many workers the search's command starts."""
-    from sweeper.search.settings import n_cores, visible_gpus
+    from sweeper.search.engine import n_cores, visible_gpus
 
     sweeper = _hydra(files).get("sweeper", {})
     n_jobs, per_gpu = sweeper.get("n_jobs"), sweeper.get("workers_per_gpu")

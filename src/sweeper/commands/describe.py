@@ -29,9 +29,10 @@ from sweeper.literal import literal
 from sweeper.program import TRUST, program
 from sweeper.saved import Line, saved_run
 from sweeper.search import pool
+from sweeper.search.engine import n_cores
 from sweeper.search.hooks import Hooks
 from sweeper.search.parameter import Parameter, written
-from sweeper.search.settings import check_objective, n_cores, read_settings, study_key
+from sweeper.search.settings import check_objective, read_settings, study_key
 from sweeper.search.space import Draw, Space
 from sweeper.search.study import Search
 from sweeper.secret import hide_secrets

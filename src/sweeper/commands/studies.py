@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from optuna.study._frozen import FrozenStudy
     from optuna.trial import FrozenTrial
 
+    from sweeper.search.life import Told
+
 PIPED_WIDTH = 1000
 """Columns where there is no terminal: nothing is wrapped or cut."""
 
@@ -114,6 +116,7 @@ def is_gone(url: str) -> bool:
 def _of_storage(url: str) -> list[Listed]:
     import optuna
 
+    from sweeper.search import life
     from sweeper.search.storage import look_into_storage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -123,6 +126,7 @@ def _of_storage(url: str) -> list[Listed]:
             study,
             origin.read(storage, study._study_id),
             partial(storage.get_all_trials, study._study_id, deepcopy=False),
+            partial(life.read, storage, study._study_id),
             url,
         )
         for study in storage.get_all_studies()
@@ -130,14 +134,18 @@ def _of_storage(url: str) -> list[Listed]:
 
 
 def _listed(
-    study: FrozenStudy, begun: Mapping[str, Any], read_trials: Callable[[], list[FrozenTrial]], url: str
+    study: FrozenStudy,
+    begun: Mapping[str, Any],
+    read_trials: Callable[[], list[FrozenTrial]],
+    read_told: Callable[[], Told],
+    url: str,
 ) -> Listed:
     from sweeper.search.study import seen
 
     trials = read_trials()
     files = _its_folder(begun.get("folder"), study.study_name, url)
     certifies = _certificate(files)
-    shown = seen(trials, files, read_trials) if files else trials
+    shown = seen(trials, files, read_trials, read_told)
     times = [time for t in trials for time in (t.datetime_complete, t.datetime_start) if time]
     if files and not times:
         times = [datetime.fromtimestamp(files.folder.stat().st_mtime)]

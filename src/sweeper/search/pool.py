@@ -35,11 +35,13 @@ from sweeper.record import StudyFiles, shown
 from sweeper.results import belief, sign, study_sign
 from sweeper.results.study_record import HIDDEN
 from sweeper.screen import Screen, fall_silent, whoever_reads
-from sweeper.search import keys, repeat
+from sweeper.search import engine, keys, launch, life, repeat
 from sweeper.search.fork import ForkingCrew, why_not_fork
+from sweeper.search.heart import Heart
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import to_yaml
-from sweeper.search.ledger import was_composed
+from sweeper.search.ledger import POOL, was_composed
+from sweeper.search.life import Entry
 from sweeper.search.process import FOR_THE_POOL, LOST, Board, Crew, NotStarted, Process, ending, is_heard
 from sweeper.search.progress import Progress, summarize, tell_belief, tell_how_to_make_sure
 from sweeper.search.sampler import is_grid, try_out
@@ -48,7 +50,6 @@ from sweeper.search.settings import (
     find_function,
     is_named_by_time,
     key_of,
-    n_cores,
     read_settings,
     rename,
     source_key,
@@ -88,18 +89,21 @@ def sweep(
     search: Search | None = None
     try:
         search, n_workers, gpus = read_settings(settings, master)
-        is_here = keys.read(settings)["in_process"]
+        is_here, n_jobs = (keys.read(settings)[name] for name in ("in_process", "n_jobs"))
+        is_launched = launch.is_chosen(master)
+        if is_launched:
+            launch.check(master, search, is_here)
         # While nothing is open yet.
-        crew = contextlib.nullcontext() if is_here else _open_crew(app, n_workers, search.plan is not None)
+        has_none = is_here or is_launched
+        crew = contextlib.nullcontext() if has_none else _open_crew(app, n_workers, search.plan is not None)
         with crew as workers:
             with _ended_by_ctrl_c():
                 app, study, storage, space = _begin(app, search)
                 search = study.search
-            if workers is None:
-                signum = _run_here(app, study, storage, space)
+            if is_launched:
+                signum = launch.run(study, storage, master, 1 if n_jobs == "auto" else n_jobs)
             else:
-                with Progress(study) as progress:
-                    signum = Pool(study, storage, *workers, n_workers, gpus, progress).run()
+                signum = _run_pool(app, study, storage, space, workers, n_workers, gpus)
         _finish(study, task, master, signum)
     except KeyboardInterrupt:  # nothing has begun
         sys.exit(128 + signal.SIGINT)
@@ -110,6 +114,24 @@ def sweep(
         caller.print_last(f"{told}{to_go_on}")
         raise Ended(told) from error
     return study.optuna
+
+
+def _run_pool(
+    app: App,
+    study: Study,
+    storage: BaseStorage,
+    space: Space,
+    workers: tuple[Crew, Board] | None,
+    n_workers: int,
+    gpus: Sequence[str],
+) -> int | None:
+    """Run the trials in worker processes of this machine, or here where there are none."""
+    with _heart(study, storage, n_workers, is_here=workers is None) as heart:
+        study.search = replace(study.search, pool=heart.name)
+        if workers is None:
+            return _run_here(app, study, storage, space)
+        with Progress(study) as progress:
+            return Pool(study, storage, *workers, n_workers, gpus, progress, heart).run()
 
 
 def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
@@ -135,6 +157,15 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
         record.write_whole(study.files.sweep_config, to_yaml(app.master))
         break
     return replace(app, arguments=tuple(arguments)), study, storage, space
+
+
+def _heart(study: Study, storage: BaseStorage, n_workers: int, is_here: bool) -> Heart:
+    """What tells the study of this pool; a search in its own process has no beat: the task may hold it up."""
+    search = study.search
+    entry = Entry.here(study.files, n_workers, None if is_here else search.heartbeat_s, engine.job())
+    ordered = engine.order()
+    n_stops = None if ordered is None else ordered.stops
+    return Heart(storage, study.optuna._study_id, life.new_name(), entry, search.grace_s, n_stops)
 
 
 @contextmanager
@@ -168,7 +199,7 @@ def _shared_cores(n_workers: int) -> dict[str, str]:
     """Each worker's share of the cores, unless the person has said how many threads to use."""
     if "OMP_NUM_THREADS" in os.environ:
         return {}
-    return {"OMP_NUM_THREADS": str(max(1, n_cores() // n_workers))}
+    return {"OMP_NUM_THREADS": str(max(1, engine.n_cores() // n_workers))}
 
 
 def check(hooks: Hooks, space: Space, search: Search, named_by: str) -> None:
@@ -202,6 +233,7 @@ class Pool:
         n_workers: int,
         gpus: Sequence[str],
         progress: Progress,
+        heart: Heart,
     ) -> None:
         self._study = study
         self._storage = storage
@@ -210,6 +242,7 @@ class Pool:
         self._n_workers = n_workers
         self._gpus = gpus
         self._progress = progress
+        self._heart = heart
         self._processes: list[Process] = []
         self._signums: list[int] = []
         self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
@@ -220,6 +253,8 @@ class Pool:
         self._n_begun = 0
         self._has_left = False
         """Whether a worker found nothing more to do."""
+        self._waits_until_s: float | None = None
+        """Until when this pool, which has no work, waits for trials of others that may fail."""
 
     def run(self) -> int | None:
         """Keep workers going until the budget is spent.
@@ -230,24 +265,59 @@ class Pool:
         Raises:
             Fault: if a disk or a server failed, here or in a worker.
         """
-        with self._signals():
+        with self._signals(), self._heart.heeding(_stop_this_process):
             try:
                 while True:
                     self._bury()
+                    self._repeat_the_lost()
                     trials = self._study.trials()
                     if not self._n_requests:
                         self._start_missing()
                     self._tell_to_stop()
-                    if not self._processes:
+                    if not self._processes and not self._may_get_work():
                         break
                     self._show(trials)
-                    wait({p.sentinel for p in self._processes}, timeout=_TICK_S)
+                    wait({p.sentinel for p in self._processes}, timeout=self._tick_s)
             finally:
                 self._end_all()
         if self._fault:
             raise FaultElsewhere(self._fault)
         self._show(self._study.trials())
         return self._signums[0] if self._signums else None
+
+    @property
+    def _tick_s(self) -> float:
+        """Many pools together look at the study as often as a few do."""
+        return max(_TICK_S, self._heart.look_s * _TICK_S)
+
+    def _repeat_the_lost(self) -> None:
+        """Queue what pools ran that are dead: other hosts' when they were silent for too long."""
+        told, dead = self._heart.told, self._heart.dead
+        self._study.ledger.read()
+        running = list(self._study.ledger.running.values())
+        workers = {t.number: t.user_attrs.get("worker", "") for t in running}
+        own = {name for name in workers.values() if any(p.is_named(name) for p in self._processes)}
+        others = [t for t in running if workers.get(t.number) not in own]
+        if any(life.is_lost(t, self._study.files, told, dead) for t in others):
+            with self._study.locked() as study:
+                self._tell_reaped(study.reap(spared=own, dead=dead))
+
+    def _may_get_work(self) -> bool:
+        """Whether a trial that others run may still fail, and is worth waiting for.
+
+        A host that dies now is known to be dead when it has been silent for long enough; longer than that
+        nobody waits: whoever runs the trial repeats it, too.
+        """
+        if self._n_requests or self._n_stillborn >= _MAX_STILLBORN or self._study.is_over():
+            return False
+        pools = {t.system_attrs.get(POOL, "") for t in self._study.ledger.running.values()}
+        if not pools:
+            return False
+        now_s = time.monotonic()
+        if self._waits_until_s is None:
+            patience_s = max(map(self._heart.patience_s, pools))
+            self._waits_until_s = now_s + patience_s + self._study.search.heartbeat_s * (patience_s > 0)
+        return now_s < self._waits_until_s
 
     @property
     def _n_requests(self) -> int:
@@ -267,12 +337,14 @@ class Pool:
         for index in range(self._n_workers):
             if len(self._processes) < n_left and index not in taken:
                 try:
-                    process = self._crew.start(self._study.search, index, self._environment(index))
+                    with self._heart.paused():  # it may have to fork
+                        process = self._crew.start(self._study.search, index, self._environment(index))
                 except NotStarted as error:
                     self._n_stillborn = _MAX_STILLBORN
                     self._progress.fail(f"no worker could be started: {error}")
                     return
                 self._processes.append(process)
+                self._waits_until_s = None
 
     def _has_work(self) -> bool:
         """Whether another worker would find a trial to run."""
@@ -303,13 +375,16 @@ class Pool:
         spared = {name for p in self._processes for name in workers if p.is_named(name)}
         with self._study.locked() as study:
             reaped = study.reap(reasons, spared, is_interrupted=self._n_requests > 0)
+        self._tell_reaped(reaped)
+        self._count_stillborn([p for p in ended if p.exitcode != 0], self._study.trials())
+
+    def _tell_reaped(self, numbers: Sequence[int]) -> None:
         trials = self._study.trials()
         tried_again = {t.user_attrs.get("retry_of") for t in trials}
-        for number in reaped:
+        for number in numbers:
             reason = trials[number].user_attrs["reason"]
             rest = "are queued again" if number in tried_again else "are not tried again"
             log.warning("Trial %d failed: %s. Its parameters %s.", number, reason, rest)
-        self._count_stillborn([p for p in ended if p.exitcode != 0], trials)
 
     def _count_stillborn(self, died: list[Process], trials: Sequence[optuna.trial.FrozenTrial]) -> None:
         """Workers that die one after the other before their first trial will not get better."""
@@ -377,6 +452,11 @@ class Pool:
         for p in self._processes:
             p.kill()
             p.join()
+
+
+def _stop_this_process() -> None:
+    """What the heart does, in its thread, when all pools are asked to stop."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _requests() -> list[signal.Signals]:

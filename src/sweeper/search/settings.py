@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -24,6 +21,7 @@ from sweeper.limit import check_study_name, path_fault, text
 from sweeper.record import StudyFiles
 from sweeper.results.plan import Plan
 from sweeper.search import keys
+from sweeper.search.engine import n_cores, order, visible_gpus
 from sweeper.search.parameter import written
 from sweeper.search.sampler import build_pruner, find
 from sweeper.search.study import Search
@@ -33,12 +31,7 @@ log = logging.getLogger(__name__)
 _HYDRAS_FOLDER = "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
 """What ``hydra.sweep.dir`` is where nobody set it."""
 
-_BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-
-_HERE = {"basic", "joblib", "local", "loky", "multiprocessing", "process", "processes", "thread", "threads"}
-_HERE |= {"multiprocess", "sequential", "serial"}
-_ELSEWHERE = {"submitit", "slurm", "ray", "rq", "dask", "kubernetes", "pbs", "lsf", "sge", "aws", "ssh"}
-"""Words in the name or the class of a launcher whose jobs run here, or elsewhere; others may do either."""
+_BASIC_LAUNCHER = "BasicLauncher"
 
 _SQLITE_IN_MEMORY = re.compile(r"sqlite(\+\w+)?:///?(\?|$|.*:memory:|.*[?&]mode=memory)", re.IGNORECASE)
 
@@ -84,14 +77,14 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         pruner=pruner,
         seed=plain["seed"],
         n_trials=plain["n_trials"],
-        deadline=None if plain["timeout_s"] is None else time.time() + plain["timeout_s"],
+        deadline=_deadline(plain["timeout_s"]),
         max_retries=plain["max_retries"],
         max_failure_rate=plain["max_failure_rate"],
         custom_search_space=plain["custom_search_space"],
         is_unnamed=is_unnamed,
         take_over=plain["take_over"],
         storage_wait_s=plain["storage_wait_s"],
-        is_joined=plain["join"],
+        is_joined=plain["join"] or order() is not None,
         heartbeat_s=plain["heartbeat_s"],
         grace_s=plain["grace_s"],
         artifacts=plain["artifacts"],
@@ -121,22 +114,13 @@ def _check_sweeper(plain: Mapping[str, Any], master: DictConfig) -> None:
 
 
 def _check_launcher(master: DictConfig) -> None:
-    """Say that a launcher has no effect, or refuse one whose jobs may run elsewhere."""
-    launcher = master.hydra.runtime.choices.get("hydra/launcher")
+    """Say that Hydra's own launcher, which somebody asked for, has no effect."""
     target = str(OmegaConf.select(master, "hydra.launcher._target_"))
     is_typed = any(o.startswith("hydra/launcher=") for o in _typed(master, "hydra"))
-    if target == _BASIC_LAUNCHER and not is_typed:
-        return
-    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", f"{launcher} {target}")}
-    if not words & _HERE or words & _ELSEWHERE:
-        raise BadInput(
-            "hydra/launcher",
-            launcher,
-            "its jobs may run on other machines, which a search cannot use yet",
-            "leave it out: the search starts its own workers on this machine",
-        )
-    remedy = "the search starts its own workers; hydra.sweeper.n_jobs says how many"
-    log.warning("hydra/launcher=%s: has no effect; %s", launcher, remedy)
+    if target.rpartition(".")[2] == _BASIC_LAUNCHER and is_typed:
+        launcher = master.hydra.runtime.choices.get("hydra/launcher")
+        remedy = "the search starts its own workers; hydra.sweeper.n_jobs says how many"
+        log.warning("hydra/launcher=%s: has no effect; %s", launcher, remedy)
 
 
 def _refuse_search_space(search_space: Any) -> None:
@@ -324,6 +308,8 @@ def _metrics(metric_names: Any, n_objectives: int, key: str) -> tuple[str, ...] 
 
 def _storage(url: str | None, master: DictConfig, folder: Path, is_unnamed: bool) -> str:
     """What was typed; else where the study in this folder is; else what the config says."""
+    if (ordered := order()) is not None and ordered.storage is not None:
+        return ordered.storage
     storage_keys = {"hydra.sweeper.storage", source_key(master, "storage")}
     is_typed = any(key_of(o) in storage_keys for o in [*_typed(master, "hydra"), *_typed(master, "task")])
     remembered = None if is_typed or is_unnamed else StudyFiles(folder).read_storage()
@@ -358,9 +344,17 @@ def storage_url(storage: str | None) -> str:
     return str(Path(storage).absolute())
 
 
+def _deadline(timeout_s: float | None) -> float | None:
+    """When the search ends; for a job what the command said that asked for it."""
+    if (ordered := order()) is not None:
+        return ordered.deadline
+    return None if timeout_s is None else time.time() + timeout_s
+
+
 def _workers(plain: Mapping[str, Any], search: Search) -> tuple[int, list[str]]:
+    """The workers of this pool, and its GPUs: in a job n_jobs is the number of jobs."""
     gpus = visible_gpus()
-    n_jobs = plain["n_jobs"]
+    n_jobs = plain["n_jobs"] if order() is None else plain["workers_per_job"]
     auto = len(gpus) * plain["workers_per_gpu"] if gpus else n_cores()
     n_workers: int = auto if n_jobs == "auto" else n_jobs
     if plain["in_process"] and n_jobs != 1:
@@ -378,26 +372,3 @@ def _workers(plain: Mapping[str, Any], search: Search) -> tuple[int, list[str]]:
             "write hydra.sweeper.n_jobs=1 hydra.sweeper.in_process=true, or leave the storage out",
         )
     return min(n_workers, search.n_trials or n_workers), gpus
-
-
-def n_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def visible_gpus() -> list[str]:
-    """What ``CUDA_VISIBLE_DEVICES`` may name here, asked without importing torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [gpu for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listing = subprocess.run(
-        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return listing.stdout.split() if listing.returncode == 0 else []

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import abc
 import errno
-import hashlib
 import json
 import logging
 import os
 import re
 import socket
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from functools import partial
 from io import FileIO
 from itertools import chain
@@ -36,7 +35,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, find_fault, of_disk
-from sweeper.lock import is_refused, locked, why_locks_are_local
+from sweeper.lock import is_refused, locked, of_machine, why_locks_are_local
 from sweeper.secret import hide_secrets, remember_secrets
 
 log = logging.getLogger(__name__)
@@ -474,8 +473,7 @@ def file_of(url: str) -> Path | None:
 
 def opening_lock(url: str) -> AbstractContextManager[None]:
     """Lets one process of this machine at a time create tables or a study in the storage."""
-    name = hashlib.sha256(url.encode()).hexdigest()[:16]
-    return locked(Path(tempfile.gettempdir(), f"sweeper-{os.getuid()}-{name}.lock"))
+    return locked(of_machine(url))
 
 
 def open_storage(url: str, wait_s: float = WAIT_S, n_connections: int = 1) -> BaseStorage:
@@ -516,6 +514,15 @@ def look_into_storage(url: str, wait_s: float = LOOK_WAIT_S) -> BaseStorage:
 
 def _patient(storage: BaseStorage, url: str, wait_s: float) -> BaseStorage:
     return PatientStorage(storage, url, wait_s)  # type: ignore[abstract]  # its methods were made in a loop
+
+
+def aside(storage: BaseStorage) -> BaseStorage:
+    """The same storage for another thread of this process, which does not wait for a server that is away."""
+    if not isinstance(storage, PatientStorage):
+        return storage
+    inner, url = storage._storage, storage._url
+    # A channel is closed and opened again by whoever finds the server away.
+    return _patient(copy(inner) if isinstance(inner, GrpcStorageProxy) else inner, url, 0.0)
 
 
 class _Patience:
@@ -601,9 +608,14 @@ def _database(url: str, n_connections: int, creates: bool) -> BaseStorage:
         raise _cannot_be_opened(url, "there are no studies in it")
     engine = _engine(url, n_connections)
     written = url.replace("{", "{{").replace("}", "}}")  # Optuna fills templates, and a password is none
+    storage = RDBStorage(
+        written, engine_kwargs=engine, skip_compatibility_check=True, skip_table_creation=has_tables
+    )
     try:
-        storage = RDBStorage(written, engine_kwargs=engine, skip_table_creation=has_tables)
+        storage._version_manager.check_table_schema_compatibility()
     except RuntimeError as error:
+        storage.remove_session()
+        storage.engine.dispose()
         if made := re.search(r"table schema \(set up by optuna ([\w.]+)\)", str(error)):
             raise _other_schema(url, made[1], is_older="storage upgrade" in str(error)) from error
         raise
@@ -617,7 +629,10 @@ def _has_tables(url: str) -> bool:
     from sqlalchemy.pool import NullPool
 
     engine = create_engine(url, poolclass=NullPool, connect_args=_engine(url, 1)["connect_args"])
-    there = set(inspect(engine).get_table_names())
+    try:
+        there = set(inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
     return "alembic_version" in there or there >= set(BaseModel.metadata.tables)
 
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -42,7 +41,9 @@ from sweeper.record import FORMAT, SURPLUS, StudyFiles, check_format, is_surplus
 from sweeper.results import study_record, val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
+from sweeper.search import life
 from sweeper.search.ledger import POOL, QUEUED, Ledger
+from sweeper.search.life import Told, is_lost
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
 from sweeper.search.storage import WAIT_S, look_into_storage, opening_lock
@@ -100,6 +101,8 @@ class Search:
     """How long a pool of another machine may be silent before its trials are repeated."""
     artifacts: str | None = None
     """The folder, absolute, or ``s3://bucket/prefix``, where the weights of the best trials go."""
+    pool: str = ""
+    """The name of the pool whose workers run it, as the study knows it."""
 
     def of_plan(self, plan: Plan) -> Search:
         """The certificate in place of the search: nothing is sampled, and the budget is the plan's."""
@@ -171,7 +174,8 @@ class Study:
         """Create the study, or go on with it where it exists.
 
         Raises:
-            BadInput: if it was begun with another direction, metric or other choices, or runs elsewhere.
+            BadInput: if it was begun with another direction, metric or other choices, or is to be joined and
+                does not exist.
             NameTaken: if nobody wrote its name, and there is such a study or folder.
         """
         begun = {
@@ -196,6 +200,8 @@ class Study:
                 raise NameTaken
             files.refuse_others(search.study_name, search.storage)
             if search.study_name not in names:
+                if search.is_joined:
+                    raise _nothing_to_join(search)
                 with suppress(DuplicatedStudyError):  # another machine was faster: go on with its study
                     _create(search, storage)
             study = cls.load(search, storage)
@@ -204,10 +210,10 @@ class Study:
             locked_study.reap(take_over=search.take_over)
             study.ledger.read()
             running = list(study.ledger.running.values())
-            _refuse_elsewhere(search, files, running)
             sweep_up(files.folder, depth=2)
             forget_the_dead(files.heartbeats, kept=[t.user_attrs.get("worker", "") for t in running])
-            origin.write(storage, study.optuna._study_id, begun)
+            if not search.is_joined:
+                origin.write(storage, study.optuna._study_id, begun)
             files.mark(search.study_name, search.storage)
             locked_study.write_results()
         if files.choice.exists():
@@ -384,6 +390,7 @@ class LockedStudy:
         spared: Collection[str] = (),
         is_interrupted: bool = False,
         take_over: bool = False,
+        dead: Collection[str] = (),
     ) -> list[int]:
         """Fail the trials whose process is gone, and queue their parameters again.
 
@@ -391,23 +398,31 @@ class LockedStudy:
             reasons: why a worker died, by its name, where somebody knows.
             spared: workers whose pool will say it when they die.
             is_interrupted: whether their pool has killed them, because somebody asked it to stop.
-            take_over: whether those of another host, about which nobody here can tell, are taken for lost.
+            take_over: whether those whose life no lock shows are taken for lost.
+            dead: pools of other hosts that were silent for too long.
 
         Returns:
             the numbers of the trials.
         """
-        reaped = []
+        reaped, told = [], None
         self.ledger.read()
         for trial in list(self.ledger.running.values()):
-            worker = trial.user_attrs.get("worker")
-            spares = (Life.ALIVE,) if take_over else (Life.ALIVE, Life.ELSEWHERE)
-            if worker in spared or life(trial, self._files) in spares:
+            worker = trial.user_attrs.get("worker") or ""
+            if worker in spared:
                 continue
-            reason = (reasons or {}).get(worker or "")
+            told = told or life.read(self._storage, self._study._study_id)
+            if take_over:
+                if is_alive(self._files.heartbeats, worker):
+                    continue
+            elif not is_lost(trial, self._files, told, dead):
+                continue
+            reason = (reasons or {}).get(worker)
             says = {"interrupted": is_interrupted, "lost": reason is None}
-            if self.fail_and_queue(trial, reason or LOST, is_retry=not is_interrupted, **says):
+            if self.fail_and_queue(
+                trial, reason or told.why_lost(trial), is_retry=not is_interrupted, **says
+            ):
                 reaped.append(trial.number)
-            forget(self._files.heartbeats, worker or "")
+            forget(self._files.heartbeats, worker)
         if reaped:
             self.write_results()
         return reaped
@@ -514,7 +529,7 @@ class LockedStudy:
         if trial.number != self.ledger.first_try(trial.number):
             before = self.ledger.trials[trial.user_attrs["retry_of"]]
             if not before.state.is_finished():  # whoever has queued this one could not end that
-                self.fail_and_queue(before, LOST, is_retry=True, lost=True)
+                self.fail_and_queue(before, life.LOST, is_retry=True, lost=True)
         self.ledger.read()
         return self.ledger.holds(trial)
 
@@ -598,53 +613,34 @@ class Points:
         return self._free[min(n_ahead, len(self._free) - 1)] if self._free else None
 
 
-LOST = "its process is gone (killed, or the machine went down)"
 ANSWER_LOST = "an answer of the storage was lost"
 
 
-class Life(Enum):
-    """What this host knows of the worker that has a trial."""
-
-    ALIVE = auto()
-    DEAD = auto()
-    ELSEWHERE = auto()
-    """It was begun on another host, and its heartbeat does not reach this one."""
-
-
-def life(trial: FrozenTrial, files: StudyFiles) -> Life:
-    """Whether the worker of a running trial is alive."""
-    worker = trial.user_attrs.get("worker")
-    if worker is None:  # it was being asked for, under the study's lock, by a process that no longer holds it
-        return Life.DEAD
-    if is_alive(files.heartbeats, worker):
-        return Life.ALIVE
-    return Life.DEAD if _host(worker) == socket.gethostname() else Life.ELSEWHERE
-
-
-def _host(worker: str) -> str:
-    return worker.rsplit("-", 2)[0]
-
-
 def seen(
-    trials: Sequence[FrozenTrial], files: StudyFiles, read_again: Callable[[], Sequence[FrozenTrial]]
+    trials: Sequence[FrozenTrial],
+    files: StudyFiles | None,
+    read_again: Callable[[], Sequence[FrozenTrial]],
+    read_told: Callable[[], Told] = Told,
 ) -> list[FrozenTrial]:
     """The trials as somebody sees them who only looks: those whose process is gone as lost.
 
     The study stays as it is: the next search on it fails them, and tries their parameters again. Whoever asks
     for a trial holds the study's lock until the trial has its worker's name: one that has none, before and
     after the lock was free, has lost its process too.
+
+    Args:
+        files: of the study, where its folder is here.
+        read_told: gives what its pools tell of themselves; one that is silent is not waited for.
     """
     trials = shown(trials)
     nameless = _without_worker(trials)
-    if nameless and not is_locked(files.lock):
+    if nameless and files is not None and not is_locked(files.lock):
         trials = shown(read_again())
         nameless = _without_worker(trials) - nameless
-    return [
-        _lost(t)
-        if t.state == TrialState.RUNNING and t.number not in nameless and life(t, files) == Life.DEAD
-        else t
-        for t in trials
-    ]
+    running = [t for t in trials if t.state == TrialState.RUNNING and t.number not in nameless]
+    told = read_told() if running else Told()
+    lost = {t.number for t in running if is_lost(t, files, told)}
+    return [_lost(t, told) if t.number in lost else t for t in trials] if lost else trials
 
 
 def _without_worker(trials: Sequence[FrozenTrial]) -> set[int]:
@@ -661,7 +657,7 @@ def look(files: StudyFiles) -> list[FrozenTrial]:
     storage = look_into_storage(files.read_storage() or "memory")
     study_id = storage.get_study_id_from_name(files.read_name())
     read = partial(storage.get_all_trials, study_id, deepcopy=False)
-    return seen(read(), files, read)
+    return seen(read(), files, read, partial(life.read, storage, study_id))
 
 
 def read(files: StudyFiles) -> StudyRecord:
@@ -674,28 +670,16 @@ def read(files: StudyFiles) -> StudyRecord:
     storage = look_into_storage(files.read_storage() or "memory")
     study = optuna.load_study(study_name=files.read_name(), storage=storage, sampler=RandomSampler())
     read_trials = partial(study.get_trials, deepcopy=False)
-    return study_record.of(study, files, seen(read_trials(), files, read_trials))
+    read_told = partial(life.read, storage, study._study_id)
+    return study_record.of(study, files, seen(read_trials(), files, read_trials, read_told))
 
 
-def _lost(trial: FrozenTrial) -> FrozenTrial:
+def _lost(trial: FrozenTrial, told: Told) -> FrozenTrial:
     shown = copy(trial)
     shown.state = TrialState.FAIL
     shown.datetime_complete = trial.datetime_start  # nobody knows when it ended, but a failed trial has
-    shown.user_attrs = {**trial.user_attrs, "lost": True, "reason": LOST}
+    shown.user_attrs = {**trial.user_attrs, "lost": True, "reason": told.why_lost(trial)}
     return shown
-
-
-def _refuse_elsewhere(search: Search, files: StudyFiles, running: Sequence[FrozenTrial]) -> None:
-    elsewhere = [t for t in running if life(t, files) == Life.ELSEWHERE]
-    if elsewhere:
-        numbers = ", ".join(str(t.number) for t in elsewhere[:5])
-        host = _host(elsewhere[0].user_attrs["worker"])
-        raise BadInput(
-            "study",
-            search.study_name,
-            f"the host {host} runs its trials {numbers}, and a search on two hosts is not possible yet",
-            "end that search first; if the host is gone, add hydra.sweeper.take_over=true",
-        )
 
 
 # --- opening ------------------------------------------------------------------------------------------------
@@ -711,6 +695,12 @@ def _create(search: Search, storage: BaseStorage) -> None:
         with warnings.catch_warnings():  # metric names are still called experimental
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(search.metrics))
+
+
+def _nothing_to_join(search: Search) -> BadInput:
+    reason = f"there is no such study in {search.storage}"
+    remedy = "begin it without hydra.sweeper.join=true, or name the storage in which it is"
+    return BadInput(search.named_by, search.study_name, hide_secrets(reason), remedy)
 
 
 def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> None:

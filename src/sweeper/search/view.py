@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import origin
 from sweeper.record import StudyFiles, shown
+from sweeper.search import life
 from sweeper.search.storage import look_into_storage
 from sweeper.search.study import seen
 
@@ -57,12 +58,11 @@ class _View(BaseStorage):
         return copied(found) if deepcopy else found
 
     def _judged(self, study_id: int, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-        """The trials, lost where their process is gone, of a study that is ours to judge."""
+        """The trials, lost where their process is gone, so far as that can be known here."""
         folder = origin.folder(origin.read(self._storage, study_id))
-        if folder is None:
-            return trials
+        files = None if folder is None else StudyFiles(folder)
         read_again = partial(self._storage.get_all_trials, study_id, deepcopy=False)
-        return seen(trials, StudyFiles(folder), read_again)
+        return seen(trials, files, read_again, partial(life.read, self._storage, study_id))
 
 
 def _delegate(name: str) -> Callable[..., Any]:

@@ -126,7 +126,7 @@ def work(
     study = Study.load(search, storage)
     optuna.logging.enable_propagation()  # so that Hydra's log files have Optuna's lines too
     optuna.logging.disable_default_handler()
-    worker = Worker(search)
+    worker = Worker(search, search.pool)
     try:
         while (trial := _next_trial(study, space, worker, interruption)) is not None:
             _run_trial(app, study, space, trial, interruption, is_own_process)

@@ -1,8 +1,11 @@
 """Arrays on disk that all processes of this machine share: built once, then mapped into memory.
 
 An entry is ``<kind>/<digest of its key>.npy`` with a small json file beside it. Its builder holds its lock,
-writes to a ``.part`` file and renames that at the end, so a ``.npy`` file is always complete. Lock files stay
-when entries are removed, because another process may be waiting for one.
+writes to a ``.part`` file of its own and renames that at the end, so a ``.npy`` file is always complete. Lock
+files stay when entries are removed, because another process may be waiting for one.
+
+The folder may be shared by machines, as home folders are. Where its locks reach all of them, one builds for
+all; where they end at the machine, or are refused, each machine builds once, and the first entry stays.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ import json
 import logging
 import os
 import shutil
+import socket
 import time
+import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -26,7 +31,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.lock import locked
+from sweeper.lock import is_refused, locked_here, open_locked, remove_unlocked
 from sweeper.program import program
 from sweeper.words import expanded
 
@@ -36,6 +41,8 @@ GB = 10**9
 DEFAULT_GB = 20
 LEFT_FREE = 0.05
 """Fraction of the disk that always stays free, whatever the limit."""
+DEAD_S = 86_400.0
+"""Another machine's unfinished file that nobody has written to for so long is that of a dead builder."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def array(
         return found
     try:
         _check_writable(path.with_suffix(".lock"))
-        with locked(path.with_suffix(".lock")):
+        with locked_here(path.with_suffix(".lock")):
             found = _open(path, shape, np.dtype(dtype))  # built by the last holder of the lock
             return found if found is not None else _build(path, shape, np.dtype(dtype), fill, about, notes)
     except _NoRoomError as reason:
@@ -109,7 +116,7 @@ def remembered(array: NDArray[Any], name: str, compute: Callable[[], str]) -> st
     if name in known:
         return str(known[name])
     value = compute()
-    with suppress(OSError, Fault), locked(notes.with_suffix(".lock")):
+    with suppress(OSError, Fault), locked_here(notes.with_suffix(".lock")):
         if now := _read(notes):
             _write(notes, {**now, name: value})
     return value
@@ -169,9 +176,14 @@ def entries() -> list[Entry]:
 
 
 def clear() -> int:
-    """Remove all entries, and return the bytes that they took. Mapped entries stay valid until unmapped."""
+    """Remove all entries, and return the bytes that they took. Mapped entries stay valid until unmapped.
+
+    What another machine is building is left to it.
+    """
     freed = 0
     for entry in entries():
+        if entry.path.suffix == _PART and not _is_ours(entry.path) and not _is_old(entry.path, time.time()):
+            continue
         entry.path.with_suffix(".json").unlink(missing_ok=True)
         entry.path.unlink(missing_ok=True)
         freed += entry.n_bytes
@@ -185,15 +197,20 @@ def clear() -> int:
 
 def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any] | None:
     """The entry, if it exists and is intact; its time of last use becomes now."""
+    found = _map(path, shape, dtype)
+    if found is None or not _read(path.with_suffix(".json")):
+        return None
+    with suppress(OSError):  # another user's, or just removed
+        os.utime(path)
+    return found
+
+
+def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any] | None:
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):  # missing, truncated, or not an array
         return None
-    if found.shape != shape or found.dtype != dtype or not _read(path.with_suffix(".json")):
-        return None
-    with suppress(OSError):  # another user's, or just removed
-        os.utime(path)
-    return found  # type: ignore[no-any-return]
+    return found if found.shape == shape and found.dtype == dtype else None
 
 
 def _build(
@@ -204,40 +221,96 @@ def _build(
     about: str,
     notes: Mapping[str, str] | None,
 ) -> NDArray[Any]:
-    part = path.with_suffix(".part")
-    values = _reserve(part, shape, dtype)
-    try:
+    with _part_of(path) as part:
+        values = _reserve(part, path, shape, dtype)
         fill(values)
         values.flush()
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    with suppress(OSError):  # it may have been cleared meanwhile; the mapping stays valid
-        _write(path.with_suffix(".json"), {"about": about, "created": time.time(), **(notes or {})})
-        part.replace(path)
-    found = _open(path, shape, dtype)
+        found = _open(path, shape, dtype)  # another machine may have been faster: others map its file
+        if found is None:
+            with suppress(OSError):  # it may have been cleared meanwhile; the mapping stays valid
+                _write(path.with_suffix(".json"), {"about": about, "created": time.time(), **(notes or {})})
+                part.replace(path)
+            found = _open(path, shape, dtype)
     values.flags.writeable = False
     return values if found is None else found
 
 
-def _reserve(part: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
+_PART = ".part"
+
+
+@contextmanager
+def _part_of(path: Path) -> Iterator[Path]:
+    """The name of an unfinished file that nobody else has; what is left of it at the end is removed."""
+    part = path.with_name(f"{path.stem}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{_PART}")
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(open_locked(part, 0o666))  # so that this machine sees who builds it live
+        except OSError as error:
+            if not is_refused(error):
+                raise _no_room(error) from error
+        try:
+            yield part
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    """Its name, and what differs from one that has the same name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # not Linux
+        boot = ""
+    return f"{socket.gethostname()}-{boot.partition('-')[0]}"
+
+
+def _is_ours(part: Path) -> bool:
+    """Whether this machine began an unfinished file; earlier versions did not say who has."""
+    _, _, rest = part.stem.partition(".")
+    return not rest or rest.rsplit("-", 2)[0] == _machine()
+
+
+def _is_old(part: Path, now_s: float) -> bool:
+    return now_s - part.stat().st_mtime > DEAD_S
+
+
+def _sweep(now_s: float) -> None:
+    """Remove what dead builders have left: of this machine at once, of others when it is old.
+
+    Args:
+        now_s: by the clock of the file system, which is another machine's.
+    """
+    for part in folder().glob(f"*/*{_PART}"):
+        with suppress(OSError):  # just renamed
+            if _is_ours(part):
+                remove_unlocked(part)
+            if _is_old(part, now_s):
+                part.unlink()
+
+
+def _reserve(part: Path, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
     """An array on disk with its space reserved: writing to a mapping on a full disk would kill us."""
     n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     try:
-        part.with_suffix(".npy").unlink(missing_ok=True)  # damaged, as _open did not accept it
-        part.unlink(missing_ok=True)
-        with locked(folder() / "room.lock"):  # otherwise two builders would take the same room
+        if _map(path, shape, dtype) is None:
+            path.unlink(missing_ok=True)  # damaged
+        room = folder() / "room.lock"
+        with locked_here(room):  # otherwise two builders would take the same room
+            os.utime(room)
+            _sweep(room.stat().st_mtime)
             _check_room(n_bytes)
             values = open_memmap(part, mode="w+", dtype=dtype, shape=shape)
             if hasattr(os, "posix_fallocate"):  # not on macOS
                 with part.open("r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     except (OSError, Fault) as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        why = error.strerror if isinstance(error, OSError) else f"{error.place}: {error.reason}"
-        raise _NoRoomError(f"{folder()}: {why}") from error
+        raise _no_room(error) from error
     return values
+
+
+def _no_room(error: OSError | Fault) -> _NoRoomError:
+    why = error.strerror if isinstance(error, OSError) else f"{error.place}: {error.reason}"
+    return _NoRoomError(f"{folder()}: {why}")
 
 
 # ---------------------------------------------------------------------------------------- the folder
@@ -245,7 +318,7 @@ def _reserve(part: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.mem
 
 def _entries() -> Iterator[Entry]:
     for path in folder().glob("*/*"):
-        if path.suffix not in (".npy", ".part"):
+        if path.suffix not in (".npy", _PART):
             continue
         with suppress(OSError):  # just removed
             found = path.stat()
@@ -297,6 +370,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, notes: dict[str, Any]) -> None:
-    new = path.with_suffix(".json.new")
+    new = path.with_name(f"{path.stem}.{_machine()}-{os.getpid()}.json.new")
     new.write_text(json.dumps(notes), encoding="utf-8")
     new.replace(path)

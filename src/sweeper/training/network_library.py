@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from http.client import HTTPException
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sweeper import schema
 from sweeper.errors import BadInput
+from sweeper.lock import locked, of_machine
 
 USUAL_SIDE = 224
 """Side of the images that nearly all of these networks were made for."""
@@ -156,9 +157,12 @@ def _torchvision_weights(settings: schema.Model) -> Any:
 def _download_torchvision(settings: schema.Model) -> dict[str, Tensor]:
     """Read torchvision's weights from torch's cache; download them into it first if need be."""
     weights = _torchvision_weights(settings)
-    file = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
+    file = _torchs_copy(weights.url)
     try:
-        state = weights.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
+        with _one_by_one_until(file):
+            state = weights.get_state_dict(
+                progress=True, check_hash=True, map_location="cpu", weights_only=True
+            )
     except (*UNREADABLE, HTTPException) as error:
         reason = f"cannot be downloaded from {weights.url} ({_first_line(error)})"
         remedy = f"write the path of that file, or put it into {file.parent}"
@@ -166,6 +170,15 @@ def _download_torchvision(settings: schema.Model) -> dict[str, Tensor]:
             reason, remedy = "torch's copy of the file is damaged", f"remove {file}"
         raise BadInput("model.weights", settings.weights, reason, remedy) from error
     return dict(state)
+
+
+def _torchs_copy(url: str) -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+
+
+def _one_by_one_until(file: Path) -> AbstractContextManager[None]:
+    """While a file is not there, processes of this machine ask for it one by one: the first downloads it."""
+    return nullcontext() if file.exists() else locked(of_machine(str(file)))
 
 
 def _resize_positions(state: dict[str, Tensor], body: nn.Module, image_size: int) -> dict[str, Tensor]:
@@ -262,7 +275,9 @@ def _download_timm(settings: schema.Model, image_size: int) -> dict[str, Tensor]
     source = _timm_weights(settings)
     try:
         # A second network, because only its constructor knows the names and sizes of the weights.
-        with torch.random.fork_rng(devices=[]):
+        is_locked = source.hf_hub_id or not source.url  # by the library of Hugging Face itself
+        alone = nullcontext() if is_locked else _one_by_one_until(_torchs_copy(source.url))
+        with alone, torch.random.fork_rng(devices=[]):
             return _create_timm(settings, image_size, pretrained=True).state_dict()
     except (OSError, HTTPException, RuntimeError) as error:
         address = f"https://huggingface.co/{source.hf_hub_id}" if source.hf_hub_id else source.url

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
+from sweeper.lock import locked, of_machine
 from sweeper.training.dataset import TEST, TRAIN, Images, digests_of, left_to_split, same
 from sweeper.training.decode import scale
 from sweeper.words import expanded
@@ -56,7 +57,7 @@ def read(dataset: schema.Dataset) -> Images:
         if not dataset.download:
             reason = f"{dataset.name} is damaged or incomplete there"
             raise _bad_root(dataset, reason, "write dataset.download=true to get it anew") from error
-        images = _download(dataset)
+        images = _download_alone(dataset)
     digests = digests_of(images.pixels)
     return replace(
         images,
@@ -99,6 +100,14 @@ def _check(pixels: NDArray[Any], labels: NDArray[np.int64], n_classes: int) -> N
         raise ValueError("the images are not square ones of 8 bits")
     if not np.array_equal(np.unique(labels), np.arange(n_classes)):
         raise ValueError("a class is unknown or has no image")
+
+
+def _download_alone(dataset: schema.Dataset) -> Images:
+    """Download it, unless another process of this machine has done so meanwhile."""
+    with locked(of_machine(f"{dataset.name} in {_root(dataset).absolute()}")):
+        with suppress(Exception):  # on damaged files torchvision raises nearly everything
+            return _load(dataset, _root(dataset))
+        return _download(dataset)
 
 
 def _download(dataset: schema.Dataset) -> Images:

@@ -1,0 +1,271 @@
+"""The opening command and its jobs: how they start, go on without it, end, and are added again.
+
+The launchers are real: processes of submitit and joblib on this machine, a Slurm cluster of two nodes, a Ray
+cluster of two. Each job is a pool of the app's own command.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from sweeper.search import launch
+from tests.foreign_app import App, assert_exactly
+from tests.program import Program, finish, until
+from tests.ray_cluster import RayCluster, ray_cluster
+from tests.slurm import Slurm, slurm
+
+TOP = """
+class Own:
+    \"\"\"No pickle can hold it.\"\"\"
+
+    def __init__(self, x):
+        self.x = x
+
+    def __reduce__(self):
+        raise TypeError("this cannot be pickled")
+
+
+BEFORE = Own(1)
+"""
+
+BODY = """
+sweeper.trial().set_user_attr("node", os.environ.get("SLURMD_NODENAME") or os.environ.get("SWEEPER_JOB", ""))
+started()
+if (HERE / "hold").exists():
+    wait_for("go")
+return Own(cfg.x).x
+"""
+
+QUICK = ("hydra.sweeper.heartbeat_s=0.5", "hydra.sweeper.grace_s=10")
+LOCAL = ("hydra/launcher=submitit_local", "hydra.sweeper.n_jobs=2", "hydra.sweeper.workers_per_job=1", *QUICK)
+
+
+def app_of(folder: Path, holds: bool = False) -> App:
+    app = App(folder, BODY, TOP)
+    if holds:
+        app.touch("hold")
+    return app
+
+
+def jobs_of(app: App) -> Counter[str]:
+    """How many trials each job ran, by what says where it was."""
+    return Counter(t.user_attrs["node"] for t in app.trials(TrialState.COMPLETE))
+
+
+def attributes(app: App, beginning: str) -> dict[str, object]:
+    said = app.study()._storage.get_study_system_attrs(app.study()._study_id)
+    return {name: value for name, value in said.items() if name.startswith(beginning)}
+
+
+def living_pools(app: App) -> list[str]:
+    return [name for name, beat in attributes(app, "sweeper:beat:").items() if beat is not None]
+
+
+def n_running(app: App) -> int:
+    return len(app.trials(TrialState.RUNNING))
+
+
+def read_until(process: Program, piece: str) -> None:
+    """Read what a program prints up to this piece."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if piece in line:
+            return
+    raise AssertionError(finish(process).stderr)
+
+
+# --- without any engine -------------------------------------------------------------------------------------
+
+
+def test_a_queue_is_read_by_its_comments() -> None:
+    """Jobs of others, and those that have ended, are none of ours."""
+    listing = "PENDING sweeper ab12\nRUNNING sweeper ab12\nCOMPLETED sweeper ab12\nRUNNING (null)\n"
+    assert list(launch._batches(listing)) == ["ab12", "ab12"]
+
+
+def test_a_launcher_that_is_not_installed_is_one_line(tmp_path: Path) -> None:
+    """It names the package to install, also in an app of somebody else."""
+    app = App(tmp_path)
+    done = app.run("hydra/launcher=rq", *QUICK)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("hydra/launcher=rq: ")
+    assert "pip install hydra-rq-launcher" in line
+
+
+# --- submitit_local, joblib ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["submitit_local", "joblib"])
+def test_jobs_of_this_machine_share_a_study(tmp_path: Path, name: str) -> None:
+    """An app with a class that does not pickle: its own command runs in each, and no trial twice."""
+    app = app_of(tmp_path)
+    done = app.run(*LOCAL, f"hydra/launcher={name}", "hydra.sweeper.n_trials=8", limit_s=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_exactly(app, 8)
+    assert "Best trial: number" in done.stdout
+    assert len(attributes(app, "sweeper:job:")) == 2
+
+
+@pytest.mark.slow
+def test_the_jobs_go_on_without_the_command_that_asked_for_them(tmp_path: Path) -> None:
+    """A terminal that is gone ends it; started again it shows them, and adds none that are there."""
+    app = app_of(tmp_path, holds=True)
+    process = app.start(*LOCAL)
+    until(lambda: n_running(app) == 2, limit_s=90)
+    process.send_signal(signal.SIGHUP)
+    finish(process)
+    again = app.start(*LOCAL)
+    read_until(again, "2 jobs of hydra/launcher=submitit_local are there")
+    app.touch("go")
+    done = finish(again, limit_s=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_exactly(app, 6)
+    assert len(attributes(app, "sweeper:job:")) == 2
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_stops_the_study_everywhere(tmp_path: Path) -> None:
+    """The first one says so; the trials that ran are queued again at no cost of a retry."""
+    app = app_of(tmp_path, holds=True)
+    process = app.start(*LOCAL)
+    until(lambda: n_running(app) == 2, limit_s=90)
+    process.send_signal(signal.SIGINT)
+    read_until(process, "Ctrl-C once more")
+    assert n_running(app) == 2
+    process.send_signal(signal.SIGINT)
+    done = finish(process, limit_s=60)
+    assert done.returncode == 130, done.stdout + done.stderr
+    assert "To go on: python app.py -m " in done.stdout
+    assert not living_pools(app)
+    assert len(app.trials(TrialState.WAITING)) == 2
+    assert not any(t.user_attrs.get("n_retries") for t in app.trials(TrialState.WAITING))
+    app.touch("go")
+    done = app.run(*LOCAL, limit_s=90)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_exactly(app, 6)
+
+
+# --- Slurm --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Slurm]:
+    with slurm() as started:
+        yield started
+
+
+SLURM = (
+    *("hydra/launcher=submitit_slurm", "hydra.sweeper.n_jobs=2", "hydra.launcher.cpus_per_task=2"),
+    *("hydra.sweeper.workers_per_job=1", *QUICK),
+)
+
+
+N_30 = ["hydra.sweeper.n_trials=30"]
+
+
+def on_slurm(app: App, cluster: Slurm, *arguments: str) -> Program:
+    return app.start(*SLURM, *arguments, env=cluster.environment)
+
+
+@pytest.mark.slow
+def test_thirty_trials_run_on_two_nodes_of_slurm(tmp_path: Path, cluster: Slurm) -> None:
+    """None twice, and a pool that is started by hand joins meanwhile."""
+    app = app_of(tmp_path, holds=True)
+    process = on_slurm(app, cluster, *N_30)
+    until(lambda: n_running(app) == 2, limit_s=90)
+    by_hand = app.start(
+        "hydra.sweeper.n_trials=30", "hydra.sweeper.join=true", "hydra.sweeper.n_jobs=1", *QUICK
+    )
+    until(lambda: n_running(app) == 3, limit_s=60)
+    app.touch("go")
+    for each in (process, by_hand):
+        done = finish(each, limit_s=90)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert_exactly(app, 30)
+    assert {"n1", "n2", ""} <= jobs_of(app).keys()
+
+
+@pytest.mark.slow
+def test_a_cancelled_job_gives_its_trial_to_the_other(tmp_path: Path, cluster: Slurm) -> None:
+    """At no cost of a retry, and nothing of it is left behind."""
+    app = app_of(tmp_path, holds=True)
+    process = on_slurm(app, cluster)
+    until(lambda: n_running(app) == 2, limit_s=90)
+    cancelled, *_ = cluster.queue("RUNNING")
+    cluster.command("scancel", cancelled)
+    until(lambda: len(app.trials(TrialState.FAIL)) == 1, limit_s=60)
+    (stopped,) = app.trials(TrialState.FAIL)
+    assert stopped.user_attrs["interrupted"]
+    app.touch("go")
+    done = finish(process, limit_s=90)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_exactly(app, 6)
+    assert len(jobs_of(app)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["a job of more weight", "its time is over"])
+def test_a_job_that_has_to_go_comes_back(tmp_path: Path, cluster: Slurm, kind: str) -> None:
+    """Its trial is queued again at no cost of a retry, and the job joins again."""
+    app = app_of(tmp_path, holds=True)
+    process = on_slurm(app, cluster)
+    until(lambda: n_running(app) == 2, limit_s=90)
+    if kind == "its time is over":
+        for job in cluster.queue("RUNNING"):
+            cluster.command("scancel", "--signal=USR2", job)  # as Slurm sends it before the end
+        until(lambda: len(app.trials(TrialState.FAIL)) == 2, limit_s=60)
+    else:
+        both = ["-p", "high", "-N2", "-n2", "-c2"]
+        cluster.command("sbatch", *both, "--output=/dev/null", "--wrap=true")
+        until(lambda: len(app.trials(TrialState.FAIL)) == 2, limit_s=60)
+    app.touch("go")
+    done = finish(process, limit_s=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials = assert_exactly(app, 6)
+    assert all(t.user_attrs["interrupted"] for t in trials if t.state == TrialState.FAIL)
+    assert not any(t.user_attrs.get("n_retries") for t in trials)
+
+
+@pytest.mark.slow
+def test_what_slurm_refuses_is_one_line(tmp_path: Path, cluster: Slurm) -> None:
+    """A partition that there is not: nothing runs, and the exit code is 2."""
+    app = app_of(tmp_path)
+    done = finish(on_slurm(app, cluster, "hydra.launcher.partition=nowhere"), limit_s=90)
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("hydra/launcher=submitit_slurm: ")
+    assert "invalid partition" in line
+
+
+# --- Ray ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rays() -> Iterator[RayCluster]:
+    with ray_cluster() as started:
+        yield started
+
+
+@pytest.mark.slow
+def test_a_node_that_ray_loses_gives_its_trial_to_the_other(tmp_path: Path, rays: RayCluster) -> None:
+    """Both nodes run trials; what ran on the one that goes down is tried again."""
+    app = app_of(tmp_path, holds=True)
+    process = app.start(
+        *("hydra/launcher=ray", f"hydra.launcher.ray.init.address={rays.address}", "hydra.sweeper.n_jobs=2"),
+        *("hydra.sweeper.n_trials=12", *QUICK),
+    )
+    until(lambda: n_running(app) == 2, limit_s=120)
+    rays.remove(1)
+    until(lambda: len(app.trials(TrialState.FAIL)) == 1, limit_s=60)
+    app.touch("go")
+    done = finish(process, limit_s=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_exactly(app, 12)
