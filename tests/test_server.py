@@ -76,7 +76,6 @@ WRONG = {
     "TLS": ("/studies", "/studies?sslmode=require", r"SSL.*\); let both ends agree on TLS"),
     "driver": ("+psycopg:", "+psycopg2:", r"\(psycopg2 is not installed\); write postgresql\+psycopg://"),
     "kind": ("postgresql+psycopg:", "mysql+pymysql:", r"pymysql is not installed\); .*pip install pymysql"),
-    "tables": ("/studies", "/studies?options=-csearch_path%3Dnowhere", r"cannot be opened \(.*no schema"),
 }
 
 
