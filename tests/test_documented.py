@@ -23,6 +23,7 @@ from tests.documented import (
 )
 from tests.page import ROOT
 from tests.ray_cluster import ray_cluster
+from tests.s3 import BUCKET, serving
 from tests.server import Postgres
 from tests.slurm import slurm
 
@@ -92,6 +93,12 @@ def on_slurm() -> Iterator[dict[str, str]]:
 def on_ray() -> Iterator[dict[str, str]]:
     with ray_cluster() as cluster:
         yield {"RAY_ADDRESS": cluster.address}
+
+
+@pytest.fixture(scope="module")
+def on_s3() -> Iterator[dict[str, str]]:
+    with serving() as variables:
+        yield {**variables, "BUCKET": BUCKET}
 
 
 @pytest.fixture
