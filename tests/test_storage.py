@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate
@@ -32,8 +33,9 @@ from sweeper.search.storage import (
     open_storage,
     pause_s,
 )
+from tests.conftest import mostly_slow
 from tests.journal import open_journal
-from tests.program import finish, go_on, run, start_holding
+from tests.program import finish, go_on, kill_group, run, start, start_holding, until
 from tests.shim import Shim, compile_shim
 
 
@@ -371,7 +373,7 @@ def test_what_does_not_pass_is_told_at_once() -> None:
             _ = study.trials
 
 
-@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize("error", mostly_slow([errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS], 3))
 def test_a_file_system_without_locks_is_refused_before_anything_is_written(
     tmp_path: Path, error: int
 ) -> None:
@@ -382,6 +384,41 @@ def test_a_file_system_without_locks_is_refused_before_anything_is_written(
     expected = r"outputs/studies\.journal: the file system refuses locks \(.+\); mount that disk with locks"
     assert re.search(rf"BadInput: hydra\.sweeper\.storage={expected}", done.stderr)
     assert not (tmp_path / "outputs").exists()
+
+
+HOST = """
+import os, sys
+words = ["sh", "-c", 'hostname other && exec "$@"', "sh", sys.executable, "-c", *sys.argv[1:]]
+os.execvp("unshare", ["unshare", "--mount", "--uts", *words])
+"""
+
+
+@pytest.mark.slow
+def test_hosts_that_share_only_a_journal_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    """Three append at the same time, and one is killed: all that was told is there, and no line is torn."""
+    if shutil.which("unshare") is None or os.geteuid() != 0:
+        pytest.skip("another host needs unshare and root")
+    path = tmp_path / "studies.journal"
+    optuna.create_study(study_name="shared", storage=open_storage(str(path)))
+    endless = ADD_TRIALS.replace("range(30)", "iter(int, 1)")
+    both = [start(tmp_path, "-c", HOST, ADD_TRIALS, path) for _ in range(2)]
+    killed = start(tmp_path, "-c", HOST, endless, path)
+    for process in (*both, killed):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", finish(process).stderr
+    for process in (*both, killed):
+        go_on(process)
+    until(lambda: path.read_bytes().count(b'"op_code":6') >= 20, limit_s=60)
+    kill_group(killed)
+    finish(killed)
+    for process in both:
+        done = finish(process, 60)
+        assert done.returncode == 0, done.stderr
+    trials = optuna.load_study(study_name="shared", storage=open_journal(path)).trials
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+    assert sum(trial.state == TrialState.COMPLETE for trial in trials) >= 60
+    assert sum(trial.state == TrialState.RUNNING for trial in trials) <= 1
+    assert all(json.loads(line) for line in path.read_bytes().splitlines())
 
 
 def test_a_study_for_one_machine_is_not_for_many(tmp_path: Path) -> None:
