@@ -16,10 +16,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.record import StudyFiles
 from sweeper.results.plan import CANDIDATE, REPEAT
+from sweeper.search.life import LOST
 from sweeper.search.parameter import suggest
 from sweeper.search.sampler import is_grid
 from sweeper.search.space import Space
-from sweeper.search.study import LOST, Search, Study, Worker
+from sweeper.search.study import Search, Study, Worker
 from tests import planned
 from tests.turns import Connection, Host, Server, Turns
 

@@ -503,6 +503,16 @@ class Outcome:
     best: Sequence[FrozenTrial]
     """As ``ranking.best``."""
 
+    @classmethod
+    def of(cls, study: optuna.Study) -> Outcome:
+        """That of a study which nobody keeps the sums of."""
+        trials = study.get_trials(deepcopy=False)
+        counted = [trial for trial in trials if not is_surplus(trial)]
+        counts = Counter(trial.state.name for trial in counted)
+        return cls(
+            study.study_name, directions(study), trials, counts, ranking.best(counted, directions(study))
+        )
+
     @property
     def n_finished(self) -> int:
         return sum(self.counts.get(state, 0) for state in _FINISHED)

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -375,13 +374,10 @@ class Arrival:
         self._id = begun.get("id", "")
         place = artifacts or begun.get("artifacts")
         self._place = place
-        everything = self._study.get_trials(deepcopy=False)
-        self.trials = [trial for trial in everything if not record.is_surplus(trial)]
+        self._outcome = Outcome.of(self._study)
+        self.trials = record.shown(self._outcome.trials)
         self._attributes = storage.get_study_system_attrs(self._study._study_id)
-        directions = record.directions(self._study)
-        self._best = ranking.best(self.trials, directions)
-        counts = Counter(trial.state.name for trial in self.trials)
-        self._outcome = Outcome(self._study.study_name, directions, everything, counts, self._best)
+        self._best = self._outcome.best
 
     def bring(self, admit: Callable[[int], bool], shown: Callable[[int], object] = lambda n: None) -> None:
         """Bring all of it.
