@@ -503,6 +503,14 @@ class Outcome:
     best: Sequence[FrozenTrial]
     """As ``ranking.best``."""
 
+    @classmethod
+    def of(cls, study: optuna.Study) -> Outcome:
+        """That of any study of Optuna's; it goes through all trials."""
+        trials = study.get_trials(deepcopy=False)
+        counts = Counter(trial.state.name for trial in trials if not is_surplus(trial))
+        best = ranking.best(trials, directions(study))
+        return cls(study.study_name, directions(study), trials, counts, best)
+
     @property
     def n_finished(self) -> int:
         return sum(self.counts.get(state, 0) for state in _FINISHED)

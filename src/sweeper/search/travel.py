@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeper import origin, ranking, record
 from sweeper.fault import Fault
 from sweeper.lock import locked
-from sweeper.record import StudyFiles, TrialFiles
+from sweeper.record import Outcome, StudyFiles, TrialFiles
 from sweeper.results.plan import Plan
 from sweeper.results.val_logits import LOGITS_BYTES
 from sweeper.search.artifact import Artifacts
@@ -399,7 +399,7 @@ class Arrival:
             with locked(self._files.arrivals):
                 self._bring_trials(missing)
                 with locked(self._files.lock):
-                    self._files.write_results(self._study)
+                    self._files.write_results(Outcome.of(self._study))
         self._files.write_texts(unpack(self._attributes.get(FILES)))
         if self._is_one and not self._files.holds_best(self._best_texts()):
             with locked(self._files.lock):
