@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from sweeper import origin, record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.record import FORMAT, Outcome, RunFiles, StudyFiles, TrialFiles
+from sweeper.record import FORMAT, RunFiles, StudyFiles, TrialFiles
 from sweeper.search import artifact
 from sweeper.search.travel import FILES, MOST, Arrival, Sender, forget, left_out, pack, travels, unpack
 from tests.journal import open_journal
@@ -81,7 +81,7 @@ class Host:
         ended = self.study.get_trials(deepcopy=False)
         is_sent = self.sender.send(number, told, ended)
         self.study.tell(number, told)
-        self.files.write_results(Outcome.of(self.study), ended=number)
+        self.files.write_results(record.Outcome.of(self.study), ended=number)
         if is_sent:
             self.sender.tidy(self.study.get_trials(deepcopy=False))
 

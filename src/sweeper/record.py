@@ -505,11 +505,13 @@ class Outcome:
 
     @classmethod
     def of(cls, study: optuna.Study) -> Outcome:
-        """That of any study of Optuna's; it goes through all trials."""
+        """That of a study which nobody keeps the sums of."""
         trials = study.get_trials(deepcopy=False)
-        counts = Counter(trial.state.name for trial in trials if not is_surplus(trial))
-        best = ranking.best(trials, directions(study))
-        return cls(study.study_name, directions(study), trials, counts, best)
+        counted = [trial for trial in trials if not is_surplus(trial)]
+        counts = Counter(trial.state.name for trial in counted)
+        return cls(
+            study.study_name, directions(study), trials, counts, ranking.best(counted, directions(study))
+        )
 
     @property
     def n_finished(self) -> int:

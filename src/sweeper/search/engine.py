@@ -26,6 +26,9 @@ from pathlib import Path
 VARIABLE = "SWEEPER_JOB"
 """What a job tells the app's command that it starts: an ``Order``, as JSON."""
 
+OUT_OF_TIME = "out_of_time"
+"""What a pool says to its job where work is left for which the job has no time."""
+
 _CGROUPS = Path("/sys/fs/cgroup")
 _FEW = 3
 """Of fewer trials nothing can be told."""

@@ -65,6 +65,7 @@ _SAME_S = 0.5
 
 _HERE = ("hydra_submitit_launcher.submitit_launcher.LocalLauncher", "hydra_joblib_launcher")
 _SLURM = "submitit_launcher.SlurmLauncher"
+_NOT_INSTALLED = "sweeper_optuna.plugin.NotInstalled"
 _RAY = "hydra_ray_launcher"
 """Its jobs inherit no variables from the process that launches them; it sends all through memory."""
 
@@ -88,10 +89,12 @@ def check(master: DictConfig, search: Search, is_in_process: bool) -> None:
         BadInput: naming the key.
     """
     name = master.hydra.runtime.choices.get("hydra/launcher")
+    target = str(OmegaConf.select(master, "hydra.launcher._target_"))
+    if target.endswith(_NOT_INSTALLED):
+        raise BadInput("hydra/launcher", name, "is not installed", master.hydra.launcher.install)
     if is_in_process:
         reason = f"the jobs of hydra/launcher={name} are processes of their own"
         raise BadInput("hydra.sweeper.in_process", True, reason, "leave it out, or the launcher")
-    target = str(OmegaConf.select(master, "hydra.launcher._target_"))
     if search.storage.startswith("sqlite") and not any(place in target for place in _HERE):
         reason = f"SQLite is for one machine, and the jobs of hydra/launcher={name} may run on several"
         remedy = "write the path of a journal on a file system that they share, or postgresql+psycopg://…"
@@ -260,16 +263,17 @@ class Jobs:
         alive = {entry.job for name, entry in told.open.items() if entry.job and name not in dead}
         self.alive = alive
         self.has_seen_dead = self.has_seen_dead or any(told.open[name].job for name in dead)
-        queue = self._queued() if any(job.is_slurms and job.ended is None for job in jobs.values()) else None
+        queue = self._queued() if any(job.is_slurms for job in jobs.values()) else None
         present = {name for name, job in jobs.items() if name in alive}
         for name, job in jobs.items():
-            if job.ended is not None or name in present:
+            if name in present:
                 continue
             waited_s = now_s - self._first_seen_s.setdefault(name, now_s)
-            if job.is_slurms and queue is not None:
+            if job.is_slurms and queue is not None:  # it knows also those that will be started again
                 n_others = sum(jobs[other].batch == job.batch for other in present)
-                is_there = n_others < queue[job.batch] or (name not in began and waited_s < _BEGIN_S)
-            elif name in began:
+                is_new = name not in began and job.ended is None and waited_s < _BEGIN_S
+                is_there = n_others < queue[job.batch] or is_new
+            elif name in began or job.ended is not None:
                 is_there = False
             else:
                 is_there = self._launches(job) or waited_s < self._grace_s

@@ -41,7 +41,7 @@ from sweeper.record import FORMAT, SURPLUS, Outcome, StudyFiles, check_format, i
 from sweeper.results import study_record, val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
-from sweeper.search import life
+from sweeper.search import engine, life
 from sweeper.search.ledger import POOL, QUEUED, Ledger
 from sweeper.search.life import Told, is_lost
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
@@ -231,14 +231,14 @@ class Study:
             "travels": search.travels,
         }
         files = StudyFiles(search.folder)
+        if search.is_joined and search.study_name not in [s.study_name for s in storage.get_all_studies()]:
+            raise _nothing_to_join(search)  # before anything is made here
         with opening_lock(search.storage), locked(files.lock):
             names = [study.study_name for study in storage.get_all_studies()]
             if search.is_unnamed and (files.is_ours or search.study_name in names):
                 raise NameTaken
             files.refuse_others(search.study_name, search.storage)
             if search.study_name not in names:
-                if search.is_joined:
-                    raise _nothing_to_join(search)
                 with suppress(DuplicatedStudyError):  # another machine was faster: go on with its study
                     _create(search, storage)
             study = cls.load(search, storage)
@@ -349,9 +349,14 @@ class Study:
                 self.optuna._storage.set_trial_user_attr(trial_id, name, value)
             is_sent = self._send(number, values)
             with self.locked() as study:
-                if self.optuna._storage.get_trial(trial_id).state.is_finished():
+                if self.has_ended(number):
                     return False
-                self.optuna.tell(number, values, state=state)
+                try:
+                    self.optuna.tell(number, values, state=state)
+                except ValueError:
+                    if self.optuna._storage.get_trial(trial_id).state.is_finished():  # only just, by others
+                        return False
+                    raise
                 study.write_results(ended=number)
         except UpdateFinishedTrialError:
             return False
@@ -382,6 +387,10 @@ class Study:
             trial = self.trials()[number]
             return study.fail_and_queue(trial, reason, is_retry=False, interrupted=True)
 
+    def has_ended(self, number: int) -> bool:
+        """Whether a trial was told, by this process or by others; asked of the storage itself."""
+        return self.optuna._storage.get_trial(self._id_of(number)).state.is_finished()
+
     # -------------------------------------------------------------------------------------- the budget
 
     def has_work(self) -> bool:
@@ -398,7 +407,7 @@ class Study:
         """Whether no trial should begin any more: out of time, or too many failed."""
         if self.search.deadline is not None and time.time() >= self.search.deadline:
             return True
-        return self.has_failed()
+        return self.has_failed() or not engine.holds(self.ledger.durations_s)
 
     def has_failed(self) -> bool:
         """Whether more trials failed than ``max_failure_rate`` of the whole study admits."""
@@ -643,9 +652,9 @@ class LockedStudy:
     def _withdraw(self, trial: FrozenTrial, reason: str) -> None:
         """End a trial that waits."""
         with suppress(UpdateFinishedTrialError):
-            self._storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
-            self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-            self._fail(trial, reason)
+            if self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):  # nobody was faster
+                self._storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
+                self._fail(trial, reason)
 
 
 class Points:
