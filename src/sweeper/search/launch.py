@@ -65,6 +65,8 @@ _SAME_S = 0.5
 
 _HERE = ("hydra_submitit_launcher.submitit_launcher.LocalLauncher", "hydra_joblib_launcher")
 _SLURM = "submitit_launcher.SlurmLauncher"
+_COMMENT = "sweeper "
+"""Begins that of our jobs in Slurm's queue; their batch follows."""
 _NOT_INSTALLED = "sweeper_optuna.plugin.NotInstalled"
 _RAY = "hydra_ray_launcher"
 """Its jobs inherit no variables from the process that launches them; it sends all through memory."""
@@ -124,7 +126,7 @@ class Launch:
         is_rays = _RAY in node["_target_"]
         delay_s = node.get("signal_delay_s") or (30 if "submitit" in node["_target_"] else 0)
         if _SLURM in node["_target_"] and not node.get("comment"):
-            node["comment"] = f"sweeper {batch}"  # by which the queue is asked for its jobs
+            node["comment"] = f"{_COMMENT}{batch}"  # by which the queue is asked for its jobs
         orders = Orders(
             batch=batch,
             words=tuple(_words(search)),
@@ -295,7 +297,7 @@ class Jobs:
             return known
         known = None
         with suppress(OSError, subprocess.TimeoutExpired):
-            command = ["squeue", "-h", "-r", "-t", "all", "-o", "%T %k"]
+            command = ["squeue", "-h", "-r", "-o", "%k"]
             said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ASK_S)
             if said.returncode == 0:
                 known = Counter(_batches(said.stdout))
@@ -303,25 +305,11 @@ class Jobs:
         return known
 
 
-_GOES_ON = {
-    "PENDING",
-    "RUNNING",
-    "CONFIGURING",
-    "SUSPENDED",
-    "STOPPED",
-    "REQUEUED",
-    "REQUEUE_HOLD",
-    "RESIZING",
-}
-_GOES_ON |= {"REQUEUE_FED", "SPECIAL_EXIT", "SIGNALING", "STAGE_OUT"}
-
-
 def _batches(listing: str) -> Iterator[str]:
-    """The batches of the jobs that a queue lists by state and comment."""
-    for line in listing.splitlines():
-        state, _, comment = line.partition(" ")
-        if state in _GOES_ON and comment.startswith("sweeper "):
-            yield comment.removeprefix("sweeper ").strip()
+    """The batches of the jobs that a queue lists by their comments; it lists none that have ended."""
+    for comment in listing.splitlines():
+        if comment.startswith(_COMMENT):
+            yield comment.removeprefix(_COMMENT).strip()
 
 
 # -------------------------------------------------------------------------------------- the opening command
