@@ -6,11 +6,14 @@ import math
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 import sweeper
+from sweeper.search.storage import open_storage
 from sweeper.search.trial import (
     Interrupted,
     Interruption,
@@ -199,3 +202,19 @@ def test_a_stopped_task_reports_no_more(interruption: Interruption) -> None:
     with pytest.raises(Interrupted, match=SIGNAL):
         task()
     assert study.trials[0].intermediate_values == {1: 0.5}
+
+
+@pytest.mark.parametrize("kind", ["memory", "journal", "sqlite"])
+def test_a_trial_that_others_have_ended_is_left(
+    interruption: Interruption, tmp_path: Path, kind: str
+) -> None:
+    """An app that reports, or keeps a value, meets what ends a pruned trial: no error of its own."""
+    urls = {"memory": "memory", "journal": str(tmp_path / "j"), "sqlite": f"sqlite:///{tmp_path / 's.db'}"}
+    study = optuna.create_study(storage=open_storage(urls[kind]))
+    trial = study.ask()
+    study.tell(trial.number, state=TrialState.FAIL)
+    ours = StudyTrial(trial, interruption)
+    with pytest.raises(optuna.TrialPruned, match="others have ended it"):
+        ours.report(1.0, 1)
+    with pytest.raises(optuna.TrialPruned, match="others have ended it"):
+        ours.set_user_attr("a", 1)

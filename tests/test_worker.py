@@ -377,3 +377,44 @@ def test_a_custom_search_space_that_is_not_there_is_told(tmp_path: Path, path: s
     assert done.stderr.startswith(f"hydra.sweeper.custom_search_space={path}: ")
     assert len(done.stderr.splitlines()) == 1
     assert not app.out.exists()
+
+
+ENDED_BY_OTHERS = """
+from optuna.storages import JournalStorage
+from sweeper.record import RunFiles
+from sweeper.search.storage import open_storage
+run = RunFiles(HERE / "out" / str(number))
+if number < 5:
+    run.mark()
+    run.weights.write_text("weights")
+    study = optuna.load_study(study_name="s", storage=open_storage(str(HERE / "outputs" / "studies.journal")))
+    study._storage.set_trial_user_attr(study.trials[number]._trial_id, "lost", True)
+    study.tell(number, state=optuna.trial.TrialState.FAIL)
+if number in (1, 2):
+    sweeper.trial().report(cfg.x, 1)
+if number == 3:
+    try:
+        sweeper.trial().set_user_attr("a", 1)
+    except Exception as error:
+        raise ValueError("it failed") from error
+if number == 4:
+    return math.inf
+return cfg.x
+"""
+
+
+def test_the_result_of_a_trial_that_others_have_ended_is_dropped(tmp_path: Path) -> None:
+    """However its app goes on or ends: the trial and its folder stay as they are, without weights."""
+    app = App(tmp_path, ENDED_BY_OTHERS)
+    done = app.run("hydra.sweeper.n_jobs=1", "hydra.sweeper.n_trials=2", "hydra.sweeper.max_retries=0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials = app.trials()
+    assert [t.state.name for t in trials] == ["FAIL"] * 5 + ["COMPLETE"] * 2
+    assert not [
+        name for t in trials[:5] for name in ("reason", "traceback", "diverged") if name in t.user_attrs
+    ]
+    assert not list(app.out.glob("*/weights.safetensors"))
+    assert not list(app.out.glob("*/sweeper_traceback.txt"))
+    assert not (app.out / "best").exists()
+    log = app.out.glob(".sweeper/worker*")
+    assert sum(path.read_text().count("its result is dropped") for path in log) == 5

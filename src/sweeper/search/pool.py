@@ -35,7 +35,7 @@ from sweeper.record import StudyFiles, shown
 from sweeper.results import belief, sign, study_sign
 from sweeper.results.study_record import HIDDEN
 from sweeper.screen import Screen, fall_silent, whoever_reads
-from sweeper.search import engine, keys, launch, life, repeat
+from sweeper.search import artifact, engine, keys, launch, life, repeat
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.heart import Heart
 from sweeper.search.hooks import Hooks, call_logged
@@ -57,7 +57,7 @@ from sweeper.search.settings import (
 )
 from sweeper.search.space import Space
 from sweeper.search.spawn import SpawningCrew
-from sweeper.search.storage import PatientStorage, open_storage
+from sweeper.search.storage import PatientStorage, look_into_storage, open_storage
 from sweeper.search.study import NameTaken, Search, Study
 from sweeper.search.trial import Interrupted, Interruption
 from sweeper.search.worker import App, main, work
@@ -143,7 +143,11 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
         if search.plan is not None:
             has_own_space = search.custom_search_space is not None
             search = search.of_plan(repeat.checked(app.task, search.plan, space, has_own_space))
-        storage = open_storage(search.storage, search.storage_wait_s)
+        opened = look_into_storage if search.is_joined else open_storage
+        storage = opened(search.storage, search.storage_wait_s)
+        search = search.with_its_artifacts(storage)
+        if search.artifacts is not None:
+            artifact.check(search.artifacts)
         search = replace(search.in_its_folder(storage), command=tuple(_words()))
         fixed = [hide_secrets(o) for o in space.fixed if o.partition("=")[0] != named_by]
         try:
@@ -481,6 +485,7 @@ def _run_here(app: App, study: Study, storage: BaseStorage, space: Space) -> int
 
 def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | None) -> None:
     """Last words: the best trial and what to do next, or why it ended."""
+    _bring(study)
     with study.locked() as locked:
         locked.reap()
         locked.write_results()  # a worker may have been killed before it did
@@ -491,6 +496,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         _show_belief(study)
         call_logged(partial(_show_signs, study), study.files.folder)
         _note(study, master)
+        _send(study)
     if signum is not None:
         with whoever_reads():
             print(f"Stopped. To go on: {_to_go_on(search, master)}", flush=True)
@@ -521,6 +527,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     if on_finish is not None and trials:
         call_logged(on_finish, study.files.folder)
         _note(study, master)  # with what the app has only now added: its report, its test scores
+        _send(study)
     elif search.plan is None and _can_certify(study, trials):
         with whoever_reads():
             tell_how_to_make_sure(study.files)
@@ -536,6 +543,24 @@ def _can_certify(study: Study, trials: Sequence[optuna.trial.FrozenTrial]) -> bo
 def _note(study: Study, master: DictConfig) -> None:
     with study.locked():
         write_note(study.optuna, study.files, _command(study.search, master))
+
+
+def _bring(study: Study) -> None:
+    """Bring what other machines have sent, so that all say the same; what fails costs no result."""
+    try:
+        study.bring()
+    except (BadInput, Fault) as error:
+        log.warning("what other machines have trained is not here: %s", error)
+
+
+def _send(study: Study) -> None:
+    """Let other machines have what was found at the end; what fails costs no result."""
+
+    def send(folder: Path) -> None:
+        if study.sender is not None:
+            study.sender.send_study()
+
+    call_logged(send, study.files.folder)
 
 
 def _show_belief(study: Study) -> None:

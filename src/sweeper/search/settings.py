@@ -20,7 +20,7 @@ from sweeper.errors import BadInput
 from sweeper.limit import check_study_name, path_fault, text
 from sweeper.record import StudyFiles
 from sweeper.results.plan import Plan
-from sweeper.search import keys
+from sweeper.search import artifact, keys
 from sweeper.search.engine import n_cores, order, visible_gpus
 from sweeper.search.parameter import written
 from sweeper.search.sampler import build_pruner, find
@@ -87,7 +87,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         is_joined=plain["join"] or order() is not None,
         heartbeat_s=plain["heartbeat_s"],
         grace_s=plain["grace_s"],
-        artifacts=plain["artifacts"],
+        artifacts=None if plain["artifacts"] is None else artifact.absolute(plain["artifacts"]),
         named_by=study_key(master),
         stored_by=source_key(master, "storage"),
         folder_by=_folder_by(master),
@@ -313,7 +313,7 @@ def _storage(url: str | None, master: DictConfig, folder: Path, is_unnamed: bool
     storage_keys = {"hydra.sweeper.storage", source_key(master, "storage")}
     is_typed = any(key_of(o) in storage_keys for o in [*_typed(master, "hydra"), *_typed(master, "task")])
     remembered = None if is_typed or is_unnamed else StudyFiles(folder).read_storage()
-    return remembered if remembered not in (None, "memory") else _storage_url(url)
+    return remembered if remembered not in (None, "memory") else storage_url(url)
 
 
 def _typed(master: DictConfig, whose: str) -> list[str]:
@@ -327,8 +327,8 @@ def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _storage_url(storage: str | None) -> str:
-    """Paths become absolute: a worker may run elsewhere."""
+def storage_url(storage: str | None) -> str:
+    """What a person wrote, or the default journal; paths become absolute: a worker may run elsewhere."""
     if storage is None:
         return str(Path(record.OUTPUTS, record.JOURNAL).absolute())
     if _SQLITE_IN_MEMORY.match(storage):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import errno
 import json
 import logging
 import os
@@ -563,12 +564,12 @@ def _create(url: str, n_connections: int) -> BaseStorage:
     if url.startswith("grpc://"):
         return _grpc(url)
     with opening_lock(url):
+        if "://" not in url:
+            _check_lock(Path(url))
+            return JournalStorage(JournalBackend(Path(url)))
         if (path := file_of(url)) is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        if "://" in url:
-            return _database(url, n_connections, creates=True)
-        _check_lock(path or Path(url))
-        return JournalStorage(JournalBackend(Path(url)))
+        return _database(url, n_connections, creates=True)
 
 
 def _find(url: str) -> BaseStorage:
@@ -580,16 +581,21 @@ def _find(url: str) -> BaseStorage:
 
 
 def _check_lock(journal: Path) -> None:
-    """Raises BadInput where whoever appends could not be alone; nothing is left there then."""
-    lock, is_new = lock_of(journal), not journal.exists()
+    """Make the folder of a journal. Raises BadInput where nobody could append alone; nothing is left then."""
+    lock, had_folder, had_journal = lock_of(journal), journal.parent.exists(), journal.exists()
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    if had_journal and not os.access(journal, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(journal))
     try:
         with locked(lock):
             pass
     except Fault as fault:
-        if not is_refused(fault.__cause__):
-            raise
-        if is_new:
+        if not is_refused(error := fault.__cause__):
+            raise error or fault from None
+        if not had_journal:
             lock.unlink(missing_ok=True)
+        if not had_folder:
+            journal.parent.rmdir()
         remedy = f"{fault.remedy}, or write postgresql+psycopg://…"
         raise BadInput(_KEY, journal, f"the file system refuses locks ({fault.reason})", remedy) from fault
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from sweeper import origin, record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, is_locked, locked
-from sweeper.record import FORMAT, SURPLUS, StudyFiles, check_format, is_surplus, shown, sweep_up
+from sweeper.record import FORMAT, SURPLUS, Outcome, StudyFiles, check_format, is_surplus, shown, sweep_up
 from sweeper.results import study_record, val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
@@ -47,6 +47,7 @@ from sweeper.search.life import Told, is_lost
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
 from sweeper.search.storage import WAIT_S, look_into_storage, opening_lock
+from sweeper.search.travel import ASK_BYTES, Arrival, Sender, travels
 from sweeper.search.trial import FIRST_TRY
 from sweeper.secret import hide_secrets
 
@@ -104,17 +105,30 @@ class Search:
     pool: str = ""
     """The name of the pool whose workers run it, as the study knows it."""
 
+    @property
+    def travels(self) -> bool:
+        """Whether others may read the study who do not see its folder."""
+        return travels(self.storage, self.folder, self.artifacts)
+
     def of_plan(self, plan: Plan) -> Search:
         """The certificate in place of the search: nothing is sampled, and the budget is the plan's."""
         sampler = {"_target_": "optuna.samplers.RandomSampler"}  # takes no part
         return replace(self, plan=plan, sampler=sampler, n_trials=plan.n_trainings, deadline=None)
 
+    def with_its_artifacts(self, storage: BaseStorage) -> Search:
+        """With the artifact store that the study was begun with, where none is named now."""
+        for study in storage.get_all_studies() if self.artifacts is None else ():
+            if study.study_name == self.study_name:
+                return replace(self, artifacts=origin.read(storage, study._study_id).get("artifacts"))
+        return self
+
     def in_its_folder(self, storage: BaseStorage) -> Search:
         """In the folder where the study was begun, also if the app's folders are named by the time."""
         for study in storage.get_all_studies():
             if study.study_name == self.study_name and not StudyFiles(self.folder).is_ours:
-                begun = Path(origin.read(storage, study._study_id).get("folder", self.folder))
-                moved = replace(self, folder=begun) if begun.is_dir() else self
+                begun = origin.read(storage, study._study_id)
+                folder = origin.folder(begun)
+                moved = self if folder is None else replace(self, folder=folder)
                 plan = Plan.read(StudyFiles(moved.folder))
                 return moved if plan is None else moved.of_plan(plan)
         return self
@@ -158,6 +172,26 @@ class Study:
         self.ledger = Ledger(study._storage, study._study_id, directions, search.n_trials, key)
         self._points = Points()
 
+    def bring(self) -> None:
+        """Bring the folder up to date with what other machines have sent, if there are any.
+
+        Raises:
+            Fault: if a disk, or the artifact store, fails.
+        """
+        if self.sender is not None:
+            arrival = Arrival(self.files, self.optuna._storage)
+            arrival.bring(lambda n_bytes: n_bytes <= ASK_BYTES)
+
+    def read_id(self) -> str | None:
+        """What tells it from others of its name; None before it was begun."""
+        found = origin.read(self.optuna._storage, self.optuna._study_id).get("id")
+        return found if isinstance(found, str) else None
+
+    @cached_property
+    def sender(self) -> Sender | None:
+        """What sends the results of trials to other machines; None where these see the folder."""
+        return Sender.of(self.optuna, self.files)
+
     @classmethod
     def load(cls, search: Search, storage: BaseStorage) -> Study:
         """The study that exists, with its own pruner; without one, Optuna would prune by the median."""
@@ -192,16 +226,19 @@ class Study:
             "named_by": search.named_by,
             "stored_by": search.stored_by,
             "folder_by": search.folder_by,
+            "id": uuid.uuid4().hex,
+            "artifacts": search.artifacts,
+            "travels": search.travels,
         }
         files = StudyFiles(search.folder)
+        if search.is_joined and search.study_name not in [s.study_name for s in storage.get_all_studies()]:
+            raise _nothing_to_join(search)  # before anything is made here
         with opening_lock(search.storage), locked(files.lock):
             names = [study.study_name for study in storage.get_all_studies()]
             if search.is_unnamed and (files.is_ours or search.study_name in names):
                 raise NameTaken
             files.refuse_others(search.study_name, search.storage)
             if search.study_name not in names:
-                if search.is_joined:
-                    raise _nothing_to_join(search)
                 with suppress(DuplicatedStudyError):  # another machine was faster: go on with its study
                     _create(search, storage)
             study = cls.load(search, storage)
@@ -213,8 +250,10 @@ class Study:
             sweep_up(files.folder, depth=2)
             forget_the_dead(files.heartbeats, kept=[t.user_attrs.get("worker", "") for t in running])
             if not search.is_joined:
+                # The first who opens it gives it its id.
+                begun |= {"id": study_id} if (study_id := study.read_id()) else {}
                 origin.write(storage, study.optuna._study_id, begun)
-            files.mark(search.study_name, search.storage)
+            files.mark(search.study_name, search.storage, study.read_id(), search.travels)
             locked_study.write_results()
         if files.choice.exists():
             what = (
@@ -308,14 +347,30 @@ class Study:
         try:
             for name, value in (attributes or {}).items():
                 self.optuna._storage.set_trial_user_attr(trial_id, name, value)
+            is_sent = self._send(number, values)
             with self.locked() as study:
-                if self.optuna._storage.get_trial(trial_id).state.is_finished():
+                if self.has_ended(number):
                     return False
-                self.optuna.tell(number, values, state=state)
+                try:
+                    self.optuna.tell(number, values, state=state)
+                except ValueError:
+                    if self.optuna._storage.get_trial(trial_id).state.is_finished():  # only just, by others
+                        return False
+                    raise
                 study.write_results(ended=number)
         except UpdateFinishedTrialError:
             return False
+        if is_sent and self.sender is not None:
+            self.sender.tidy(self.ledger.trials)
         return True
+
+    def _send(self, number: int, values: Sequence[float] | None) -> bool:
+        """Let what a trial has left go with the study; whether its model was sent."""
+        if self.sender is None:
+            return False
+        self.ledger.read()
+        ended = self.ledger.best if self.search.plan is None else self.ledger.trials
+        return self.sender.send(number, values, ended)
 
     def _id_of(self, number: int) -> int:
         if number >= len(self.ledger.trials):
@@ -331,6 +386,10 @@ class Study:
         with self.locked() as study:
             trial = self.trials()[number]
             return study.fail_and_queue(trial, reason, is_retry=False, interrupted=True)
+
+    def has_ended(self, number: int) -> bool:
+        """Whether a trial was told, by this process or by others; asked of the storage itself."""
+        return self.optuna._storage.get_trial(self._id_of(number)).state.is_finished()
 
     # -------------------------------------------------------------------------------------- the budget
 
@@ -379,10 +438,19 @@ class LockedStudy:
     def write_results(self, ended: int | None = None) -> None:
         """Bring the files of the study up to date; see ``StudyFiles.write_results``."""
         self.ledger.read()
-        trials, directions = self.ledger.trials, record.directions(self._study)
-        kept = None if self._plan is None else self._plan.kept(trials, directions)
-        self._files.write_results(self._study, ended, kept)
-        val_logits.keep_best(self._files, trials, directions, ended)
+        found = self._outcome()
+        kept = None if self._plan is None else self._plan.kept(found.trials, found.directions)
+        best = [trial.number for trial in found.best]
+        is_last = not self.ledger.running and not self.ledger.waiting
+        self._files.write_results(found, ended, kept, ended is None or is_last or best != self.ledger.told)
+        self.ledger.told = best
+        val_logits.keep_best(self._files, found, ended)
+
+    def _outcome(self) -> Outcome:
+        ledger = self.ledger
+        counts = {state.name: n for state, n in ledger.counts.items()}
+        name, directions = self._study.study_name, record.directions(self._study)
+        return Outcome(name, directions, ledger.trials, counts, ledger.best)
 
     def reap(
         self,
@@ -584,9 +652,9 @@ class LockedStudy:
     def _withdraw(self, trial: FrozenTrial, reason: str) -> None:
         """End a trial that waits."""
         with suppress(UpdateFinishedTrialError):
-            self._storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
-            self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-            self._fail(trial, reason)
+            if self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):  # nobody was faster
+                self._storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
+                self._fail(trial, reason)
 
 
 class Points:

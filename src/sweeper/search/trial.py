@@ -115,7 +115,8 @@ class Trial:
         A NaN or infinite value marks the trial as diverged and ends it.
 
         Raises:
-            optuna.TrialPruned: when the trial should stop; let it pass.
+            optuna.TrialPruned: when the trial should stop, also because another host has taken this one for
+                dead and repeats the trial; let it pass.
         """
 
     def set_user_attr(self, name: str, value: Any) -> None:
@@ -147,7 +148,7 @@ class StudyTrial(Trial):
         import optuna
 
         value = float(value)
-        with self._interruption.allowed(False):
+        with self._interruption.allowed(False), _dropped_where_ended():
             if not math.isfinite(value):
                 self._trial.set_user_attr("diverged", True)
             if self._can_prune:
@@ -157,8 +158,21 @@ class StudyTrial(Trial):
             raise optuna.TrialPruned(f"pruned after step {step} with {value}")
 
     def set_user_attr(self, name: str, value: Any) -> None:
-        with self._interruption.allowed(False):
+        with self._interruption.allowed(False), _dropped_where_ended():
             self._trial.set_user_attr(name, value)
+
+
+@contextmanager
+def _dropped_where_ended() -> Iterator[None]:
+    """A trial that others have ended is left by its app as one that is pruned: it has not failed."""
+    from optuna.exceptions import UpdateFinishedTrialError
+
+    from sweeper.search.life import Dropped
+
+    try:
+        yield
+    except UpdateFinishedTrialError as error:
+        raise Dropped("others have ended it, who took this worker for dead") from error
 
 
 _outside = Trial()

@@ -22,10 +22,12 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, flag_override
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from sweeper import record
+from sweeper.errors import BadInput
 from sweeper.fault import Fault, disk, find_fault
 from sweeper.record import StudyFiles, TrialFiles
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
@@ -156,6 +158,8 @@ def _leave(app: App, study: Study) -> None:
     study.ledger.read()
     is_last = not study.ledger.running and not study.ledger.waiting
     if on_last_worker is not None and is_last and not study.has_failed():
+        with contextlib.suppress(BadInput, Fault):  # the pool says it
+            study.bring()
         call_logged(on_last_worker, study.files.folder)
 
 
@@ -182,7 +186,8 @@ def _run_trial(
         with output, running(StudyTrial(trial, interruption, seeded_by)), interruption.allowed():
             job = run_job(app.task, config, files.folder, app.context)
     except Interrupted as stop:
-        study.tell_interrupted(trial.number, f"interrupted ({signal.Signals(stop.signum).name})")
+        if not study.tell_interrupted(trial.number, f"interrupted ({signal.Signals(stop.signum).name})"):
+            _drop(trial, files)
         raise
     except Fault as fault:
         _tell_fault(study, trial, fault)
@@ -233,6 +238,28 @@ def _extend(search: Search, draw: Draw, trial: optuna.Trial) -> dict[str, Any]:
     return {name: value for name, value in trial.params.items() if name not in draw.params}
 
 
+def _tell(
+    study: Study,
+    trial: optuna.Trial,
+    files: TrialFiles,
+    state: TrialState,
+    values: list[float] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    if not study.tell(trial.number, state, values, attributes):
+        _drop(trial, files)
+
+
+def _drop(trial: optuna.Trial, files: TrialFiles) -> None:
+    """Leave a trial to others, who have ended it: this process was stopped, or cut off, for too long."""
+    what = "Trial %d was ended by others, who heard nothing of this host: its result is dropped."
+    logging.getLogger(__name__).warning(what, trial.number)
+    if files.is_of(trial.number) and files.run.is_ours:
+        with disk(files.folder):
+            files.run.remove_weights()
+            files.run.val_logits.unlink(missing_ok=True)
+
+
 def _tell_fault(study: Study, trial: optuna.Trial, fault: Fault) -> None:
     """Queue the parameters again, where that can be stored; else the next search finds the trial."""
     with contextlib.suppress(Fault):
@@ -246,7 +273,7 @@ def _tell_result(study: Study, trial: optuna.Trial, files: TrialFiles, job: JobR
             _tell_fault(study, trial, error)
             raise error
         if isinstance(error, optuna.TrialPruned):
-            study.tell(trial.number, TrialState.PRUNED)
+            _tell(study, trial, files, TrialState.PRUNED)
         else:
             _tell_failed(study, trial, files, error)
         return
@@ -256,11 +283,12 @@ def _tell_result(study: Study, trial: optuna.Trial, files: TrialFiles, job: JobR
         _tell_failed(study, trial, files, error)
         return
     if all(math.isfinite(value) for value in values):
-        study.tell(trial.number, TrialState.COMPLETE, values)
+        _tell(study, trial, files, TrialState.COMPLETE, values)
         return
     if len(values) == 1 and not study.trials()[trial.number].intermediate_values:
-        trial.report(values[0], step=0)
-    study.tell(trial.number, TrialState.PRUNED, attributes={"diverged": True})
+        with contextlib.suppress(UpdateFinishedTrialError):
+            trial.report(values[0], step=0)
+    _tell(study, trial, files, TrialState.PRUNED, attributes={"diverged": True})
 
 
 def to_values(returned: Any, n_objectives: int) -> list[float]:
@@ -308,13 +336,15 @@ def _shown(returned: Any) -> str:
 
 
 def _tell_failed(study: Study, trial: optuna.Trial, files: TrialFiles, error: BaseException) -> None:
+    if study.has_ended(trial.number):  # which may be all that has failed
+        _drop(trial, files)
+        return
     text = _storable("".join(traceback.format_exception(error)))
     record.write_whole(files.traceback, text)
     reason = f"{type(error).__name__}: {_storable(_message(error))}"
     logging.getLogger(__name__).error("Trial %d failed: %s", trial.number, reason)
-    study.tell(
-        trial.number, TrialState.FAIL, attributes={"reason": reason, "traceback": text[-_MAX_CHARACTERS:]}
-    )
+    attributes = {"reason": reason, "traceback": text[-_MAX_CHARACTERS:]}
+    _tell(study, trial, files, TrialState.FAIL, attributes=attributes)
 
 
 def _message(error: BaseException) -> str:
