@@ -7,9 +7,10 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 _on_ctrl_c = signal.getsignal(signal.SIGINT)
 if _on_ctrl_c is signal.default_int_handler:  # else it is ignored, as in the background
@@ -25,6 +26,9 @@ from sweeper.commands import completion, page
 from sweeper.errors import BadInput
 from sweeper.fault import find_told
 from sweeper.program import TRUST, program, typed_besides
+
+if TYPE_CHECKING:
+    from sweeper.commands.arrival import Source
 
 signal.signal(signal.SIGINT, _on_ctrl_c)
 
@@ -108,6 +112,29 @@ def _overrides(function: Callable[..., Any]) -> Callable[..., Any]:
 _TRUST = click.option(
     TRUST, is_flag=True, help="A saved run may import the network of one's own that it names."
 )
+_SOURCE = [
+    click.option("--storage", metavar="URL", help="Where the study is, if this machine has no folder of it."),
+    click.option(
+        "--artifacts", metavar="PLACE", help="Where its weights are; default: as the search had it."
+    ),
+    click.option("--yes", is_flag=True, help="Download however much it is, without asking."),
+]
+
+
+def _from_elsewhere(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of a verb that reads a study which another machine may have trained, as its ``source``."""
+
+    @wraps(function)
+    def call(storage: str | None, artifacts: str | None, yes: bool, **rest: Any) -> Any:
+        from sweeper.commands.arrival import Source
+
+        return function(**rest, source=Source(storage, artifacts, yes))
+
+    for option in reversed(_SOURCE):
+        call = option(call)
+    return call
+
+
 _FOLDER = click.Path(file_okay=False)
 _CONFIG = [
     click.option("-cd", "--config-dir", type=_FOLDER, help="More config files, from this folder."),
@@ -190,14 +217,15 @@ def studies(storage: str | None, delete: str | None, yes: bool) -> None:
 
 @verbs.command()
 @_study
-def best(study: str | None) -> None:
+@_from_elsewhere
+def best(study: str | None, source: Source) -> None:
     """Print the best trial of a study.
 
     STUDY is a name or a folder; default: the newest.
     """
     from sweeper.commands import best
 
-    best.show(study)
+    best.show(study, source)
 
 
 @verbs.command()
@@ -210,7 +238,8 @@ def best(study: str | None) -> None:
 )
 @click.option("--no-images", is_flag=True, help="Without pictures of the data.")
 @click.option("--open", "opens", is_flag=True, help="Open it in the browser.")
-def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bool) -> None:
+@_from_elsewhere
+def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bool, source: Source) -> None:
     """Write a report of a study, or of several side by side, as one HTML file.
 
     STUDY is a name or a folder; default: the newest. The file needs no network. A search writes it at
@@ -218,7 +247,7 @@ def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bo
     """
     from sweeper.commands import report
 
-    report.show(studies, out, with_images=not no_images, opens=opens)
+    report.show(studies, out, with_images=not no_images, opens=opens, source=source)
 
 
 @verbs.command()
@@ -251,6 +280,7 @@ def report(studies: tuple[str, ...], out: str | None, no_images: bool, opens: bo
     "--choose", is_flag=True, help="Make the cheapest of those about as good the study's best/; test it once."
 )
 @_TRUST
+@_from_elsewhere
 def certify(
     study: str | None,
     top: int | None,
@@ -259,6 +289,7 @@ def certify(
     baseline: bool | None,
     choose: bool,
     trust: bool,
+    source: Source,
 ) -> int:
     """Train the best trials again, and say how good they are and who is not worse.
 
@@ -270,7 +301,7 @@ def certify(
     from sweeper.commands import certify
 
     wish = certify.Wish(top, seeds, folds, baseline)
-    return certify.certify(study, wish, choose, trust)
+    return certify.certify(study, wish, choose, trust, source)
 
 
 @verbs.command()
@@ -288,7 +319,8 @@ def certify(
     help="Default: named after the study, in the working folder.",
 )
 @_TRUST
-def export(study: str | None, format: str, out: str | None, trust: bool) -> None:
+@_from_elsewhere
+def export(study: str | None, format: str, out: str | None, trust: bool, source: Source) -> None:
     """Write the best model of a study as one file.
 
     STUDY is a name or a folder, also that of a run or a model; default: the newest study. It is compared with
@@ -297,21 +329,22 @@ def export(study: str | None, format: str, out: str | None, trust: bool) -> None
     """
     from sweeper.commands import export
 
-    export.show(study, format, out, trust)
+    export.show(study, format, out, trust, source)
 
 
 @verbs.command()
 @_study
 @click.option("--trial", type=int, metavar="N", help="Another trial than the best.")
 @_TRUST
-def reproduce(study: str | None, trial: int | None, trust: bool) -> int:
+@_from_elsewhere
+def reproduce(study: str | None, trial: int | None, trust: bool, source: Source) -> int:
     """Train the best trial again, and compare epoch by epoch.
 
     STUDY is a name or a folder, also of a single run; default: the newest study.
     """
     from sweeper.commands.reproduce import reproduce
 
-    return reproduce(study, trial, trust)
+    return reproduce(study, trial, trust, source)
 
 
 @verbs.command()
@@ -334,8 +367,15 @@ def reproduce(study: str | None, trial: int | None, trust: bool) -> int:
     "--device", metavar="NAME", default="auto", show_default=True, help="As of torch; auto: a GPU, if any."
 )
 @_TRUST
+@_from_elsewhere
 def predict(
-    study: str, paths: tuple[str, ...], csv_file: str | None, top: int | None, device: str, trust: bool
+    study: str,
+    paths: tuple[str, ...],
+    csv_file: str | None,
+    top: int | None,
+    device: str,
+    trust: bool,
+    source: Source,
 ) -> int:
     """Say what pictures show.
 
@@ -344,21 +384,21 @@ def predict(
     """
     from sweeper.commands import predict
 
-    return predict.show(study, paths, csv_file, top, device, trust)
+    return predict.show(study, paths, csv_file, top, device, trust, source)
 
 
 @verbs.command()
 @click.option("--port", type=int, default=8080, show_default=True, help="At 127.0.0.1.")
-@click.option("--storage", metavar="URL", help="Another storage; default: the journal under outputs/.")
 @_study
-def dashboard(port: int, study: str | None, storage: str | None) -> None:
+@_from_elsewhere
+def dashboard(port: int, study: str | None, source: Source) -> None:
     """Browse all studies in optuna-dashboard.
 
     With STUDY, a name or a folder, those of its storage, which the folder remembers.
     """
     from sweeper.commands import dashboard
 
-    dashboard.serve(port, study, storage)
+    dashboard.serve(port, study, source)
 
 
 @verbs.command()

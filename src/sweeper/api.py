@@ -122,11 +122,22 @@ def sweep(overrides: str | Iterable[str] = (), /, **keys: Any) -> Study:
     return Study(Path(_call(["train", "-m", *words], "study")))
 
 
-def open_study(study: str | Path | None = None) -> Study:
+def open_study(
+    study: str | Path | None = None,
+    *,
+    storage: str | None = None,
+    artifacts: str | None = None,
+    large: bool = False,
+) -> Study:
     """A study that is there, of this program or of any Hydra app with its sweeper; also while it runs.
 
+    What other machines have sent of it is brought here first.
+
     Args:
-        study: its name, or its folder; None opens the newest below ``outputs/``.
+        study: its name, or its folder; None opens the newest below ``outputs/``, or in ``storage``.
+        storage: the URL of its storage, for a study that this machine has no folder of.
+        artifacts: where its weights are; None: as the search had it.
+        large: whether more than 100 MB may be downloaded.
 
     Raises:
         sweeper.BadInput: if there is none.
@@ -136,8 +147,11 @@ def open_study(study: str | Path | None = None) -> Study:
         sweeper.open_study("mine").dataframe()
         ```
     """
-    with named("study", "STUDY"):
-        return Study(record.find_study(None if study is None else str(study)).folder)
+    from sweeper.commands.arrival import Source, find
+
+    source = Source(storage, artifacts, _flag("large", large))
+    with named("study", "STUDY"), named("storage", "--storage"), named("artifacts", "--artifacts"):
+        return Study(find(None if study is None else str(study), source).folder)
 
 
 def _words(overrides: str | Iterable[str], keys: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.record import FORMAT
+from sweeper.fault import Fault
+from sweeper.record import FORMAT, StudyFiles
 from sweeper.secret import hide_secrets
 from sweeper.words import counted
 
@@ -26,7 +27,7 @@ _KEY_LENGTH = 512
 """What Optuna's tables have room for, also of a parameter's name."""
 
 
-_TEXTS = ("folder", "sampler", "named_by", "stored_by", "folder_by")
+_TEXTS = ("folder", "sampler", "named_by", "stored_by", "folder_by", "id", "artifacts")
 _LISTS = ("metrics", "directions", "fixed", "command")
 _NUMBERS = ("n_trials", "max_retries")
 
@@ -48,11 +49,13 @@ def read(storage: BaseStorage, study_id: int) -> dict[str, Any]:
 def _is_ours(name: str, value: Any) -> bool:
     """Whether a value is of the kind that this entry has."""
     if value is None:
-        return name in ("metrics", "n_trials", "sampler")
+        return name in ("metrics", "n_trials", "sampler", "artifacts")
     if name in _TEXTS:
         return isinstance(value, str)
     if name in _LISTS:
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if name == "travels":
+        return isinstance(value, bool)
     if name in _NUMBERS:
         return isinstance(value, int) and not isinstance(value, bool)
     return name != "space" or (isinstance(value, dict) and all(map(_is_range, value.values())))
@@ -69,11 +72,16 @@ def _is_range(text: Any) -> bool:
 
 
 def folder(begun: Mapping[str, Any]) -> Path | None:
-    """The folder of the study, where it is one of ours and its folder is here."""
-    path = begun.get("folder")
+    """The folder of the study, where it is one of ours and its folder is here.
+
+    On another machine the same path may be that of another study, which has another ``id``.
+    """
+    path, known = begun.get("folder"), begun.get("id")
     if begun.get("format") == FORMAT and isinstance(path, str):
-        with suppress(OSError):  # of a storage of somebody else, in which any text may stand
-            return Path(path) if Path(path).is_dir() else None
+        with suppress(OSError, Fault):  # of a storage of somebody else, in which any text may stand
+            found = StudyFiles(Path(path))
+            is_its = found.folder.is_dir() and (known is None or found.read_id() in (None, known))
+            return found.folder if is_its else None
     return None
 
 

@@ -213,6 +213,75 @@ class RunFiles:
         """They, and what is only of use beside them; the card comes first: no other weights get it."""
         return (self.card, self.weights, self.old_weights, self.trained_on)
 
+    # ------------------------------------------------------------------------------- on another machine
+
+    @property
+    def _texts(self) -> dict[str, Path]:
+        """The small files, by the names under which they go to other machines."""
+        ours = (self.config, self.history, self.result, self.environment, self.signs, self.card)
+        return {path.name: path for path in (*ours, self._mark, self.choice)}
+
+    @property
+    def _arrays(self) -> dict[str, Path]:
+        """The large ones, by the names that they have in one file together."""
+        return {path.name: path for path in (self.weights, self.predictions, self.trained_on)}
+
+    def array_names(self) -> list[str]:
+        """The large ones that are there."""
+        return [name for name, path in self._arrays.items() if path.exists()]
+
+    def read_texts(self) -> dict[str, str]:
+        """The small files of a run of ours, the card left out: it is of use beside the weights alone."""
+        texts = _read_texts(self._texts) if self.is_ours else {}
+        texts.pop(self.card.name, None)
+        return texts
+
+    def read_all_texts(self) -> dict[str, str]:
+        """The small files of a run of ours, the card among them."""
+        return _read_texts(self._texts) if self.is_ours else {}
+
+    def write_texts(self, texts: Mapping[str, str]) -> None:
+        """Write those that have a name which we know; what has another one came from somebody else."""
+        for name, path in self._texts.items():
+            if isinstance(text := texts.get(name), str) and not _has_text(path, text):
+                write_whole(path, text)
+
+    def zip_model(self, path: Path) -> None:
+        """Write one file that holds all of a model and its record, for another machine: whole, or not at all.
+
+        Weights hardly get smaller by compressing. What is not compressed cannot grow when it is read.
+        """
+        with whole(path) as new, zipfile.ZipFile(new, "w", zipfile.ZIP_STORED) as file:
+            for name, each in {**self._texts, **self._arrays}.items():
+                if each.is_file() and name != self.choice.name:
+                    file.write(each, name)
+
+    def unzip_model(self, path: Path) -> None:
+        """Put what such a file holds into this folder, where nothing of these names is yet.
+
+        Raises:
+            Fault: if it is damaged, or another program's.
+        """
+        places = {**self._texts, **self._arrays}
+        try:
+            with disk(path), zipfile.ZipFile(path) as file:
+                for info in file.infolist():
+                    if info.filename not in places or info.compress_type != zipfile.ZIP_STORED:
+                        raise _damaged(path, "holds what no model has")
+                    if info.file_size > size(path):
+                        raise _damaged(path, "claims to be larger than it is")
+                    place = places[info.filename]
+                    if not place.exists():
+                        with file.open(info) as source, whole(place) as new, new.open("wb") as target:
+                            shutil.copyfileobj(source, target)
+        except _DAMAGES as error:
+            raise _damaged(path, "holds no model") from error
+
+    def take_val_logits(self, path: Path) -> None:
+        """Let those of another machine be this run's; the file is gone from where it was."""
+        with disk(self.val_logits):
+            path.replace(self.val_logits)
+
     def remove_weights(self) -> None:
         """Remove them, and what is only of use beside them."""
         for path in self._weights:
@@ -343,6 +412,55 @@ class TrialFiles:
         """Whether the folder holds the trial of that number."""
         return self._mark.exists() and read_json(self._mark).get("trial") == number
 
+    @property
+    def is_marked(self) -> bool:
+        """Whether it holds a trial of some number."""
+        return self._mark.exists()
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether it was trained on another machine, and only its record is here."""
+        return self._mark.exists() and read_json(self._mark).get("arrived") is True
+
+    @property
+    def _texts(self) -> dict[str, Path]:
+        """What another machine gets of a trial of somebody else's app: its config, as Hydra writes it."""
+        return {"config.yaml": self.folder / ".hydra" / "config.yaml"}
+
+    def read_texts(self) -> dict[str, str]:
+        """What other machines get of a trial, by the names of the files."""
+        return self.run.read_texts() or _read_texts(self._texts)
+
+    def arrive(self, number: int, texts: Mapping[str, str], inside: Path) -> bool:
+        """Make the folder of a trial that another machine has trained; add what is missing to one of its own.
+
+        Args:
+            inside: a folder of the same disk, where it is made before it is whole.
+
+        Returns:
+            whether it is there; not where somebody else has something of that name.
+        """
+        if self.is_marked:
+            missing = {name: text for name, text in texts.items() if not self._has(name)}
+            self.run.write_texts(missing)
+            return True
+        if os.path.lexists(self.folder):
+            return False
+        new = TrialFiles(inside / self.folder.name)
+        _remove(new.folder)
+        new.run.write_texts(texts)
+        for name, path in new._texts.items():
+            if isinstance(text := texts.get(name), str):
+                write_whole(path, text)
+        write_json(new._mark, {"format": FORMAT, "trial": number, "arrived": True})
+        with disk(self.folder):
+            new.folder.rename(self.folder)
+        return True
+
+    def _has(self, name: str) -> bool:
+        places = {**self.run._texts, **self._texts}
+        return name in places and places[name].exists()
+
     def room(self) -> list[Path]:
         """What takes room and is no record: also a very long output."""
         is_long = self.output.is_file() and self.output.stat().st_size > LONG_OUTPUT
@@ -421,11 +539,16 @@ class StudyFiles:
 
     def trial(self, trial: FrozenTrial) -> TrialFiles:
         """Where the app has the folder of a trial, which may have moved with the study."""
-        folder, inside = trial.user_attrs.get("folder"), TrialFiles(self.folder / str(trial.number))
+        return self.trial_at(trial.number, trial.user_attrs.get("folder"))
+
+    def trial_at(self, number: int, folder: object) -> TrialFiles:
+        """The same, by its number and what it says of its folder."""
+        inside = TrialFiles(self.folder / str(number))
         if not isinstance(folder, str):  # none, or an app's own attribute of that name
             return inside
-        is_moved = not os.path.exists(folder) and inside.is_of(trial.number)  # noqa: PTH110 - no error where it is closed
-        return inside if is_moved else TrialFiles(Path(folder))
+        is_moved = not os.path.exists(folder) and inside.is_of(number)  # noqa: PTH110 - no error where it is closed
+        # Another machine's folder may have a name that means something else here.
+        return inside if is_moved or inside.has_arrived else TrialFiles(Path(folder))
 
     def run(self, number: int) -> RunFiles:
         """The run of a trial, where its folder has its number, as those of our own app."""
@@ -510,12 +633,17 @@ class StudyFiles:
     def is_ours(self) -> bool:
         return self._mark.exists() or self._storage.exists()
 
-    def mark(self, study_name: str, storage: str) -> None:
+    def mark(self, study_name: str, storage: str, study_id: str | None = None, travels: bool = False) -> None:
         """Say whose folder this is, and in which storage the study is.
 
         The URL may hold a password, so only its owner can read it.
+
+        Args:
+            study_id: tells the study from others that had, or will have, its name.
+            travels: whether other machines take part that need not see this folder.
         """
-        write_json(self._mark, {"format": FORMAT, "study": study_name})
+        known = {} if study_id is None else {"id": study_id, "travels": travels}
+        write_json(self._mark, {"format": FORMAT, "study": study_name, **known})
         with whole(self._storage, mode=0o600) as path:
             path.write_text(storage, encoding="utf-8")
 
@@ -541,6 +669,23 @@ class StudyFiles:
         if "study" not in mark:
             raise _damaged(self._mark, "names no study")
         return str(mark["study"])
+
+    def read_id(self) -> str | None:
+        """What tells the study from others of its name; None where an earlier version has marked it."""
+        found = read_json(self._mark).get("id") if self._mark.exists() else None
+        return found if isinstance(found, str) else None
+
+    @property
+    def travels(self) -> bool:
+        """Whether trials of the study may have been trained where this folder is not."""
+        return self._mark.exists() and read_json(self._mark).get("travels") is True
+
+    def is_of(self, study_name: str, study_id: str | None) -> bool:
+        """Whether it is the folder of that very study, however many have had the name."""
+        try:
+            return self.is_ours and (self.read_name(), self.read_id()) == (study_name, study_id)
+        except (BadInput, Fault, OSError):  # closed, or damaged
+            return False
 
     def refuse_others(self, study_name: str, storage: str) -> None:
         """Never mix two studies in one folder.
@@ -711,10 +856,8 @@ class StudyFiles:
         return before
 
     def _replace_best(self, source: RunFiles, choice: Choice | None = None) -> None:
-        target = self.best
         new = RunFiles(self.folder / _MARK / "best-new")
-        old = RunFiles(self.folder / _MARK / "best-old")
-        _remove(new.folder, old.folder)
+        _remove(new.folder)
         new.mark()
         copied = (
             "card",
@@ -733,6 +876,74 @@ class StudyFiles:
                 shutil.copy2(path, getattr(new, name))
         if choice is not None:
             write_json(new.choice, {"format": FORMAT, **asdict(choice)})
+        self._swap_best(new)
+
+    # ------------------------------------------------------------------------------- on another machine
+
+    @property
+    def _texts(self) -> dict[str, Path]:
+        """The small files of the study itself, by the names under which they go to other machines."""
+        known = (self.signs, self._belief, self.certificate, self.plan, self.sweep_config)
+        return {path.name: path for path in known}
+
+    @property
+    def arriving(self) -> Path:
+        """Where the folders of trials from other machines are made."""
+        return self.folder / _MARK / "arriving"
+
+    @property
+    def arrivals(self) -> Path:
+        """The lock of those who bring trials here."""
+        return self.folder / _MARK / "arrivals.lock"
+
+    def read_texts(self) -> dict[str, str]:
+        return _read_texts(self._texts)
+
+    def write_texts(self, texts: Mapping[str, str]) -> None:
+        """Write those that have a name which we know, and that say something else than what is here."""
+        for name, path in self._texts.items():
+            if isinstance(text := texts.get(name), str) and not _has_text(path, text):
+                write_whole(path, text)
+
+    def put_best(self, texts: Mapping[str, str], model: Path | None = None) -> None:
+        """Let ``best/`` hold a run of another machine. Call under the study's lock.
+
+        Args:
+            texts: its small files.
+            model: what ``zip_model`` wrote of it; without one, weights that are here of the same run stay.
+        """
+        new, target = RunFiles(self.folder / _MARK / "best-new"), self.best
+        if target.folder.exists() and not target.is_ours:
+            return
+        with disk(self.folder):
+            _remove(new.folder)
+            new.write_texts(texts)
+            new.mark()
+            if target.is_ours and _same_history(new, target):
+                for name, path in target._arrays.items():
+                    if path.exists():
+                        _link(path, new._arrays[name])
+            if model is not None:
+                new.unzip_model(model)
+            if not new.weights.exists():
+                new.card.unlink(missing_ok=True)
+            elif not new.card.exists() and target.card.exists() and _same_history(new, target):
+                shutil.copy2(target.card, new.card)
+            self._swap_best(new)
+
+    def holds_best(self, texts: Mapping[str, str]) -> bool:
+        """Whether ``best/`` has these small files."""
+        places = self.best._texts
+        return self.best.is_ours and all(
+            _has_text(places[name], text)
+            for name, text in texts.items()
+            if name in places and (name != CARD or self.best.weights.exists())
+        )
+
+    def _swap_best(self, new: RunFiles) -> None:
+        """Two renames replace what ``best/`` holds."""
+        target, old = self.best, RunFiles(self.folder / _MARK / "best-old")
+        _remove(old.folder)
         if target.folder.exists():
             target.folder.replace(old.folder)
         new.folder.replace(target.folder)
@@ -779,6 +990,14 @@ class StudyFiles:
         except Fault:  # damaged: nobody has chosen
             return False
         return choice is not None and choice.n_ended == _n_ended(trials)
+
+
+def is_chosen(choice: str, trials: Sequence[FrozenTrial]) -> bool:
+    """Whether a choice, as it was written, stands."""
+    try:
+        return bool(json.loads(choice)["n_ended"] == _n_ended(trials))
+    except (ValueError, KeyError, TypeError):  # another program's
+        return False
 
 
 def _n_ended(trials: Iterable[FrozenTrial]) -> int:
@@ -1007,6 +1226,15 @@ def studies_in(storages: Container[str | None]) -> list[str]:
     return [name for url, name in found.items() if url in storages]
 
 
+def find_arrived(study_id: str) -> StudyFiles | None:
+    """The folder under ``outputs/`` of the study with this ``id``, whichever machine began it."""
+    for folder in study_folders():
+        with suppress(Fault, OSError):
+            if (files := StudyFiles(folder)).read_id() == study_id:
+                return files
+    return None
+
+
 def _time_of_results(files: StudyFiles) -> float:
     try:
         return files.results.stat().st_mtime
@@ -1125,6 +1353,32 @@ def write_whole(path: Path, content: str) -> None:
     """A text, in which what UTF-8 lacks is escaped: JSON and YAML read the same from that."""
     with whole(path) as temporary:
         temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
+
+
+def _read_texts(places: Mapping[str, Path]) -> dict[str, str]:
+    """What stands in the files that are there."""
+    found = {}
+    for name, path in places.items():
+        if path.is_file():
+            with disk(path):
+                found[name] = path.read_bytes().decode(errors="replace")
+    return found
+
+
+def _has_text(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode(errors="backslashreplace")
+    except OSError:
+        return False
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file in another folder, or a copy where the disk cannot do that: none is changed later."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
@@ -1254,6 +1508,16 @@ def _remove_empty(folder: Path) -> None:
     while folder.is_dir() and not any(folder.iterdir()) and folder.absolute() != Path.cwd():
         folder.rmdir()
         folder = folder.parent
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of ours with all that is in it, if it is there.
+
+    Raises:
+        Fault: if the disk fails.
+    """
+    with disk(folder):
+        _remove(folder)
 
 
 def _remove(*folders: Path) -> None:

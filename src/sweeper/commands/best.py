@@ -16,6 +16,7 @@ from rich.text import Text
 
 from sweeper import record, saved
 from sweeper.commands import report
+from sweeper.commands.arrival import HERE, Source, find, show_whereabouts
 from sweeper.commands.studies import PIPED_WIDTH
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def show(name: str | None) -> None:
+def show(name: str | None, source: Source = HERE) -> None:
     """Print the best trial of a study, or its Pareto front.
 
     Raises:
         BadInput: if there is no such study.
     """
-    files = record.find_study(name)
+    files = find(name, source)
     if files.is_certificate:
         show_certificate(files)
         return
@@ -229,6 +230,8 @@ def show_commands(files: StudyFiles) -> None:
     print(f"Browse:    {program()} dashboard{f' {study}' if is_elsewhere else ''}")
     if files.best.is_complete:
         trust = saved.trust_option_of(files.best.config)
+        if files.travels and not files.best.has_model:
+            show_whereabouts(files)
         if files.best.has_model:
             print(f"Use it:    {use(study, trust)}")
             print(f"Export it: {program()} export {study} --format pt2{trust}")

@@ -26,6 +26,7 @@ from rich.text import Text
 
 from sweeper import caller, child, ranking, record
 from sweeper.caller import Failed
+from sweeper.commands.arrival import HERE, Source, find
 from sweeper.commands.best import tell_certificate
 from sweeper.commands.renew import renew
 from sweeper.errors import BadInput
@@ -65,7 +66,9 @@ class Wish:
         return told + (" --no-baseline" if self.baseline is False else "")
 
 
-def certify(name: str | None, wish: Wish, chooses: bool = False, trust: bool = False) -> int:
+def certify(
+    name: str | None, wish: Wish, chooses: bool = False, trust: bool = False, source: Source = HERE
+) -> int:
     """Train what a search has found again, until its plan is done or the race decided, and say what is known.
 
     Args:
@@ -79,7 +82,7 @@ def certify(name: str | None, wish: Wish, chooses: bool = False, trust: bool = F
         KeyboardInterrupt: if it is interrupted; what is known so far is written and shown.
     """
     typed_besides[:] = [TRUST] if trust else []  # whoever tests the chosen model asks for it
-    certifying = _open(name, trust)
+    certifying = _open(name, trust, source)
     plan = certifying.plan(wish)
     if chooses:
         certifying.check_choosable(plan)
@@ -109,11 +112,11 @@ def certify(name: str | None, wish: Wish, chooses: bool = False, trust: bool = F
 # ------------------------------------------------------------------------------------------ what is certified
 
 
-def _open(name: str | None, trust: bool) -> Certifying:
+def _open(name: str | None, trust: bool, source: Source) -> Certifying:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    search = _search_of(record.find_study(name))
+    search = _search_of(find(name, source))
     if (search.read_storage() or "memory") == "memory":
         reason, remedy = "its trials were in the memory of a process", "search with a storage that stays"
         raise BadInput("STUDY", search.read_name(), reason, remedy)

@@ -13,6 +13,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import optuna
 
 from sweeper import record
+from sweeper.commands.arrival import HERE, Source, find
 from sweeper.commands.exhibit import exhibiting
 from sweeper.commands.guard import guarded
 from sweeper.errors import BadInput
@@ -23,11 +24,11 @@ HOST = "127.0.0.1"
 """optuna-dashboard has no authentication, and routes that delete."""
 
 
-def serve(port: int, study: str | None, storage_url: str | None) -> None:
+def serve(port: int, study: str | None, source: Source = HERE) -> None:
     """Serve until Ctrl-C. Nothing is written but what the person clicks.
 
     Args:
-        study: whose storage is shown, where no URL is given.
+        study: whose storage is shown, where no URL is given; what other machines have sent of it comes here.
 
     Raises:
         BadInput: if there are no studies, or the port is taken.
@@ -36,8 +37,9 @@ def serve(port: int, study: str | None, storage_url: str | None) -> None:
     from sweeper.search.storage import look_into_storage
     from sweeper.search.view import view
 
-    if study and not storage_url:
-        storage_url = record.find_study(study).read_storage()
+    storage_url = source.storage
+    if study:
+        storage_url = find(study, source).read_storage()
     storage_url, *others = [storage_url] if storage_url else record.find_storages()
     if storage_url is None:
         journal = Path(record.OUTPUTS, record.JOURNAL)

@@ -17,8 +17,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import origin
+from sweeper import origin, record
 from sweeper.commands.guard import Answer, call, say
+from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.markdown import block, text
 from sweeper.note import told_signs
@@ -123,7 +124,8 @@ def _say_json(status: str, content: Any) -> Answer:
 def _file(storage: BaseStorage, study: str, trial: str | None, name: str) -> Answer:
     """A file of a study or of a trial, by one of the names that there are."""
     with suppress(KeyError, OSError, Fault):
-        content = _of_trial(storage, int(trial), name) if trial else _of_study(storage, int(study), name)
+        files = _study_files(origin.read(storage, int(study)))
+        content = _of_trial(storage, files, int(trial), name) if trial else _of_study(files, name)
         headers = [("Content-Type", _type(name)), ("Content-Length", str(len(content)))]
         return (
             "200 OK",
@@ -133,15 +135,20 @@ def _file(storage: BaseStorage, study: str, trial: str | None, name: str) -> Ans
     return say("404 Not Found", "There is no such file.")
 
 
-def _of_study(storage: BaseStorage, study_id: int, name: str) -> bytes:
-    files = _study_files(origin.read(storage, study_id))
+def _of_study(files: StudyFiles | None, name: str) -> bytes:
     if files is None or (name == _REPORT and not files.has_report):
-        raise KeyError(study_id)
+        raise KeyError(name)
     return files.report.read_bytes() if name == _REPORT else _of_run(files.best, _BEST[name])
 
 
-def _of_trial(storage: BaseStorage, trial_id: int, name: str) -> bytes:
-    return _of_run(RunFiles(Path(str(storage.get_trial(trial_id).user_attrs["folder"]))), name)
+def _of_trial(storage: BaseStorage, files: StudyFiles | None, trial_id: int, name: str) -> bytes:
+    trial = storage.get_trial(trial_id)
+    return _of_run(_run(files, trial.number, trial.user_attrs["folder"]), name)
+
+
+def _run(files: StudyFiles | None, number: int, folder: str) -> RunFiles:
+    """The run of a trial, where this machine has it."""
+    return RunFiles(Path(folder)) if files is None else files.trial_at(number, folder).run
 
 
 def _of_run(run: RunFiles, name: str) -> bytes:
@@ -162,8 +169,8 @@ def _table(history: Sequence[Mapping[str, float]]) -> str:
 
 
 def _study_files(begun: Mapping[str, Any]) -> StudyFiles | None:
-    folder = origin.folder(begun)
-    files = StudyFiles(folder) if folder else None
+    folder, study_id = origin.folder(begun), begun.get("id")
+    files = StudyFiles(folder) if folder else record.find_arrived(study_id) if study_id else None
     return files if files is not None and _is_there(lambda: files.is_ours) else None
 
 
@@ -190,6 +197,8 @@ def _listed(listed: dict[str, Any]) -> dict[str, Any]:
 def _shown(storage: BaseStorage, study_id: int, study: dict[str, Any]) -> dict[str, Any]:
     begun = origin.read(storage, study_id)
     files = _study_files(begun)
+    if files is not None and files.travels:
+        _bring(files, storage)
     study["user_attrs"] = _rows(study["user_attrs"], begun)
     study["union_user_attrs"] = [row for row in study["union_user_attrs"] if row["key"] not in _REPEATED]
     study["artifacts"] = []
@@ -198,8 +207,16 @@ def _shown(storage: BaseStorage, study_id: int, study: dict[str, Any]) -> dict[s
         study["artifacts"] = _artifacts(*names)
         study["note"]["body"] = _links(study_id, names) + study["note"]["body"]
     for trial in [*study["trials"], *study["best_trials"]]:
-        _complete(trial)
+        _complete(trial, files)
     return study
+
+
+def _bring(files: StudyFiles, storage: BaseStorage) -> None:
+    """Let what other machines have sent since be there, too; what fails leaves what is here."""
+    from sweeper.search.travel import Arrival
+
+    with suppress(BadInput, Fault):
+        Arrival(files, storage).bring_texts()
 
 
 def _rows(shown: list[dict[str, str]], begun: dict[str, Any]) -> list[dict[str, str]]:
@@ -237,9 +254,9 @@ def _begun_as_before(storage: BaseStorage, begun: dict[str, Any], renamed: dict[
 # ---------------------------------------------------------------------------------------------- a trial
 
 
-def _complete(trial: dict[str, Any]) -> None:
+def _complete(trial: dict[str, Any], files: StudyFiles | None) -> None:
     attributes = {row["key"]: row["value"] for row in trial["user_attrs"]}
-    run = RunFiles(Path(attributes["folder"])) if "folder" in attributes else None
+    run = _run(files, trial["number"], attributes["folder"]) if "folder" in attributes else None
     has_curve = run is not None and _has_history(run)
     trial["artifacts"] = _artifacts(_CURVE, _TABLE) if has_curve else []
     if trial["note"]["version"] == 0:  # nobody has written one

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper import record
+from sweeper.commands.arrival import HERE, Source, bring_model
 from sweeper.errors import named, visible
 from sweeper.fault import Fault
 from sweeper.program import TRUST, use
@@ -31,7 +32,7 @@ _CODE = {
 """What a person may run then, with a picture of their own."""
 
 
-def show(study: str | None, format: str, out: str | None, trust: bool) -> None:
+def show(study: str | None, format: str, out: str | None, trust: bool, source: Source = HERE) -> None:
     """Write the best model of a study, or that of a folder, and say what was written.
 
     Args:
@@ -42,7 +43,7 @@ def show(study: str | None, format: str, out: str | None, trust: bool) -> None:
         BadInput: if there is no such model, it may not be loaded, or cannot be written in this format.
         Fault: if the file cannot be written.
     """
-    name = str(record.find_study(None).folder) if study is None else study
+    name = bring_model(study, source)
     with named("STUDY", "model"):
         files = record.find_model(name)
     weights = files.weights

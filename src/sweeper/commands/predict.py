@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper import record
+from sweeper.commands.arrival import HERE, Source, bring_model
 from sweeper.errors import BadInput, named, visible
 from sweeper.screen import Screen
 from sweeper.words import counted, expanded, some
@@ -34,7 +35,13 @@ _ALL_COLUMNS = 10**6
 
 
 def show(
-    study: str, paths: Sequence[str], csv_file: str | None, top: int | None, device: str, trust: bool
+    study: str,
+    paths: Sequence[str],
+    csv_file: str | None,
+    top: int | None,
+    device: str,
+    trust: bool,
+    source: Source = HERE,
 ) -> int:
     """Print a table, or write a CSV file; pictures that cannot be read are named on standard error.
 
@@ -50,6 +57,7 @@ def show(
     """
     file = None if csv_file in (None, STDOUT) else expanded(csv_file)
     pictures = _find(paths)
+    study = bring_model(study, source)
     if file is not None:
         with named("STUDY", "model"):
             files, read = record.find_model(study), (picture.content for picture in pictures)

@@ -20,6 +20,7 @@ def renew(files: StudyFiles) -> None:
 
     from sweeper.search.storage import open_storage
     from sweeper.search.study import read
+    from sweeper.search.travel import Sender
 
     try:
         seen = read(files)
@@ -29,6 +30,8 @@ def renew(files: StudyFiles) -> None:
             write_note(study, files, seen.again())
         if files.has_report or files.is_certificate:
             report.write([files], files.report)
+        if (sender := Sender.of(study, files)) is not None:
+            sender.send_study()
     except (BadInput, Fault, OSError) as error:
         log.warning("note and report of %s are as they were: %s", files.folder.name, error)
         log.debug("", exc_info=True)

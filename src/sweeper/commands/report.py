@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper import record, saved
+from sweeper.commands.arrival import HERE, Source, find
 from sweeper.errors import BadInput
 from sweeper.program import program, use
 from sweeper.record import StudyFiles
@@ -26,14 +27,16 @@ SEVERAL = "report.html"
 """The file of several studies, under ``outputs/``."""
 
 
-def show(names: Sequence[str | None], out: str | None, with_images: bool, opens: bool) -> None:
+def show(
+    names: Sequence[str | None], out: str | None, with_images: bool, opens: bool, source: Source = HERE
+) -> None:
     """Write the report of the studies, the newest if none is named, and say where it is.
 
     Raises:
         BadInput: if there is no such study.
         Fault: if it cannot be read, or the report not be written.
     """
-    found = [record.find_study(name) for name in names or (None,)]
+    found = [find(name, source) for name in names or (None,)]
     files = list({each.folder.absolute(): each for each in found}.values())
     path = place(files, out)
     write(files, path, with_images)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sweeper import check, record
 from sweeper import saved as saved_run
+from sweeper.commands.arrival import HERE, Source, find
 from sweeper.environment import environment
 from sweeper.errors import BadInput
 from sweeper.record import RunFiles, StudyFiles
@@ -24,7 +25,7 @@ class _Enough(Exception):
     """The saved history has no more epochs to compare with."""
 
 
-def reproduce(name: str | None, number: int | None, trust: bool = False) -> int:
+def reproduce(name: str | None, number: int | None, trust: bool = False, source: Source = HERE) -> int:
     """Train the best trial of a study (or trial ``number``, or a single run's folder) again and compare.
 
     Nothing is written.
@@ -39,7 +40,7 @@ def reproduce(name: str | None, number: int | None, trust: bool = False) -> int:
     from sweeper.training.fit import Epoch, fit
     from sweeper.training.machine import resolve_device
 
-    files = _find_run(name, number)
+    files = _find_run(name, number, source)
     saved = files.read_rows()
     run = check.to_run(record.read_yaml(files.config))
     if not trust:
@@ -64,11 +65,12 @@ def reproduce(name: str | None, number: int | None, trust: bool = False) -> int:
     return _verdict(saved, again, files.read_environment(), now)
 
 
-def _find_run(name: str | None, number: int | None) -> RunFiles:
-    for folder in (Path(record.OUTPUTS, name), Path(name)) if name is not None and number is None else ():
+def _find_run(name: str | None, number: int | None, source: Source) -> RunFiles:
+    is_run = name is not None and number is None and source.storage is None
+    for folder in (Path(record.OUTPUTS, name), Path(name)) if name is not None and is_run else ():
         if RunFiles(folder).is_complete and not StudyFiles(folder).is_ours:
             return RunFiles(folder)
-    study = record.find_study(name)
+    study = find(name, source)
     files = study.best if number is None else study.run(number)
     if not files.is_complete:
         what = "the best trial" if number is None else f"trial {number}"

@@ -34,6 +34,7 @@ from sweeper.secret import hide_secrets
 from sweeper.words import counted, disk_space, number, one_line
 
 if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
     from optuna.study._frozen import FrozenStudy
     from optuna.trial import FrozenTrial
 
@@ -143,7 +144,7 @@ def _listed(
     from sweeper.search.study import seen
 
     trials = read_trials()
-    files = _its_folder(begun.get("folder"), study.study_name, url)
+    files = _its_folder(begun, study.study_name, url)
     certifies = _certificate(files)
     shown = seen(trials, files, read_trials, read_told)
     times = [time for t in trials for time in (t.datetime_complete, t.datetime_start) if time]
@@ -179,9 +180,11 @@ def _certificate(files: StudyFiles | None) -> str:
     return f"{verdict.whose(found)}{f': {told}' if told else ''}"
 
 
-def _its_folder(folder: str | None, name: str, url: str) -> StudyFiles | None:
-    """The folder where the study was begun, if it is still its own."""
-    files = StudyFiles(Path(folder or "."))
+def _its_folder(begun: Mapping[str, Any], name: str, url: str) -> StudyFiles | None:
+    """The folder where the study was begun, if it is still its own; else the one where it has arrived."""
+    files = StudyFiles(Path(begun.get("folder") or "."))
+    if (study_id := begun.get("id")) and not files.is_of(name, study_id):
+        return record.find_arrived(study_id)
     try:
         is_its = files.is_ours and (files.read_name(), files.read_storage()) == (name, url)
     except (BadInput, Fault):
@@ -380,6 +383,16 @@ def _check_ended(study: Listed) -> None:
         raise BadInput("--delete", study.name, f"the study is running{where}", "stop it first")
 
 
+def _forget_artifacts(storage: BaseStorage, study_id: int) -> None:
+    """Remove what was sent to an artifact store; where that cannot be, say where it is left."""
+    from sweeper.search.travel import forget
+
+    try:
+        forget(storage, study_id)
+    except (BadInput, Fault) as error:
+        print(f"Left in {origin.read(storage, study_id).get('artifacts')}: {error}")
+
+
 def _remove(study: Listed) -> int:
     """First its files, then it, then its folder's mark: who is killed in between can delete it again.
 
@@ -389,6 +402,8 @@ def _remove(study: Listed) -> int:
     from sweeper.search.storage import look_into_storage
 
     storage = look_into_storage(study.storage) if study.is_in_storage else None
+    if storage is not None:
+        _forget_artifacts(storage, storage.get_study_id_from_name(study.name))
     if study.files is None:
         assert storage is not None
         storage.delete_study(storage.get_study_id_from_name(study.name))

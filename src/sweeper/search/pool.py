@@ -35,14 +35,14 @@ from sweeper.record import StudyFiles, shown
 from sweeper.results import belief, sign, study_sign
 from sweeper.results.study_record import HIDDEN
 from sweeper.screen import Screen, fall_silent, whoever_reads
-from sweeper.search import engine, keys, launch, life, repeat
+from sweeper.search import artifact, engine, keys, launch, life, repeat
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.heart import Heart
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import to_yaml
 from sweeper.search.ledger import POOL, was_composed
 from sweeper.search.life import Entry
-from sweeper.search.process import FOR_THE_POOL, LOST, Board, Crew, NotStarted, Process, ending, is_heard
+from sweeper.search.process import LOST, Board, Crew, NotStarted, Process, ending, for_the_pool, is_heard
 from sweeper.search.progress import Progress, summarize, tell_belief, tell_how_to_make_sure
 from sweeper.search.sampler import is_grid, try_out
 from sweeper.search.settings import (
@@ -145,6 +145,9 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
             search = search.of_plan(repeat.checked(app.task, search.plan, space, has_own_space))
         opened = look_into_storage if search.is_joined else open_storage
         storage = opened(search.storage, search.storage_wait_s)
+        search = search.with_its_artifacts(storage)
+        if search.artifacts is not None:
+            artifact.check(search.artifacts)
         search = replace(search.in_its_folder(storage), command=tuple(_words()))
         fixed = [hide_secrets(o) for o in space.fixed if o.partition("=")[0] != named_by]
         try:
@@ -155,7 +158,8 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
         caller.say(study=str(study.files.folder))
         if search.plan is not None:
             search.plan.write(study.files)
-        record.write_whole(study.files.sweep_config, to_yaml(app.master))
+        if not (search.is_joined and study.files.sweep_config.exists()):
+            record.write_whole(study.files.sweep_config, to_yaml(app.master))
         break
     return replace(app, arguments=tuple(arguments)), study, storage, space
 
@@ -405,7 +409,7 @@ class Pool:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C, SIGTERM or SIGHUP asks the workers to stop, the second kills them."""
+        """The first Ctrl-C, SIGTERM or SIGHUP, or the engine's, asks the workers to stop, the second kills."""
 
         def stop(signum: int, frame: object) -> None:
             if signum == signal.SIGHUP:
@@ -462,7 +466,7 @@ def _stop_this_process() -> None:
 
 def _requests() -> list[signal.Signals]:
     """The signals that ask a search to stop."""
-    return [signum for signum in FOR_THE_POOL if is_heard(signum)]
+    return [signum for signum in for_the_pool() if is_heard(signum)]
 
 
 def _run_here(app: App, study: Study, storage: BaseStorage, space: Space) -> int | None:
@@ -482,6 +486,7 @@ def _run_here(app: App, study: Study, storage: BaseStorage, space: Space) -> int
 
 def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | None) -> None:
     """Last words: the best trial and what to do next, or why it ended."""
+    _bring(study)
     with study.locked() as locked:
         locked.reap()
         locked.write_results()  # a worker may have been killed before it did
@@ -492,6 +497,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         _show_belief(study)
         call_logged(partial(_show_signs, study), study.files.folder)
         _note(study, master)
+        _send(study)
     if signum is not None:
         with whoever_reads():
             print(f"Stopped. To go on: {_to_go_on(search, master)}", flush=True)
@@ -508,7 +514,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         raise Ended(Failed(f"study {search.study_name}", reason, f"{remedy} ({rate})"))
     # Trials that still run are another sweep's, which goes on with this study at the same time.
     is_short = search.n_trials is not None and study.has_work() and not study.is_decided()
-    if is_short and search.deadline is None and not is_grid(search.sampler):
+    if is_short and search.deadline is None and not is_grid(search.sampler) and study.has_time():
         n_finished = study.ledger.n_finished
         reason = f"only {n_finished} of {counted(search.n_trials or 0, 'trial')} could be run"
         caller.print_last(sentence(reason))
@@ -517,6 +523,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     if on_finish is not None and trials:
         call_logged(on_finish, study.files.folder)
         _note(study, master)  # with what the app has only now added: its report, its test scores
+        _send(study)
     elif search.plan is None and _can_certify(study, trials):
         with whoever_reads():
             tell_how_to_make_sure(study.files)
@@ -532,6 +539,24 @@ def _can_certify(study: Study, trials: Sequence[optuna.trial.FrozenTrial]) -> bo
 def _note(study: Study, master: DictConfig) -> None:
     with study.locked():
         write_note(study.optuna, study.files, _command(study.search, master))
+
+
+def _bring(study: Study) -> None:
+    """Bring what other machines have sent, so that all say the same; what fails costs no result."""
+    try:
+        study.bring()
+    except (BadInput, Fault) as error:
+        log.warning("what other machines have trained is not here: %s", error)
+
+
+def _send(study: Study) -> None:
+    """Let other machines have what was found at the end; what fails costs no result."""
+
+    def send(folder: Path) -> None:
+        if study.sender is not None:
+            study.sender.send_study()
+
+    call_logged(send, study.files.folder)
 
 
 def _show_belief(study: Study) -> None:

@@ -20,7 +20,7 @@ from sweeper.errors import BadInput
 from sweeper.limit import check_study_name, path_fault, text
 from sweeper.record import StudyFiles
 from sweeper.results.plan import Plan
-from sweeper.search import keys
+from sweeper.search import artifact, keys
 from sweeper.search.engine import n_cores, order, visible_gpus
 from sweeper.search.parameter import written
 from sweeper.search.sampler import build_pruner, find
@@ -87,7 +87,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         is_joined=plain["join"] or order() is not None,
         heartbeat_s=plain["heartbeat_s"],
         grace_s=plain["grace_s"],
-        artifacts=plain["artifacts"],
+        artifacts=None if plain["artifacts"] is None else artifact.absolute(plain["artifacts"]),
         named_by=study_key(master),
         stored_by=source_key(master, "storage"),
         folder_by=_folder_by(master),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,13 @@ from sweeper.record import FORMAT, SURPLUS, StudyFiles, check_format, is_surplus
 from sweeper.results import study_record, val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
-from sweeper.search import life
+from sweeper.search import engine, life
 from sweeper.search.ledger import POOL, QUEUED, Ledger
 from sweeper.search.life import Told, is_lost
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
 from sweeper.search.storage import WAIT_S, look_into_storage, opening_lock
+from sweeper.search.travel import ASK_BYTES, Arrival, Sender, travels
 from sweeper.search.trial import FIRST_TRY
 from sweeper.secret import hide_secrets
 
@@ -54,6 +55,10 @@ log = logging.getLogger(__name__)
 
 _MOST_TURNS = 100
 """How often an ask begins a trial that does not hold, and tries again, before its worker ends."""
+
+
+_USUAL = 0.9
+"""The part of the trials that took no longer than a trial is given."""
 
 
 @dataclass(frozen=True)
@@ -104,17 +109,30 @@ class Search:
     pool: str = ""
     """The name of the pool whose workers run it, as the study knows it."""
 
+    @property
+    def travels(self) -> bool:
+        """Whether others may read the study who do not see its folder."""
+        return travels(self.storage, self.folder, self.artifacts)
+
     def of_plan(self, plan: Plan) -> Search:
         """The certificate in place of the search: nothing is sampled, and the budget is the plan's."""
         sampler = {"_target_": "optuna.samplers.RandomSampler"}  # takes no part
         return replace(self, plan=plan, sampler=sampler, n_trials=plan.n_trainings, deadline=None)
 
+    def with_its_artifacts(self, storage: BaseStorage) -> Search:
+        """With the artifact store that the study was begun with, where none is named now."""
+        for study in storage.get_all_studies() if self.artifacts is None else ():
+            if study.study_name == self.study_name:
+                return replace(self, artifacts=origin.read(storage, study._study_id).get("artifacts"))
+        return self
+
     def in_its_folder(self, storage: BaseStorage) -> Search:
         """In the folder where the study was begun, also if the app's folders are named by the time."""
         for study in storage.get_all_studies():
             if study.study_name == self.study_name and not StudyFiles(self.folder).is_ours:
-                begun = Path(origin.read(storage, study._study_id).get("folder", self.folder))
-                moved = replace(self, folder=begun) if begun.is_dir() else self
+                begun = origin.read(storage, study._study_id)
+                folder = origin.folder(begun)
+                moved = self if folder is None else replace(self, folder=folder)
                 plan = Plan.read(StudyFiles(moved.folder))
                 return moved if plan is None else moved.of_plan(plan)
         return self
@@ -158,6 +176,26 @@ class Study:
         self.ledger = Ledger(study._storage, study._study_id, directions, search.n_trials, key)
         self._points = Points()
 
+    def bring(self) -> None:
+        """Bring the folder up to date with what other machines have sent, if there are any.
+
+        Raises:
+            Fault: if a disk, or the artifact store, fails.
+        """
+        if self.sender is not None:
+            arrival = Arrival(self.files, self.optuna._storage)
+            arrival.bring(lambda n_bytes: n_bytes <= ASK_BYTES)
+
+    def read_id(self) -> str | None:
+        """What tells it from others of its name; None before it was begun."""
+        found = origin.read(self.optuna._storage, self.optuna._study_id).get("id")
+        return found if isinstance(found, str) else None
+
+    @cached_property
+    def sender(self) -> Sender | None:
+        """What sends the results of trials to other machines; None where these see the folder."""
+        return Sender.of(self.optuna, self.files)
+
     @classmethod
     def load(cls, search: Search, storage: BaseStorage) -> Study:
         """The study that exists, with its own pruner; without one, Optuna would prune by the median."""
@@ -192,6 +230,9 @@ class Study:
             "named_by": search.named_by,
             "stored_by": search.stored_by,
             "folder_by": search.folder_by,
+            "id": uuid.uuid4().hex,
+            "artifacts": search.artifacts,
+            "travels": search.travels,
         }
         files = StudyFiles(search.folder)
         if search.is_joined and search.study_name not in [s.study_name for s in storage.get_all_studies()]:
@@ -204,6 +245,8 @@ class Study:
             if search.study_name not in names:
                 with suppress(DuplicatedStudyError):  # another machine was faster: go on with its study
                     _create(search, storage)
+            if search.is_joined:
+                search = _with_its_budget(search, storage)
             study = cls.load(search, storage)
             _check_same(search, study.optuna, begun)
             locked_study = study._under_lock()
@@ -213,8 +256,10 @@ class Study:
             sweep_up(files.folder, depth=2)
             forget_the_dead(files.heartbeats, kept=[t.user_attrs.get("worker", "") for t in running])
             if not search.is_joined:
+                # The first who opens it gives it its id.
+                begun |= {"id": study_id} if (study_id := study.read_id()) else {}
                 origin.write(storage, study.optuna._study_id, begun)
-            files.mark(search.study_name, search.storage)
+            files.mark(search.study_name, search.storage, study.read_id(), search.travels)
             locked_study.write_results()
         if files.choice.exists():
             what = (
@@ -308,6 +353,7 @@ class Study:
         try:
             for name, value in (attributes or {}).items():
                 self.optuna._storage.set_trial_user_attr(trial_id, name, value)
+            is_sent = self._send(number, values)
             with self.locked() as study:
                 if self.has_ended(number):
                     return False
@@ -315,7 +361,17 @@ class Study:
                 study.write_results(ended=number)
         except UpdateFinishedTrialError:
             return False
+        if is_sent and self.sender is not None:
+            self.sender.tidy(self.ledger.trials)
         return True
+
+    def _send(self, number: int, values: Sequence[float] | None) -> bool:
+        """Let what a trial has left go with the study; whether its model was sent."""
+        if self.sender is None:
+            return False
+        self.ledger.read()
+        ended = self.ledger.best if self.search.plan is None else self.ledger.trials
+        return self.sender.send(number, values, ended)
 
     def _id_of(self, number: int) -> int:
         if number >= len(self.ledger.trials):
@@ -352,7 +408,22 @@ class Study:
         """Whether no trial should begin any more: out of time, or too many failed."""
         if self.search.deadline is not None and time.time() >= self.search.deadline:
             return True
-        return self.has_failed()
+        return self.has_failed() or not self.has_time()
+
+    def has_time(self) -> bool:
+        """Whether a trial that begins now would end before this job does, for all that others took.
+
+        Nine of ten trials took no longer than the time that must be left. One that is cut off costs the study
+        no more than the machine's time, which would have been idle: so the longest of all is no measure. The
+        median would be none either, where a pruner ends most trials early.
+        """
+        ends_at = engine.ends_at()
+        if ends_at is None:
+            return True
+        self.ledger.read()
+        took_s = self.ledger.durations_s
+        usual_s = took_s[int(_USUAL * (len(took_s) - 1))] if took_s else 0.0
+        return time.time() + usual_s < ends_at
 
     def has_failed(self) -> bool:
         """Whether more trials failed than ``max_failure_rate`` of the whole study admits."""
@@ -699,6 +770,20 @@ def _create(search: Search, storage: BaseStorage) -> None:
         with warnings.catch_warnings():  # metric names are still called experimental
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(search.metrics))
+
+
+def _with_its_budget(search: Search, storage: BaseStorage) -> Search:
+    """The search with the budget that the study has: all who take part must mean the same."""
+    study_id = storage.get_study_id_from_name(search.study_name)
+    begun = origin.read(storage, study_id)
+    joined = replace(
+        search,
+        n_trials=begun.get("n_trials", search.n_trials) if search.plan is None else search.n_trials,
+        max_retries=begun.get("max_retries", search.max_retries),
+    )
+    if joined.n_trials != search.n_trials:
+        log.warning("hydra.sweeper.n_trials is %s, as the study has it.", joined.n_trials)
+    return joined
 
 
 def _nothing_to_join(search: Search) -> BadInput:
