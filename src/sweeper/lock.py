@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+import socket
 import struct
 import tempfile
 from collections.abc import Callable, Collection, Iterator

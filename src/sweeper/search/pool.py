@@ -409,7 +409,7 @@ class Pool:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C, SIGTERM or SIGHUP, or the engine's, asks the workers to stop, the second kills."""
+        """The first Ctrl-C, SIGTERM or SIGHUP, or an engine, asks the workers to stop; the second kills."""
 
         def stop(signum: int, frame: object) -> None:
             if signum == signal.SIGHUP:
