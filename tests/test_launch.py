@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from sweeper.search import launch
 from tests.foreign_app import App, assert_exactly
-from tests.program import Program, finish, until
+from tests.program import Done, Program, finish, until
 from tests.ray_cluster import RayCluster, ray_cluster
 from tests.slurm import Slurm, slurm
 
@@ -211,15 +211,16 @@ def test_a_cancelled_job_gives_its_trial_to_the_other(tmp_path: Path, cluster: S
     assert len(jobs_of(app)) == 1
 
 
-def let_them_begin(cluster: Slurm, process: Program) -> None:
+def finish_without_delay(cluster: Slurm, process: Program) -> Done:
     """Slurm lets two minutes pass before it starts a job again: say that it may at once."""
 
-    def has_begun() -> bool:
+    def has_ended() -> bool:
         for job in cluster.queue("PENDING"):
             cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
-        return bool(cluster.queue("RUNNING")) or process.poll() is not None
+        return process.poll() is not None
 
-    until(has_begun, limit_s=60)
+    until(has_ended, limit_s=90)
+    return finish(process)
 
 
 @pytest.mark.slow
@@ -238,8 +239,7 @@ def test_a_job_that_has_to_go_comes_back(tmp_path: Path, cluster: Slurm, kind: s
         cluster.command("sbatch", *both, "--output=/dev/null", "--wrap=true")
         until(lambda: len(app.trials(TrialState.FAIL)) == 2, limit_s=60)
     app.touch("go")
-    let_them_begin(cluster, process)
-    done = finish(process, limit_s=60)
+    done = finish_without_delay(cluster, process)
     assert done.returncode == 0, done.stdout + done.stderr
     trials = assert_exactly(app, 6)
     assert all(t.user_attrs["interrupted"] for t in trials if t.state == TrialState.FAIL)
