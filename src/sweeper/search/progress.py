@@ -26,6 +26,7 @@ from sweeper.results.belief import Belief
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan
 from sweeper.screen import Bar, Screen, live, whoever_reads
 from sweeper.search.ledger import FINISHED
+from sweeper.search.life import host_of
 from sweeper.search.study import Study
 from sweeper.words import clock, counted, near, number, objectives, one_line
 
@@ -211,14 +212,19 @@ class Progress:
         shown = running[:n_rows]
         steps = [self._step(trial) or word(trial) for trial in shown]
         width = max(map(len, steps), default=0)
-        rows = [self._row(trial, step.ljust(width)) for trial, step in zip(shown, steps, strict=True)]
+        several = len({_host(trial) for trial in running}) > 1
+        hosts = [f"{_host(trial)}  " if several else "" for trial in shown]
+        rows = [
+            self._row(t, step.ljust(width), host) for t, step, host in zip(shown, steps, hosts, strict=True)
+        ]
         return Group(*rows, *hidden, self._total(len(running)))
 
-    def _row(self, trial: FrozenTrial, step: str) -> Bar:
+    def _row(self, trial: FrozenTrial, step: str, host: str) -> Bar:
         resource = self._max_resource()
         value = "".join(map(number, _reported(trial)))
         before = Text.assemble((f"{self._noun} {trial.number:<3}", "cyan"), f" {step}")
-        behind = Text.assemble(f"{value:>7} {_seconds(trial):>5.0f} s  ", (self._describe(trial), "dim"))
+        told = (f"{host}{self._describe(trial)}", "dim")
+        behind = Text.assemble(f"{value:>7} {_seconds(trial):>5.0f} s  ", told)
         done = None if resource is None else (trial.last_step or 0) / resource
         return Bar(before, done, behind, width=_BAR)
 
@@ -251,6 +257,10 @@ class Progress:
         if resource is None:
             return f"step {trial.last_step}"
         return f"step {trial.last_step:>{len(str(resource))}} of {resource}"
+
+
+def _host(trial: FrozenTrial) -> str:
+    return host_of(trial.user_attrs.get("worker", ""))
 
 
 def _signs(trial: FrozenTrial) -> list[str]:
