@@ -75,13 +75,13 @@ def on_host(name: str, app: App, *arguments: str, hides: bool = True) -> Program
 
 
 def run_on_host(name: str, app: App, *arguments: str, hides: bool = True) -> Done:
-    return finish(on_host(name, app, *arguments, hides=hides))
+    return finish(on_host(name, app, *arguments, hides=hides), limit_s=60)
 
 
 def hold(app: App, *arguments: str) -> Program:
     """A search of the first host, in the middle of two trials; what marks its folder is copied aside."""
     process = begin(app.start(*arguments))
-    until(lambda: app.has_started(0, 1))
+    until(lambda: app.has_started(0, 1), limit_s=30)
     marks = shutil.ignore_patterns("*.alive")
     shutil.copytree(app.out / ".sweeper", app.folder / "marks", ignore=marks)
     return process
@@ -104,7 +104,7 @@ def test_two_hosts_share_a_search(tmp_path: Path) -> None:
     until(lambda: n_done(app) == 10, limit_s=30)
     app.touch("go")
     for process in (first, second):
-        done = finish(process)
+        done = finish(process, limit_s=60)
         assert done.returncode == 0, done.stdout + done.stderr
     assert all(t.state in FINISHED for t in assert_exactly(app, 12))
     assert hosts_of(app) == {os.uname().nodename, "other"}
@@ -116,7 +116,7 @@ def test_a_host_that_is_killed_is_repeated_by_the_other(tmp_path: Path, n_before
     app = App(tmp_path, STEPWISE)
     first = hold(app, *QUICK)
     second = on_host("other", app, *QUICK, "hydra.sweeper.join=true")
-    until(lambda: app.has_started(2, 3))
+    until(lambda: app.has_started(2, 3), limit_s=30)
     for number in range(2, 2 + n_before):
         app.touch(f"allow-{number}")
     until(lambda: n_done(app) == n_before)
@@ -125,7 +125,7 @@ def test_a_host_that_is_killed_is_repeated_by_the_other(tmp_path: Path, n_before
     app.touch("go")
     for number in range(20):
         app.touch(f"allow-{number}")
-    done = finish(second)
+    done = finish(second, limit_s=60)
     assert done.returncode == 0, done.stdout + done.stderr
     trials = assert_exactly(app, 6)
     lost = [t for t in trials if t.state == TrialState.FAIL]
@@ -141,7 +141,7 @@ def test_a_host_that_was_stopped_for_too_long_drops_its_results(tmp_path: Path) 
     n_trials = "hydra.sweeper.n_trials=8"
     first = hold(app, *QUICK, n_trials)
     second = on_host("other", app, *QUICK, n_trials, "hydra.sweeper.join=true")
-    until(lambda: app.has_started(2, 3))
+    until(lambda: app.has_started(2, 3), limit_s=30)
     kill_group(first, signal.SIGSTOP)
     until(lambda: [t.number for t in app.trials(TrialState.FAIL)] == [0, 1], limit_s=20)
     app.touch("go")
@@ -156,7 +156,7 @@ def test_a_host_that_was_stopped_for_too_long_drops_its_results(tmp_path: Path) 
     for number in range(20):
         app.touch(f"allow-{number}")
     for process in (first, second):
-        done = finish(process)
+        done = finish(process, limit_s=60)
         assert done.returncode == 0, done.stdout + done.stderr
     trials = assert_exactly(app, 8)
     assert [t.number for t in trials if t.user_attrs.get("lost")] == [0, 1]
@@ -169,11 +169,11 @@ def test_a_stop_reaches_all_hosts(tmp_path: Path) -> None:
     app = App(tmp_path, "started()\nwait_for('go')\nreturn cfg.x")
     first = hold(app, *QUICK)
     second = on_host("other", app, *QUICK, "hydra.sweeper.join=true")
-    until(lambda: app.has_started(2, 3))
+    until(lambda: app.has_started(2, 3), limit_s=30)
     study = app.study()
     life.stop(study._storage, study._study_id)
     for process in (first, second):
-        done = finish(process)
+        done = finish(process, limit_s=60)
         assert done.returncode == 128 + signal.SIGTERM, done.stdout + done.stderr
     trials = app.trials()
     assert sorted(t.state.name for t in trials) == ["FAIL"] * 4 + ["WAITING"] * 4
@@ -226,7 +226,7 @@ def test_what_an_engine_sends_to_all_of_a_job_stops_it(tmp_path: Path, signum: s
     """The pool, the workers and what forks them get it alike: trials are queued, at no cost of a retry."""
     app = App(tmp_path, HOLD)
     process = begin(app.start(env={"SLURM_JOB_ID": "7"}))
-    until(lambda: app.has_started(0, 1))
+    until(lambda: app.has_started(0, 1), limit_s=30)
     kill_group(process, signum)
     done = finish(process)
     assert done.returncode == 128 + signum, done.stdout + done.stderr
