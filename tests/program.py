@@ -160,7 +160,9 @@ class Terminal:
         """What was printed so far, also what was painted over since, without colours."""
         while select.select([self._screen], [], [], 0)[0] and (piece := self._read()):
             self._printed += piece
-        return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._printed.decode()))
+        return re.split(
+            r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._printed.decode(errors="ignore"))
+        )  # a character may be half read
 
     def finish(self, limit_s: float = 30) -> list[str]:
         """Wait for the end, and give all that was printed; kill all of it if it does not end."""

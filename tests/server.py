@@ -17,7 +17,7 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
-from tests.program import Program, finish, kill_group, start, until
+from tests.program import Program, finish, kill_group, parent_pid, start, until
 
 PASSWORD = "hunter2hunter2"
 """Of the user whose name is in the URLs; a wrong one is refused."""
@@ -81,10 +81,14 @@ class Postgres:
 
     def kill(self) -> None:
         """End all of its processes by SIGKILL, as a machine that goes down."""
-        pid = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
-        with suppress(ProcessLookupError):
-            os.killpg(os.getpgid(pid), signal.SIGKILL)
-        until(lambda: not self.is_running)
+        postmaster = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+        pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+        family = [postmaster, *(pid for pid in pids if _is_child(pid, postmaster))]
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # For PostgreSQL a process of which init has not taken leave yet still has the data.
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
 
     def empty(self) -> None:
         self.sql(f"drop schema public cascade; create schema public authorization {_USER};")
@@ -108,17 +112,15 @@ class Postgres:
         )
 
 
-_SERVE = """
-import sys
-from pathlib import Path
-from optuna.storages import get_storage, run_grpc_proxy_server
-from sweeper.search.storage import open_storage
-run_grpc_proxy_server(open_storage(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]))
-"""
+def _is_child(pid: int, parent: int) -> bool:
+    try:
+        return parent_pid(pid) == parent
+    except OSError:
+        return False
 
 
 class Proxy:
-    """Optuna's gRPC proxy of a storage, in a process of its own; ``start`` it first."""
+    """``sweeper serve`` on a storage; ``start`` it first."""
 
     def __init__(self, folder: Path, database: str) -> None:
         pytest.importorskip("grpc")
@@ -136,7 +138,8 @@ class Proxy:
     def start(self) -> None:
         """On the same port as before, and ready when this returns."""
         if self._server is None:
-            self._server = server = start(self._folder, "-c", _SERVE, self.database, self.port)
+            words = ("serve", "--storage", self.database, "--port", self.port)
+            self._server = server = start(self._folder, "-m", "sweeper", *words)
             until(lambda: listens(self.port) or server.poll() is not None, limit_s=60)
             if server.poll() is not None:
                 raise AssertionError(finish(server).stderr)
@@ -167,9 +170,11 @@ def postgres_server() -> Iterator[Postgres]:
 def opened(url: str) -> Iterator[RDBStorage]:
     """The database, by plain Optuna."""
     storage = RDBStorage(url)
-    yield storage
-    storage.remove_session()
-    storage.engine.dispose()
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def trials(url: str, name: str = "s") -> list[FrozenTrial]:

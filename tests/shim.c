@@ -24,7 +24,7 @@
 #include <sys/sendfile.h>
 #include <unistd.h>
 
-enum { OPENS = 1, WRITES = 2, CHANGES = 4 };
+enum { OPENS = 1, WRITES = 2, CHANGES = 4, LOCKS = 8 };
 
 static atomic_long *counter;
 static const char *folder;
@@ -52,6 +52,7 @@ static int meets(int kind) {
         case ENOSPC: case EDQUOT: return kind & (WRITES | CHANGES);
         case EFBIG: return kind & WRITES;
         case EMFILE: case ENFILE: return kind & OPENS;
+        case ENOLCK: case EOPNOTSUPP: case ENOSYS: return kind & LOCKS;
         default: return 1;
     }
 }
@@ -150,6 +151,26 @@ ON_FD(int, ftruncate64, CHANGES, (int fd, off64_t size), (fd, size))
 ON_FD(int, fsync, CHANGES, (int fd), (fd))
 ON_FD(int, fdatasync, CHANGES, (int fd), (fd))
 ON_FD(ssize_t, sendfile64, WRITES, (int fd, int from, off64_t *place, size_t n), (fd, from, place, n))
+
+/* Locks are no operations of a disk: they count only where it has none. */
+static int is_without_locks(int fd) {
+    return (error == ENOLCK || error == EOPNOTSUPP || error == ENOSYS) && fd_fails(fd, LOCKS);
+}
+
+int flock(int fd, int operation) { return is_without_locks(fd) ? -1 : REAL(flock)(fd, operation); }
+
+#define FCNTL(name)                                                                     \
+    int name(int fd, int command, ...) {                                                \
+        va_list rest;                                                                   \
+        va_start(rest, command);                                                        \
+        void *argument = va_arg(rest, void *);                                          \
+        va_end(rest);                                                                   \
+        int locks = command == F_SETLK || command == F_SETLKW ||                        \
+            command == F_OFD_SETLK || command == F_OFD_SETLKW;                          \
+        return locks && is_without_locks(fd) ? -1 : REAL(name)(fd, command, argument);  \
+    }
+FCNTL(fcntl)
+FCNTL(fcntl64)
 
 #define ON_PATH(name, kind, parameters, arguments)                                      \
     int name parameters { return fails(path, kind) ? -1 : REAL(name) arguments; }

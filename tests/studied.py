@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper import origin
-from sweeper.record import FORMAT, StudyFiles
+from sweeper.record import FORMAT, Outcome, StudyFiles
 from sweeper.results import certificate, study_record
 from sweeper.results.plan import DEFAULTS, Candidate, Plan
 from sweeper.results.study_record import StudyRecord
@@ -91,7 +91,7 @@ def on_disk(
         begun = {"format": FORMAT, "folder": str(files.folder), **attributes}
         study._storage.set_study_system_attr(study._study_id, origin.KEY, begun)
     files.mark(name, str(journal))
-    files.write_results(study)
+    files.write_results(Outcome.of(study))
     return files
 
 

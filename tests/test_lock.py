@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweeper.lock import Heartbeat, is_alive, is_locked, locked
+import pytest
+
+from sweeper.lock import Heartbeat, is_alive, is_locked, locked, why_locks_are_local
 from tests.program import end, run, start_holding, until
 
 HOLD = """
@@ -166,3 +168,31 @@ def test_a_name_can_be_used_again(tmp_path: Path) -> None:
     done = run(tmp_path, "-c", ask, tmp_path)
     sign.end()
     assert done.stdout == "True\n"
+
+
+MOUNTS = r"""
+21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+22 21 0:40 / /home rw,relatime shared:2 - nfs4 head:/home rw,vers=4.2,local_lock=none,addr=10.0.0.1
+23 21 0:41 / /old rw,relatime shared:3 - nfs head:/old rw,vers=3,nolock,local_lock=all
+24 21 0:42 / /scratch rw,localflock shared:4 - lustre 10.0.0.2@tcp:/s rw
+25 22 0:43 / /home/ann/my\040files rw - fuse.sshfs ann@head: rw
+26 21 0:44 / /mnt rw master:5 - cifs //nas/share rw,vers=3.1.1,nobrl
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/tmp/a", None),
+        ("/home/ann/outputs/studies.journal", None),
+        ("/old/outputs", "/old is nfs with local_lock=all: its locks hold on one machine only"),
+        ("/scratch/x", "/scratch is lustre with localflock: its locks hold on one machine only"),
+        ("/home/ann/my files/x", "/home/ann/my files is fuse.sshfs: its locks hold on one machine only"),
+        ("/mnt/x", "/mnt is cifs with nobrl: its locks hold on one machine only"),
+    ],
+)
+def test_a_mount_says_whether_its_locks_are_shared(tmp_path: Path, path: str, says: str | None) -> None:
+    """The options of a file system of several machines that keep its locks to one of them are known."""
+    (tmp_path / "mountinfo").write_text(MOUNTS.lstrip())
+    assert why_locks_are_local(Path(path), str(tmp_path / "mountinfo")) == says
+    assert why_locks_are_local(Path("/proc/self")) is None

@@ -367,6 +367,7 @@ OPTIONS = {
     "predict": ["--csv FILE", "--top N", "--device NAME", "--trust"],
     "export": ["--format", "--out FILE", "--trust"],
     "dashboard": ["--port INTEGER", "--storage URL"],
+    "serve": ["--port INTEGER", "--host HOST", "--storage URL"],
     "clean": ["--keep-top N"],
     "cache": ["--clear"],
     "completion": ["--remove"],

@@ -274,6 +274,31 @@ def test_an_ended_trial_is_one_line_at_any_width(environment: dict[str, str]) ->
             assert re.search(r"^3/40  ", piece, re.MULTILINE), piece
 
 
+CLUSTER = """
+import fcntl, struct, termios
+from optuna.trial import TrialState
+from sweeper.search.progress import Progress
+from tests.test_progress import a_study, a_trial, add
+
+fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+study = a_study()
+with Progress(study) as progress:
+    workers = [f"node{i % 100:02}-{1000 + i}-0a1b2c3d" for i in range(1000)]
+    add(study, *(a_trial(TrialState.RUNNING, 0.5, worker=worker) for worker in workers))
+    progress.update(study.trials())
+"""
+
+
+@pytest.mark.slow
+def test_a_picture_of_a_thousand_workers_fits_the_screen() -> None:
+    """As many rows as it has room for, how many more there are, and on how many machines."""
+    told = Terminal(Path(__file__).parents[1], "-c", CLUSTER, columns=80).finish()
+    rows = [re.match(r"trial (\d+) +step  7 of 20", line) for line in told]
+    assert len({row[1] for row in rows if row}) == 21
+    assert "… 979 more" in told
+    assert next(line for line in told if line.startswith("0/40")).endswith("0 failed · 100 hosts"), told
+
+
 def test_a_pipe_gets_lines_and_no_pictures() -> None:
     """Nothing is painted into a file, even where colours are forced, and nothing is cut."""
     code = SHOW.replace("fcntl.ioctl", "(lambda *_: None)")  # which a pipe refuses

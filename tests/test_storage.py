@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
+import random
+import re
+import shutil
+from collections import Counter
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psycopg
 import pytest
+import sqlalchemy
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import PendingRollbackError
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.search.storage import JournalBackend, PatientStorage, open_storage
+from sweeper.search import database
+from sweeper.search.database import Database
+from sweeper.search.storage import (
+    JournalBackend,
+    PatientStorage,
+    check_many_machines,
+    open_storage,
+    pause_s,
+)
+from tests.conftest import mostly_slow
 from tests.journal import open_journal
-from tests.program import finish, go_on, start_holding
+from tests.program import finish, go_on, kill_group, run, start, start_holding, until
+from tests.shim import Shim, compile_shim
 
 
 def run_study(storage: optuna.storages.BaseStorage, name: str, n_trials: int = 1) -> None:
@@ -190,6 +211,51 @@ def test_a_url_names_a_storage(tmp_path: Path, url: str, plain: Callable[[str], 
     assert [trial.values for trial in trials] == [[1.0]] * 2
 
 
+def test_a_database_is_read_as_optuna_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a trial can have, of few trials and of many, of all and of the new ones."""
+    url = f"sqlite:///{tmp_path}/studies.db"
+    plain = RDBStorage(url)
+    study = optuna.create_study(storage=plain, directions=["minimize", "maximize"], study_name="s")
+    kinds = {
+        "x": FloatDistribution(0, 1),
+        "n": IntDistribution(1, 9, step=2),
+        "c": CategoricalDistribution([None, "ü", 1.5, True]),
+    }
+    for state, values in ((TrialState.COMPLETE, [1.0, -math.inf]), (TrialState.FAIL, None)):
+        study.add_trial(
+            create_trial(
+                state=state,
+                values=values,
+                params={"c": "ü", "x": 0.5, "n": 3},
+                distributions=kinds,
+                user_attrs={"word": "ü", "list": [1, None]},
+                system_attrs={"a": {"b": 1}},
+                intermediate_values={3: math.nan, 1: -math.inf, 2: 0.5},
+            )
+        )
+    study.enqueue_trial({"x": 1})
+    study.ask()
+    study.ask().suggest_float("x", 0, 1)
+    ours = Database(url)
+    study_id = study._study_id
+    cases: list[Any] = [
+        (None, set(), -1),
+        (None, {1, 3}, 3),
+        (None, set(), 99),
+        ((TrialState.RUNNING,), set(), -1),
+    ]
+    for case in cases:
+        assert repr(ours._get_trials(study_id, *case)) == repr(plain._get_trials(study_id, *case))
+    monkeypatch.setattr(database, "_FEW", 2)
+    assert repr(ours.get_all_trials(study_id)) == repr(plain.get_all_trials(study_id))
+    assert repr(ours._get_trials(study_id, *cases[1])) == repr(plain._get_trials(study_id, *cases[1]))
+    with pytest.raises(KeyError):
+        ours.get_all_trials(99)
+    for storage in (plain, ours):
+        storage.remove_session()
+        storage.engine.dispose()
+
+
 def test_memory_is_gone_with_its_process() -> None:
     """``memory`` is a storage of this process, ready to use."""
     storage = open_storage("memory")
@@ -253,22 +319,165 @@ def test_what_the_server_had_done_when_its_answer_was_lost_is_done_once() -> Non
     assert len(storage.get_all_studies()) == 1
 
 
-class BreaksOff(InMemoryStorage):
-    """A server that is restarted while Optuna reads trials in two steps: the second finds no transaction."""
+class EndedByAnother(InMemoryStorage):
+    """A server that another host told that the trial is lost, just when the connection broke."""
 
-    is_back = False
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
+        if state == TrialState.COMPLETE and self.get_trial(trial_id).state == TrialState.RUNNING:
+            super().set_trial_state_values(trial_id, TrialState.FAIL)
+            raise ConnectionResetError
+        return super().set_trial_state_values(trial_id, state, values)
+
+
+def test_a_trial_that_another_host_ended_meanwhile_was_not_told() -> None:
+    """After a lost answer only what was told counts as told: a lost trial is no success."""
+    study = optuna.create_study(storage=patient(EndedByAnother()))
+    trial = study.ask()
+    with pytest.raises(UpdateFinishedTrialError):
+        study.tell(trial, 1.0)
+    assert study.trials[0].state == TrialState.FAIL
+
+
+class Restarted(InMemoryStorage):
+    """A proxy that was restarted: it knows a trial again when somebody has read its study."""
+
+    has_read = False
 
     def get_all_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
-        if self.is_back:
-            return super().get_all_trials(*args, **kwargs)
-        self.is_back = True
-        raise PendingRollbackError("Can't reconnect until invalid transaction is rolled back.")
+        self.has_read = True
+        return super().get_all_trials(*args, **kwargs)
+
+    def set_trial_param(self, *args: Any, **kwargs: Any) -> None:
+        if not self.has_read:
+            raise KeyError(args[0])
+        super().set_trial_param(*args, **kwargs)
 
 
-def test_a_transaction_that_was_broken_off_is_begun_again() -> None:
-    """A restarted server costs nothing, at whatever step of Optuna's it went down."""
-    study = optuna.create_study(storage=patient(BreaksOff()))
+def test_a_restarted_proxy_forgets_no_trial() -> None:
+    """Optuna's proxy knows a trial's study only after it was read: no reason to think that it was deleted."""
+    study = optuna.create_study(storage=patient(Restarted()))
+    assert study.ask().suggest_float("x", 0, 1) >= 0
+
+
+def test_a_thousand_workers_come_back_one_by_one() -> None:
+    """The first retry is quick; after 20 s without a server no second has over a third of all retries."""
+    first = [pause_s(0) for _ in range(1000)]
+    assert max(first) <= 0.25
+    returned = [min(t for t in accumulate(map(pause_s, range(200))) if t >= 20) for _ in range(1000)]
+    assert max(returned) < 20 + 8
+    assert max(Counter(int(t) for t in returned).values()) < 350
+
+
+def test_an_app_that_seeds_everything_does_not_bring_its_workers_back_at_once() -> None:
+    """They would all draw the same pauses, and the app other numbers than without a fault."""
+    random.seed(1)
+    state = random.getstate()
+    assert pause_s(5) != pause_s(5)
+    assert random.getstate() == state
+
+
+class BreaksOff(InMemoryStorage):
+    """A server with an error that ends by itself."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._errors = [error]
+
+    def get_all_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
+        if self._errors:
+            raise self._errors.pop()
+        return super().get_all_trials(*args, **kwargs)
+
+
+PASSES = {
+    "a transaction that was broken off": PendingRollbackError("Can't reconnect until invalid transaction"),
+    "a deadlock": psycopg.errors.DeadlockDetected("deadlock detected"),
+    "what happened at once": psycopg.errors.SerializationFailure("could not serialize access"),
+    "a replica that is about to take over": psycopg.errors.ReadOnlySqlTransaction("cannot execute INSERT"),
+    "too many connections": psycopg.errors.TooManyConnections("sorry, too many clients already"),
+    "a start": psycopg.errors.CannotConnectNow("the database system is starting up"),
+    "a stop": psycopg.errors.AdminShutdown("terminating connection due to administrator command"),
+    "a connection without an answer": psycopg.OperationalError("server closed the connection unexpectedly"),
+}
+
+
+@pytest.mark.parametrize("error", PASSES.values(), ids=PASSES.keys())
+def test_what_passes_at_a_server_is_waited_for(error: Exception) -> None:
+    """It costs nothing, at whatever step of Optuna's it came."""
+    if isinstance(error, psycopg.Error):
+        kind = next(kind for kind in type(error).__mro__ if kind.__module__ == "psycopg")
+        error = getattr(sqlalchemy.exc, kind.__name__)("SELECT 1", None, error)
+    study = optuna.create_study(storage=patient(BreaksOff(error)))
     assert study.trials == []
+
+
+def test_what_does_not_pass_is_told_at_once() -> None:
+    """A full disk of the server, and a permission that it does not give."""
+    for error in (
+        psycopg.errors.DiskFull("no space"),
+        psycopg.errors.InsufficientPrivilege("denied for table"),
+    ):
+        study = optuna.create_study(storage=patient(BreaksOff(DBAPIError("SELECT 1", None, error))))
+        with pytest.raises(Fault, match=f"grpc://host: {error}; see what the server says"):
+            _ = study.trials
+
+
+@pytest.mark.parametrize("error", mostly_slow([errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS], 3))
+def test_a_file_system_without_locks_is_refused_before_anything_is_written(
+    tmp_path: Path, error: int
+) -> None:
+    """Two processes that append at once would tear the journal: one line says how to mount it."""
+    shim = Shim(tmp_path / "outputs", compile_shim(tmp_path))
+    code = "from sweeper.search.storage import open_storage; open_storage('outputs/studies.journal')"
+    done = run(tmp_path, "-c", code, env=shim.env(at=1, error=error))
+    expected = r"outputs/studies\.journal: the file system refuses locks \(.+\); mount that disk with locks"
+    assert re.search(rf"BadInput: hydra\.sweeper\.storage={expected}", done.stderr)
+    assert not (tmp_path / "outputs").exists()
+
+
+HOST = """
+import os, sys
+words = ["sh", "-c", 'hostname other && exec "$@"', "sh", sys.executable, "-c", *sys.argv[1:]]
+os.execvp("unshare", ["unshare", "--mount", "--uts", *words])
+"""
+
+
+@pytest.mark.slow
+def test_hosts_that_share_only_a_journal_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    """Three append at the same time, and one is killed: all that was told is there, and no line is torn."""
+    if shutil.which("unshare") is None or os.geteuid() != 0:
+        pytest.skip("another host needs unshare and root")
+    path = tmp_path / "studies.journal"
+    optuna.create_study(study_name="shared", storage=open_storage(str(path)))
+    endless = ADD_TRIALS.replace("range(30)", "iter(int, 1)")
+    both = [start(tmp_path, "-c", HOST, ADD_TRIALS, path) for _ in range(2)]
+    killed = start(tmp_path, "-c", HOST, endless, path)
+    for process in (*both, killed):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", finish(process).stderr
+    for process in (*both, killed):
+        go_on(process)
+    until(lambda: path.read_bytes().count(b'"op_code":6') >= 20, limit_s=60)
+    kill_group(killed)
+    finish(killed)
+    for process in both:
+        done = finish(process, 60)
+        assert done.returncode == 0, done.stderr
+    trials = optuna.load_study(study_name="shared", storage=open_journal(path)).trials
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+    assert sum(trial.state == TrialState.COMPLETE for trial in trials) >= 60
+    assert sum(trial.state == TrialState.RUNNING for trial in trials) <= 1
+    assert all(json.loads(line) for line in path.read_bytes().splitlines())
+
+
+def test_a_study_for_one_machine_is_not_for_many(tmp_path: Path) -> None:
+    """Memory and SQLite are refused where other machines take part; servers and journals are not."""
+    with pytest.raises(BadInput, match=r"storage=memory: is the memory of one process; write"):
+        check_many_machines("memory")
+    with pytest.raises(BadInput, match=r"db: a database file of SQLite is for one machine; write postgresql"):
+        check_many_machines(f"sqlite:///{tmp_path}/studies.db")
+    for url in ("postgresql+psycopg://host/db", "grpc://host:1", str(tmp_path / "studies.journal")):
+        check_many_machines(url)
 
 
 def test_a_deleted_study_is_a_fault_and_a_key_error() -> None:

@@ -12,7 +12,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.trial import TrialState
 
-from sweeper.record import FORMAT, StudyFiles, TrialFiles
+from sweeper.record import FORMAT, Outcome, StudyFiles, TrialFiles
 from sweeper.search import life
 from sweeper.search.ledger import POOL
 from sweeper.search.storage import open_storage
@@ -43,7 +43,7 @@ def make(
         if value is not None:
             leave(path, trial.number, value)
         study.tell(trial, value, state=TrialState.PRUNED if value is None else TrialState.COMPLETE)
-    files.write_results(study)
+    files.write_results(Outcome.of(study))
     return path
 
 

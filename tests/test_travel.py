@@ -81,7 +81,7 @@ class Host:
         ended = self.study.get_trials(deepcopy=False)
         is_sent = self.sender.send(number, told, ended)
         self.study.tell(number, told)
-        self.files.write_results(self.study, ended=number)
+        self.files.write_results(record.Outcome.of(self.study), ended=number)
         if is_sent:
             self.sender.tidy(self.study.get_trials(deepcopy=False))
 

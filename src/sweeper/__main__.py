@@ -403,6 +403,28 @@ def dashboard(port: int, study: str | None, source: Source) -> None:
 
 @verbs.command()
 @_study
+@click.option("--storage", metavar="URL", help="Another storage; default: the journal under outputs/.")
+@click.option(
+    "--host",
+    metavar="HOST",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where to listen; 0.0.0.0: at all addresses of this machine.",
+)
+@click.option("--port", type=int, default=13000, show_default=True, help="Of that address.")
+def serve(study: str | None, storage: str | None, host: str, port: int) -> None:
+    """Let other machines search, by a port of this one.
+
+    They write hydra.sweeper.storage=grpc://HOST:PORT, and need no database nor shared folder. With STUDY, a
+    name or a folder, its storage is served. There is no password: keep the port to machines that you trust.
+    """
+    from sweeper.commands import serve
+
+    serve.serve(study, storage, host, port)
+
+
+@verbs.command()
+@_study
 @click.option(
     "--keep-top",
     type=click.IntRange(min=0),

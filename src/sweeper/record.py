@@ -61,6 +61,8 @@ BELIEF = "belief"
 """In the ``result.json`` of ``best/``: how sure it is that this trial is the best."""
 CERTIFICATE = "-certificate"
 """What the name of a search and the name of its folder have behind them in its certificate's."""
+RESULTS_S = 1.0
+"""How old the results of a running study may be, where its best trial is still the same."""
 LONG_OUTPUT = 10**6
 """Bytes above which what a trial printed takes room."""
 _MARK = ".sweeper"
@@ -489,6 +491,53 @@ class TrialFiles:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What a study has come to, as its files tell it."""
+
+    study: str
+    directions: Sequence[str]
+    trials: Sequence[FrozenTrial]
+    """All, by number."""
+    counts: Mapping[str, int]
+    """How many there are, by the names of their states."""
+    best: Sequence[FrozenTrial]
+    """As ``ranking.best``."""
+
+    @classmethod
+    def of(cls, study: optuna.Study) -> Outcome:
+        """That of a study which nobody keeps the sums of."""
+        trials = study.get_trials(deepcopy=False)
+        counted = [trial for trial in trials if not is_surplus(trial)]
+        counts = Counter(trial.state.name for trial in counted)
+        return cls(
+            study.study_name, directions(study), trials, counts, ranking.best(counted, directions(study))
+        )
+
+    @property
+    def n_finished(self) -> int:
+        return sum(self.counts.get(state, 0) for state in _FINISHED)
+
+    def told(self) -> dict[str, Any]:
+        """As it is written for people."""
+        told: dict[str, Any] = {"name": "optuna", "study": self.study, "trials": dict(self.counts)}
+        if len(self.directions) > 1:
+            told["solutions"] = [
+                {"trial": t.number, "values": t.values, "params": t.params} for t in self.best
+            ]
+            return told
+        best = self.best[0] if self.best else None
+        return told | {
+            "best_trial": best and best.number,
+            "best_value": best and best.value,
+            "best_params": best.params if best else {},
+        }
+
+
+_FINISHED = ("COMPLETE", "PRUNED")
+"""The states that the budget counts."""
+
+
+@dataclass(frozen=True)
 class StudyFiles:
     """What a study leaves in its folder."""
 
@@ -764,35 +813,37 @@ class StudyFiles:
 
     # ------------------------------------------------------------------------------------- the results
 
+    @property
+    def has_old_results(self) -> bool:
+        """Whether they must be written again when something has changed."""
+        return not 0 <= time.time() - _time_of_results(self) < RESULTS_S
+
     def write_results(
-        self, study: optuna.Study, ended: int | None = None, kept: Collection[int] | None = None
+        self,
+        found: Outcome,
+        ended: int | None = None,
+        kept: Collection[int] | None = None,
+        is_due: bool = True,
     ) -> None:
         """Bring the results and ``best/`` up to date. Call under the study's lock.
 
         Args:
             ended: the trial that has just ended; None looks after the weights of all.
             kept: of a certificate, which has no ``best/``: the trials that keep their weights.
+            is_due: whether the results must be as new as that; else they may be ``RESULTS_S`` old.
         """
-        trials = study.get_trials(deepcopy=False)
-        best = ranking.best(trials, directions(study))
-        counts = {state.name: n for state, n in Counter(trial.state for trial in shown(trials)).items()}
-        summary: dict[str, Any] = {"name": "optuna", "study": study.study_name, "trials": counts}
-        if len(study.directions) == 1:
-            summary |= {
-                "best_trial": best[0].number if best else None,
-                "best_value": best[0].value if best else None,
-                "best_params": best[0].params if best else {},
-            }
-        else:
-            summary["solutions"] = [{"trial": t.number, "values": t.values, "params": t.params} for t in best]
-        text = yaml.dump(summary, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-        write_whole(self.results, text)
+        trials, best = found.trials, found.best
+        if is_due or self.has_old_results:
+            text = yaml.dump(found.told(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+            write_whole(self.results, text)
         keep = {trial.number for trial in best} if kept is None else set(kept)
-        ended_now = {t.number for t in trials if t.state.is_finished()}
-        if ended is not None and kept is None:  # of a certificate others may drop out now
+        if ended is None or kept is not None:  # of a certificate others may drop out now
+            ended_now = {t.number for t in trials if t.state.is_finished()}
+        else:
             ended_now = {ended}
         with disk(self.folder):
-            if len(study.directions) == 1 and best and kept is None and not self._is_chosen(trials):
+            has_best = len(found.directions) == 1 and best and kept is None
+            if has_best and not self._is_chosen(found.n_finished):
                 ended_now.add(self._keep_best(best[0]))
             for number in ended_now - keep:  # weights are large: only the best keep theirs
                 if number < len(trials) and (run := self.trial(trials[number]).run).is_ours:
@@ -899,6 +950,11 @@ class StudyFiles:
     def read_texts(self) -> dict[str, str]:
         return _read_texts(self._texts)
 
+    def write_plan(self, texts: Mapping[str, str]) -> None:
+        """Of these, that which makes it a certificate."""
+        if isinstance(text := texts.get(self.plan.name), str) and not _has_text(self.plan, text):
+            write_whole(self.plan, text)
+
     def write_texts(self, texts: Mapping[str, str]) -> None:
         """Write those that have a name which we know, and that say something else than what is here."""
         for name, path in self._texts.items():
@@ -964,7 +1020,7 @@ class StudyFiles:
         if isinstance(belief, dict):
             write_json(self._belief, belief)
         with disk(self.folder):
-            self._replace_best(run, replace(choice, n_ended=_n_ended(trials)))
+            self._replace_best(run, replace(choice, n_ended=_n_finished(trials)))
 
     def read_choice(self) -> Choice | None:
         """Whose run was chosen for ``best/``; None where it is the best trial's.
@@ -983,25 +1039,25 @@ class StudyFiles:
         """Whether ``best/`` is that run's."""
         return self.best.is_ours and _same_history(run, self.best)
 
-    def _is_chosen(self, trials: Sequence[FrozenTrial]) -> bool:
+    def _is_chosen(self, n_finished: int) -> bool:
         """Whether ``best/`` is that of a choice, which the next trial that ends takes back."""
         try:
             choice = self.read_choice()
         except Fault:  # damaged: nobody has chosen
             return False
-        return choice is not None and choice.n_ended == _n_ended(trials)
+        return choice is not None and choice.n_ended == n_finished
 
 
 def is_chosen(choice: str, trials: Sequence[FrozenTrial]) -> bool:
     """Whether a choice, as it was written, stands."""
     try:
-        return bool(json.loads(choice)["n_ended"] == _n_ended(trials))
+        return bool(json.loads(choice)["n_ended"] == _n_finished(trials))
     except (ValueError, KeyError, TypeError):  # another program's
         return False
 
 
-def _n_ended(trials: Iterable[FrozenTrial]) -> int:
-    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials)
+def _n_finished(trials: Iterable[FrozenTrial]) -> int:
+    return sum(trial.state.name in _FINISHED for trial in trials)
 
 
 def is_report(path: Path) -> bool:
@@ -1041,8 +1097,12 @@ def shown(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if not is_surplus(trial)]
 
 
-def told_counts(words: Iterable[str]) -> str:
-    """How many trials there are of each word; done, pruned and failed are always told."""
+def told_counts(words: Iterable[str] | Mapping[str, int]) -> str:
+    """How many trials there are of each word; done, pruned and failed are always told.
+
+    Args:
+        words: the word of each trial, or how many have each.
+    """
     found = Counter(words)
     always = [WORDS[state] for state in ("COMPLETE", "PRUNED", "FAIL")]
     return ", ".join(f"{found[told]} {told}" for told in [*always, *sorted(found.keys() - set(always))])
@@ -1230,7 +1290,7 @@ def find_arrived(study_id: str) -> StudyFiles | None:
     """The folder under ``outputs/`` of the study with this ``id``, whichever machine began it."""
     for folder in study_folders():
         with suppress(Fault, OSError):
-            if (files := StudyFiles(folder)).read_id() == study_id:
+            if (files := StudyFiles(folder.absolute())).read_id() == study_id:
                 return files
     return None
 

@@ -10,9 +10,10 @@ from types import ModuleType
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 _GROUP = "hydra/sweeper"
 
@@ -48,7 +49,8 @@ class Settings:
     n_trials: Any = 20
     """How many trials end COMPLETE or PRUNED, earlier runs of the study counted in; null: no limit."""
     n_jobs: Any = "auto"
-    """Worker processes; ``auto`` is one for each visible GPU, or one for each core without."""
+    """Worker processes; ``auto`` is one for each visible GPU, or one for each core without. With
+    ``hydra/launcher=`` the jobs that it starts; ``auto`` is one then."""
     workers_per_gpu: Any = 1
     """Workers that share each GPU."""
     workers_per_job: Any = "auto"
@@ -118,6 +120,29 @@ if _STANDS_IN:
     _official = type("OptunaSweeper", (OptunaSweeper,), {"__module__": _module.__name__})
     vars(_module)["OptunaSweeper"], vars(_package)["optuna_sweeper"] = _official, _module
     sys.modules.update({_package.__name__: _package, _module.__name__: _module})
+
+
+class NotInstalled(Launcher):
+    """Stands in for a launcher whose package is missing, so that a search can say which one in a line."""
+
+    def __init__(self, install: str, **settings: Any) -> None:
+        self._install = install
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        raise RuntimeError(f"this launcher is not installed: {self._install}")
+
+    def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
+        raise NotImplementedError
+
+
+_LAUNCHERS = {
+    "submitit_slurm": ("hydra_submitit_launcher", '"sweeper[slurm]"'),
+    "submitit_local": ("hydra_submitit_launcher", '"sweeper[slurm]"'),
+    "ray": ("hydra_ray_launcher", '"sweeper[ray]"'),
+    "joblib": ("hydra_joblib_launcher", "hydra-joblib-launcher"),
+    "rq": ("hydra_rq_launcher", "hydra-rq-launcher"),
+}
+"""The options of ``hydra/launcher`` that other packages bring: their modules, and what installs them."""
 
 
 def _optuna(target: str, *arguments: str, **given: Any) -> Mapping[str, Any]:
@@ -190,6 +215,12 @@ _PRUNERS: dict[str, Mapping[str, Any]] = {
 }
 
 _store = ConfigStore.instance()
+for _name, (_module_name, _install) in _LAUNCHERS.items():
+    if PathFinder.find_spec(f"hydra_plugins.{_module_name}", sys.modules["hydra_plugins"].__path__) is None:
+        _missing = {"_target_": f"{__name__}.NotInstalled", "install": f"pip install {_install}"}
+        # It takes whatever keys are typed: the real one would have them.
+        _any = OmegaConf.create(_missing, flags={"struct": False})
+        _store.store(group="hydra/launcher", name=_name, node=_any, provider="sweeper")
 _store.store(group=_GROUP, name="sweeper_optuna", node=Settings, provider="sweeper")
 if _STANDS_IN:
     _store.store(group=_GROUP, name="optuna", node=Settings, provider="sweeper")

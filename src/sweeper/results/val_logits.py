@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sweeper import ranking, record
 from sweeper.fault import Fault, disk
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record import Outcome, RunFiles, StudyFiles
 from sweeper.results.answer import Labels, Logits
 
 if TYPE_CHECKING:
@@ -114,9 +114,7 @@ def rounded(logits: Logits, multi_label: bool) -> NDArray[np.float16]:
 # ------------------------------------------------------------------------------------------ whose are kept
 
 
-def keep_best(
-    files: StudyFiles, trials: Sequence[FrozenTrial], directions: Sequence[str], ended: int | None = None
-) -> None:
+def keep_best(files: StudyFiles, found: Outcome, ended: int | None = None) -> None:
     """Keep the logits of the best trials, as many as have room together. Call under the study's lock.
 
     The last count tells how many trials more have room, if theirs take no more than a quarter above the
@@ -125,24 +123,24 @@ def keep_best(
     Args:
         ended: the trial that has just ended; None counts those of all.
     """
+    trials = found.trials
     if ended is None:
         is_due = files.logits_count.exists()  # else none has been kept so far
     else:
         n_bytes = _bytes(files, trials[ended]) if ended < len(trials) else 0
-        is_due = n_bytes > 0 and not _has_room(files, trials, n_bytes)
+        is_due = n_bytes > 0 and not _has_room(files, found.counts.get("COMPLETE", 0), n_bytes)
     if is_due:
         with disk(files.folder):
-            _count(files, ranking.ranked(trials, directions))
+            _count(files, ranking.ranked(trials, found.directions))
 
 
-def _has_room(files: StudyFiles, trials: Sequence[FrozenTrial], n_bytes: int) -> bool:
+def _has_room(files: StudyFiles, n_done: int, n_bytes: int) -> bool:
     """Whether the logits of all trials surely fit, the last of which took so many bytes."""
     try:
         last = record.read_json(files.logits_count)
         before, n_before, most = (int(last[name]) for name in ("bytes", "n_done", "most"))
     except (Fault, KeyError, TypeError, ValueError):  # not there, or damaged
         return False
-    n_done = sum(trial.state.name == "COMPLETE" for trial in trials)
     return n_bytes <= most and before + (n_done - n_before) * most <= LOGITS_BYTES
 
 

@@ -24,9 +24,6 @@ from sweeper.search.engine import Order
 
 STORAGE = "SWEEPER_STORAGE"
 """The variable by which the storage's URL, which may hold a password, reaches jobs that inherit variables."""
-OUT_OF_TIME = "out_of_time"
-"""What a pool says to its job where work is left, and the job's time is too short for it."""
-
 _TO_STOP = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 _ASK_S = 10
 
@@ -86,7 +83,7 @@ def run_pool(orders: Orders, config: object = None) -> dict[str, Any]:
     if error is not None:
         print(error, file=sys.stderr, flush=True)
     _let_the_engine_have_its_turn(heard)
-    is_short = OUT_OF_TIME in said or bool({signal.SIGUSR1, signal.SIGUSR2} & set(heard))
+    is_short = engine.OUT_OF_TIME in said or bool({signal.SIGUSR1, signal.SIGUSR2} & set(heard))
     told = None if error is None else caller.written(error)
     return {"job": job, "code": code, "again": is_short, "error": told}
 
@@ -159,7 +156,8 @@ def _is_preempted() -> bool:
 def _environment(orders: Orders, job: str) -> dict[str, str]:
     """The engine's variables, those of the opening command that matter, and what the pool is told."""
     environment = {**os.environ, **orders.environment}
-    environment.pop(STORAGE, None)
+    if (storage := orders.storage or os.environ.get(STORAGE)) is not None:
+        environment[STORAGE] = storage  # a word of the command may refer to it
     if "PYTHONPATH" not in orders.environment:
         environment.pop("PYTHONPATH", None)  # the launching process had the app's whole path
     n_cores, gpus, end = _given(orders, job)
@@ -173,7 +171,7 @@ def _environment(orders: Orders, job: str) -> dict[str, str]:
         n_cores=n_cores,
         ends_at=end,
         deadline=orders.deadline,
-        storage=orders.storage or os.environ.get(STORAGE),
+        storage=storage,
     )
     return environment | {engine.VARIABLE: told.written()}
 

@@ -76,6 +76,8 @@ class Ledger:
         """
         self.best: list[FrozenTrial] = []
         """As ``ranking.best``: the best one, or the Pareto front."""
+        self.told: list[int] = []
+        """The numbers of the best, as this process has written them into the results last."""
         self.words: Counter[str] = Counter()
         """How many ended trials people read as done, failed, and so on: see ``record.word``."""
         self.durations_s: list[float] = []
@@ -107,7 +109,11 @@ class Ledger:
                 _, found = changed_trials(self._storage, self._study_id, 0, ())
             changed = [trial for trial in found if self._is_news(trial)]
             for trial in changed:
+                self._place(trial)
+            for trial in changed:  # a chain is judged with all of its trials
                 self._take_in(trial)
+            for first in {self.first_try(trial.number) for trial in changed}:  # once all copies are known
+                self._judge(first)
             done = [trial for trial in changed if trial.state is TrialState.COMPLETE]
             if done:
                 self.best = ranking.best([*self.best, *done], self._directions)
@@ -121,11 +127,6 @@ class Ledger:
 
     def _take_in(self, trial: FrozenTrial) -> None:
         number = trial.number
-        if number == len(self.trials):
-            self.trials.append(trial)
-            self._place(trial)
-        else:
-            self.trials[number] = trial
         for state, trials in ((TrialState.WAITING, self.waiting), (TrialState.RUNNING, self.running)):
             if trial.state is state:
                 trials[number] = trial
@@ -133,14 +134,16 @@ class Ledger:
                 trials.pop(number, None)
         if trial.state.is_finished():
             self._count(trial)
-        self._judge(self.first_try(number))
 
     def _place(self, trial: FrozenTrial) -> None:
-        """Find the chain of a new trial."""
+        """Keep a trial, and find the chain of a new one."""
         number, before = trial.number, _repeats(trial)
+        if number < len(self.trials):
+            self.trials[number] = trial
+            return
+        self.trials.append(trial)
         if before is None:
             if (key := self._key(trial)) is not None:
-                self._holders.setdefault(key, []).append(number)
                 self._askers.setdefault(key, []).append(number)
             return
         self._copies.setdefault(before, []).append(number)
@@ -167,18 +170,20 @@ class Ledger:
         is_dead = self.trials[line[-1]].state is TrialState.FAIL
         place = bisect_left(self._idle, first)
         was_dead = self._idle[place : place + 1] == [first]
-        if is_dead == was_dead:
-            return
-        if not is_dead:
+        if is_dead and not was_dead:
+            self._idle.insert(place, first)
+        elif was_dead and not is_dead:
             self._idle.pop(place)
+        if (key := self._key(self.trials[first])) is None:
             return
-        self._idle.insert(place, first)
         tries = [self.trials[number] for number in line]
-        if all(trial.user_attrs.get("interrupted") or is_surplus(trial) for trial in tries):
-            held = self._holders.get(self._key(self.trials[first]), [])
-            if first in held:
-                held.remove(first)
-                self.n_freed += not held
+        is_free = is_dead and all(t.user_attrs.get("interrupted") or is_surplus(t) for t in tries)
+        held = self._holders.setdefault(key, [])
+        if is_free and first in held:
+            held.remove(first)
+            self.n_freed += not held
+        elif not is_free and first not in held:
+            insort(held, first)
 
     # ------------------------------------------------------------------------------------------ chains
 
@@ -211,31 +216,31 @@ class Ledger:
     def holds(self, trial: FrozenTrial) -> bool:
         """Whether a trial is one of those that the study asks for: see above. It has been read."""
         first = self.first_try(trial.number)
-        if first != trial.number:
-            before = _repeats(trial)
-            is_next = before is not None and self._goes_on(before) and self._copies[before][0] == trial.number
-            return is_next and self._is_within(first)
-        if (key := self._key(trial)) is not None:
-            held = self._holders.get(key, [])
-            if held[:1] != [first]:
-                return False
-        return self._is_within(first)
+        is_next = first == trial.number or trial.number in self._line(first)
+        return is_next and self._has_its_key(first) and self._is_within(first)
 
     def may_hold(self, trial: FrozenTrial) -> bool:
         """Whether a waiting trial holds, or will as soon as the one that it repeats is ended."""
         before = self._trial_before(trial)
         if before is not None and not before.state.is_finished():
-            is_first = self._copies[before.number][0] == trial.number
-            return is_first and self._is_within(self.first_try(trial.number))
+            return not self.is_void(trial) and self._is_within(self.first_try(trial.number))
         return self.holds(trial)
 
     def is_void(self, trial: FrozenTrial) -> bool:
-        """Whether a trial is a copy that never will hold."""
-        before = self._trial_before(trial)
-        if before is None:
-            return False
-        is_first = self._copies[before.number][0] == trial.number
-        return not is_first or (before.state.is_finished() and not self._goes_on(before.number))
+        """Whether a trial is a copy that never will hold; a copy of one that does not hold is none either."""
+        if not self._has_its_key(self.first_try(trial.number)):
+            return trial.number in self._first
+        while (before := self._trial_before(trial)) is not None:
+            is_ended = before.state.is_finished() and not self._goes_on(before.number)
+            if is_ended or self._copies[before.number][0] != trial.number:
+                return True
+            trial = before
+        return False
+
+    def _has_its_key(self, first: int) -> bool:
+        """Whether no other chain had the key of this one before."""
+        key = self._key(self.trials[first])
+        return key is None or self._holders.get(key, [])[:1] == [first]
 
     def _trial_before(self, trial: FrozenTrial) -> FrozenTrial | None:
         before = _repeats(trial)

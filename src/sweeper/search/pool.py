@@ -143,10 +143,11 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
         if search.plan is not None:
             has_own_space = search.custom_search_space is not None
             search = search.of_plan(repeat.checked(app.task, search.plan, space, has_own_space))
+        if search.artifacts is not None:
+            artifact.check(search.artifacts)
         opened = look_into_storage if search.is_joined else open_storage
         storage = opened(search.storage, search.storage_wait_s)
-        search = search.with_its_artifacts(storage)
-        if search.artifacts is not None:
+        if search.artifacts is None and (search := search.with_its_artifacts(storage)).artifacts is not None:
             artifact.check(search.artifacts)
         search = replace(search.in_its_folder(storage), command=tuple(_words()))
         fixed = [hide_secrets(o) for o in space.fixed if o.partition("=")[0] != named_by]
@@ -514,7 +515,12 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         raise Ended(Failed(f"study {search.study_name}", reason, f"{remedy} ({rate})"))
     # Trials that still run are another sweep's, which goes on with this study at the same time.
     is_short = search.n_trials is not None and study.has_work() and not study.is_decided()
-    if is_short and search.deadline is None and not is_grid(search.sampler) and study.has_time():
+    if is_short and not study.has_time():
+        caller.say(**{engine.OUT_OF_TIME: True})
+        with whoever_reads():
+            print("The time that is left to this job holds no other trial.", flush=True)
+        return
+    if is_short and search.deadline is None and not is_grid(search.sampler):
         n_finished = study.ledger.n_finished
         reason = f"only {n_finished} of {counted(search.n_trials or 0, 'trial')} could be run"
         caller.print_last(sentence(reason))

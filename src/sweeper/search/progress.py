@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from statistics import mean
 from types import TracebackType
 from typing import Any
 
@@ -20,20 +19,17 @@ from rich.text import Text
 
 from sweeper import ranking
 from sweeper.program import program
-from sweeper.record import StudyFiles, best_trials, shown, told_counts, word
+from sweeper.record import StudyFiles, best_trials, is_surplus, shown, told_counts, word
 from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan
 from sweeper.screen import Bar, Screen, live, whoever_reads
-from sweeper.search.ledger import FINISHED
-from sweeper.search.life import host_of
 from sweeper.search.study import Study
 from sweeper.words import clock, counted, near, number, objectives, one_line
 
 SILENCE_S = 60.0
 """Without a terminal, a worker whose trial has not ended for so long is told to be alive."""
 
-_ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _STYLES = {"done": "green", "pruned": "yellow", "failed": "red", "lost": "red", "stopped": "magenta"}
 _BAR = 10
 _ADVICE = {
@@ -61,21 +57,25 @@ class Progress:
         self._screen = Screen()
         self._stack = ExitStack()
         self._live: Live | None = None
-        self._trials: Sequence[FrozenTrial] = shown(study.trials())
-        self._seen = {t.number for t in self._trials if t.state.is_finished()}
+        study.trials()
+        self._ledger = study.ledger
+        trials = shown(study.ledger.trials)
+        self._n_known = len(study.ledger.trials)
+        self._unfinished = {*study.ledger.running, *study.ledger.waiting}
+        """The numbers of those that had not ended when this looked last."""
         self._told_s: dict[int, float] = {}
         """When a running trial was first seen, or last told of."""
         self._error: str | None = None
         self._score_widths = [7] * len(self._search.directions)
-        self._best = ranking.best(self._trials, self._search.directions)
+        self._best = list(study.ledger.best)
         self._told_out: set[str] = set()
-        if self._search.plan is not None and self._seen:
-            self._told_out |= self._search.plan.race(self._trials, self._search.directions).out.keys()
-        self._told_signs = {name for trial in self._trials for name in _signs(trial)}
-        self._widen(self._trials)
+        if self._search.plan is not None and self._n_known > len(self._unfinished):
+            self._told_out |= self._search.plan.race(trials, self._search.directions).out.keys()
+        self._told_signs = {name for trial in trials for name in _signs(trial)}
+        self._widen(trials)
 
     def __enter__(self) -> Progress:
-        n_before = sum(t.state in FINISHED for t in self._trials)
+        n_before = self._ledger.n_finished
         went_on = f", {n_before} of them ended before" if n_before else ""
         told = f"Study {self._search.study_name}: {self._purpose()}{went_on}, in {near(self._search.folder)}"
         with whoever_reads():
@@ -104,16 +104,19 @@ class Progress:
         self._error = message
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
-        """Show how the study stands."""
-        self._trials = trials = shown(trials)
-        new = [t for t in trials if t.state.is_finished() and t.number not in self._seen]
+        """Show how the study stands; what that takes depends on how many trials run, not on all.
+
+        Args:
+            trials: all, by number, as the study's ledger has just read them.
+        """
+        looked_at = self._changed(trials)
+        new = [trial for trial in looked_at if trial.state.is_finished() and not is_surplus(trial)]
         self._widen(new)
         for trial in sorted(new, key=_ended):
-            self._seen.add(trial.number)
             is_best = self._take_in(trial)
             self._screen.say(self._ended_line(trial, is_best and self._search.plan is None))
         if self._search.plan is None:
-            self._tell_signs()
+            self._tell_signs(looked_at)
         elif new:
             self._tell_who_is_out(self._search.plan)
         if self._live is not None:
@@ -121,9 +124,17 @@ class Progress:
         else:
             self._tell_who_lives()
 
-    def _tell_signs(self) -> None:
+    def _changed(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """The trials that are new, or had not ended the last time."""
+        numbers = [*sorted(self._unfinished), *range(self._n_known, len(trials))]
+        found = [trials[number] for number in numbers if number < len(trials)]  # a journal may lose its end
+        self._n_known = len(trials)
+        self._unfinished = {trial.number for trial in found if not trial.state.is_finished()}
+        return found
+
+    def _tell_signs(self, trials: Sequence[FrozenTrial]) -> None:
         """Say what ruins trials as soon as one of them has it, each once."""
-        for trial in self._trials:
+        for trial in trials:
             for name in _signs(trial):
                 if name not in self._told_signs:
                     self._told_signs.add(name)
@@ -131,7 +142,8 @@ class Progress:
 
     def _tell_who_is_out(self, plan: Plan) -> None:
         """Say which candidates get no more trainings, and why, each once."""
-        for name, out in plan.race(self._trials, self._search.directions).out.items():
+        trials = shown(self._ledger.trials)  # of a certificate, whose budget is small
+        for name, out in plan.race(trials, self._search.directions).out.items():
             if name not in self._told_out:
                 self._told_out.add(name)
                 reason = "a training of it diverged" if out.than is None else f"worse than {out.than}"
@@ -140,8 +152,10 @@ class Progress:
                 self._screen.say(Text(f"{who} out: {reason}{by}", style="bold"))
 
     def _tell_who_lives(self) -> None:
-        now_s = self._now_s()
-        for trial in self._running():
+        now_s, running = self._now_s(), self._running()
+        numbers = {trial.number for trial in running}
+        self._told_s = {number: told for number, told in self._told_s.items() if number in numbers}
+        for trial in running:
             if now_s - self._told_s.setdefault(trial.number, now_s) >= self._silence_s:
                 self._told_s[trial.number] = now_s
                 self._screen.say(self._line(trial, _reported(trial), Text(self._step(trial) or "")))
@@ -161,7 +175,7 @@ class Progress:
     def _line(self, trial: FrozenTrial, values: Sequence[float], note: Text) -> Text:
         """What matters first, each part below that of other trials; a narrow terminal cuts the parameters."""
         told = word(trial)
-        width = max(3, len(str(self._search.n_trials or len(self._trials))))
+        width = max(3, len(str(self._search.n_trials or len(self._ledger.trials))))
         parts = [
             Text.assemble(f"{self._noun} {trial.number:>{width}} ", (f"{told:<7}", _STYLES.get(told, ""))),
             Text(f" {self._scores(values)} {_seconds(trial):>5.1f} s"),
@@ -202,7 +216,7 @@ class Progress:
     # ------------------------------------------------------------------------------------- the live picture
 
     def _running(self) -> list[FrozenTrial]:
-        running = [t for t in self._trials if t.state == TrialState.RUNNING]
+        running = shown(list(self._ledger.running.values()))
         return sorted(running, key=lambda t: t.user_attrs.get("worker", ""))
 
     def _picture(self) -> Group:
@@ -213,11 +227,11 @@ class Progress:
         steps = [self._step(trial) or word(trial) for trial in shown]
         width = max(map(len, steps), default=0)
         several = len({_host(trial) for trial in running}) > 1
-        hosts = [f"{_host(trial)}  " if several else "" for trial in shown]
         rows = [
-            self._row(t, step.ljust(width), host) for t, step, host in zip(shown, steps, hosts, strict=True)
+            self._row(trial, step.ljust(width), f"{_host(trial)}  " if several else "")
+            for trial, step in zip(shown, steps, strict=True)
         ]
-        return Group(*rows, *hidden, self._total(len(running)))
+        return Group(*rows, *hidden, self._total(running))
 
     def _row(self, trial: FrozenTrial, step: str, host: str) -> Bar:
         resource = self._max_resource()
@@ -228,23 +242,25 @@ class Progress:
         done = None if resource is None else (trial.last_step or 0) / resource
         return Bar(before, done, behind, width=_BAR)
 
-    def _total(self, n_running: int) -> Bar:
-        n_trials = self._search.n_trials
-        n_finished = sum(t.state in FINISHED for t in self._trials)
+    def _total(self, running: Sequence[FrozenTrial]) -> Bar:
+        n_trials, n_finished = self._search.n_trials, self._ledger.n_finished
         of = counted(n_finished, self._noun) if n_trials is None else f"{n_finished}/{n_trials}"
-        rest = _counts(self._trials).split(", ")
-        if left := self._time_left(n_finished, n_running):
+        rest = told_counts(self._ledger.words).split(", ")
+        if left := self._time_left(n_finished, len(running)):
             rest.insert(0, f"{left} left")
         if self._best and len(self._search.directions) == 1 and self._search.plan is None:
             rest.insert(0, f"best {number(self._best[0].values[0])}")
+        if (n_hosts := len({_host(trial) for trial in running})) > 1:
+            rest.append(f"{n_hosts} hosts")
         done = None if n_trials is None else n_finished / n_trials
         return Bar(Text(of, style="bold"), done, Text(" · ".join(rest)))
 
     def _time_left(self, n_finished: int, n_running: int) -> str | None:
-        durations = [t.duration.total_seconds() for t in self._trials if t.state in FINISHED and t.duration]
-        if not durations or self._search.n_trials is None:
+        n_trials, n_timed = self._search.n_trials, len(self._ledger.durations_s)
+        if n_timed == 0 or n_trials is None:
             return None
-        return clock(mean(durations) * max(0, self._search.n_trials - n_finished) / max(1, n_running))
+        mean_s = self._ledger.total_s / n_timed
+        return clock(mean_s * max(0, n_trials - n_finished) / max(1, n_running))
 
     def _max_resource(self) -> int | None:
         resource = self._search.pruner.get("max_resource")
@@ -257,10 +273,6 @@ class Progress:
         if resource is None:
             return f"step {trial.last_step}"
         return f"step {trial.last_step:>{len(str(resource))}} of {resource}"
-
-
-def _host(trial: FrozenTrial) -> str:
-    return host_of(trial.user_attrs.get("worker", ""))
 
 
 def _signs(trial: FrozenTrial) -> list[str]:
@@ -289,8 +301,9 @@ def _reported(trial: FrozenTrial) -> list[float]:
     return [] if trial.last_step is None else [trial.intermediate_values[trial.last_step]]
 
 
-def _counts(trials: Sequence[FrozenTrial]) -> str:
-    return told_counts(word(trial) for trial in trials if trial.state in _ENDED)
+def _host(trial: FrozenTrial) -> str:
+    """The machine of its worker."""
+    return str(trial.user_attrs.get("worker", "")).rsplit("-", 2)[0]
 
 
 def describe(params: dict[str, Any]) -> str:
@@ -310,7 +323,8 @@ def metric_names(study: Study) -> Sequence[str]:
 
 def summarize(study: Study) -> None:
     """The best trial and its parameters, or the Pareto front."""
-    print(f"\nStudy {study.search.study_name}: {_counts(shown(study.trials()))}.")
+    study.trials()
+    print(f"\nStudy {study.search.study_name}: {told_counts(study.ledger.words)}.")
     best = best_trials(study.optuna)
     told = [[number(value) for value in trial.values] for trial in best]
     widths = [max(map(len, column)) for column in zip(*told, strict=True)]

@@ -313,7 +313,7 @@ def _storage(url: str | None, master: DictConfig, folder: Path, is_unnamed: bool
     storage_keys = {"hydra.sweeper.storage", source_key(master, "storage")}
     is_typed = any(key_of(o) in storage_keys for o in [*_typed(master, "hydra"), *_typed(master, "task")])
     remembered = None if is_typed or is_unnamed else StudyFiles(folder).read_storage()
-    return remembered if remembered not in (None, "memory") else _storage_url(url)
+    return remembered if remembered not in (None, "memory") else storage_url(url)
 
 
 def _typed(master: DictConfig, whose: str) -> list[str]:
@@ -327,8 +327,8 @@ def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _storage_url(storage: str | None) -> str:
-    """Paths become absolute: a worker may run elsewhere."""
+def storage_url(storage: str | None) -> str:
+    """What a person wrote, or the default journal; paths become absolute: a worker may run elsewhere."""
     if storage is None:
         return str(Path(record.OUTPUTS, record.JOURNAL).absolute())
     if _SQLITE_IN_MEMORY.match(storage):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import errno
 import json
 import logging
 import os
@@ -26,7 +27,7 @@ from optuna.exceptions import (
     StorageInternalError,
     UpdateFinishedTrialError,
 )
-from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.storages.journal._storage import JournalOperation
@@ -563,12 +564,12 @@ def _create(url: str, n_connections: int) -> BaseStorage:
     if url.startswith("grpc://"):
         return _grpc(url)
     with opening_lock(url):
+        if "://" not in url:
+            _check_lock(Path(url))
+            return JournalStorage(JournalBackend(Path(url)))
         if (path := file_of(url)) is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        if "://" in url:
-            return _database(url, n_connections, creates=True)
-        _check_lock(path or Path(url))
-        return JournalStorage(JournalBackend(Path(url)))
+        return _database(url, n_connections, creates=True)
 
 
 def _find(url: str) -> BaseStorage:
@@ -580,31 +581,43 @@ def _find(url: str) -> BaseStorage:
 
 
 def _check_lock(journal: Path) -> None:
-    """Raises BadInput where whoever appends could not be alone; nothing is left there then."""
-    lock, is_new = lock_of(journal), not journal.exists()
+    """Make the folder of a journal. Raises BadInput where nobody could append alone; nothing is left then."""
+    lock, had_folder, had_journal = lock_of(journal), journal.parent.exists(), journal.exists()
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    if had_journal and not os.access(journal, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(journal))
     try:
         with locked(lock):
             pass
     except Fault as fault:
-        if not is_refused(fault.__cause__):
-            raise
-        if is_new:
+        if not is_refused(error := fault.__cause__):
+            raise error or fault from None
+        if not had_journal:
             lock.unlink(missing_ok=True)
+        if not had_folder:
+            journal.parent.rmdir()
         remedy = f"{fault.remedy}, or write postgresql+psycopg://…"
         raise BadInput(_KEY, journal, f"the file system refuses locks ({fault.reason})", remedy) from fault
 
 
 def _database(url: str, n_connections: int, creates: bool) -> BaseStorage:
     """A database, cached as Optuna itself would. Tables are made where there are none, and never changed."""
+    from sweeper.search.database import Database
+
     _quieten()
     has_tables = _has_tables(url)
     if not (has_tables or creates):
         raise _cannot_be_opened(url, "there are no studies in it")
     engine = _engine(url, n_connections)
     written = url.replace("{", "{{").replace("}", "}}")  # Optuna fills templates, and a password is none
+    storage = Database(
+        written, engine_kwargs=engine, skip_compatibility_check=True, skip_table_creation=has_tables
+    )
     try:
-        storage = RDBStorage(written, engine_kwargs=engine, skip_table_creation=has_tables)
+        storage._version_manager.check_table_schema_compatibility()
     except RuntimeError as error:
+        storage.remove_session()
+        storage.engine.dispose()
         if made := re.search(r"table schema \(set up by optuna ([\w.]+)\)", str(error)):
             raise _other_schema(url, made[1], is_older="storage upgrade" in str(error)) from error
         raise
@@ -618,7 +631,10 @@ def _has_tables(url: str) -> bool:
     from sqlalchemy.pool import NullPool
 
     engine = create_engine(url, poolclass=NullPool, connect_args=_engine(url, 1)["connect_args"])
-    there = set(inspect(engine).get_table_names())
+    try:
+        there = set(inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
     return "alembic_version" in there or there >= set(BaseModel.metadata.tables)
 
 

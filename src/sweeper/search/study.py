@@ -37,7 +37,7 @@ from sweeper import origin, record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, is_locked, locked
-from sweeper.record import FORMAT, SURPLUS, StudyFiles, check_format, is_surplus, shown, sweep_up
+from sweeper.record import FORMAT, SURPLUS, Outcome, StudyFiles, check_format, is_surplus, shown, sweep_up
 from sweeper.results import study_record, val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
@@ -357,7 +357,12 @@ class Study:
             with self.locked() as study:
                 if self.has_ended(number):
                     return False
-                self.optuna.tell(number, values, state=state)
+                try:
+                    self.optuna.tell(number, values, state=state)
+                except ValueError:
+                    if self.optuna._storage.get_trial(trial_id).state.is_finished():  # only just, by others
+                        return False
+                    raise
                 study.write_results(ended=number)
         except UpdateFinishedTrialError:
             return False
@@ -454,10 +459,19 @@ class LockedStudy:
     def write_results(self, ended: int | None = None) -> None:
         """Bring the files of the study up to date; see ``StudyFiles.write_results``."""
         self.ledger.read()
-        trials, directions = self.ledger.trials, record.directions(self._study)
-        kept = None if self._plan is None else self._plan.kept(trials, directions)
-        self._files.write_results(self._study, ended, kept)
-        val_logits.keep_best(self._files, trials, directions, ended)
+        found = self._outcome()
+        kept = None if self._plan is None else self._plan.kept(found.trials, found.directions)
+        best = [trial.number for trial in found.best]
+        is_last = not self.ledger.running and not self.ledger.waiting
+        self._files.write_results(found, ended, kept, ended is None or is_last or best != self.ledger.told)
+        self.ledger.told = best
+        val_logits.keep_best(self._files, found, ended)
+
+    def _outcome(self) -> Outcome:
+        ledger = self.ledger
+        counts = {state.name: n for state, n in ledger.counts.items()}
+        name, directions = self._study.study_name, record.directions(self._study)
+        return Outcome(name, directions, ledger.trials, counts, ledger.best)
 
     def reap(
         self,
@@ -663,9 +677,9 @@ class LockedStudy:
     def _withdraw(self, trial: FrozenTrial, reason: str) -> None:
         """End a trial that waits."""
         with suppress(UpdateFinishedTrialError):
-            self._storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
-            self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-            self._fail(trial, reason)
+            if self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):  # nobody was faster
+                self._storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
+                self._fail(trial, reason)
 
 
 class Points:

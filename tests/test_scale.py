@@ -1,0 +1,140 @@
+"""What a trial costs beyond its training does not depend on how many were before it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.trial import TrialState, create_trial
+
+from sweeper import record
+from sweeper.search.parameter import suggest
+from sweeper.search.progress import Progress
+from sweeper.search.space import Space
+from sweeper.search.study import Search, Study, Worker
+
+MakeSpace = Callable[..., Space]
+
+
+@pytest.fixture(scope="module")
+def space(make_space: MakeSpace) -> Space:
+    return make_space({"config": {"x": 0.5}}, "x=interval(0,1)")
+
+
+def search(folder: Path) -> Search:
+    return Search(
+        study_name=folder.name,
+        storage="memory",
+        folder=folder,
+        directions=("maximize",),
+        metrics=None,
+        sampler={"_target_": "optuna.samplers.RandomSampler"},
+        pruner={"_target_": "optuna.pruners.NopPruner"},
+        seed=0,
+        n_trials=10**6,
+        deadline=None,
+        max_retries=1,
+        max_failure_rate=0.25,
+        custom_search_space=None,
+    )
+
+
+def begin(folder: Path, space: Space, n_done: int) -> Study:
+    """A study of so many equal trials, opened again."""
+    storage = InMemoryStorage()
+    study = Study.open(search(folder), storage, space, ())
+    fill(storage, study, n_done)
+    return study
+
+
+def fill(storage: BaseStorage, study: Study, n: int) -> None:
+    done = create_trial(
+        value=1.0, params={"x": 0.5}, distributions={"x": FloatDistribution(0, 1)}, user_attrs={"folder": "f"}
+    )
+    for _ in range(n):
+        storage.create_new_trial(study.optuna._study_id, done)
+
+
+def run_one(study: Study, space: Space, worker: Worker, value: float = 1.0) -> None:
+    """Ask for a trial, draw it and tell it."""
+    trial = study.ask(space, worker)
+    assert trial is not None
+    space.draw(suggest(trial))
+    study.tell(trial.number, TrialState.COMPLETE, [value])
+
+
+def n_steps(do: Callable[[], object]) -> int:
+    """How many of Python's instructions are run."""
+    n = 0
+
+    def count(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal n
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        n += event == "opcode"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        do()
+    finally:
+        sys.settrace(before)
+    return n
+
+
+def steps_after(n_done: int, folder: Path, space: Space) -> int:
+    """What asking, telling and a picture take after so many trials."""
+    study = begin(folder, space, n_done)
+    worker, progress = Worker(study.search), Progress(study)
+
+    def turn() -> None:
+        run_one(study, space, worker)
+        progress.update(study.trials())
+
+    for _ in range(3):  # some is only done at first
+        turn()
+    n = n_steps(turn)
+    worker.end()
+    return n
+
+
+def test_a_trial_costs_the_same_after_many(tmp_path: Path, space: Space) -> None:
+    """Asking, telling and a picture run as many instructions after 2,000 equal trials as after 100."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    few, many = (steps_after(n_done, tmp_path / str(n_done), space) for n_done in (100, 2000))
+    assert many < 1.2 * few
+
+
+def test_only_the_counts_of_the_results_may_wait(
+    tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new best is there at once, and so is the end; of other trials the count may be a second old."""
+    monkeypatch.setattr(record, "RESULTS_S", 3600.0)  # as long as this test may take
+    study = begin(tmp_path / "s", space, 0)
+    worker = Worker(study.search)
+
+    def read() -> tuple[int, int]:
+        found = record.read_yaml(study.files.results)
+        return found["best_trial"], found["trials"]["COMPLETE"]
+
+    run_one(study, space, worker, 0.5)
+    assert read() == (0, 1)
+    other = study.ask(space, worker)
+    assert other is not None
+    for value, told in [(0.25, (0, 1)), (0.75, (3, 3)), (0.5, (3, 3))]:
+        run_one(study, space, worker, value)
+        assert read() == told
+    os.utime(study.files.results, (1, 1))
+    run_one(study, space, worker, 0.5)
+    assert read() == (3, 5)
+    study.tell(other.number, TrialState.COMPLETE, [0.0])  # nothing runs any more
+    assert read() == (3, 6)
+    worker.end()

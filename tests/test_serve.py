@@ -1,0 +1,130 @@
+"""``sweeper serve``: studies for machines that reach nothing but a port."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from sweeper.commands.serve import address
+from sweeper.search.storage import open_storage
+from tests.conftest import Cli
+from tests.journal import open_journal
+from tests.program import Program, finish, kill_group, start
+from tests.server import PASSWORD, Postgres, free_port
+
+pytest.importorskip("grpc")
+
+
+def serving(folder: Path, *words: object) -> tuple[Program, list[str]]:
+    """A server, and what it says when it answers."""
+    server = start(folder, "-m", "sweeper", "serve", *words)
+    assert server.stdout is not None
+    lines = [server.stdout.readline() for _ in range(3)]
+    assert lines[-1], finish(server).stderr
+    return server, [line.rstrip() for line in lines]
+
+
+def test_ctrl_c_ends_a_server_and_clients_go_on_with_the_next(tmp_path: Path) -> None:
+    """It says what it serves and how to join; a study goes on in the journal when it is started again."""
+    port = free_port()
+    server, lines = serving(tmp_path, "--port", port)
+    assert lines[0].endswith("outputs/studies.journal (0 studies)")
+    assert lines[1] == f"Serving it at grpc://127.0.0.1:{port}  (Ctrl-C ends it)"
+    assert lines[2].endswith(f"hydra.sweeper.join=true hydra.sweeper.storage=grpc://127.0.0.1:{port}")
+    storage = open_storage(f"grpc://127.0.0.1:{port}")
+    study = optuna.create_study(storage=storage, study_name="s")
+    trial = study.ask()
+    kill_group(server, signal.SIGINT)
+    done = finish(server)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    again, lines = serving(tmp_path, "--port", port)
+    assert lines[0].endswith("(1 study)")
+    trial.suggest_float("x", 0, 1)
+    study.tell(trial, 1.0)
+    kill_group(again)
+    finish(again)
+    (told,) = optuna.load_study(
+        study_name="s", storage=open_journal(tmp_path / "outputs" / "studies.journal")
+    ).trials
+    assert (told.state, told.values, list(told.params)) == (TrialState.COMPLETE, [1.0], ["x"])
+
+
+def test_a_taken_port_is_bad_input(cli: Cli, tmp_path: Path) -> None:
+    """Also where another server of the kind has it; nothing is written."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        code, said = cli("serve", "--port", str(port))
+    assert code == 2
+    assert f"--port={port}: cannot be used (address already in use); write another, as --port" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--port", "70000"], "--port=70000: no machine has such a port; write --port 13000"),
+        (["--host", "192.0.2.1"], "--host=192.0.2.1: cannot be used (cannot assign requested address)"),
+        (["--storage", "memory"], "--storage=memory: is the memory of one process; write --storage"),
+        (["--storage", "grpc://x:1"], "--storage=grpc://x:1: is a proxy already; write --storage"),
+        (
+            ["--storage", "redis://x"],
+            "cannot be opened (Can't load plugin: sqlalchemy.dialects:redis)",
+        ),
+        (["nothing"], "STUDY=nothing: "),
+    ],
+)
+def test_what_cannot_be_served_is_bad_input(cli: Cli, tmp_path: Path, words: list[str], says: str) -> None:
+    """One line, and nothing is left behind."""
+    port = [] if "--port" in words else ["--port", str(free_port())]
+    code, said = cli("serve", *words, *port)
+    assert code == 2
+    assert says in said
+    assert len(said.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_server_for_other_machines_warns(tmp_path: Path) -> None:
+    """Whoever reaches it may delete everything: it says so, and how this machine is called."""
+    server, lines = serving(tmp_path, "--port", free_port(), "--host", "0.0.0.0")
+    assert f"grpc://{socket.gethostname()}:" in lines[2]
+    kill_group(server, signal.SIGINT)
+    done = finish(server)
+    assert done.returncode == 0, done.stderr
+    assert "Warning: keep this port to machines that you trust: it has no password" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_server_of_a_database_shows_no_password(postgres: Postgres, tmp_path: Path) -> None:
+    """Neither when it starts, nor when the database goes away; then its clients wait, and go on."""
+    server, lines = serving(tmp_path, "--port", (port := free_port()), "--storage", postgres.url)
+    assert "searcher:***@" in lines[0]
+    storage = open_storage(f"grpc://127.0.0.1:{port}")
+    study = optuna.create_study(storage=storage, study_name="s")
+    postgres.kill()
+    storage.wait_s = 0.5  # type: ignore[attr-defined]
+    with pytest.raises(
+        Exception, match=r"cannot be reached, for 0 s \(.*postgresql.*:\*\*\*@.*cannot be reached"
+    ):
+        study.ask()
+    postgres.start()
+    storage.wait_s = 30  # type: ignore[attr-defined]
+    study.tell(study.ask(), 1.0)
+    kill_group(server, signal.SIGINT)
+    done = finish(server)
+    assert done.returncode == 0
+    assert PASSWORD not in "".join(lines) + done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_address_of_ipv6_stands_in_brackets() -> None:
+    """As in any URL."""
+    assert [address(host, 1) for host in ("h", "::1", "[::1]")] == ["h:1", "[::1]:1", "[::1]:1"]
