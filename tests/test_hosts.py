@@ -9,11 +9,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
 from sweeper.search import life
 from tests.foreign_app import FINISHED, App, assert_exactly
+from tests.journal import open_journal
 from tests.program import Done, Program, finish, kill_group, start, until
 
 pytestmark = pytest.mark.slow
@@ -73,13 +75,13 @@ def on_host(name: str, app: App, *arguments: str, hides: bool = True) -> Program
 
 
 def run_on_host(name: str, app: App, *arguments: str, hides: bool = True) -> Done:
-    return finish(on_host(name, app, *arguments, hides=hides))
+    return finish(on_host(name, app, *arguments, hides=hides), limit_s=60)
 
 
 def hold(app: App, *arguments: str) -> Program:
     """A search of the first host, in the middle of two trials; what marks its folder is copied aside."""
     process = begin(app.start(*arguments))
-    until(lambda: app.has_started(0, 1))
+    until(lambda: app.has_started(0, 1), limit_s=30)
     marks = shutil.ignore_patterns("*.alive")
     shutil.copytree(app.out / ".sweeper", app.folder / "marks", ignore=marks)
     return process
@@ -102,7 +104,7 @@ def test_two_hosts_share_a_search(tmp_path: Path) -> None:
     until(lambda: n_done(app) == 10, limit_s=30)
     app.touch("go")
     for process in (first, second):
-        done = finish(process)
+        done = finish(process, limit_s=60)
         assert done.returncode == 0, done.stdout + done.stderr
     assert all(t.state in FINISHED for t in assert_exactly(app, 12))
     assert hosts_of(app) == {os.uname().nodename, "other"}
@@ -114,7 +116,7 @@ def test_a_host_that_is_killed_is_repeated_by_the_other(tmp_path: Path, n_before
     app = App(tmp_path, STEPWISE)
     first = hold(app, *QUICK)
     second = on_host("other", app, *QUICK, "hydra.sweeper.join=true")
-    until(lambda: app.has_started(2, 3))
+    until(lambda: app.has_started(2, 3), limit_s=30)
     for number in range(2, 2 + n_before):
         app.touch(f"allow-{number}")
     until(lambda: n_done(app) == n_before)
@@ -123,7 +125,7 @@ def test_a_host_that_is_killed_is_repeated_by_the_other(tmp_path: Path, n_before
     app.touch("go")
     for number in range(20):
         app.touch(f"allow-{number}")
-    done = finish(second)
+    done = finish(second, limit_s=60)
     assert done.returncode == 0, done.stdout + done.stderr
     trials = assert_exactly(app, 6)
     lost = [t for t in trials if t.state == TrialState.FAIL]
@@ -139,7 +141,7 @@ def test_a_host_that_was_stopped_for_too_long_drops_its_results(tmp_path: Path) 
     n_trials = "hydra.sweeper.n_trials=8"
     first = hold(app, *QUICK, n_trials)
     second = on_host("other", app, *QUICK, n_trials, "hydra.sweeper.join=true")
-    until(lambda: app.has_started(2, 3))
+    until(lambda: app.has_started(2, 3), limit_s=30)
     kill_group(first, signal.SIGSTOP)
     until(lambda: [t.number for t in app.trials(TrialState.FAIL)] == [0, 1], limit_s=20)
     app.touch("go")
@@ -154,10 +156,10 @@ def test_a_host_that_was_stopped_for_too_long_drops_its_results(tmp_path: Path) 
     for number in range(20):
         app.touch(f"allow-{number}")
     for process in (first, second):
-        done = finish(process)
+        done = finish(process, limit_s=60)
         assert done.returncode == 0, done.stdout + done.stderr
     trials = assert_exactly(app, 8)
-    assert sum(t.state == TrialState.FAIL for t in trials) == 2
+    assert [t.number for t in trials if t.user_attrs.get("lost")] == [0, 1]
     dropped = "".join(path.read_text() for path in app.out.glob(".sweeper/worker-*.log"))
     assert dropped.count("its result is dropped") == 2
 
@@ -167,11 +169,11 @@ def test_a_stop_reaches_all_hosts(tmp_path: Path) -> None:
     app = App(tmp_path, "started()\nwait_for('go')\nreturn cfg.x")
     first = hold(app, *QUICK)
     second = on_host("other", app, *QUICK, "hydra.sweeper.join=true")
-    until(lambda: app.has_started(2, 3))
+    until(lambda: app.has_started(2, 3), limit_s=30)
     study = app.study()
     life.stop(study._storage, study._study_id)
     for process in (first, second):
-        done = finish(process)
+        done = finish(process, limit_s=60)
         assert done.returncode == 128 + signal.SIGTERM, done.stdout + done.stderr
     trials = app.trials()
     assert sorted(t.state.name for t in trials) == ["FAIL"] * 4 + ["WAITING"] * 4
@@ -196,8 +198,13 @@ def test_a_study_that_does_not_exist_is_not_joined(tmp_path: Path) -> None:
     app = App(tmp_path)
     done = app.run("hydra.sweeper.join=true")
     assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert "there is no such study in" in done.stderr
+    assert (len(done.stderr.splitlines()), "there is no such file" in done.stderr) == (1, True), done.stderr
+    assert not app.journal.exists()
+    app.journal.parent.mkdir(exist_ok=True)
+    optuna.create_study(study_name="another", storage=open_journal(app.journal))
+    done = app.run("hydra.sweeper.join=true")
+    assert done.returncode == 2
+    assert (len(done.stderr.splitlines()), "there is no such study in" in done.stderr) == (1, True)
     assert not app.out.exists()
     assert app.trials() == []
 
@@ -212,3 +219,18 @@ def test_a_container_that_came_back_under_another_name_goes_on(tmp_path: Path) -
     done = run_on_host("other", app, "hydra.sweeper.take_over=true")
     assert done.returncode == 0, done.stdout + done.stderr
     assert_exactly(app, 6)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGUSR2])
+def test_what_an_engine_sends_to_all_of_a_job_stops_it(tmp_path: Path, signum: signal.Signals) -> None:
+    """The pool, the workers and what forks them get it alike: trials are queued, at no cost of a retry."""
+    app = App(tmp_path, HOLD)
+    process = begin(app.start(env={"SLURM_JOB_ID": "7"}))
+    until(lambda: app.has_started(0, 1), limit_s=30)
+    kill_group(process, signum)
+    done = finish(process)
+    assert done.returncode == 128 + signum, done.stdout + done.stderr
+    trials = app.trials()
+    assert [t.state.name for t in trials] == ["FAIL"] * 2 + ["WAITING"] * 2
+    assert [t.user_attrs["n_retries"] for t in trials[2:]] == [0, 0]
+    assert all(t.user_attrs["interrupted"] for t in trials[:2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 from pathlib import Path
 
 import optuna
@@ -12,6 +13,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, dis
 from optuna.trial import TrialState
 
 from sweeper.record import FORMAT, Outcome, StudyFiles, TrialFiles
+from sweeper.search import life
+from sweeper.search.ledger import POOL
 from sweeper.search.storage import open_storage
 from tests.conftest import Said
 from tests.program import end, start_holding
@@ -210,6 +213,35 @@ def test_a_study_that_runs_on_another_machine_is_not_deleted(said: Said) -> None
     study.ask().set_user_attr("worker", "far-away-17-abc")
     code, text = said("studies", "--delete", "a", "--yes")
     assert (code, text) == (2, "--delete=a: the study is running on far-away; stop it first\n")
+
+
+def test_a_study_is_deleted_when_no_other_machine_beats(said: Said) -> None:
+    """A pool that counts up runs it, whether it has a trial or not; one that is silent has gone down."""
+    make("a")
+    study = optuna.load_study(study_name="a", storage=open_storage(str(Path(JOURNAL).absolute())))
+    entry = life.Entry("far-away", "another place", heartbeat_s=0.2)
+    life.register(study._storage, study._study_id, "silent", entry)
+    trial = study.ask()
+    trial.set_user_attr("worker", "far-away-17-abc")
+    study._storage.set_trial_system_attr(trial._trial_id, POOL, "silent")
+    beats = iter(range(2, 10**6))
+    ended = threading.Event()
+
+    def go_on() -> None:
+        while not ended.wait(0.1):
+            life.beat(study._storage, study._study_id, "silent", next(beats))
+
+    pool = threading.Thread(target=go_on)
+    pool.start()
+    try:
+        code, text = said("studies", "--delete", "a", "--yes")
+    finally:
+        ended.set()
+        pool.join()
+    assert (code, text.splitlines()[-1]) == (2, "--delete=a: the study is running on far-away; stop it first")
+    code, text = said("studies", "--delete", "a", "--yes")
+    assert code == 0
+    assert text.startswith("Looking for up to 0 s whether far-away still runs it …\nDeleted a")
 
 
 def test_a_study_whose_storage_is_gone_can_be_deleted(said: Said) -> None:

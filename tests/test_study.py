@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from optuna.trial import TrialState
 from sweeper import origin
 from sweeper.errors import BadInput
 from sweeper.record import StudyFiles
+from sweeper.search.engine import VARIABLE, Order
 from sweeper.search.parameter import suggest
 from sweeper.search.space import Space
 from sweeper.search.storage import JournalBackend
@@ -581,3 +584,29 @@ def test_a_trial_that_is_being_asked_for_is_not_lost(make_search: MakeSearch, pl
         assert shown.state == TrialState.RUNNING
     (shown,) = seen(study.trials(), study.files, study.trials)
     assert shown.state == TrialState.FAIL
+
+
+def test_no_trial_begins_that_the_job_s_time_would_not_hold(
+    make_search: MakeSearch, plain: Space, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an engine ends the job, the time that trials of this study took must be left."""
+
+    def left(seconds: float) -> None:
+        order = Order(job="a", ends_at=time.time() + seconds)
+        monkeypatch.setenv(VARIABLE, order.written())
+
+    study = begin(make_search(n_trials=100), plain)
+    assert study.has_time()
+    left(5)
+    assert study.has_time()
+    for seconds in [1] * 8 + [60, 600]:
+        ended = optuna.trial.create_trial(value=0.0)
+        ended.datetime_start = datetime(2026, 1, 1)
+        ended.datetime_complete = ended.datetime_start + timedelta(seconds=seconds)
+        study.optuna.add_trial(ended)
+    assert not study.has_time()
+    assert study.is_over()
+    left(61)
+    assert study.has_time()
+    left(-1)
+    assert not study.has_time()

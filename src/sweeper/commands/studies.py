@@ -65,7 +65,7 @@ class Listed:
     objective: str = ""
     searched: str = ""
     running: tuple[str, ...] = ()
-    """The workers of its running trials."""
+    """The workers of its running trials about whose life no beat tells."""
     is_in_storage: bool = True
     problem: str = ""
     """Why its storage cannot be read."""
@@ -146,7 +146,9 @@ def _listed(
     trials = read_trials()
     files = _its_folder(begun, study.study_name, url)
     certifies = _certificate(files)
-    shown = seen(trials, files, read_trials, read_told)
+    told = read_told()
+    shown = seen(trials, files, read_trials, lambda: told)
+    running = [trial for trial in shown if trial.state.name == "RUNNING"]
     times = [time for t in trials for time in (t.datetime_complete, t.datetime_start) if time]
     if files and not times:
         times = [datetime.fromtimestamp(files.folder.stat().st_mtime)]
@@ -165,7 +167,7 @@ def _listed(
         when=max(times, default=None),
         objective=", ".join(begun.get("metrics", ())),
         searched=searched,
-        running=tuple(t.user_attrs.get("worker", "") for t in shown if t.state.name == "RUNNING"),
+        running=tuple(t.user_attrs.get("worker", "") for t in running if not told.counts(t)),
     )
 
 
@@ -336,6 +338,7 @@ def delete(name: str, storage: str | None, is_sure: bool) -> None:
     n_trials = sum(study.counts.values())
     about = f"{study.name}: {counted(n_trials, 'trial')}, {disk_space(study.n_bytes)}, in {where}"
     _check_ended(study)
+    _check_silent(study)
     if not is_sure:
         if not sys.stdin.isatty():
             raise BadInput("--delete", name, "cannot be confirmed without a terminal", "write --yes too")
@@ -381,6 +384,18 @@ def _check_ended(study: Listed) -> None:
     if workers or elsewhere:
         where = "" if workers else f" on {elsewhere[0].rsplit('-', 2)[0]}"
         raise BadInput("--delete", study.name, f"the study is running{where}", "stop it first")
+
+
+def _check_silent(study: Listed) -> None:
+    """Raises BadInput while a pool of another machine tells the study that it lives."""
+    from sweeper.search import life
+    from sweeper.search.storage import look_into_storage
+
+    if study.is_in_storage:
+        storage = look_into_storage(study.storage)
+        study_id = storage.get_study_id_from_name(study.name)
+        if host := life.watch(storage, study_id, study.files, partial(print, flush=True)):
+            raise BadInput("--delete", study.name, f"the study is running on {host}", "stop it first")
 
 
 def _forget_artifacts(storage: BaseStorage, study_id: int) -> None:

@@ -11,8 +11,9 @@ import os
 import platform
 import socket
 import sys
+import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from functools import cache
@@ -112,6 +113,11 @@ class Told:
         """The pools that have not ended, for all that stands there."""
         return {name: entry for name, entry in self.entries.items() if not self.has_ended(name)}
 
+    def counts(self, trial: FrozenTrial) -> bool:
+        """Whether the pool of a trial counts up while it lives."""
+        entry = self.entries.get(trial.system_attrs.get(POOL, ""))
+        return entry is not None and entry.heartbeat_s is not None
+
     def host_of(self, trial: FrozenTrial) -> str:
         """Where a trial runs, or ran; empty where nobody has said."""
         entry = self.entries.get(trial.system_attrs.get(POOL, ""))
@@ -119,6 +125,9 @@ class Told:
 
 
 NOBODY = Told()
+
+
+_WATCH_S = 0.2
 
 
 def new_name() -> str:
@@ -215,6 +224,25 @@ class Observer:
     def patience_s(self, entry: Entry) -> float:
         """How long that pool may be silent."""
         return max(self._grace_s, _MIN_GRACE * (entry.heartbeat_s or 0.0))
+
+
+def watch(storage: BaseStorage, study_id: int, files: StudyFiles | None, say: Callable[[str], None]) -> str:
+    """A host elsewhere whose pool lives, looking on for two of its heartbeats; empty where there is none."""
+    before, waited_s = read(storage, study_id), 0.0
+    place = "" if files is None else place_of(files)
+    beating = {n: e for n, e in before.open.items() if e.heartbeat_s is not None and e.place != place}
+    limit_s = max((_MIN_GRACE * (entry.heartbeat_s or 0.0) for entry in beating.values()), default=0.0)
+    if beating:
+        hosts = sorted({entry.host for entry in beating.values()})
+        say(f"Looking for up to {limit_s:.0f} s whether {' or '.join(hosts)} still runs it …")
+    while waited_s < limit_s:
+        time.sleep(_WATCH_S)
+        waited_s += _WATCH_S
+        now = read(storage, study_id)
+        for name in beating.keys() & now.open.keys():
+            if now.beats.get(name) != before.beats.get(name):
+                return beating[name].host
+    return ""
 
 
 def is_lost(

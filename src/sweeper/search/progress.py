@@ -226,14 +226,19 @@ class Progress:
         shown = running[:n_rows]
         steps = [self._step(trial) or word(trial) for trial in shown]
         width = max(map(len, steps), default=0)
-        rows = [self._row(trial, step.ljust(width)) for trial, step in zip(shown, steps, strict=True)]
+        several = len({_host(trial) for trial in running}) > 1
+        rows = [
+            self._row(trial, step.ljust(width), f"{_host(trial)}  " if several else "")
+            for trial, step in zip(shown, steps, strict=True)
+        ]
         return Group(*rows, *hidden, self._total(running))
 
-    def _row(self, trial: FrozenTrial, step: str) -> Bar:
+    def _row(self, trial: FrozenTrial, step: str, host: str) -> Bar:
         resource = self._max_resource()
         value = "".join(map(number, _reported(trial)))
         before = Text.assemble((f"{self._noun} {trial.number:<3}", "cyan"), f" {step}")
-        behind = Text.assemble(f"{value:>7} {_seconds(trial):>5.0f} s  ", (self._describe(trial), "dim"))
+        told = (f"{host}{self._describe(trial)}", "dim")
+        behind = Text.assemble(f"{value:>7} {_seconds(trial):>5.0f} s  ", told)
         done = None if resource is None else (trial.last_step or 0) / resource
         return Bar(before, done, behind, width=_BAR)
 

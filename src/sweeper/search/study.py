@@ -608,8 +608,12 @@ class LockedStudy:
         raise AssertionError
 
     def _pop(self, trial: FrozenTrial, worker: Worker) -> bool:
-        """Let a trial that waits run; whether nobody else has."""
+        """Let a trial that waits run; whether nobody else has.
+
+        Its pool stands there before it runs: other hosts take a running trial of nobody for lost.
+        """
         try:
+            self._storage.set_trial_system_attr(trial._trial_id, POOL, worker.pool)
             if not self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
                 return False
             self._storage.set_trial_user_attr(trial._trial_id, "worker", worker.name)
