@@ -143,10 +143,11 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
         if search.plan is not None:
             has_own_space = search.custom_search_space is not None
             search = search.of_plan(repeat.checked(app.task, search.plan, space, has_own_space))
+        if search.artifacts is not None:
+            artifact.check(search.artifacts)
         opened = look_into_storage if search.is_joined else open_storage
         storage = opened(search.storage, search.storage_wait_s)
-        search = search.with_its_artifacts(storage)
-        if search.artifacts is not None:
+        if search.artifacts is None and (search := search.with_its_artifacts(storage)).artifacts is not None:
             artifact.check(search.artifacts)
         search = replace(search.in_its_folder(storage), command=tuple(_words()))
         fixed = [hide_secrets(o) for o in space.fixed if o.partition("=")[0] != named_by]
