@@ -6,10 +6,12 @@ cluster of two. Each job is a pool of the app's own command.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from sweeper.search.study import Search
 from tests.foreign_app import App, assert_exactly
 from tests.program import Done, Program, finish, until
 from tests.ray_cluster import RayCluster, ray_cluster
+from tests.server import PASSWORD, Postgres
 from tests.slurm import Slurm, slurm
 
 TOP = """
@@ -93,6 +96,23 @@ def search_of(**changes: Any) -> Search:
     return Search(**settings | changes)
 
 
+def read_text(path: Path) -> str:
+    """Of a file of a process, which may have ended."""
+    with suppress(OSError):
+        return path.read_text()
+    return ""
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Those that were started in a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            if path.readlink().is_relative_to(folder.resolve()):
+                found.append(int(path.parent.name))
+    return found
+
+
 def read_until(process: Program, piece: str) -> None:
     """Read what a program prints up to this piece."""
     assert process.stdout is not None
@@ -100,6 +120,18 @@ def read_until(process: Program, piece: str) -> None:
         if piece in line:
             return
     raise AssertionError(finish(process).stderr)
+
+
+@pytest.fixture(autouse=True)
+def _ends_what_was_started(tmp_path: Path) -> Iterator[None]:
+    """Jobs outlive the command that asked for them, so also a test that fails.
+
+    And without accounting Slurm tells submitit of no end, for which the launching process would wait.
+    """
+    yield
+    for pid in processes_in(tmp_path):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 # --- without any engine -------------------------------------------------------------------------------------
@@ -185,6 +217,22 @@ def test_a_second_ctrl_c_stops_the_study_everywhere(tmp_path: Path) -> None:
     done = app.run(*LOCAL, limit_s=90)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_exactly(app, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["submitit_local", "joblib"])
+def test_no_password_is_left_where_others_can_read_it(tmp_path: Path, postgres: Postgres, name: str) -> None:
+    """Jobs find the server; its password is in no file of others, nor in the words of a process."""
+    app = app_of(tmp_path, holds=True)
+    process = app.start(*LOCAL, f"hydra/launcher={name}", f"hydra.sweeper.storage={postgres.url}")
+    until(lambda: app.has_started(0, 1), limit_s=90)
+    told = [pid for pid in processes_in(app.folder) if PASSWORD in read_text(Path(f"/proc/{pid}/cmdline"))]
+    assert told == [process.pid]  # who typed it there
+    app.touch("go")
+    done = finish(process, limit_s=90)
+    assert done.returncode == 0, done.stdout + done.stderr
+    readable = [path for path in app.folder.rglob("*") if path.is_file() and path.stat().st_mode & 0o044]
+    assert not [path for path in readable if PASSWORD.encode() in path.read_bytes()]
 
 
 # --- Slurm --------------------------------------------------------------------------------------------------
@@ -275,9 +323,9 @@ def test_a_job_that_has_to_go_comes_back(tmp_path: Path, cluster: Slurm, kind: s
     app.touch("go")
     done = finish_without_delay(cluster, process)
     assert done.returncode == 0, done.stdout + done.stderr
-    trials = assert_exactly(app, 6)
-    assert all(t.user_attrs["interrupted"] for t in trials if t.state == TrialState.FAIL)
-    assert not any(t.user_attrs.get("n_retries") for t in trials)
+    ended = assert_exactly(app, 6)
+    assert all(t.user_attrs["interrupted"] for t in ended if t.state == TrialState.FAIL)
+    assert not any(t.user_attrs.get("n_retries") for t in ended)
 
 
 @pytest.mark.slow

@@ -65,8 +65,9 @@ _ASK_S = 10
 _ASK_AGAIN_S = 5
 _BEGIN_S = 60
 """How long jobs that the engine has let go of may be on their way to their first word."""
-_EMPTY_QUEUES = 3
-"""So often, a minute apart, Slurm's queue has none of the jobs any more before they are given up."""
+_EMPTY_QUEUES, _SILENT_QUEUES = 3, 60
+"""So often, a minute apart, Slurm's queue has none of the jobs any more, or does not answer, before they are
+given up."""
 
 _HERE = ("hydra_submitit_launcher.submitit_launcher.LocalLauncher", "hydra_joblib_launcher")
 _SLURM = "submitit_launcher.SlurmLauncher"
@@ -522,10 +523,12 @@ def main() -> None:
 
 def _end_with_the_queue(batch: str) -> None:
     """Without accounting nobody tells submitit of a job that was killed, and it would wait for ever."""
-    has_seen, n_empty = False, 0
-    while n_empty < _EMPTY_QUEUES:
+    has_seen, n_empty, n_silent = False, 0, 0
+    while n_empty < _EMPTY_QUEUES and n_silent < _SILENT_QUEUES:
         time.sleep(_BEGIN_S)
-        if (queue := _asked_queue()) is not None:
+        queue = _asked_queue()
+        n_silent = n_silent + 1 if queue is None else 0
+        if queue is not None:
             has_seen = has_seen or batch in queue
             n_empty = n_empty + 1 if has_seen and batch not in queue else 0
     os._exit(0)
