@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import random
 import re
@@ -18,14 +19,17 @@ import optuna
 import psycopg
 import pytest
 import sqlalchemy
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
+from sweeper.search import database
+from sweeper.search.database import Database
 from sweeper.search.storage import (
     JournalBackend,
     PatientStorage,
@@ -205,6 +209,51 @@ def test_a_url_names_a_storage(tmp_path: Path, url: str, plain: Callable[[str], 
     run_study(open_storage(url), "name", n_trials=2)
     trials = optuna.load_study(study_name="name", storage=plain(url)).trials
     assert [trial.values for trial in trials] == [[1.0]] * 2
+
+
+def test_a_database_is_read_as_optuna_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a trial can have, of few trials and of many, of all and of the new ones."""
+    url = f"sqlite:///{tmp_path}/studies.db"
+    plain = RDBStorage(url)
+    study = optuna.create_study(storage=plain, directions=["minimize", "maximize"], study_name="s")
+    kinds = {
+        "x": FloatDistribution(0, 1),
+        "n": IntDistribution(1, 9, step=2),
+        "c": CategoricalDistribution([None, "ü", 1.5, True]),
+    }
+    for state, values in ((TrialState.COMPLETE, [1.0, -math.inf]), (TrialState.FAIL, None)):
+        study.add_trial(
+            create_trial(
+                state=state,
+                values=values,
+                params={"c": "ü", "x": 0.5, "n": 3},
+                distributions=kinds,
+                user_attrs={"word": "ü", "list": [1, None]},
+                system_attrs={"a": {"b": 1}},
+                intermediate_values={3: math.nan, 1: -math.inf, 2: 0.5},
+            )
+        )
+    study.enqueue_trial({"x": 1})
+    study.ask()
+    study.ask().suggest_float("x", 0, 1)
+    ours = Database(url)
+    study_id = study._study_id
+    cases: list[Any] = [
+        (None, set(), -1),
+        (None, {1, 3}, 3),
+        (None, set(), 99),
+        ((TrialState.RUNNING,), set(), -1),
+    ]
+    for case in cases:
+        assert repr(ours._get_trials(study_id, *case)) == repr(plain._get_trials(study_id, *case))
+    monkeypatch.setattr(database, "_FEW", 2)
+    assert repr(ours.get_all_trials(study_id)) == repr(plain.get_all_trials(study_id))
+    assert repr(ours._get_trials(study_id, *cases[1])) == repr(plain._get_trials(study_id, *cases[1]))
+    with pytest.raises(KeyError):
+        ours.get_all_trials(99)
+    for storage in (plain, ours):
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def test_memory_is_gone_with_its_process() -> None:

@@ -27,7 +27,7 @@ from optuna.exceptions import (
     StorageInternalError,
     UpdateFinishedTrialError,
 )
-from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.storages.journal._storage import JournalOperation
@@ -602,13 +602,15 @@ def _check_lock(journal: Path) -> None:
 
 def _database(url: str, n_connections: int, creates: bool) -> BaseStorage:
     """A database, cached as Optuna itself would. Tables are made where there are none, and never changed."""
+    from sweeper.search.database import Database
+
     _quieten()
     has_tables = _has_tables(url)
     if not (has_tables or creates):
         raise _cannot_be_opened(url, "there are no studies in it")
     engine = _engine(url, n_connections)
     written = url.replace("{", "{{").replace("}", "}}")  # Optuna fills templates, and a password is none
-    storage = RDBStorage(
+    storage = Database(
         written, engine_kwargs=engine, skip_compatibility_check=True, skip_table_creation=has_tables
     )
     try:
