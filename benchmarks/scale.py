@@ -39,6 +39,7 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import Trial, TrialState
 
 from sweeper.record import StudyFiles
+from sweeper.search.ledger import POOL
 from sweeper.search.parameter import suggest
 from sweeper.search.progress import Progress
 from sweeper.search.space import Space
@@ -247,6 +248,10 @@ def _fill(server: Server, study: Study, space: Space, n: int, state: str) -> int
             for name, value in attributes.items()
         ),
     ]
+    statements.append(
+        "insert into trial_system_attributes (trial_id, key, value_json)"
+        f" select trial_id, '{POOL}', to_json('host-0a1b2c3d'::text) {new}"
+    )
     if state == "COMPLETE":
         statements.append(
             "insert into trial_values (trial_id, objective, value, value_type)"
@@ -263,8 +268,10 @@ def _fill(server: Server, study: Study, space: Space, n: int, state: str) -> int
 class Session(Worker):
     """A worker that is no process of its own, and has no heartbeat."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, number: int) -> None:
         self.name = name
+        self.pool = name
+        self.asked = {number}
 
 
 def _open(search: Search, name: str) -> Study:
@@ -286,7 +293,7 @@ def run_host(to_main: Connection, search: Search, name: str) -> None:
         study.search = replace(study.search, sampler={"_target_": SAMPLERS[share.sampler]})
         ids = {t.number: t._trial_id for t in study.trials() if t.number in share.running}
         held = deque(
-            (Session(f"{name}-{i}-0a1b2c3d"), Trial(study.optuna, ids[number]))
+            (Session(f"{name}-{i}-0a1b2c3d", number), Trial(study.optuna, ids[number]))
             for i, number in enumerate(share.running)
         )
         to_main.send("ready")

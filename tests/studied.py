@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper import origin, ranking, record
+from sweeper import origin
 from sweeper.record import FORMAT, Outcome, StudyFiles
 from sweeper.results import certificate, study_record
 from sweeper.results.plan import DEFAULTS, Candidate, Plan
@@ -51,13 +50,6 @@ def trial(
     made.datetime_start = None if state == TrialState.WAITING else BEGUN + timedelta(seconds=begin_s)
     made.datetime_complete = BEGUN + timedelta(seconds=begin_s + seconds) if is_over else None
     return made
-
-
-def outcome_of(study: optuna.Study) -> Outcome:
-    """What any study of Optuna's has come to."""
-    trials, directions = study.get_trials(deepcopy=False), record.directions(study)
-    counts = Counter(trial.state.name for trial in trials)
-    return Outcome(study.study_name, directions, trials, counts, ranking.best(trials, directions))
 
 
 def record_of(
@@ -99,7 +91,7 @@ def on_disk(
         begun = {"format": FORMAT, "folder": str(files.folder), **attributes}
         study._storage.set_study_system_attr(study._study_id, origin.KEY, begun)
     files.mark(name, str(journal))
-    files.write_results(outcome_of(study))
+    files.write_results(Outcome.of(study))
     return files
 
 

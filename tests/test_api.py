@@ -23,10 +23,10 @@ import sweeper
 from sweeper import record
 from sweeper.api import _override
 from sweeper.fault import Fault, FaultElsewhere
-from sweeper.record import StudyFiles
+from sweeper.record import Outcome, StudyFiles
 from tests.foreign_app import App
 from tests.program import run
-from tests.studied import on_disk, outcome_of, trial
+from tests.studied import on_disk, trial
 
 ROOT = Path(__file__).parents[1]
 
@@ -313,7 +313,7 @@ def test_a_study_in_sqlite_is_a_study(here: Path) -> None:
     study = optuna.create_study(study_name="mine", storage=url)
     study.add_trial(trial(0.5))
     files.mark("mine", url)
-    files.write_results(outcome_of(study))
+    files.write_results(Outcome.of(study))
     assert [each.value for each in sweeper.open_study("mine").trials] == [0.5]
     assert len(sweeper.open_study("mine").dataframe()) == 1
 

@@ -18,10 +18,10 @@ import pytest
 from sweeper import record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.record import Choice, RunFiles, StudyFiles, TrialFiles
+from sweeper.record import Choice, Outcome, RunFiles, StudyFiles, TrialFiles
 from sweeper.results import standing, study_record
 from sweeper.results.val_logits import ValLogits
-from tests.studied import outcome_of, trial
+from tests.studied import trial
 
 
 def leave(folder: Path, number: int, accuracy: float) -> None:
@@ -45,7 +45,7 @@ def end(study: optuna.Study, folder: Path, value: float | None) -> None:
     if value is not None:
         leave(folder, trial.number, value)
     study.tell(trial, value, state=None if value is not None else optuna.trial.TrialState.FAIL)
-    StudyFiles(folder).write_results(outcome_of(study), ended=trial.number)
+    StudyFiles(folder).write_results(Outcome.of(study), ended=trial.number)
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_tie_is_broken_by_loss_wherever_one_asks(tmp_path: Path, study: optuna
         leave(tmp_path, trial.number, 0.5)
         trial.set_user_attr("val_loss", loss)
         study.tell(trial, 0.5)
-        StudyFiles(tmp_path).write_results(outcome_of(study), ended=trial.number)
+        StudyFiles(tmp_path).write_results(Outcome.of(study), ended=trial.number)
         assert record.read_yaml(tmp_path / "optimization_results.yaml")["best_trial"] == best
         assert (tmp_path / "best" / "weights.safetensors").read_bytes() == bytes([best])
         assert [trial.number for trial in record.best_trials(study)] == [best]
@@ -123,7 +123,7 @@ def test_a_model_comes_and_goes_as_a_whole(tmp_path: Path, study: optuna.Study, 
         run.weights.rename(run.folder / name)
         run.card.write_text(str(number))
         study.tell(trial, value)
-        StudyFiles(tmp_path).write_results(outcome_of(study), ended=number)
+        StudyFiles(tmp_path).write_results(Outcome.of(study), ended=number)
     for file in (name, "model.json"):
         assert {path.parent.name for path in tmp_path.glob(f"*/{file}")} == {"1", "best"}
     assert (tmp_path / "best" / "model.json").read_text() == "1"
@@ -140,7 +140,7 @@ def test_best_is_renewed_when_its_number_was_given_again(tmp_path: Path, study: 
     """A journal that lost its end gives a number twice; ``best/`` then holds the known one."""
     end(study, tmp_path, 0.5)
     leave(tmp_path, 0, 0.75)
-    StudyFiles(tmp_path).write_results(outcome_of(study))
+    StudyFiles(tmp_path).write_results(Outcome.of(study))
     assert record.read_json(tmp_path / "best" / "result.json")["val_accuracy"] == 0.75
 
 
@@ -205,7 +205,7 @@ def test_files_of_the_app_are_neither_removed_nor_read(tmp_path: Path, study: op
         for name in names:
             (folder / name).write_text("theirs")
         study.tell(trial, value)
-        StudyFiles(tmp_path).write_results(outcome_of(study), ended=trial.number)
+        StudyFiles(tmp_path).write_results(Outcome.of(study), ended=trial.number)
     left = [path.read_text() for path in tmp_path.glob("[0-9]/*.*")]
     assert left == ["theirs"] * len(names) * 3
     assert not (tmp_path / "best").exists()
@@ -285,7 +285,7 @@ def test_a_choice_and_its_run_come_and_go_together(tmp_path: Path, study: optuna
     n = 0
     while _die_at(n, choose):
         check()
-        files.write_results(outcome_of(study))  # as the next command does
+        files.write_results(Outcome.of(study))  # as the next command does
         check()
         n += 1
     assert n > 10
@@ -293,7 +293,7 @@ def test_a_choice_and_its_run_come_and_go_together(tmp_path: Path, study: optuna
     assert files.read_choice() == replace(choice, n_ended=1)
     study.add_trial(trial(0.4))
     n = 0
-    while _die_at(n, lambda: files.write_results(outcome_of(study))):
+    while _die_at(n, lambda: files.write_results(Outcome.of(study))):
         check()
         n += 1
     assert n > 10

@@ -11,11 +11,11 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.trial import TrialState
 
-from sweeper.record import FORMAT, StudyFiles, TrialFiles
+from sweeper.record import FORMAT, Outcome, StudyFiles, TrialFiles
 from sweeper.search.storage import open_storage
 from tests.conftest import Said
 from tests.program import end, start_holding
-from tests.studied import certificate_of, outcome_of
+from tests.studied import certificate_of
 from tests.test_record import leave
 
 JOURNAL = "outputs/studies.journal"
@@ -40,7 +40,7 @@ def make(
         if value is not None:
             leave(path, trial.number, value)
         study.tell(trial, value, state=TrialState.PRUNED if value is None else TrialState.COMPLETE)
-    files.write_results(outcome_of(study))
+    files.write_results(Outcome.of(study))
     return path
 
 
