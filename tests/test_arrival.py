@@ -16,7 +16,7 @@ from sweeper.record import StudyFiles
 from tests import s3
 from tests.conftest import Said
 from tests.foreign_app import App
-from tests.program import IN_PROCESS, finish, run, start, sweeper
+from tests.program import IN_PROCESS, finish, run, start, sweeper, until
 from tests.server import Postgres
 from tests.test_travel import Host, away
 
@@ -207,12 +207,9 @@ def test_a_store_that_goes_away_does_not_stop_a_search(tmp_path: Path) -> None:
     search = ("-m", "optimizer=adam", "study=mine", "training.epochs=1", *IN_PROCESS)
     words = (*search, f"hydra.sweeper.artifacts={store}", f"hydra.sweeper.storage={tmp_path}/s.journal")
     process = start(folder, "-m", "sweeper", *words, "hydra.sweeper.n_trials=2", env={"OMP_NUM_THREADS": "1"})
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "a search of" in line:
-            shutil.rmtree(store)
-            store.write_text("full")
-            break
+    until(StudyFiles(folder / "outputs" / "mine").sweep_config.exists, limit_s=60)
+    shutil.rmtree(store)
+    store.write_text("full")
     done = finish(process, limit_s=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "what trial 0 has learned stays in" in done.stdout + done.stderr
