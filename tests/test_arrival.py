@@ -16,7 +16,7 @@ from sweeper.record import StudyFiles
 from tests import s3
 from tests.conftest import Said
 from tests.foreign_app import App
-from tests.program import IN_PROCESS, finish, run, start, sweeper
+from tests.program import IN_PROCESS, finish, run, start, sweeper, until
 from tests.server import Postgres
 from tests.test_travel import Host, away
 
@@ -152,14 +152,13 @@ def test_every_reader_says_the_same_on_another_machine(postgres: Postgres, tmp_p
             "-m",
             "optimizer=adam",
             "study=mine",
-            "training.epochs=2",
-            "hydra.sweeper.n_trials=3",
+            "training.epochs=1",
+            "hydra.sweeper.n_trials=2",
             *IN_PROCESS,
         )
         sweeper(a, *words, f"hydra.sweeper.storage={postgres.url}", "hydra.sweeper.artifacts=s3://models/x")
         sweeper(a, "certify", "mine", "--top", "2", "--seeds", "2", "--no-baseline")
         best = sweeper(a, "best", "mine")
-        sweeper(a, "report", "mine")
         (a / "outputs").rename(tmp_path / "away")
         assert sweeper(b, "best", "mine", "--storage", postgres.url) == best
         sweeper(b, "report", "mine")
@@ -170,7 +169,7 @@ def test_every_reader_says_the_same_on_another_machine(postgres: Postgres, tmp_p
         assert "p.png" in sweeper(b, "predict", "mine", "p.png")
         assert "to the last bit" in sweeper(b, "export", "mine", "--format", "safetensors")
         assert "Chosen:" in sweeper(b, "certify", "mine", "--choose")
-        assert sweeper(b, "studies").count("mine") == 4
+        assert "2 studies" in sweeper(b, "studies")
         for name in ("mine", "mine-certificate"):
             sweeper(b, "studies", "--delete", name, "--yes")
         assert s3.names() == []
@@ -208,16 +207,12 @@ def test_a_store_that_goes_away_does_not_stop_a_search(tmp_path: Path) -> None:
     search = ("-m", "optimizer=adam", "study=mine", "training.epochs=1", *IN_PROCESS)
     words = (*search, f"hydra.sweeper.artifacts={store}", f"hydra.sweeper.storage={tmp_path}/s.journal")
     process = start(folder, "-m", "sweeper", *words, "hydra.sweeper.n_trials=2", env={"OMP_NUM_THREADS": "1"})
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "a search of" in line:
-            shutil.rmtree(store)
-            store.write_text("full")
-            break
+    until(StudyFiles(folder / "outputs" / "mine").sweep_config.exists, limit_s=60)
+    shutil.rmtree(store)
+    store.write_text("full")
     done = finish(process, limit_s=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    log = "".join(path.read_text() for path in (folder / "outputs" / "mine").rglob("*.log"))
-    assert "what trial 0 has learned stays in" in log
+    assert "what trial 0 has learned stays in" in done.stdout + done.stderr
     store.unlink()
     sweeper(folder, *words, "hydra.sweeper.n_trials=2")
     shutil.move(folder / "outputs", tmp_path / "away")
