@@ -299,8 +299,8 @@ def changed_trials(
 def _read_ends(storage: _CachedStorage, study_id: int, last_attribute: str) -> bool:
     """Read the new trials of a database, and those whose state has changed, into Optuna's cache of it.
 
-    Optuna's own reading asks for all that unfinished trials have, which takes most of the time of an ask where
-    hundreds run.
+    Optuna's own reading asks for all that unfinished trials have, which takes most of the time of an ask
+    where hundreds run.
 
     Returns:
         False where all must be read: at first, and when the study was deleted.
