@@ -170,9 +170,11 @@ def postgres_server() -> Iterator[Postgres]:
 def opened(url: str) -> Iterator[RDBStorage]:
     """The database, by plain Optuna."""
     storage = RDBStorage(url)
-    yield storage
-    storage.remove_session()
-    storage.engine.dispose()
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def trials(url: str, name: str = "s") -> list[FrozenTrial]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,10 @@ from tests.documented import (
     steps,
 )
 from tests.page import ROOT
+from tests.ray_cluster import ray_cluster
+from tests.s3 import BUCKET, serving
 from tests.server import Postgres
+from tests.slurm import slurm
 
 PAGES = [path for path in documented() if steps(path)]
 ON_ENGINES = [section for page in PAGES for section in sections(page) if section.engines]
@@ -47,6 +52,12 @@ def test_each_study_that_a_page_names_was_begun_by_one_command() -> None:
             assert not missing, f"{page.name}: nothing began {missing}"
 
 
+def alone(page: Path, is_of_first: bool) -> Any:
+    """A page as a case that any process of the tests may take; those that share a search stay together."""
+    group = "pages of the first search" if is_of_first else f"page {page.name}"
+    return pytest.param(page, id=str(page.relative_to(ROOT)), marks=pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="module")
 def searched_first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a search that is over, ``digits``: one for all pages that speak of one."""
@@ -58,7 +69,7 @@ def searched_first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # a page has up to a dozen commands
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [alone(page, page.name in OF_FIRST) for page in PAGES])
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """All of its commands and programs, one after the other in one folder, end with exit code 0.
 
@@ -72,6 +83,24 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.Fi
         step.run(folder)
 
 
+@pytest.fixture(scope="module")
+def on_slurm() -> Iterator[dict[str, str]]:
+    with slurm() as cluster:
+        yield cluster.environment
+
+
+@pytest.fixture(scope="module")
+def on_ray() -> Iterator[dict[str, str]]:
+    with ray_cluster() as cluster:
+        yield {"RAY_ADDRESS": cluster.address}
+
+
+@pytest.fixture(scope="module")
+def on_s3() -> Iterator[dict[str, str]]:
+    with serving() as variables:
+        yield {**variables, "BUCKET": BUCKET}
+
+
 @pytest.fixture
 def on_postgresql(postgres: Postgres) -> dict[str, str]:
     return {"DATABASE": postgres.url}
@@ -79,7 +108,9 @@ def on_postgresql(postgres: Postgres) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # engines start slowly, and so do their jobs
-@pytest.mark.parametrize("section", ON_ENGINES, ids=lambda section: f"{section.page.name}: {section.title}")
+@pytest.mark.parametrize(
+    "section", [pytest.param(each, id=f"{each.page.name}: {each.title}") for each in ON_ENGINES]
+)
 def test_a_section_does_what_it_says_on_its_engines(
     section: Section, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -104,25 +104,3 @@ def test_a_slurm_job_knows_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     assert job() == "slurm-7_3"
-
-
-@pytest.mark.parametrize(
-    ("left_s", "durations_s", "expected"),
-    [
-        (60, [1.0, 2.0, 30.0, 31.0], True),
-        (20, [1.0, 2.0, 30.0, 31.0], False),
-        (20, [30.0, 31.0], True),  # of two nothing can be told
-        (-5, [0.1, 0.1, 0.1], False),
-    ],
-)
-def test_a_trial_is_begun_only_where_the_time_is_likely_to_hold_it(
-    monkeypatch: pytest.MonkeyPatch, left_s: float, durations_s: list[float], expected: bool
-) -> None:
-    """As long as nine of ten took, where the engine ends the job."""
-    monkeypatch.setenv(engine.VARIABLE, Order(job="a-0", ends_at=time.time() + left_s).written())
-    assert engine.holds(durations_s) is expected
-
-
-def test_without_an_end_every_trial_may_begin() -> None:
-    """On a machine of one's own nobody ends it."""
-    assert engine.holds([1e9, 1e9, 1e9])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import shlex
 import shutil
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tests.journal import load_study
 from tests.page import ROOT, script
 from tests.program import run
+from tests.slurm import slurm
 
 EXAMPLES = ROOT / "examples"
 
@@ -59,8 +61,8 @@ def trials(folder: Path, name: str) -> list[FrozenTrial]:
 
 def test_every_example_is_listed() -> None:
     """The page of the examples names each."""
-    folders, files = (path.parent for path in EXAMPLES.glob("*/README.md")), EXAMPLES.glob("*.*py*")
-    there = {path.name for path in [*folders, *files]}
+    folders, files = (path.parent for path in EXAMPLES.glob("*/README.md")), EXAMPLES.glob("*.*")
+    there = {path.name for path in [*folders, *files] if path.name != "README.md"}
     listed = re.findall(r"^\| \[([^\]]+)\]", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
     assert {name.rstrip("/") for name in listed} == there
 
@@ -116,6 +118,28 @@ def test_the_migrated_app_changes_one_line() -> None:
     lines = difflib.ndiff(before.splitlines(), after.splitlines())
     changed = [line for line in lines if line[0] in "+-"]
     assert changed == ["-   - override hydra/sweeper: optuna", "+   - override hydra/sweeper: sweeper_optuna"]
+
+
+@pytest.mark.slow
+def test_the_job_array(tmp_path: Path) -> None:
+    """Its jobs work on one study, to the exact budget, whichever of them begins it."""
+    script_file = shutil.copy(EXAMPLES / "slurm_array.sh", tmp_path)
+    bin_ = Path(sys.executable).parent
+    words = ["experiment=quick", "optimizer=adam,sgd", "study=mine", "hydra.sweeper.n_trials=12"]
+    with slurm() as cluster:
+        done = subprocess.run(
+            ["sbatch", "--wait", "--array=1-2", script_file, *words],
+            cwd=tmp_path,
+            env={**os.environ, **cluster.environment, "PATH": f"{bin_}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+    printed = "".join(path.read_text() for path in tmp_path.glob("slurm-*.out"))
+    assert done.returncode == 0, done.stderr + printed
+    ended = [t for t in trials(tmp_path, "mine") if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert len(ended) == 12
+    assert len(list(tmp_path.glob("slurm-*.out"))) == 2
 
 
 @pytest.mark.slow

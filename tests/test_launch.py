@@ -7,16 +7,19 @@ cluster of two. Each job is a pool of the app's own command.
 from __future__ import annotations
 
 import signal
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.trial import TrialState
 
 from sweeper.search import launch
+from sweeper.search.study import Search
 from tests.foreign_app import App, assert_exactly
-from tests.program import Program, finish, until
+from tests.program import Done, Program, finish, until
 from tests.ray_cluster import RayCluster, ray_cluster
 from tests.slurm import Slurm, slurm
 
@@ -71,6 +74,25 @@ def n_running(app: App) -> int:
     return len(app.trials(TrialState.RUNNING))
 
 
+def search_of(**changes: Any) -> Search:
+    settings: dict[str, Any] = {
+        "study_name": "s",
+        "storage": "x.journal",
+        "folder": Path("/out"),
+        "directions": ("minimize",),
+        "metrics": None,
+        "sampler": {},
+        "pruner": {},
+        "seed": None,
+        "n_trials": 6,
+        "deadline": None,
+        "max_retries": 1,
+        "max_failure_rate": 0.25,
+        "custom_search_space": None,
+    }
+    return Search(**settings | changes)
+
+
 def read_until(process: Program, piece: str) -> None:
     """Read what a program prints up to this piece."""
     assert process.stdout is not None
@@ -84,9 +106,21 @@ def read_until(process: Program, piece: str) -> None:
 
 
 def test_a_queue_is_read_by_its_comments() -> None:
-    """Jobs of others, and those that have ended, are none of ours."""
-    listing = "PENDING sweeper ab12\nRUNNING sweeper ab12\nCOMPLETED sweeper ab12\nRUNNING (null)\n"
+    """Jobs of others are none of ours."""
+    listing = "sweeper ab12\nsweeper ab12\nmine\n(null)\n"
     assert list(launch._batches(listing)) == ["ab12", "ab12"]
+
+
+def test_the_words_of_a_job_name_the_study_and_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They can be read by everybody; and a job takes over from nobody."""
+    url = "postgresql+psycopg://me:geheim@db/x"
+    typed = ["app.py", "-m", "x=1,2", f"db={url}", "hydra.sweeper.take_over=true"]
+    monkeypatch.setattr(sys, "orig_argv", ["python", *typed, f"hydra.sweeper.storage={url}"])
+    search = search_of(study_name="s-2", storage=url, stored_by="db", folder_by="time")
+    words = launch._words(search)
+    assert words[:3] == ["app.py", "-m", "x=1,2"]
+    assert words[3] == "db='${oc.env:SWEEPER_STORAGE}'"
+    assert words[4:] == ["hydra.sweeper.study_name=s-2", f"hydra.sweep.dir={search.folder}"]
 
 
 def test_a_launcher_that_is_not_installed_is_one_line(tmp_path: Path) -> None:
@@ -211,6 +245,18 @@ def test_a_cancelled_job_gives_its_trial_to_the_other(tmp_path: Path, cluster: S
     assert len(jobs_of(app)) == 1
 
 
+def finish_without_delay(cluster: Slurm, process: Program) -> Done:
+    """Slurm lets two minutes pass before it starts a job again: say that it may at once."""
+
+    def has_ended() -> bool:
+        for job in cluster.queue("PENDING"):
+            cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+        return process.poll() is not None
+
+    until(has_ended, limit_s=90)
+    return finish(process)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["a job of more weight", "its time is over"])
 def test_a_job_that_has_to_go_comes_back(tmp_path: Path, cluster: Slurm, kind: str) -> None:
@@ -227,7 +273,7 @@ def test_a_job_that_has_to_go_comes_back(tmp_path: Path, cluster: Slurm, kind: s
         cluster.command("sbatch", *both, "--output=/dev/null", "--wrap=true")
         until(lambda: len(app.trials(TrialState.FAIL)) == 2, limit_s=60)
     app.touch("go")
-    done = finish(process, limit_s=200)
+    done = finish_without_delay(cluster, process)
     assert done.returncode == 0, done.stdout + done.stderr
     trials = assert_exactly(app, 6)
     assert all(t.user_attrs["interrupted"] for t in trials if t.state == TrialState.FAIL)

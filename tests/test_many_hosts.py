@@ -14,9 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import optuna
 import pytest
-from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.record import StudyFiles
@@ -25,7 +23,8 @@ from sweeper.search import life
 from tests import planned
 from tests.foreign_app import FINISHED, App
 from tests.program import Done, Program, finish, kill_group, run, start, until
-from tests.server import Postgres, Proxy
+from tests.server import Postgres, Proxy, opened
+from tests.server import trials as stored
 
 pytestmark = pytest.mark.slow
 
@@ -108,7 +107,8 @@ class Hosts:
         for process in self._started:
             kill_group(process, signal.SIGCONT)
             kill_group(process)
-            process.wait()
+            with process:  # closes what it printed
+                pass
 
     def go(self) -> None:
         (self.folder / "go").touch()
@@ -126,42 +126,25 @@ class Hosts:
     def wait_for_ended(self, n: int) -> None:
         until(lambda: len(self.log("ended")) >= n, limit_s=LIMIT_S)
 
+    @property
+    def _database(self) -> str:
+        """Behind the proxy, where there is one."""
+        return self.server.database if isinstance(self.server, Proxy) else self.server.url
+
     def trials(self, name: str = "s") -> list[FrozenTrial]:
         """As plain Optuna reads them."""
-        storage = _storage(self.server.url)
-        try:
-            return optuna.load_study(study_name=name, storage=storage).trials
-        finally:
-            _close(storage)
+        return stored(self._database, name)
 
     def ask_to_stop(self) -> None:
         """The mark in the storage, as the opening command's second Ctrl-C sets it."""
-        storage = _storage(self.server.url)
-        try:
+        with opened(self._database) as storage:
             life.stop(storage, storage.get_study_id_from_name("s"))
-        finally:
-            _close(storage)
 
 
 def _installed(folder: Path) -> App:
     app = App.__new__(App)
     app.folder = folder
     return app
-
-
-def _storage(url: str) -> BaseStorage:
-    if url.startswith("grpc://"):
-        host, _, port = url.removeprefix("grpc://").partition(":")
-        return GrpcStorageProxy(host=host, port=int(port))
-    return RDBStorage(url)
-
-
-def _close(storage: BaseStorage) -> None:
-    if isinstance(storage, RDBStorage):
-        storage.remove_session()
-        storage.engine.dispose()
-    elif isinstance(storage, GrpcStorageProxy):
-        storage.close()
 
 
 def succeeded(*processes: Program) -> list[Done]:
@@ -206,7 +189,7 @@ def assert_shown_alike(hosts: Hosts, *names: str) -> None:
     told = [_best(hosts, name) for name in names]
     assert told[0] == told[1], told
     reports = [_report(hosts, name) for name in names]
-    assert reports[0] == reports[1]
+    assert [pair for pair in zip(*reports, strict=True) if pair[0] != pair[1]] == []
 
 
 def _tell(hosts: Hosts, host: str, *words: str) -> str:
@@ -225,7 +208,7 @@ def _report(hosts: Hosts, host: str) -> list[str]:
     _tell(hosts, host, "report", "out")
     text = (hosts.folder / host / "out" / "report.html").read_text()
     text = re.sub(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?", "TIME", text)
-    return text.replace(str(hosts.folder / host), "HERE").splitlines()
+    return text.replace(str(hosts.folder / host), "HERE").replace("<", "\n<").splitlines()
 
 
 # --- two hosts ----------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +11,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from sweeper.errors import BadInput
+from sweeper.search.storage import Unreachable, look_into_storage, open_storage
 from tests.foreign_app import FINISHED, App
 from tests.program import Done, Program, finish, until
-from tests.server import PASSWORD, Postgres, Proxy, opened, trials
+from tests.server import PASSWORD, Postgres, Proxy, free_port, opened, trials
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +62,122 @@ def test_a_search_on_a_server_shows_no_password(postgres: Postgres, app: App) ->
         assert done.returncode in (1, 2), done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         assert_no_password(app, done)
+
+
+WRONG = {
+    "password": (
+        f":{PASSWORD}@",
+        ":wrongwrong@",
+        r"password authentication failed.*; check user and password",
+    ),
+    "user": ("//searcher:", "//nobody:", r"password authentication failed.*; check user and password"),
+    "database": ("/studies", "/nothing", r"does not exist\); create that database"),
+    "host": ("127.0.0.1", "nohost.invalid", r"nohost\.invalid.*\); check the name of the host"),
+    "TLS": ("/studies", "/studies?sslmode=require", r"SSL.*\); let both ends agree on TLS"),
+    "driver": ("+psycopg:", "+psycopg2:", r"\(psycopg2 is not installed\); write postgresql\+psycopg://"),
+    "kind": ("postgresql+psycopg:", "mysql+pymysql:", r"pymysql is not installed\); .*pip install pymysql"),
+}
+
+
+def test_what_is_wrong_with_a_url_is_one_line_at_once(postgres: Postgres) -> None:
+    """Bad input: nobody waits, and neither password nor query is shown."""
+    for what, (before, after, says) in WRONG.items():
+        assert before in postgres.url
+        began_s = time.monotonic()
+        with pytest.raises(BadInput, match=rf"^hydra\.sweeper\.storage=.*{says}") as raised:
+            open_storage(postgres.url.replace(before, after))
+        assert raised.value.exit_code == 2
+        assert PASSWORD not in str(raised.value), what
+        assert "wrongwrong" not in str(raised.value)
+        assert time.monotonic() - began_s < 5
+
+
+def test_what_is_no_server_of_studies_is_told_so(postgres: Postgres) -> None:
+    """Another server at that port, or none: the same exit code, after as long as one waits for a server."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        url = f"grpc://127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(Unreachable, match=r"what listens there does not answer as a gRPC proxy"):
+            open_storage(url, wait_s=0)
+    with pytest.raises(Unreachable, match=r"cannot be reached \(connection refused\); start it") as raised:
+        open_storage(f"grpc://127.0.0.1:{free_port()}", wait_s=0)
+    assert raised.value.exit_code == 2
+    with pytest.raises(Unreachable, match=r"cannot be reached \(.*[Cc]onnection refused"):
+        open_storage(postgres.url.replace(str(postgres.port), str(free_port())), wait_s=0)
+
+
+def test_whoever_looks_at_an_empty_database_makes_no_tables(postgres: Postgres) -> None:
+    """Only a search does."""
+    with pytest.raises(BadInput, match=r"cannot be opened \(there are no studies in it\)"):
+        look_into_storage(postgres.url)
+    assert postgres.sql("select count(*) from pg_tables where schemaname = 'public'") == "0"
+
+
+@pytest.mark.parametrize(
+    ("revision", "says"),
+    [
+        (
+            "v3.0.0.a",
+            r"optuna 2\.10\.1 has made its tables.*; when nobody .* write: optuna .* storage upgrade$",
+        ),
+        (
+            "v9.9.9.a",
+            r"optuna 2\.10\.1 has made its tables.*; write: python -m pip install --upgrade optuna$",
+        ),
+    ],
+)
+def test_tables_of_another_optuna_are_refused_and_left_alone(
+    postgres: Postgres, revision: str, says: str
+) -> None:
+    """One line says what to run; nothing is upgraded or added on the way."""
+    with opened(postgres.url):
+        pass
+    postgres.sql(f"update alembic_version set version_num = '{revision}'; drop table trial_heartbeats;")
+    postgres.sql("update version_info set library_version = '2.10.1'")
+    for opening in (open_storage, look_into_storage):
+        with pytest.raises(BadInput, match=says):
+            opening(postgres.url)
+    tables = postgres.sql("select tablename from pg_tables where schemaname = 'public'").split()
+    assert "trial_heartbeats" not in tables
+    assert postgres.sql("select version_num from alembic_version") == revision
+
+
+def test_each_process_has_one_connection(postgres: Postgres, app: App) -> None:
+    """A pool of four workers has five, while all run trials."""
+    app.write("started()\nwait_for('go')\nreturn cfg.x")
+    process = app.start("hydra.sweeper.n_jobs=4", env={"STORAGE": postgres.url})
+    until(lambda: app.has_started(0, 1, 2, 3), limit_s=60)
+    until(lambda: postgres.n_connections() == 5)
+    app.touch("go")
+    done = finish(process, 60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    until(lambda: postgres.n_connections() == 0)
+
+
+def test_servers_that_are_away_for_20_s_cost_nothing(proxy: Proxy, postgres: Postgres, app: App) -> None:
+    """PostgreSQL and a proxy crash in the midst of a search on each: nothing is lost, and none done twice."""
+    app.write("started()\nif number == 3: wait_for('go')\nreturn cfg.x")
+    app.configure("dir: out", "dir: out/${hydra.sweeper.study_name}")
+    both = {"direct": postgres.url, "proxied": proxy.url}
+    searches = [
+        app.start(f"hydra.sweeper.study_name={name}", "hydra.sweeper.n_trials=30", env={"STORAGE": url})
+        for name, url in both.items()
+    ]
+    until(lambda: all((app.out / name / "5").exists() for name in both), limit_s=60)
+    proxy.kill()
+    postgres.kill()
+    app.touch("go")
+    end_s = time.monotonic() + 20
+    until(lambda: time.monotonic() > end_s, limit_s=30)
+    postgres.start()
+    proxy.start()
+    for search, name in zip(searches, both, strict=True):
+        done = finish(search, 60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        told = trials(postgres.url, name)
+        assert len({t.params["x"] for t in told}) == len(told) == 30
+        assert all(t.state in FINISHED for t in told)
+        folder = app.out / name
+        assert "Caught an error" not in "".join(path.read_text() for path in folder.rglob("*.log"))
 
 
 def test_a_task_that_prints_its_config_and_fails_shows_no_password(postgres: Postgres, app: App) -> None:
@@ -178,11 +298,9 @@ def test_a_grpc_server_that_stays_away_ends_the_search_in_one_line(grpc: Proxy, 
     until(lambda: app.has_started(0, 1))
     grpc.stop()
     app.touch("go")
-    for done in (
-        finish(process, 60),
-        app.run("hydra.sweeper.storage_wait_s=1", env={"STORAGE": grpc.url}, limit_s=60),
-    ):
-        assert done.returncode == 1, done.stdout + done.stderr
+    again = app.start("hydra.sweeper.storage_wait_s=1", env={"STORAGE": grpc.url})
+    for done, code in ((finish(process, 60), 1), (finish(again, 60), 2)):
+        assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
         assert "to go on: python app.py -m" in done.stderr
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import random
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate
@@ -17,14 +19,17 @@ import optuna
 import psycopg
 import pytest
 import sqlalchemy
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
+from sweeper.search import database
+from sweeper.search.database import Database
 from sweeper.search.storage import (
     JournalBackend,
     PatientStorage,
@@ -32,8 +37,9 @@ from sweeper.search.storage import (
     open_storage,
     pause_s,
 )
+from tests.conftest import mostly_slow
 from tests.journal import open_journal
-from tests.program import finish, go_on, run, start_holding
+from tests.program import finish, go_on, kill_group, run, start, start_holding, until
 from tests.shim import Shim, compile_shim
 
 
@@ -205,6 +211,51 @@ def test_a_url_names_a_storage(tmp_path: Path, url: str, plain: Callable[[str], 
     assert [trial.values for trial in trials] == [[1.0]] * 2
 
 
+def test_a_database_is_read_as_optuna_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a trial can have, of few trials and of many, of all and of the new ones."""
+    url = f"sqlite:///{tmp_path}/studies.db"
+    plain = RDBStorage(url)
+    study = optuna.create_study(storage=plain, directions=["minimize", "maximize"], study_name="s")
+    kinds = {
+        "x": FloatDistribution(0, 1),
+        "n": IntDistribution(1, 9, step=2),
+        "c": CategoricalDistribution([None, "ü", 1.5, True]),
+    }
+    for state, values in ((TrialState.COMPLETE, [1.0, -math.inf]), (TrialState.FAIL, None)):
+        study.add_trial(
+            create_trial(
+                state=state,
+                values=values,
+                params={"c": "ü", "x": 0.5, "n": 3},
+                distributions=kinds,
+                user_attrs={"word": "ü", "list": [1, None]},
+                system_attrs={"a": {"b": 1}},
+                intermediate_values={3: math.nan, 1: -math.inf, 2: 0.5},
+            )
+        )
+    study.enqueue_trial({"x": 1})
+    study.ask()
+    study.ask().suggest_float("x", 0, 1)
+    ours = Database(url)
+    study_id = study._study_id
+    cases: list[Any] = [
+        (None, set(), -1),
+        (None, {1, 3}, 3),
+        (None, set(), 99),
+        ((TrialState.RUNNING,), set(), -1),
+    ]
+    for case in cases:
+        assert repr(ours._get_trials(study_id, *case)) == repr(plain._get_trials(study_id, *case))
+    monkeypatch.setattr(database, "_FEW", 2)
+    assert repr(ours.get_all_trials(study_id)) == repr(plain.get_all_trials(study_id))
+    assert repr(ours._get_trials(study_id, *cases[1])) == repr(plain._get_trials(study_id, *cases[1]))
+    with pytest.raises(KeyError):
+        ours.get_all_trials(99)
+    for storage in (plain, ours):
+        storage.remove_session()
+        storage.engine.dispose()
+
+
 def test_memory_is_gone_with_its_process() -> None:
     """``memory`` is a storage of this process, ready to use."""
     storage = open_storage("memory")
@@ -371,7 +422,7 @@ def test_what_does_not_pass_is_told_at_once() -> None:
             _ = study.trials
 
 
-@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize("error", mostly_slow([errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS], 3))
 def test_a_file_system_without_locks_is_refused_before_anything_is_written(
     tmp_path: Path, error: int
 ) -> None:
@@ -382,6 +433,41 @@ def test_a_file_system_without_locks_is_refused_before_anything_is_written(
     expected = r"outputs/studies\.journal: the file system refuses locks \(.+\); mount that disk with locks"
     assert re.search(rf"BadInput: hydra\.sweeper\.storage={expected}", done.stderr)
     assert not (tmp_path / "outputs").exists()
+
+
+HOST = """
+import os, sys
+words = ["sh", "-c", 'hostname other && exec "$@"', "sh", sys.executable, "-c", *sys.argv[1:]]
+os.execvp("unshare", ["unshare", "--mount", "--uts", *words])
+"""
+
+
+@pytest.mark.slow
+def test_hosts_that_share_only_a_journal_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    """Three append at the same time, and one is killed: all that was told is there, and no line is torn."""
+    if shutil.which("unshare") is None or os.geteuid() != 0:
+        pytest.skip("another host needs unshare and root")
+    path = tmp_path / "studies.journal"
+    optuna.create_study(study_name="shared", storage=open_storage(str(path)))
+    endless = ADD_TRIALS.replace("range(30)", "iter(int, 1)")
+    both = [start(tmp_path, "-c", HOST, ADD_TRIALS, path) for _ in range(2)]
+    killed = start(tmp_path, "-c", HOST, endless, path)
+    for process in (*both, killed):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", finish(process).stderr
+    for process in (*both, killed):
+        go_on(process)
+    until(lambda: path.read_bytes().count(b'"op_code":6') >= 20, limit_s=60)
+    kill_group(killed)
+    finish(killed)
+    for process in both:
+        done = finish(process, 60)
+        assert done.returncode == 0, done.stderr
+    trials = optuna.load_study(study_name="shared", storage=open_journal(path)).trials
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+    assert sum(trial.state == TrialState.COMPLETE for trial in trials) >= 60
+    assert sum(trial.state == TrialState.RUNNING for trial in trials) <= 1
+    assert all(json.loads(line) for line in path.read_bytes().splitlines())
 
 
 def test_a_study_for_one_machine_is_not_for_many(tmp_path: Path) -> None:

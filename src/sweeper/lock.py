@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+import socket
 import struct
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -266,8 +267,11 @@ def forget(folder: Path, worker: str) -> None:
 
 
 def forget_the_dead(folder: Path, kept: Collection[str] = ()) -> None:
-    """Remove what all dead workers left of their heartbeats, but for those that are ``kept``."""
-    for path in folder.glob(f"*{_ALIVE}"):
+    """Remove what dead workers of this host left of their heartbeats, but for those that are ``kept``.
+
+    In a folder that several hosts share, locks may be seen by the host alone that holds them.
+    """
+    for path in folder.glob(f"*{socket.gethostname()}-*{_ALIVE}"):
         if path.name.removesuffix(_ALIVE) not in kept:
             with suppress(OSError), path.open("r+b") as file:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

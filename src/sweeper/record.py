@@ -813,6 +813,11 @@ class StudyFiles:
 
     # ------------------------------------------------------------------------------------- the results
 
+    @property
+    def has_old_results(self) -> bool:
+        """Whether they must be written again when something has changed."""
+        return not 0 <= time.time() - _time_of_results(self) < RESULTS_S
+
     def write_results(
         self,
         found: Outcome,
@@ -828,7 +833,7 @@ class StudyFiles:
             is_due: whether the results must be as new as that; else they may be ``RESULTS_S`` old.
         """
         trials, best = found.trials, found.best
-        if is_due or not 0 <= time.time() - _time_of_results(self) < RESULTS_S:
+        if is_due or self.has_old_results:
             text = yaml.dump(found.told(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
             write_whole(self.results, text)
         keep = {trial.number for trial in best} if kept is None else set(kept)
@@ -944,6 +949,11 @@ class StudyFiles:
 
     def read_texts(self) -> dict[str, str]:
         return _read_texts(self._texts)
+
+    def write_plan(self, texts: Mapping[str, str]) -> None:
+        """Of these, that which makes it a certificate."""
+        if isinstance(text := texts.get(self.plan.name), str) and not _has_text(self.plan, text):
+            write_whole(self.plan, text)
 
     def write_texts(self, texts: Mapping[str, str]) -> None:
         """Write those that have a name which we know, and that say something else than what is here."""
@@ -1280,7 +1290,7 @@ def find_arrived(study_id: str) -> StudyFiles | None:
     """The folder under ``outputs/`` of the study with this ``id``, whichever machine began it."""
     for folder in study_folders():
         with suppress(Fault, OSError):
-            if (files := StudyFiles(folder)).read_id() == study_id:
+            if (files := StudyFiles(folder.absolute())).read_id() == study_id:
                 return files
     return None
 

@@ -49,7 +49,8 @@ class Settings:
     n_trials: Any = 20
     """How many trials end COMPLETE or PRUNED, earlier runs of the study counted in; null: no limit."""
     n_jobs: Any = "auto"
-    """Worker processes; ``auto`` is one for each visible GPU, or one for each core without."""
+    """Worker processes; ``auto`` is one for each visible GPU, or one for each core without. With
+    ``hydra/launcher=`` the jobs that it starts; ``auto`` is one then."""
     workers_per_gpu: Any = 1
     """Workers that share each GPU."""
     workers_per_job: Any = "auto"

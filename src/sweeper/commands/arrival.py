@@ -51,6 +51,8 @@ def find(name: str | None, source: Source = HERE, needs_model: bool = False) -> 
         BadInput: if there is no such study, or no model of it that can be had.
         Fault: if its storage, or the artifact store, cannot be read.
     """
+    if source.artifacts is not None:
+        _check_artifacts(source.artifacts)
     if source.storage is None:
         files = record.find_study(name)
     else:
@@ -96,7 +98,7 @@ def bring(files: StudyFiles, source: Source = HERE, needs_model: bool = False) -
     try:
         _bring(files, source, needs_model)
     except (BadInput, Fault) as error:
-        if needs_model and not files.best.has_model:
+        if (needs_model and not files.best.has_model) or not files.results.exists():
             raise
         log.warning("%s is as this machine knows it: %s", near(files.folder), error)
     if needs_model and files.best.is_ours and not files.best.has_model:
@@ -106,20 +108,23 @@ def bring(files: StudyFiles, source: Source = HERE, needs_model: bool = False) -
 def _bring(files: StudyFiles, source: Source, needs_model: bool) -> None:
     import optuna
 
-    from sweeper.search.artifact import absolute, check_readable
+    from sweeper.search.artifact import absolute
     from sweeper.search.storage import look_into_storage
     from sweeper.search.travel import ASK_BYTES, Arrival
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    place = None
-    if source.artifacts is not None:
-        place = absolute(source.artifacts, "--artifacts")
-        check_readable(place, "--artifacts")
+    place = None if source.artifacts is None else absolute(source.artifacts, "--artifacts")
     storage = look_into_storage(files.read_storage() or "memory")
     with _progress() as shown:
         Arrival(files, storage, place).bring(_admit(files, source, needs_model), shown)
         for other in _related(files, storage):
             Arrival(other, storage, place).bring(lambda n: n <= ASK_BYTES)
+
+
+def _check_artifacts(place: str) -> None:
+    from sweeper.search.artifact import absolute, check_readable
+
+    check_readable(absolute(place, "--artifacts"), "--artifacts")
 
 
 def _admit(files: StudyFiles, source: Source, needs_model: bool) -> Callable[[int], bool]:

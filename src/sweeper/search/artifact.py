@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -197,6 +198,8 @@ def _client() -> Any:
         read_timeout=_WAIT_S,
         retries={"total_max_attempts": _TRIES, "mode": "standard"},
     )
+    for package in ("boto3", "botocore", "s3transfer", "urllib3"):  # where credentials were found, and such
+        logging.getLogger(package).setLevel(logging.WARNING)
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     try:
         return boto3.client("s3", config=config, region_name=region)

@@ -14,9 +14,8 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -30,8 +29,6 @@ OUT_OF_TIME = "out_of_time"
 """What a pool says to its job where work is left for which the job has no time."""
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_FEW = 3
-"""Of fewer trials nothing can be told."""
 _ASK_S = 10
 """How long Slurm's controller may take to answer; a busy one is not waited for."""
 
@@ -123,20 +120,6 @@ def ends_at() -> float | None:
         return None
     end = os.environ.get("SLURM_JOB_END_TIME", "")
     return float(end) if end.isdecimal() else _asked_end(slurm_job)
-
-
-def holds(durations_s: Sequence[float]) -> bool:
-    """Whether the time that is left to this job is likely to hold another trial.
-
-    Nine of ten trials of the study took no longer than what is compared: mostly those that were not pruned. A
-    wrong guess costs what the trial had done, and no retry.
-
-    Args:
-        durations_s: of the trials that have ended well, ascending.
-    """
-    if len(durations_s) < _FEW or (end := ends_at()) is None:
-        return True
-    return time.time() + durations_s[int(0.9 * (len(durations_s) - 1))] <= end
 
 
 # ------------------------------------------------------------------------------------------------- engines

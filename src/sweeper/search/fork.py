@@ -30,12 +30,12 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from sweeper.search.process import (
-    FOR_THE_POOL,
     LOST,
     Body,
     NotStarted,
     blocked,
     die_with,
+    for_the_pool,
     name_prefix,
 )
 
@@ -234,7 +234,7 @@ class ForkingCrew:
     def _fork_server(self) -> tuple[Connection[Any, Any], int | None]:
         ours, theirs = multiprocessing.Pipe()
         flush_files()
-        with blocked(*FOR_THE_POOL):  # until the server ignores them
+        with blocked(*for_the_pool()):  # until the server ignores them
             command, pid = os.getpid(), _fork()
             if pid == 0:
                 _run_and_exit(lambda: self._serve(ours, theirs, command))
@@ -244,8 +244,8 @@ class ForkingCrew:
     def _serve(self, ours: Connection[Any, Any], theirs: Connection[Any, Any], command: int) -> None:
         die_with(command)
         ours.close()
-        handlers = {signum: signal.signal(signum, signal.SIG_IGN) for signum in FOR_THE_POOL}
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_THE_POOL)
+        handlers = {signum: signal.signal(signum, signal.SIG_IGN) for signum in for_the_pool()}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, for_the_pool())
         os.environ.update(self._environment)
         collects = gc.isenabled()
         gc.disable()  # an import makes objects that stay: looking for garbage takes a fifth of its time

@@ -94,7 +94,8 @@ class Heart:
     @property
     def look_s(self) -> float:
         """Seconds between two looks at the study, such that many pools do not wear out its storage."""
-        shared_s = max(_LOOK_S, len(self.told.open) / _READS_A_S)
+        n_living = len(self.told.open) - len(self.dead)
+        shared_s = max(_LOOK_S, n_living / _READS_A_S)
         return min(shared_s, self.entry.heartbeat_s or shared_s)
 
     def patience_s(self, pool: str) -> float:

@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import uuid
@@ -26,8 +27,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import optuna
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
+from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
@@ -40,6 +43,7 @@ from sweeper.screen import fall_silent, whoever_reads
 from sweeper.search import engine, life
 from sweeper.search.engine import order
 from sweeper.search.launched import STORAGE, Orders, run_pool
+from sweeper.search.ledger import FINISHED
 from sweeper.search.process import is_heard
 from sweeper.search.progress import Progress
 from sweeper.search.storage import look_into_storage
@@ -61,10 +65,13 @@ _ASK_S = 10
 _ASK_AGAIN_S = 5
 _BEGIN_S = 60
 """How long jobs that the engine has let go of may be on their way to their first word."""
-_SAME_S = 0.5
+_EMPTY_QUEUES = 3
+"""So often, a minute apart, Slurm's queue has none of the jobs any more before they are given up."""
 
 _HERE = ("hydra_submitit_launcher.submitit_launcher.LocalLauncher", "hydra_joblib_launcher")
 _SLURM = "submitit_launcher.SlurmLauncher"
+_COMMENT = "sweeper "
+"""Begins that of our jobs in Slurm's queue; their batch follows."""
 _NOT_INSTALLED = "sweeper_optuna.plugin.NotInstalled"
 _RAY = "hydra_ray_launcher"
 """Its jobs inherit no variables from the process that launches them; it sends all through memory."""
@@ -124,7 +131,7 @@ class Launch:
         is_rays = _RAY in node["_target_"]
         delay_s = node.get("signal_delay_s") or (30 if "submitit" in node["_target_"] else 0)
         if _SLURM in node["_target_"] and not node.get("comment"):
-            node["comment"] = f"sweeper {batch}"  # by which the queue is asked for its jobs
+            node["comment"] = f"{_COMMENT}{batch}"  # by which the queue is asked for its jobs
         orders = Orders(
             batch=batch,
             words=tuple(_words(search)),
@@ -293,35 +300,25 @@ class Jobs:
         asked_s, known = self._queue
         if time.monotonic() - asked_s < _ASK_AGAIN_S:
             return known
-        known = None
-        with suppress(OSError, subprocess.TimeoutExpired):
-            command = ["squeue", "-h", "-r", "-t", "all", "-o", "%T %k"]
-            said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ASK_S)
-            if said.returncode == 0:
-                known = Counter(_batches(said.stdout))
+        known = _asked_queue()
         self._queue = (time.monotonic(), known)
         return known
 
 
-_GOES_ON = {
-    "PENDING",
-    "RUNNING",
-    "CONFIGURING",
-    "SUSPENDED",
-    "STOPPED",
-    "REQUEUED",
-    "REQUEUE_HOLD",
-    "RESIZING",
-}
-_GOES_ON |= {"REQUEUE_FED", "SPECIAL_EXIT", "SIGNALING", "STAGE_OUT"}
+def _asked_queue() -> Counter[str] | None:
+    with suppress(OSError, subprocess.TimeoutExpired):
+        command = ["squeue", "-h", "-r", "-o", "%k"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ASK_S)
+        if said.returncode == 0:
+            return Counter(_batches(said.stdout))
+    return None
 
 
 def _batches(listing: str) -> Iterator[str]:
-    """The batches of the jobs that a queue lists by state and comment."""
-    for line in listing.splitlines():
-        state, _, comment = line.partition(" ")
-        if state in _GOES_ON and comment.startswith("sweeper "):
-            yield comment.removeprefix("sweeper ").strip()
+    """The batches of the jobs that a queue lists by their comments; it lists none that have ended."""
+    for comment in listing.splitlines():
+        if comment.startswith(_COMMENT):
+            yield comment.removeprefix(_COMMENT).strip()
 
 
 # -------------------------------------------------------------------------------------- the opening command
@@ -515,22 +512,33 @@ def main() -> None:
     remember_secrets(launch.storage)
     files = StudyFiles(Path(launch.study_folder))
     heartbeat = Heartbeat(files.heartbeats, launch.name)
+    if _SLURM in launch.node["_target_"]:
+        threading.Thread(target=_end_with_the_queue, args=(launch.orders.batch,), daemon=True).start()
     try:
         _launch(launch, files)
     finally:
         heartbeat.end()
 
 
-def _launch(launch: Launch, files: StudyFiles) -> None:
-    import optuna
-    from optuna.samplers import RandomSampler
+def _end_with_the_queue(batch: str) -> None:
+    """Without accounting nobody tells submitit of a job that was killed, and it would wait for ever."""
+    has_seen, n_empty = False, 0
+    while n_empty < _EMPTY_QUEUES:
+        time.sleep(_BEGIN_S)
+        if (queue := _asked_queue()) is not None:
+            has_seen = has_seen or batch in queue
+            n_empty = n_empty + 1 if has_seen and batch not in queue else 0
+    os._exit(0)
 
+
+def _launch(launch: Launch, files: StudyFiles) -> None:
     storage = look_into_storage(launch.storage)
     optuna_study = optuna.load_study(study_name=launch.study, storage=storage, sampler=RandomSampler())
     study_id = optuna_study._study_id
-    n_jobs, first = launch.orders.n_jobs, 0
+    n_jobs, first, n_before = launch.orders.n_jobs, 0, -1
     launcher: Any = None
-    while n_jobs:
+    # Jobs whose time holds no trial at all would follow each other for ever.
+    while n_jobs and n_before < (n_before := _n_finished(optuna_study)):
         ends: dict[str, dict[str, Any]] = {}
         try:
             launcher = launcher or _launcher(launch)
@@ -538,7 +546,7 @@ def _launch(launch: Launch, files: StudyFiles) -> None:
                 end = returned.return_value
                 ends[end["job"]] = end
         except Exception as error:
-            traceback.print_exc()
+            print(hide_secrets(traceback.format_exc()), flush=True)
             ends = {launch.orders.job(first + n): {"raised": _line(error)} for n in range(n_jobs)}
         job = Job(launch.orders.batch, launch.name, life.place_of(files), _SLURM in launch.node["_target_"])
         for name, end in ends.items():
@@ -549,6 +557,10 @@ def _launch(launch: Launch, files: StudyFiles) -> None:
             return
         for number in range(first, first + n_jobs):
             storage.set_study_system_attr(study_id, f"{JOB}{launch.orders.job(number)}", asdict(job))
+
+
+def _n_finished(study: optuna.Study) -> int:
+    return sum(trial.state in FINISHED for trial in study.get_trials(deepcopy=False))
 
 
 def _line(error: Exception) -> str:

@@ -156,7 +156,8 @@ def _is_preempted() -> bool:
 def _environment(orders: Orders, job: str) -> dict[str, str]:
     """The engine's variables, those of the opening command that matter, and what the pool is told."""
     environment = {**os.environ, **orders.environment}
-    environment.pop(STORAGE, None)
+    if (storage := orders.storage or os.environ.get(STORAGE)) is not None:
+        environment[STORAGE] = storage  # a word of the command may refer to it
     if "PYTHONPATH" not in orders.environment:
         environment.pop("PYTHONPATH", None)  # the launching process had the app's whole path
     n_cores, gpus, end = _given(orders, job)
@@ -170,7 +171,7 @@ def _environment(orders: Orders, job: str) -> dict[str, str]:
         n_cores=n_cores,
         ends_at=end,
         deadline=orders.deadline,
-        storage=orders.storage or os.environ.get(STORAGE),
+        storage=storage,
     )
     return environment | {engine.VARIABLE: told.written()}
 

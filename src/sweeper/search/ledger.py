@@ -124,6 +124,8 @@ class Ledger:
                 self._place(trial)
             for trial in changed:  # a chain is judged with all of its trials
                 self._take_in(trial)
+            for first in {self.first_try(trial.number) for trial in changed}:  # once all copies are known
+                self._judge(first)
             done = [trial for trial in changed if trial.state is TrialState.COMPLETE]
             if done:
                 self.best = ranking.best([*self.best, *done], self._directions)
@@ -144,7 +146,6 @@ class Ledger:
                 trials.pop(number, None)
         if trial.state.is_finished():
             self._count(trial)
-        self._judge(self.first_try(number))
 
     def _place(self, trial: FrozenTrial) -> None:
         """Keep a trial, and find the chain of a new one."""
@@ -155,7 +156,6 @@ class Ledger:
         self.trials.append(trial)
         if before is None:
             if (key := self._key(trial)) is not None:
-                self._holders.setdefault(key, []).append(number)
                 self._askers.setdefault(key, []).append(number)
             return
         self._copies.setdefault(before, []).append(number)
@@ -182,18 +182,20 @@ class Ledger:
         is_dead = self.trials[line[-1]].state is TrialState.FAIL
         place = bisect_left(self._idle, first)
         was_dead = self._idle[place : place + 1] == [first]
-        if is_dead == was_dead:
-            return
-        if not is_dead:
+        if is_dead and not was_dead:
+            self._idle.insert(place, first)
+        elif was_dead and not is_dead:
             self._idle.pop(place)
+        if (key := self._key(self.trials[first])) is None:
             return
-        self._idle.insert(place, first)
         tries = [self.trials[number] for number in line]
-        if all(trial.user_attrs.get("interrupted") or is_surplus(trial) for trial in tries):
-            held = self._holders.get(self._key(self.trials[first]), [])
-            if first in held:
-                held.remove(first)
-                self.n_freed += not held
+        is_free = is_dead and all(t.user_attrs.get("interrupted") or is_surplus(t) for t in tries)
+        held = self._holders.setdefault(key, [])
+        if is_free and first in held:
+            held.remove(first)
+            self.n_freed += not held
+        elif not is_free and first not in held:
+            insort(held, first)
 
     # ------------------------------------------------------------------------------------------ chains
 

@@ -20,7 +20,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
@@ -42,13 +41,6 @@ LOST = "its process is gone (killed, or the machine went down)"
 
 _MIN_GRACE = 2
 """Heartbeats for which nobody takes a pool for dead, however short the grace of others: one may be late."""
-
-
-class Dropped(optuna.TrialPruned):
-    """The trial that this process runs was ended by others, who took it for dead: its result is of no use.
-
-    An app lets it pass, as it does where a trial is pruned.
-    """
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import to_yaml
 from sweeper.search.ledger import POOL, was_composed
 from sweeper.search.life import Entry
-from sweeper.search.process import FOR_THE_POOL, LOST, Board, Crew, NotStarted, Process, ending, is_heard
+from sweeper.search.process import LOST, Board, Crew, NotStarted, Process, ending, for_the_pool, is_heard
 from sweeper.search.progress import Progress, summarize, tell_belief, tell_how_to_make_sure
 from sweeper.search.sampler import is_grid, try_out
 from sweeper.search.settings import (
@@ -143,10 +143,11 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
         if search.plan is not None:
             has_own_space = search.custom_search_space is not None
             search = search.of_plan(repeat.checked(app.task, search.plan, space, has_own_space))
+        if search.artifacts is not None:
+            artifact.check(search.artifacts)
         opened = look_into_storage if search.is_joined else open_storage
         storage = opened(search.storage, search.storage_wait_s)
-        search = search.with_its_artifacts(storage)
-        if search.artifacts is not None:
+        if search.artifacts is None and (search := search.with_its_artifacts(storage)).artifacts is not None:
             artifact.check(search.artifacts)
         search = replace(search.in_its_folder(storage), command=tuple(_words()))
         fixed = [hide_secrets(o) for o in space.fixed if o.partition("=")[0] != named_by]
@@ -158,7 +159,8 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
         caller.say(study=str(study.files.folder))
         if search.plan is not None:
             search.plan.write(study.files)
-        record.write_whole(study.files.sweep_config, to_yaml(app.master))
+        if not (search.is_joined and study.files.sweep_config.exists()):
+            record.write_whole(study.files.sweep_config, to_yaml(app.master))
         break
     return replace(app, arguments=tuple(arguments)), study, storage, space
 
@@ -408,7 +410,7 @@ class Pool:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C, SIGTERM or SIGHUP asks the workers to stop, the second kills them."""
+        """The first Ctrl-C, SIGTERM or SIGHUP, or an engine, asks the workers to stop; the second kills."""
 
         def stop(signum: int, frame: object) -> None:
             if signum == signal.SIGHUP:
@@ -465,7 +467,7 @@ def _stop_this_process() -> None:
 
 def _requests() -> list[signal.Signals]:
     """The signals that ask a search to stop."""
-    return [signum for signum in FOR_THE_POOL if is_heard(signum)]
+    return [signum for signum in for_the_pool() if is_heard(signum)]
 
 
 def _run_here(app: App, study: Study, storage: BaseStorage, space: Space) -> int | None:
@@ -513,7 +515,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
         raise Ended(Failed(f"study {search.study_name}", reason, f"{remedy} ({rate})"))
     # Trials that still run are another sweep's, which goes on with this study at the same time.
     is_short = search.n_trials is not None and study.has_work() and not study.is_decided()
-    if is_short and not engine.holds(study.ledger.durations_s):
+    if is_short and not study.has_time():
         caller.say(**{engine.OUT_OF_TIME: True})
         with whoever_reads():
             print("The time that is left to this job holds no other trial.", flush=True)

@@ -13,15 +13,20 @@ from mmap import mmap
 from typing import Any, Protocol
 
 from sweeper.caller import end_with
-from sweeper.search.engine import stop_signals
+from sweeper.search import engine
 
 Body = Callable[[Any, int, Mapping[str, str]], None]
 """What a worker runs: of its orders, its place among the workers, and the environment to set."""
 
 LOST = 255
 """The exit code of a worker whose server was killed: nobody could say how it ended, or if it did."""
-FOR_THE_POOL = (signal.SIGINT, signal.SIGHUP, *stop_signals())
-"""Signals that reach the whole group, those of an engine included; only the pool handles them."""
+FOR_THE_POOL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that reach the whole group; only the pool handles them."""
+
+
+def for_the_pool() -> tuple[signal.Signals, ...]:
+    """Those, and in a job what its engine may send to all its processes."""
+    return (*FOR_THE_POOL, *(signum for signum in engine.stop_signals() if signum not in FOR_THE_POOL))
 
 
 _ASKED_S = 0.5

@@ -23,7 +23,7 @@ from typing import Any
 import cloudpickle
 
 from sweeper.errors import BadInput
-from sweeper.search.process import FOR_THE_POOL, Body, blocked, die_with, name_prefix
+from sweeper.search.process import Body, blocked, die_with, for_the_pool, name_prefix
 
 
 class SpawnedProcess(SpawnProcess):
@@ -56,7 +56,7 @@ class SpawningCrew:
         arguments = (self._path, orders, index, dict(environment), os.getpid(), method)
         process = SpawnedProcess(target=_spawned, args=arguments, name=f"worker-{index}")
         process.index = index
-        with _environment(environment), blocked(*FOR_THE_POOL):  # what is imported there reads it
+        with _environment(environment), blocked(*for_the_pool()):  # what is imported there reads it
             process.start()
         return process
 
@@ -140,7 +140,7 @@ def _spawned(
         die_with(command)
     else:
         threading.Thread(target=_watch_parent, args=(mp_process.parent_process(),), daemon=True).start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_THE_POOL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, for_the_pool())
     body = cloudpickle.loads(path.read_bytes())
     # As in a process that was started by hand.
     multiprocessing.set_start_method(method, force=True)

@@ -27,7 +27,7 @@ from optuna.exceptions import (
     StorageInternalError,
     UpdateFinishedTrialError,
 )
-from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.storages.journal._storage import JournalOperation
@@ -657,15 +657,22 @@ def _check_lock(journal: Path) -> None:
 
 def _database(url: str, n_connections: int, creates: bool) -> BaseStorage:
     """A database, cached as Optuna itself would. Tables are made where there are none, and never changed."""
+    from sweeper.search.database import Database
+
     _quieten()
     has_tables = _has_tables(url)
     if not (has_tables or creates):
         raise _cannot_be_opened(url, "there are no studies in it")
     engine = _engine(url, n_connections)
     written = url.replace("{", "{{").replace("}", "}}")  # Optuna fills templates, and a password is none
+    storage = Database(
+        written, engine_kwargs=engine, skip_compatibility_check=True, skip_table_creation=has_tables
+    )
     try:
-        storage = RDBStorage(written, engine_kwargs=engine, skip_table_creation=has_tables)
+        storage._version_manager.check_table_schema_compatibility()
     except RuntimeError as error:
+        storage.remove_session()
+        storage.engine.dispose()
         if made := re.search(r"table schema \(set up by optuna ([\w.]+)\)", str(error)):
             raise _other_schema(url, made[1], is_older="storage upgrade" in str(error)) from error
         raise
@@ -679,7 +686,10 @@ def _has_tables(url: str) -> bool:
     from sqlalchemy.pool import NullPool
 
     engine = create_engine(url, poolclass=NullPool, connect_args=_engine(url, 1)["connect_args"])
-    there = set(inspect(engine).get_table_names())
+    try:
+        there = set(inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
     return "alembic_version" in there or there >= set(BaseModel.metadata.tables)
 
 

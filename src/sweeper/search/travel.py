@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import optuna
@@ -28,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import origin, ranking, record
 from sweeper.fault import Fault
-from sweeper.lock import locked
+from sweeper.lock import living, locked
 from sweeper.record import Outcome, StudyFiles, TrialFiles
 from sweeper.results.plan import Plan
 from sweeper.results.val_logits import LOGITS_BYTES
@@ -373,9 +374,10 @@ class Arrival:
         self._id = begun.get("id", "")
         place = artifacts or begun.get("artifacts")
         self._place = place
-        self.trials = [t for t in self._study.get_trials(deepcopy=False) if not record.is_surplus(t)]
+        self._outcome = Outcome.of(self._study)
+        self.trials = record.shown(self._outcome.trials)
         self._attributes = storage.get_study_system_attrs(self._study._study_id)
-        self._best = ranking.best(self.trials, record.directions(self._study))
+        self._best = self._outcome.best
 
     def bring(self, admit: Callable[[int], bool], shown: Callable[[int], object] = lambda n: None) -> None:
         """Bring all of it.
@@ -394,18 +396,25 @@ class Arrival:
 
     def bring_texts(self) -> None:
         """Bring what stands in the study itself."""
-        missing = self._missing()
+        missing, texts = self._missing(), unpack(self._attributes.get(FILES))
+        self._files.write_plan(texts)  # first: it says what the others are
         if missing or not self._is_told():
             with locked(self._files.arrivals):
                 self._bring_trials(missing)
                 with locked(self._files.lock):
-                    self._files.write_results(Outcome.of(self._study))
-        self._files.write_texts(unpack(self._attributes.get(FILES)))
+                    self._files.write_results(self._outcome, kept=self._kept)
+        self._files.write_texts(texts)
         if self._is_one and not self._files.holds_best(self._best_texts()):
             with locked(self._files.lock):
                 self._files.put_best(self._best_texts())
 
     # -------------------------------------------------------------------------------------- the small files
+
+    @property
+    def _kept(self) -> set[int] | None:
+        """Of a certificate, the trials that keep their weights; None for a search."""
+        plan = Plan.read(self._files)
+        return None if plan is None else plan.kept(self.trials, record.directions(self._study))
 
     def _missing(self) -> list[FrozenTrial]:
         """The trials whose records other machines have, and this one has not."""
@@ -439,6 +448,8 @@ class Arrival:
         """Whether the results say what there is."""
         if not self._files.results.exists():
             return False
+        if not self._files.has_old_results and living(self._files.heartbeats):  # who is about to write them
+            return True
         try:
             found = record.read_yaml(self._files.results)
         except Fault:
@@ -449,7 +460,8 @@ class Arrival:
     @property
     def _is_one(self) -> bool:
         """Whether there is one best run, of sweeper itself."""
-        return len(self._study.directions) == 1 and bool(self._best_texts())
+        is_search = not self._files.is_certificate and len(self._study.directions) == 1
+        return is_search and bool(self._best_texts())
 
     def _best_texts(self) -> dict[str, str]:
         """The small files of ``best/``: as the search has left them, else as the best trial did."""
@@ -478,9 +490,8 @@ class Arrival:
 
     def _downloads(self, artifacts: Artifacts) -> Iterator[Download]:
         """What the store has and this folder has not."""
-        directions, plan = record.directions(self._study), Plan.read(self._files)
-        if plan is not None or len(directions) > 1:
-            kept = None if plan is None else plan.kept(self.trials, directions)
+        directions, kept = record.directions(self._study), self._kept
+        if kept is not None or len(directions) > 1:
             for trial in self._best if kept is None else [t for t in self.trials if t.number in kept]:
                 run = self._files.trial(trial).run
                 if run.is_ours and not run.has_model:
@@ -511,13 +522,24 @@ class Arrival:
     def _download(
         self, artifacts: Artifacts, downloads: Sequence[Download], shown: Callable[[int], object]
     ) -> None:
+        is_stopped = Event()
+
+        def go_on(n_bytes: int) -> None:
+            if is_stopped.is_set():
+                raise InterruptedError
+            shown(n_bytes)
+
         def get(download: Download) -> None:
             path = self._files.arriving / download.name
-            if artifacts.get(download.name, path, shown):
+            if artifacts.get(download.name, path, go_on):
                 download.place(path)
 
         try:
             with ThreadPoolExecutor(min(_AT_ONCE, len(downloads))) as pool:
-                list(pool.map(get, downloads))
+                try:
+                    list(pool.map(get, downloads))
+                except BaseException:  # also Ctrl-C, which the threads do not hear
+                    is_stopped.set()
+                    raise
         finally:
             record.remove_folder(self._files.arriving)

@@ -165,14 +165,12 @@ class StudyTrial(Trial):
 @contextmanager
 def _dropped_where_ended() -> Iterator[None]:
     """A trial that others have ended is left by its app as one that is pruned: it has not failed."""
-    from optuna.exceptions import UpdateFinishedTrialError
-
-    from sweeper.search.life import Dropped
+    from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
 
     try:
         yield
     except UpdateFinishedTrialError as error:
-        raise Dropped("others have ended it, who took this worker for dead") from error
+        raise TrialPruned("others have ended it, who took this worker for dead") from error
 
 
 _outside = Trial()

@@ -36,7 +36,7 @@ from sweeper.search.fork import flush_files
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import run_job
 from sweeper.search.parameter import Suggest, suggest
-from sweeper.search.process import FOR_THE_POOL, Board, is_heard
+from sweeper.search.process import Board, for_the_pool, is_heard
 from sweeper.search.settings import find_function
 from sweeper.search.space import Draw, Space
 from sweeper.search.storage import open_storage
@@ -63,7 +63,7 @@ class App:
 
 def main(app: App, board: Board, search: Search, index: int, environment: Mapping[str, str]) -> None:
     """The body of a worker process."""
-    before = {signum: signal.getsignal(signum) for signum in FOR_THE_POOL}
+    before = {signum: signal.getsignal(signum) for signum in for_the_pool()}
     os.register_at_fork(after_in_child=partial(_set_handlers, before))  # the app's own processes are its own
     interruption = Interruption(is_asked=board.is_asked_to_stop)
     _listen_to_the_pool(interruption)
@@ -87,8 +87,8 @@ def main(app: App, board: Board, search: Search, index: int, environment: Mappin
 
 def _listen_to_the_pool(interruption: Interruption) -> None:
     """What reaches the whole group is for the pool, which asks by SIGTERM."""
-    others = [signum for signum in FOR_THE_POOL if signum != signal.SIGTERM]
-    _set_handlers({signum: _ignore for signum in others if is_heard(signum)})
+    others = [signum for signum in for_the_pool() if signum != signal.SIGTERM and is_heard(signum)]
+    _set_handlers(dict.fromkeys(others, _ignore))
     interruption.install(signal.SIGTERM)
 
 
