@@ -19,6 +19,7 @@ from sweeper import record
 from sweeper.search.parameter import suggest
 from sweeper.search.progress import Progress
 from sweeper.search.space import Space
+from sweeper.search.storage import open_storage
 from sweeper.search.study import Search, Study, Worker
 
 MakeSpace = Callable[..., Space]
@@ -137,4 +138,29 @@ def test_only_the_counts_of_the_results_may_wait(
     assert read() == (3, 5)
     study.tell(other.number, TrialState.COMPLETE, [0.0])  # nothing runs any more
     assert read() == (3, 6)
+    worker.end()
+
+
+def test_what_ended_is_read_as_all_is(tmp_path: Path, space: Space) -> None:
+    """On a database: the trials that another process began and ended, whole; those that run on later."""
+    url = f"sqlite:///{tmp_path}/studies.db"
+    here = Study.open(search(tmp_path / "s"), open_storage(url), space, ())
+    there = Study.load(here.search, open_storage(url))
+    worker = Worker(there.search)
+    asked = [there.ask(space, worker) for _ in range(3)]
+    here.ledger.read_ends()
+    assert sorted(here.ledger.running) == [0, 1, 2]
+    for trial in asked:
+        assert trial is not None
+        space.draw(suggest(trial))
+    there.tell(1, TrialState.COMPLETE, [0.5])
+    changed = here.ledger.read_ends()
+    assert [(trial.number, trial.state, trial.values) for trial in changed] == [
+        (1, TrialState.COMPLETE, [0.5])
+    ]
+    assert here.ledger.trials[1].params == there.trials()[1].params
+    assert here.ledger.trials[0].params == {}
+    here.ledger.read()
+    assert here.ledger.trials == there.trials()
+    assert here.ledger.read_ends() == []
     worker.end()

@@ -103,9 +103,21 @@ class Ledger:
 
     def read(self) -> list[FrozenTrial]:
         """Read what may have changed, and return the trials that are new or have changed."""
+        return self._read()
+
+    def read_ends(self) -> list[FrozenTrial]:
+        """As ``read``, but what trials have drawn and reported that still run may be older.
+
+        It takes far less from a database: whoever asks and tells need not know that.
+        """
+        return self._read(POOL)
+
+    def _read(self, last_attribute: str | None = None) -> list[FrozenTrial]:
         with self._lock:
-            unfinished = [*self.waiting, *self.running]
-            n_there, found = changed_trials(self._storage, self._study_id, len(self.trials), unfinished)
+            unfinished, n_known = [*self.waiting, *self.running], len(self.trials)
+            n_there, found = changed_trials(
+                self._storage, self._study_id, n_known, unfinished, last_attribute
+            )
             if n_there < len(self.trials):  # a journal has lost its end
                 self._forget()
                 _, found = changed_trials(self._storage, self._study_id, 0, ())

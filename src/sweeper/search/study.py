@@ -303,7 +303,7 @@ class Study:
         n_ahead = 0
         with self.locked() as study:
             for _ in range(_MOST_TURNS):
-                self.ledger.read()
+                self.ledger.read_ends()
                 study.give_back_lost(worker)
                 trial = self._take(study, space, worker, n_ahead)
                 if trial is None:
@@ -379,13 +379,13 @@ class Study:
         """Let what a trial has left go with the study; whether its model was sent."""
         if self.sender is None:
             return False
-        self.ledger.read()
+        self.ledger.read_ends()
         ended = self.ledger.best if self.search.plan is None else self.ledger.trials
         return self.sender.send(number, values, ended)
 
     def _id_of(self, number: int) -> int:
         if number >= len(self.ledger.trials):
-            self.ledger.read()
+            self.ledger.read_ends()
         return self.ledger.trials[number]._trial_id
 
     def tell_interrupted(self, number: int, reason: str) -> bool:
@@ -437,7 +437,7 @@ class Study:
 
     def has_failed(self) -> bool:
         """Whether more trials failed than ``max_failure_rate`` of the whole study admits."""
-        self.ledger.read()
+        self.ledger.read_ends()
         n_trials, rate = self.search.n_trials, self.search.max_failure_rate
         whole = max(10, self.ledger.counts.total()) if n_trials is None else n_trials
         return len(self.ledger.failed) > rate * whole
@@ -463,7 +463,7 @@ class LockedStudy:
 
     def write_results(self, ended: int | None = None) -> None:
         """Bring the files of the study up to date; see ``StudyFiles.write_results``."""
-        self.ledger.read()
+        self.ledger.read_ends()
         found = self._outcome()
         kept = None if self._plan is None else self._plan.kept(found.trials, found.directions)
         best = [trial.number for trial in found.best]
@@ -588,7 +588,7 @@ class LockedStudy:
             system_attrs={POOL: worker.pool, **fixed},
         )
         trial_id = self._storage.create_new_trial(self._study._study_id, made)
-        self.ledger.read()
+        self.ledger.read_ends()
         return self.ledger.with_id(trial_id)
 
     def pop_waiting(self, worker: Worker) -> FrozenTrial | None:
@@ -602,9 +602,9 @@ class LockedStudy:
             if not found:
                 return None
             if self._pop(trial := random.choice(found), worker):
-                self.ledger.read()
+                self.ledger.read_ends()
                 return self.ledger.trials[trial.number]
-            self.ledger.read()
+            self.ledger.read_ends()
         raise AssertionError
 
     def _pop(self, trial: FrozenTrial, worker: Worker) -> bool:
@@ -628,7 +628,7 @@ class LockedStudy:
             before = self.ledger.trials[trial.user_attrs["retry_of"]]
             if not before.state.is_finished():  # whoever has queued this one could not end that
                 self.fail_and_queue(before, life.LOST, is_retry=True, lost=True)
-        self.ledger.read()
+        self.ledger.read_ends()
         return self.ledger.holds(trial)
 
     def give_back(self, trial: FrozenTrial) -> None:
@@ -636,7 +636,7 @@ class LockedStudy:
         with suppress(UpdateFinishedTrialError):  # by another machine
             self._storage.set_trial_user_attr(trial._trial_id, SURPLUS, True)
             self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-        self.ledger.read()
+        self.ledger.read_ends()
 
     def give_back_lost(self, worker: Worker) -> None:
         """End what has this worker's name and was never given to it: an answer of the server was lost."""

@@ -155,7 +155,7 @@ def _next_trial(
 def _leave(app: App, study: Study) -> None:
     """The task's ``on_last_worker``, where this is the last one: with all it needs still loaded."""
     on_last_worker = Hooks.of(app.task).on_last_worker if study.search.plan is None else None
-    study.ledger.read()
+    study.ledger.read_ends()
     is_last = not study.ledger.running and not study.ledger.waiting
     if on_last_worker is not None and is_last and not study.has_failed():
         with contextlib.suppress(BadInput, Fault):  # the pool says it
