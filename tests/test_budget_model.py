@@ -101,7 +101,11 @@ class Round:
         files.mark("s", "memory")
         search = replace(self.search, folder=files.folder)
         connection = Connection(self.server, host, self.random, self.loses)  # type: ignore[abstract]
-        return Study.load(search, connection)
+        host.is_opening = True
+        study = Study.load(search, connection)
+        assert study.sender is None
+        host.is_opening = False
+        return study
 
     def _work(self, host: Host) -> None:
         study = self._study(host)

@@ -30,6 +30,8 @@ class Host(threading.Thread):
         self.dies_after: int | None = None
         """So many steps; None is never."""
         self.is_slow = False
+        self.is_opening = False
+        """While it opens a study nobody else has a turn: what is made once, Python makes under one lock of all."""
         self.error: BaseException | None = None
 
     def run(self) -> None:
@@ -44,6 +46,8 @@ class Host(threading.Thread):
 
     def step(self) -> None:
         """Let others have a turn."""
+        if self.is_opening:
+            return
         if self.dies_after is not None:
             self.dies_after -= 1
             if self.dies_after < 0:

@@ -66,7 +66,7 @@ class StudyRecord:
         """The command that goes on with this study, with other overrides; None where nobody knows it."""
         names = [f"{self._named_by}={self.name}"]
         if self.attributes.get("folder_by") == "time":
-            names.append(f"hydra.sweep.dir={self.attributes['folder']}")
+            names.append(f"hydra.sweep.dir={self._folder}")
         # The folder remembers the storage.
         return self._command(without={_STORAGE, *self._storage_keys}, changes=[*names, *changes])
 
@@ -158,9 +158,15 @@ class StudyRecord:
     def _storage_keys(self) -> set[str]:
         return {str(self.attributes.get("stored_by", _STORAGE))}
 
+    @property
+    def _folder(self) -> Path:
+        """Where the study was begun; where that was on another machine, its folder here."""
+        begun = Path(self.attributes.get("folder", self.files.folder))
+        return begun if begun.is_dir() else self.files.folder
+
     def _next(self, suffix: str, n_before: int = 0) -> tuple[str, Path]:
         """A free name like this one, and the folder that goes with it: the first, or one behind it."""
-        folder = Path(self.attributes.get("folder", self.files.folder))
+        folder = self._folder
         name, found = self.name, re.fullmatch(r"(.+)-(\d+)", self.name)
         if found and folder.name.endswith(f"-{found[2]}"):
             before = folder.with_name(folder.name.removesuffix(f"-{found[2]}"))
