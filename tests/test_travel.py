@@ -25,7 +25,6 @@ from sweeper.record import FORMAT, RunFiles, StudyFiles, TrialFiles
 from sweeper.search import artifact
 from sweeper.search.travel import FILES, MOST, Arrival, Sender, forget, left_out, pack, travels, unpack
 from tests.journal import open_journal
-from tests.studied import outcome_of
 
 ID = "5a" * 16
 
@@ -82,7 +81,7 @@ class Host:
         ended = self.study.get_trials(deepcopy=False)
         is_sent = self.sender.send(number, told, ended)
         self.study.tell(number, told)
-        self.files.write_results(outcome_of(self.study), ended=number)
+        self.files.write_results(record.Outcome.of(self.study), ended=number)
         if is_sent:
             self.sender.tidy(self.study.get_trials(deepcopy=False))
 
