@@ -234,3 +234,18 @@ def test_what_an_engine_sends_to_all_of_a_job_stops_it(tmp_path: Path, signum: s
     assert [t.state.name for t in trials] == ["FAIL"] * 2 + ["WAITING"] * 2
     assert [t.user_attrs["n_retries"] for t in trials[2:]] == [0, 0]
     assert all(t.user_attrs["interrupted"] for t in trials[:2])
+
+
+def test_a_database_file_is_for_one_host(tmp_path: Path) -> None:
+    """While one host works on a study in SQLite, another one is refused in a line, and disturbs nothing."""
+    app = App(tmp_path, HOLD)
+    app.configure("study_name: s", f"study_name: s\n    storage: sqlite:///{tmp_path}/studies.db")
+    process = begin(app.start())
+    until(lambda: app.has_started(0, 1), limit_s=60)
+    done = finish(on_host("other", app, "hydra.sweeper.join=true", hides=False), 60)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "a database file of SQLite is for one machine; write postgresql+psycopg://" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    app.touch("go")
+    done = finish(process, 60)
+    assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -20,9 +21,24 @@ from tests.server import PASSWORD, Postgres, free_port
 pytest.importorskip("grpc")
 
 
+_begun: list[Program] = []
+
+
+@pytest.fixture(autouse=True)
+def _none_is_left() -> Iterator[None]:
+    """What a failed test has begun ends with it."""
+    yield
+    for process in _begun:
+        if process.poll() is None:
+            kill_group(process)
+            finish(process)
+    _begun.clear()
+
+
 def serving(folder: Path, *words: object) -> tuple[Program, list[str]]:
     """A server, and what it says when it answers."""
     server = start(folder, "-m", "sweeper", "serve", *words)
+    _begun.append(server)
     assert server.stdout is not None
     lines = [server.stdout.readline() for _ in range(3)]
     assert lines[-1], finish(server).stderr

@@ -31,7 +31,7 @@ class Host(threading.Thread):
         """So many steps; None is never."""
         self.is_slow = False
         self.is_opening = False
-        """While it opens a study nobody else has a turn: what is made once, Python makes under one lock of all."""
+        """While it opens a study nobody else has a turn: Python makes what is made once under one lock."""
         self.error: BaseException | None = None
 
     def run(self) -> None:

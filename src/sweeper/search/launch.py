@@ -46,7 +46,7 @@ from sweeper.search.launched import STORAGE, Orders, run_pool
 from sweeper.search.ledger import FINISHED
 from sweeper.search.process import is_heard
 from sweeper.search.progress import Progress
-from sweeper.search.storage import look_into_storage
+from sweeper.search.storage import check_many_machines, look_into_storage
 from sweeper.search.study import Search, Study
 from sweeper.secret import hide_secrets, remember_secrets
 from sweeper.words import counted, near, one_line
@@ -107,6 +107,8 @@ def check(master: DictConfig, search: Search, is_in_process: bool) -> None:
         reason = f"SQLite is for one machine, and the jobs of hydra/launcher={name} may run on several"
         remedy = "write the path of a journal on a file system that they share, or postgresql+psycopg://…"
         raise BadInput("hydra.sweeper.storage", search.storage, reason, remedy)
+    if not any(place in target for place in _HERE):
+        check_many_machines(search.storage)
 
 
 @dataclass(frozen=True)

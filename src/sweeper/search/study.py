@@ -46,7 +46,7 @@ from sweeper.search.ledger import POOL, QUEUED, Ledger
 from sweeper.search.life import Told, is_lost
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
-from sweeper.search.storage import WAIT_S, look_into_storage, opening_lock
+from sweeper.search.storage import WAIT_S, check_many_machines, look_into_storage, opening_lock
 from sweeper.search.travel import ASK_BYTES, Arrival, Sender, travels
 from sweeper.search.trial import FIRST_TRY
 from sweeper.search.window import Window, WindowedTrial, window_for
@@ -251,6 +251,7 @@ class Study:
                 search = _with_its_budget(search, storage)
             study = cls.load(search, storage)
             _check_same(search, study.optuna, begun)
+            _check_hosts(search, study)
             locked_study = study._under_lock()
             locked_study.reap(take_over=search.take_over)
             study.ledger.read()
@@ -813,6 +814,13 @@ def _nothing_to_join(search: Search) -> BadInput:
     reason = f"there is no such study in {search.storage}"
     remedy = "begin it without hydra.sweeper.join=true, or name the storage in which it is"
     return BadInput(search.named_by, search.study_name, hide_secrets(reason), remedy)
+
+
+def _check_hosts(search: Search, study: Study) -> None:
+    """Raises BadInput where another host works on a study in a storage that is for one."""
+    pools = life.read(study.optuna._storage, study.optuna._study_id).open.values()
+    if not search.take_over and any(pool.host != socket.gethostname() for pool in pools):
+        check_many_machines(search.storage)
 
 
 def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> None:
