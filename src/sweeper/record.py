@@ -1083,6 +1083,8 @@ def word(trial: FrozenTrial) -> str:
     return "lost" if trial.user_attrs.get("lost") else WORDS[trial.state.name]
 
 
+FIRST_TRY = "sweeper:first_try"
+"""System attribute of a retry: the number of the trial that it repeats, directly or through others."""
 SURPLUS = "surplus"
 """User attribute of a trial that the budget had no room for, and which was given back: nobody is shown it."""
 

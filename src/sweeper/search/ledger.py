@@ -27,9 +27,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import ranking, record
-from sweeper.record import is_surplus
+from sweeper.record import FIRST_TRY, is_surplus
 from sweeper.search.storage import changed_trials
-from sweeper.search.trial import FIRST_TRY
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 """The states that the budget counts."""

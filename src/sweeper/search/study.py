@@ -37,7 +37,17 @@ from sweeper import origin, record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, is_locked, locked
-from sweeper.record import FORMAT, SURPLUS, Outcome, StudyFiles, check_format, is_surplus, shown, sweep_up
+from sweeper.record import (
+    FIRST_TRY,
+    FORMAT,
+    SURPLUS,
+    Outcome,
+    StudyFiles,
+    check_format,
+    is_surplus,
+    shown,
+    sweep_up,
+)
 from sweeper.results import study_record, val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
@@ -48,7 +58,6 @@ from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.space import Space
 from sweeper.search.storage import WAIT_S, check_many_machines, look_into_storage, opening_lock
 from sweeper.search.travel import ASK_BYTES, Arrival, Sender, travels
-from sweeper.search.trial import FIRST_TRY
 from sweeper.search.window import Window, WindowedTrial, window_for
 from sweeper.secret import hide_secrets
 

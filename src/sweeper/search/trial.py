@@ -82,12 +82,10 @@ def seed_of(seed: int, *numbers: int) -> int:
     return int(np.random.SeedSequence([seed, *numbers]).generate_state(1)[0])
 
 
-FIRST_TRY = "sweeper:first_try"
-"""System attribute of a retry: the number of the trial that it repeats, directly or through others."""
-
-
 def first_try(trial: FrozenTrial, storage: BaseStorage, study_id: int) -> int:
     """The number of the trial that this one repeats, directly or through others; else its own."""
+    from sweeper.record import FIRST_TRY
+
     while (number := trial.user_attrs.get("retry_of")) is not None:
         if (first := trial.system_attrs.get(FIRST_TRY)) is not None:
             return int(first)

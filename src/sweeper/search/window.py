@@ -35,7 +35,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.search.ledger import Ledger
 
-LARGEST = 4096
+LARGEST = 2048
 """Finished trials of which samplers and pruners are shown all; of more, half as many at least."""
 _N_BEST = 25
 """Of one objective; TPE takes no more for good ones (``optuna.samplers._tpe.sampler.default_gamma``)."""
