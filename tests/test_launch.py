@@ -220,11 +220,10 @@ def test_a_second_ctrl_c_stops_the_study_everywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["submitit_local", "joblib"])
 def test_no_password_is_left_where_others_can_read_it(tmp_path: Path, postgres: Postgres, name: str) -> None:
     """Jobs find the server; its password is in no file of others, nor in the words of a process."""
     app = app_of(tmp_path, holds=True)
-    process = app.start(*LOCAL, f"hydra/launcher={name}", f"hydra.sweeper.storage={postgres.url}")
+    process = app.start(*LOCAL, f"hydra.sweeper.storage={postgres.url}")
     until(lambda: app.has_started(0, 1), limit_s=90)
     told = [pid for pid in processes_in(app.folder) if PASSWORD in read_text(Path(f"/proc/{pid}/cmdline"))]
     assert told == [process.pid]  # who typed it there
