@@ -212,7 +212,7 @@ def test_two_searches_that_begin_on_an_empty_server_both_work(
 def test_a_restarted_server_costs_nothing(postgres: Postgres, app: App) -> None:
     """While it is down everybody waits, with one line that says so; then all goes on."""
     process = app.start(env={"STORAGE": postgres.url})
-    until(lambda: app.has_started(0, 1))
+    until(lambda: app.has_started(0, 1), limit_s=60)
     postgres.stop()
     app.touch("go")
     said = wait_for_line(process, "trying again")
@@ -227,7 +227,7 @@ def test_a_restarted_server_costs_nothing(postgres: Postgres, app: App) -> None:
 def test_a_server_that_stays_away_ends_the_search_in_one_line(postgres: Postgres, app: App) -> None:
     """After a while: exit code 1, what to do, and the command to go on, which leaves the password out."""
     process = app.start("hydra.sweeper.storage_wait_s=2", env={"STORAGE": postgres.url})
-    until(lambda: app.has_started(0, 1))
+    until(lambda: app.has_started(0, 1), limit_s=60)
     postgres.stop()
     app.touch("go")
     done = finish(process, 60)
@@ -260,7 +260,7 @@ def test_the_folder_remembers_the_server(postgres: Postgres, app: App) -> None:
 def test_a_study_that_is_deleted_meanwhile_ends_the_search_in_one_line(postgres: Postgres, app: App) -> None:
     """Somebody deletes it in the dashboard: exit code 1 and a line, no traceback."""
     process = app.start(env={"STORAGE": postgres.url})
-    until(lambda: app.has_started(0, 1))
+    until(lambda: app.has_started(0, 1), limit_s=60)
     with opened(postgres.url) as storage:
         optuna.delete_study(study_name="s", storage=storage)
     app.touch("go")
@@ -282,7 +282,7 @@ def grpc(tmp_path: Path) -> Iterator[Proxy]:
 def test_a_restarted_grpc_server_costs_nothing(grpc: Proxy, app: App) -> None:
     """As with a database server: one line, and all goes on."""
     process = app.start(env={"STORAGE": grpc.url})
-    until(lambda: app.has_started(0, 1))
+    until(lambda: app.has_started(0, 1), limit_s=60)
     grpc.stop()
     app.touch("go")
     wait_for_line(process, "trying again")
@@ -295,7 +295,7 @@ def test_a_restarted_grpc_server_costs_nothing(grpc: Proxy, app: App) -> None:
 def test_a_grpc_server_that_stays_away_ends_the_search_in_one_line(grpc: Proxy, app: App) -> None:
     """Exit code 1 and the command to go on, while a search runs and before one begins."""
     process = app.start("hydra.sweeper.storage_wait_s=2", env={"STORAGE": grpc.url})
-    until(lambda: app.has_started(0, 1))
+    until(lambda: app.has_started(0, 1), limit_s=60)
     grpc.stop()
     app.touch("go")
     again = app.start("hydra.sweeper.storage_wait_s=1", env={"STORAGE": grpc.url})
