@@ -349,7 +349,7 @@ def test_the_basic_launcher_that_is_asked_for_is_told_so(
     [
         (
             "hydra.sweeper.in_process=true",
-            r"^hydra\.sweeper\.in_process=true: the jobs of hydra/launcher",
+            r"^hydra\.sweeper\.in_process=True: the jobs of hydra/launcher=mine",
         ),
         ("hydra.sweeper.storage=memory", r"^hydra\.sweeper\.storage=memory: worker processes do not share"),
         ("hydra.sweeper.storage=sqlite:///a.db", r"^hydra\.sweeper\.storage=sqlite.*: SQLite is for one"),
@@ -360,8 +360,9 @@ def test_what_the_jobs_of_a_launcher_could_not_do_is_refused(
 ) -> None:
     """Before one of them is started."""
     mine = launcher("mine", "hydra_plugins.mine.Launcher")
-    jobs = ["hydra.sweeper.n_jobs=1"] if "in_process" in override else []
-    assert re.match(line, refused({"config": {"x": 0}}, "x=1,2", mine, override, *jobs))
+    processes = "hydra.sweeper.in_process=false"  # these tests search in their own otherwise
+    said = refused({"config": {"x": 0}}, "x=1,2", mine, processes, "hydra.sweeper.n_jobs=1", override)
+    assert re.match(line, said)
 
 
 # --- groups, missing values, deletions ----------------------------------------------------------------------
