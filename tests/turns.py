@@ -31,7 +31,7 @@ class Host(threading.Thread):
         """So many steps; None is never."""
         self.is_slow = False
         self.is_opening = False
-        """While it opens a study nobody else has a turn: what is made once, Python makes under one lock of all."""
+        """Nobody else has a turn then: what is made but once, Python makes under one lock of all."""
         self.error: BaseException | None = None
 
     def run(self) -> None:
