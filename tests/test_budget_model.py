@@ -25,8 +25,8 @@ from tests import planned
 from tests.turns import Connection, Host, Server, Turns
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-SEEDS = 15
-"""Of each kind; ``benchmarks/`` is for thousands."""
+SEEDS = 8
+"""Orders of each kind."""
 
 
 @pytest.fixture(scope="module")

@@ -77,8 +77,8 @@ class Hosts:
     def app(self, host: str, body: str = BODY) -> App:
         """The app as it was installed on that host."""
         folder = self.folder / host
-        if not folder.exists():
-            folder.mkdir()
+        if not (folder / "app.py").exists():
+            folder.mkdir(exist_ok=True)
             app = App(folder, body)
             app.configure("study_name: s", "study_name: s\n    storage: ${oc.env:STORAGE}")
             app.configure("n_trials: 6", f"n_trials: {N_TRIALS}")
@@ -94,6 +94,8 @@ class Hosts:
         """
         app = self.app(folder or host)
         steps = [f"hostname {host}"]
+        for other in {self.folder / name for name in ("a", "b", "c")} - {app.folder}:  # out of its sight
+            steps.append(f"mkdir -p {other} && mount -t tmpfs none {other}")
         if hides:
             steps.append(f"mkdir -p {app.out}/.sweeper && mount -t tmpfs none {app.out}/.sweeper")
         words = [sys.executable, "app.py", "-m", *QUICK, *arguments]
