@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import optuna
 from optuna.distributions import (
@@ -62,6 +62,8 @@ from sweeper.search.window import Window, WindowedTrial, window_for
 from sweeper.secret import hide_secrets
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _MOST_TURNS = 100
 """How often an ask begins a trial that does not hold, and tries again, before its worker ends."""
@@ -170,6 +172,19 @@ class Worker:
         self._heartbeat.end()
 
 
+class _ComputedOnce(Generic[_T]):
+    """A property that asks the storage once; that of Python 3.11 holds up all other threads meanwhile."""
+
+    def __init__(self, compute: Callable[[Any], _T]) -> None:
+        self._compute, self._name = compute, f"_{compute.__name__}"
+
+    def __get__(self, study: Study, kind: type[Study]) -> _T:
+        if self._name not in study.__dict__:
+            study.__dict__[self._name] = self._compute(study)
+        found: _T = study.__dict__[self._name]
+        return found
+
+
 class Study:
     """A handle on one study: asks, tells and reaps.
 
@@ -202,7 +217,7 @@ class Study:
         found = origin.read(self.optuna._storage, self.optuna._study_id).get("id")
         return found if isinstance(found, str) else None
 
-    @cached_property
+    @_ComputedOnce
     def sender(self) -> Sender | None:
         """What sends the results of trials to other machines; None where these see the folder."""
         return Sender.of(self.optuna, self.files)
