@@ -51,7 +51,7 @@ from sweeper.record import (
 from sweeper.results import study_record, val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
-from sweeper.search import engine, life
+from sweeper.search import engine, life, window
 from sweeper.search.ledger import POOL, QUEUED, Ledger
 from sweeper.search.life import Told, is_lost
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
@@ -365,7 +365,7 @@ class Study:
         if self._window is None:
             directions = record.directions(study)
             self._window = window_for(self.ledger, directions, study.sampler, study.pruner, study)
-        return WindowedTrial(study, trial._trial_id, self._window)
+        return WindowedTrial(study, trial._trial_id, self._window, trial)
 
     def tell(
         self,
@@ -379,20 +379,16 @@ class Study:
         Returns:
             whether it was this call that has ended it: others may have taken its worker for dead.
         """
-        trial_id = self._id_of(number)
+        storage, trial_id = self.optuna._storage, self._id_of(number)
         try:
             for name, value in (attributes or {}).items():
-                self.optuna._storage.set_trial_user_attr(trial_id, name, value)
-            is_sent = self._send(number, values)
+                storage.set_trial_user_attr(trial_id, name, value)
+            trial = storage.get_trial(trial_id)
+            if trial.state.is_finished():
+                return False
+            is_sent = self._send(trial, values)
             with self.locked() as study:
-                if self.has_ended(number):
-                    return False
-                try:
-                    self.optuna.tell(number, values, state=state)
-                except ValueError:
-                    if self.optuna._storage.get_trial(trial_id).state.is_finished():  # only just, by others
-                        return False
-                    raise
+                window.tell(self.optuna, trial, state, values)
                 study.write_results(ended=number)
         except UpdateFinishedTrialError:
             return False
@@ -400,13 +396,14 @@ class Study:
             self.sender.tidy(self.ledger.trials)
         return True
 
-    def _send(self, number: int, values: Sequence[float] | None) -> bool:
+    def _send(self, trial: FrozenTrial, values: Sequence[float] | None) -> bool:
         """Let what a trial has left go with the study; whether its model was sent."""
         if self.sender is None:
             return False
-        self.ledger.read_ends()
+        if self.search.artifacts is not None:  # only of the best ones models are sent
+            self.ledger.read_ends()
         ended = self.ledger.best if self.search.plan is None else self.ledger.trials
-        return self.sender.send(number, values, ended)
+        return self.sender.send(trial, values, ended)
 
     def _id_of(self, number: int) -> int:
         if number >= len(self.ledger.trials):
@@ -648,12 +645,11 @@ class LockedStudy:
         return True
 
     def is_kept(self, trial: FrozenTrial) -> bool:
-        """Whether a trial that has just begun holds; the one that it repeats is ended before."""
+        """Whether a trial holds, of which the ledger has read that it has begun; what it repeats is ended."""
         if trial.number != self.ledger.first_try(trial.number):
             before = self.ledger.trials[trial.user_attrs["retry_of"]]
             if not before.state.is_finished():  # whoever has queued this one could not end that
                 self.fail_and_queue(before, life.LOST, is_retry=True, lost=True)
-        self.ledger.read_ends()
         return self.ledger.holds(trial)
 
     def give_back(self, trial: FrozenTrial) -> None:
