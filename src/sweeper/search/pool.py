@@ -25,13 +25,14 @@ from omegaconf import DictConfig
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from sweeper import caller, record
+from sweeper import caller, filesystem, record
 from sweeper.caller import Ended, Failed
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, FaultElsewhere, find_told
 from sweeper.note import write_note
+from sweeper.outcome import shown
 from sweeper.program import program, typed_besides
-from sweeper.record import StudyFiles, shown
+from sweeper.record import StudyFiles
 from sweeper.results import belief, sign, study_sign
 from sweeper.results.study_record import HIDDEN
 from sweeper.screen import Screen, fall_silent, whoever_reads
@@ -160,7 +161,7 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
         if search.plan is not None:
             search.plan.write(study.files)
         if not (search.is_joined and study.files.sweep_config.exists()):
-            record.write_whole(study.files.sweep_config, to_yaml(app.master))
+            filesystem.write_whole(study.files.sweep_config, to_yaml(app.master))
         break
     return replace(app, arguments=tuple(arguments)), study, storage, space
 
