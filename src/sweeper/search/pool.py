@@ -313,7 +313,7 @@ class Pool:
         """Whether a trial that others run may still fail, and is worth waiting for.
 
         A host that dies now is known to be dead when it has been silent for long enough; longer than that
-        nobody waits: whoever runs the trial repeats it, too.
+        nobody waits beside a pool that beats: whoever runs the trial repeats it, too.
         """
         if self._n_requests or self._n_stillborn >= _MAX_STILLBORN or self._study.is_over():
             return False
@@ -324,7 +324,7 @@ class Pool:
         if self._waits_until_s is None:
             patience_s = max(map(self._heart.patience_s, pools))
             self._waits_until_s = now_s + patience_s + self._study.search.heartbeat_s * (patience_s > 0)
-        return now_s < self._waits_until_s
+        return now_s < self._waits_until_s or any(map(self._heart.is_silent, pools))
 
     @property
     def _n_requests(self) -> int:
