@@ -36,7 +36,7 @@ from sweeper.record import StudyFiles
 from sweeper.results import belief, sign, study_sign
 from sweeper.results.study_record import HIDDEN
 from sweeper.screen import Screen, fall_silent, whoever_reads
-from sweeper.search import artifact, engine, keys, launch, life, repeat
+from sweeper.search import artifact, engine, keys, life, opening, repeat
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.heart import Heart
 from sweeper.search.hooks import Hooks, call_logged
@@ -91,9 +91,9 @@ def sweep(
     try:
         search, n_workers, gpus = read_settings(settings, master)
         is_here, n_jobs = (keys.read(settings)[name] for name in ("in_process", "n_jobs"))
-        is_launched = launch.is_chosen(master)
+        is_launched = opening.is_chosen(master)
         if is_launched:
-            launch.check(master, search, is_here)
+            opening.check(master, search, is_here)
         # While nothing is open yet.
         has_none = is_here or is_launched
         crew = contextlib.nullcontext() if has_none else _open_crew(app, n_workers, search.plan is not None)
@@ -102,7 +102,7 @@ def sweep(
                 app, study, storage, space = _begin(app, search)
                 search = study.search
             if is_launched:
-                signum = launch.run(study, storage, master, 1 if n_jobs == "auto" else n_jobs)
+                signum = opening.run(study, storage, master, 1 if n_jobs == "auto" else n_jobs)
             else:
                 signum = _run_pool(app, study, storage, space, workers, n_workers, gpus)
         _finish(study, task, master, signum)
