@@ -75,6 +75,7 @@ class Step:
     ask: float
     ask_cpu: float
     draw: float
+    draw_cpu: float
     """Parameters and attributes, each of them a round trip."""
     tell: float
     tell_cpu: float
@@ -337,8 +338,8 @@ def _step(study: Study, space: Space, session: Session, trial: Trial) -> tuple[S
     tell, tell_cpu, _ = _timed(lambda: study.tell(number, TrialState.COMPLETE, [number % 97 / 97]))
     ask, ask_cpu, following = _timed(lambda: study.ask(space, session))
     assert following is not None
-    draw, _, _ = _timed(lambda: _draw(study, space, following))
-    return Step(ask, ask_cpu, draw, tell, tell_cpu), following
+    draw, draw_cpu, _ = _timed(lambda: _draw(study, space, following))
+    return Step(ask, ask_cpu, draw, draw_cpu, tell, tell_cpu), following
 
 
 def _draw(study: Study, space: Space, trial: Trial) -> None:
@@ -370,7 +371,7 @@ def run_watcher(to_main: Connection, read: Study, url: str, name: str) -> None:
                     break
                 to_main.send(took)
                 took = []
-            took.append(_timed(lambda: progress.update(study.trials()))[0])
+            took.append(_timed(lambda: progress.update(study.trials()))[:2])
 
 
 # --- measuring ----------------------------------------------------------------------------------------------
@@ -465,10 +466,10 @@ _COLUMNS = {
     "sampler": "---",
     "ask ms: median (95 %)": "---:",
     "its CPU": "---:",
-    "draw ms": "---:",
+    "draw ms (its CPU)": "---:",
     "tell ms: median (95 %)": "---:",
     "tell's CPU": "---:",
-    "picture ms": "---:",
+    "picture ms (its CPU)": "---:",
     "trials/s": "---:",
     "connections": "---:",
     "server's CPU: ms a trial (busy)": "---:",
@@ -481,7 +482,7 @@ _HEAD = f"| {' | '.join(_COLUMNS)} |\n| {' | '.join(_COLUMNS.values())} |"
 def _print_cell(
     cell: Cell,
     steps: Sequence[Step],
-    pictures: Sequence[float],
+    pictures: Sequence[tuple[float, float]],
     took_s: float,
     n_connections: int,
     cpu_s: tuple[float, float],
@@ -499,10 +500,12 @@ def _print_cell(
         cell.sampler,
         told("ask"),
         f"{_median(steps, 'ask_cpu'):.1f}",
-        f"{_median(steps, 'draw'):.1f}",
+        f"{_median(steps, 'draw'):.1f} ({_median(steps, 'draw_cpu'):.1f})",
         told("tell"),
         f"{_median(steps, 'tell_cpu'):.1f}",
-        f"{median(pictures):.1f}" if pictures else "–",
+        f"{median(wall for wall, _ in pictures):.1f} ({median(cpu for _, cpu in pictures):.1f})"
+        if pictures
+        else "–",
         f"{len(steps) / took_s:.1f}",
         str(n_connections),
         server,
@@ -524,7 +527,7 @@ def _print_growth(found: dict[Cell, list[Step]]) -> None:
             grown = {
                 name: median(getattr(step, name) for step in last)
                 / median(getattr(step, name) for step in steps)
-                for name in ("ask", "tell", "ask_cpu", "tell_cpu")
+                for name in ("ask", "tell", "ask_cpu", "tell_cpu", "draw_cpu")
             }
             said = ", ".join(f"{name} {ratio:.2f}" for name, ratio in grown.items())
             print(
