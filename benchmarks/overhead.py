@@ -1,6 +1,7 @@
 """What a trial costs beyond its training: our sweeper beside the official hydra-optuna-sweeper.
 
     python benchmarks/overhead.py
+    python benchmarks/overhead.py --samplers --repeats 1 --long 100 1000 3900 9900     # only how ours grows
 
 Every contestant runs constant.py with one worker. A trial's cost is the wall time of a long sweep less that
 of a short one, divided by the trials between: so starting Python and importing Hydra cancel out.
@@ -27,7 +28,7 @@ TARGET = 1 / 3
 """At most this part of what the official sweeper takes."""
 TARGET_MS = 20
 TARGET_GROWTH = 2
-"""What trial 1,000 costs, at most so many times what trial 100 does."""
+"""What a late trial costs, up to number 10,000, at most so many times what trial 100 does."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ CONTESTANTS = [
 
 def main() -> None:
     options = _parser().parse_args()
-    pythons = {c.name: _python(c.release, options.env) for c in CONTESTANTS}
+    compared = CONTESTANTS if options.samplers else [OURS]
+    pythons = {c.name: _python(c.release, options.env) for c in compared}
     for sampler in options.samplers:
         costs = {c.name: list[Cost]() for c in CONTESTANTS}
         for _ in range(options.repeats):
@@ -92,15 +94,17 @@ def main() -> None:
         _print_table(f"{sampler}, wall time", {name: [c.wall_ms for c in cs] for name, cs in costs.items()})
         _print_table(f"{sampler}, CPU time", {name: [c.cpu_ms for c in cs] for name, cs in costs.items()})
     if options.long:
-        _print_growth(pythons[OURS.name], options.repeats)
+        _print_growth(pythons[OURS.name], options.repeats, options.long)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Overhead per trial, ours and the official sweeper's.")
     parser.add_argument("--repeats", type=int, default=3, help="of each measurement; the median is printed")
     parser.add_argument("--n-trials", type=int, nargs=2, default=[20, 120], metavar=("FEW", "MANY"))
-    parser.add_argument("--samplers", nargs="+", default=["random", "tpe"], metavar="SAMPLER")
-    parser.add_argument("--long", action="store_true", help="also what our trials 100 and 1,000 cost")
+    parser.add_argument("--samplers", nargs="*", default=["random", "tpe"], metavar="SAMPLER")
+    parser.add_argument(
+        "--long", type=int, nargs="+", metavar="NUMBER", help="also what our trials of these numbers cost"
+    )
     parser.add_argument(
         "--env",
         type=Path,
@@ -140,9 +144,9 @@ def _cost(contestant: Contestant, python: Path, sampler: str, few: int, many: in
     return Cost((long.wall_ms - short.wall_ms) / n, (long.cpu_ms - short.cpu_ms) / n)
 
 
-def _print_growth(python: Path, repeats: int, reach: int = 50) -> None:
+def _print_growth(python: Path, repeats: int, numbers: list[int], reach: int = 50) -> None:
     """What ours takes from one trial to the next, a mean over ``reach`` trials before and after."""
-    costs: dict[int, list[float]] = {100: [], 1000: []}
+    costs: dict[int, list[float]] = {number: [] for number in numbers}
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
             _sweep(OURS, python, "random", max(costs) + reach + 1, Path(folder))
@@ -150,11 +154,11 @@ def _print_growth(python: Path, repeats: int, reach: int = 50) -> None:
         for number, found in costs.items():
             seconds = begun[number + reach] - begun[number - reach]
             found.append(1000 * seconds / (2 * reach))
-    early, late = (median(found) for found in costs.values())
-    print(
-        f"\nours, random: around trial 100 {early:.1f} ms a trial, around trial 1,000 {late:.1f} ms:"
-        f" {late / early:.2f} times (target ≤ {TARGET_GROWTH})"
-    )
+    first = median(costs[numbers[0]])
+    for number, found in costs.items():
+        ms = median(found)
+        print(f"ours, random, around trial {number:,}: {ms:.1f} ms a trial, {ms / first:.2f} times the first")
+    print(f"target ≤ {TARGET_GROWTH}")
 
 
 def _begun(folder: Path) -> Iterator[tuple[int, float]]:
