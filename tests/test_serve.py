@@ -9,10 +9,12 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
+from sweeper.commands import serve
 from sweeper.commands.serve import address
-from sweeper.search.storage import open_storage
+from sweeper.search.ledger import POOL, Ledger
+from sweeper.search.storage import StudyDeleted, open_storage
 from tests.conftest import Cli
 from tests.journal import open_journal
 from tests.program import Program, finish, kill_group, start
@@ -144,3 +146,41 @@ def test_a_server_of_a_database_shows_no_password(postgres: Postgres, tmp_path: 
 def test_an_address_of_ipv6_stands_in_brackets() -> None:
     """As in any URL."""
     assert [address(host, 1) for host in ("h", "::1", "[::1]")] == ["h:1", "[::1]:1", "[::1]:1"]
+
+
+def _running(study: optuna.Study, pool: str) -> int:
+    """A new trial, by its id, as a worker begins it."""
+    made = create_trial(state=TrialState.RUNNING, system_attrs={POOL: pool})
+    return study._storage.create_new_trial(study._study_id, made)
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_who_asks_what_ended_is_not_told_what_runs(tmp_path: Path, is_ours: bool) -> None:
+    """A client of ours reads ended and new trials from any proxy; ours tells it nothing of those that run."""
+    from optuna.storages._grpc.server import make_server
+
+    port, served = free_port(), open_journal(tmp_path / "studies.journal")
+    server = serve._take_port(2, "127.0.0.1", port) if is_ours else make_server(served, "127.0.0.1", port)
+    if is_ours:
+        serve._answer(server, served)
+    else:
+        server.start()
+    try:
+        storage = open_storage(f"grpc://127.0.0.1:{port}")
+        study = optuna.create_study(storage=served, study_name="s")
+        first, second = _running(study, "a"), _running(study, "b")
+        ledger = Ledger(storage, study._study_id, ["minimize"])
+        assert [t.number for t in ledger.read_ends()] == [0, 1]
+        served.set_trial_user_attr(first, "epoch", 1)
+        served.set_trial_state_values(second, TrialState.COMPLETE, [0.5])
+        _running(study, "c")
+        found = [(t.number, t.values) for t in ledger.read_ends()]
+        assert found == ([(1, [0.5]), (2, None)] if is_ours else [(0, None), (1, [0.5]), (2, None)])
+        assert sorted(ledger.running) == [0, 2]
+        ledger.read()
+        assert ledger.trials == study.get_trials()
+        served.delete_study(study._study_id)
+        with pytest.raises(StudyDeleted, match="was deleted"):
+            ledger.read_ends()
+    finally:
+        server.stop(None).wait()

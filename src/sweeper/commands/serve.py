@@ -19,6 +19,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 
 from sweeper import outputs
 from sweeper.errors import BadInput
@@ -127,8 +128,25 @@ def _not_taken(host: str, port: int) -> BadInput:
 def _answer(server: Any, storage: BaseStorage) -> None:
     from optuna.storages._grpc.auto_generated import api_pb2_grpc
 
-    api_pb2_grpc.add_StorageServiceServicer_to_server(_service(storage), server)  # type: ignore[no-untyped-call]
+    service = _service(storage)
+    api_pb2_grpc.add_StorageServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    server.add_generic_rpc_handlers((_own_methods(service),))
     server.start()
+
+
+def _own_methods(service: Any) -> Any:
+    """What Optuna's clients do not ask for."""
+    import grpc
+    from optuna.storages._grpc.auto_generated import api_pb2
+
+    from sweeper.search.storage import ENDS, SERVICE
+
+    answer = grpc.unary_unary_rpc_method_handler(
+        service.GetEnds,
+        request_deserializer=api_pb2.GetTrialsRequest.FromString,
+        response_serializer=api_pb2.GetTrialsReply.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler(SERVICE, {ENDS: answer})
 
 
 def address(host: str, port: int) -> str:
@@ -145,6 +163,7 @@ def _service(storage: BaseStorage) -> Any:
     from optuna.storages._grpc.auto_generated import api_pb2, api_pb2_grpc
     from optuna.storages._grpc.servicer import OptunaStorageProxyService, _to_proto_trial
 
+    from sweeper.search.ledger import POOL
     from sweeper.search.storage import Away
 
     read = _Reading(storage)
@@ -159,6 +178,16 @@ def _service(storage: BaseStorage) -> Any:
                 context.abort(code=grpc.StatusCode.NOT_FOUND, details=str(error))
             return api_pb2.GetTrialsReply(trials=[_to_proto_trial(trial) for trial in trials])
 
+        def GetEnds(self, request: Any, context: Any) -> Any:
+            """As GetTrials, without those of the included that still run."""
+            known = set(request.included_trial_ids)
+            try:
+                trials = read.trials(request.study_id, request.trial_id_greater_than, [*known], POOL)
+            except KeyError as error:
+                context.abort(code=grpc.StatusCode.NOT_FOUND, details=str(error))
+            news = [t for t in trials if t._trial_id not in known or t.state is not TrialState.RUNNING]
+            return api_pb2.GetTrialsReply(trials=[_to_proto_trial(trial) for trial in news])
+
     def told(answer: Callable[..., Any]) -> Callable[..., Any]:
         """The same, with faults told as what the one who asked understands: to wait, or to end."""
 
@@ -172,7 +201,7 @@ def _service(storage: BaseStorage) -> Any:
 
         return call
 
-    for name in vars(api_pb2_grpc.StorageServiceServicer):
+    for name in [*vars(api_pb2_grpc.StorageServiceServicer), "GetEnds"]:
         if not name.startswith("_"):
             setattr(Service, name, told(getattr(Service, name)))
     return Service(storage)
@@ -187,17 +216,23 @@ class _Reading:
         self._ids: dict[int, list[int]] = {}
         """Of each study, the numbers of its trials in the storage; they rise."""
 
-    def trials(self, study_id: int, after: int, included: list[int]) -> list[Any]:
-        """Those with an id above ``after``, and those whose ids are included."""
+    def trials(
+        self, study_id: int, after: int, included: list[int], last_attribute: str | None = None
+    ) -> list[Any]:
+        """Those with an id above ``after``, and those whose ids are included.
+
+        Args:
+            last_attribute: see ``changed_trials``.
+        """
         from sweeper.search.storage import changed_trials
 
         with self._lock:
             ids = self._ids.setdefault(study_id, [])
-            _, new = changed_trials(self._storage, study_id, len(ids), ())
+            _, new = changed_trials(self._storage, study_id, len(ids), (), last_attribute)
             ids += [trial._trial_id for trial in new]
             n_known = bisect_right(ids, after)
             numbers = [bisect_left(ids, trial_id) for trial_id in included if trial_id <= after]
-        return changed_trials(self._storage, study_id, n_known, numbers)[1]
+        return changed_trials(self._storage, study_id, n_known, numbers, last_attribute)[1]
 
 
 # --------------------------------------------------------------------------------------------------- telling

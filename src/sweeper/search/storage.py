@@ -288,7 +288,9 @@ def changed_trials(
                 return _of_cache(storage._studies[study_id].trials, n_known, unfinished)
         case GrpcStorageProxy():
             with storage._cache.lock:
-                storage._cache._read_trials_from_remote_storage(study_id)
+                unfinished = list(unfinished)
+                if last_attribute is None or not _ask_ends(storage, study_id, unfinished, last_attribute):
+                    storage._cache._read_trials_from_remote_storage(study_id)
                 return _of_cache(storage._cache.studies[study_id].trials, n_known, unfinished)
         case _:
             trials = storage.get_all_trials(study_id, deepcopy=False)
@@ -328,6 +330,24 @@ def _read_ends(storage: _CachedStorage, study_id: int, last_attribute: str) -> b
             else:
                 study.unfinished_trial_ids.add(trial._trial_id)
     return True
+
+
+def _ask_ends(
+    storage: GrpcStorageProxy, study_id: int, unfinished: Iterable[int], last_attribute: str
+) -> bool:
+    """The same from ``sweeper serve``; False also where the proxy is Optuna's own, or a trial waits."""
+    study = storage._cache.studies.get(study_id)
+    if study is None or not isinstance(storage, _Proxy) or not storage.tells_ends:
+        return False
+    known = {t._trial_id: t for n in unfinished if (t := study.trials.get(n)) is not None}
+    if known.keys() != study.unfinished_trial_ids:
+        return False
+    if any(t.state is not TrialState.RUNNING or _is_beginning(t, last_attribute) for t in known.values()):
+        return False
+    until = max(study.last_finished_trial_id, max(known, default=-1))
+    for trial in storage.ends(study_id, list(known), until) or ():
+        storage._cache._add_trial_to_cache(study_id, trial)
+    return storage.tells_ends
 
 
 def _is_beginning(trial: FrozenTrial, last_attribute: str) -> bool:
@@ -741,6 +761,10 @@ Source: https://github.com/grpc/grpc/blob/master/doc/keepalive.md.
 """
 
 
+SERVICE, ENDS = "sweeper.Storage", "GetEnds"
+"""What ``sweeper serve`` answers besides Optuna's own: what ended, without all that still runs."""
+
+
 class _Proxy(GrpcStorageProxy):
     """Optuna's client of a gRPC proxy, which notices a server that is gone, and keeps what it has read."""
 
@@ -755,6 +779,35 @@ class _Proxy(GrpcStorageProxy):
             self._cache.grpc_client = self._stub
         else:
             self._cache = GrpcClientCache(self._stub)
+
+    tells_ends = True
+    """Whether the proxy is one of ours, for all that is known."""
+
+    def ends(self, study_id: int, running: list[int], until: int) -> list[FrozenTrial] | None:
+        """The trials after one, and which of the running ones have ended; None if it cannot tell them."""
+        import grpc
+        from optuna.storages._grpc.auto_generated import api_pb2
+        from optuna.storages._grpc.servicer import _from_proto_trial
+
+        ask = self._channel.unary_unary(
+            f"/{SERVICE}/{ENDS}",
+            request_serializer=api_pb2.GetTrialsRequest.SerializeToString,
+            response_deserializer=api_pb2.GetTrialsReply.FromString,
+        )
+        try:
+            reply = ask(
+                api_pb2.GetTrialsRequest(
+                    study_id=study_id, included_trial_ids=running, trial_id_greater_than=until
+                )
+            )
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                self.tells_ends = False
+                return None
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                raise KeyError(study_id) from error
+            raise
+        return [_from_proto_trial(trial) for trial in reply.trials]
 
     def connect_again(self) -> None:
         self.close()
