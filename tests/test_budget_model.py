@@ -17,10 +17,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeper.record import StudyFiles
 from sweeper.results.plan import CANDIDATE, REPEAT
 from sweeper.search.life import LOST
+from sweeper.search.locked_study import Worker
 from sweeper.search.parameter import suggest
 from sweeper.search.sampler import is_grid
+from sweeper.search.search import Search
 from sweeper.search.space import Space
-from sweeper.search.study import Search, Study, Worker
+from sweeper.search.study import Study
 from tests import planned
 from tests.turns import Connection, Host, Server, Turns
 

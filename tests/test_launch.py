@@ -19,7 +19,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeper.search import launch
-from sweeper.search.study import Search
+from sweeper.search.search import Search
 from tests.foreign_app import App, assert_exactly
 from tests.program import Done, Program, finish, until
 from tests.ray_cluster import RayCluster, ray_cluster

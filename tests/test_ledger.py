@@ -19,10 +19,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeper import ranking
 from sweeper.outcome import is_surplus, shown, word
 from sweeper.search.ledger import POOL, QUEUED, Ledger
+from sweeper.search.locked_study import Worker
+from sweeper.search.look import seen
 from sweeper.search.parameter import suggest
+from sweeper.search.search import Search
 from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
-from sweeper.search.study import Search, Study, Worker, seen
+from sweeper.search.study import Study
 
 RANDOM = {"_target_": "optuna.samplers.RandomSampler"}
 GRID = {"_target_": "optuna.samplers.GridSampler"}

@@ -120,7 +120,7 @@ def _open(name: str | None, trust: bool, source: Source) -> Certifying:
     if (search.read_storage() or "memory") == "memory":
         reason, remedy = "its trials were in the memory of a process", "search with a storage that stays"
         raise BadInput("STUDY", search.read_name(), reason, remedy)
-    from sweeper.search.study import read
+    from sweeper.search.look import read
 
     seen = read(search)
     _check(seen)
@@ -305,7 +305,7 @@ class Certifying:
 
     def _record(self) -> StudyRecord | None:
         """Of the certificate's study; None while there is none."""
-        from sweeper.search.study import read
+        from sweeper.search.look import read
 
         try:
             return read(self.files) if self.files.is_ours else None

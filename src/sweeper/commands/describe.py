@@ -32,9 +32,9 @@ from sweeper.search import pool
 from sweeper.search.engine import n_cores
 from sweeper.search.hooks import Hooks
 from sweeper.search.parameter import Parameter, written
+from sweeper.search.search import Search
 from sweeper.search.settings import check_objective, read_settings, study_key
 from sweeper.search.space import Draw, Space
-from sweeper.search.study import Search
 from sweeper.secret import hide_secrets
 from sweeper.training import freeze, summary, weights
 from sweeper.training.backbone import is_path

@@ -35,8 +35,9 @@ from sweeper.record import StudyFiles
 from sweeper.search import engine, life
 from sweeper.search.launched import STORAGE, Orders, run_pool
 from sweeper.search.ledger import FINISHED
+from sweeper.search.search import Search
 from sweeper.search.storage import look_into_storage
-from sweeper.search.study import Search, Study
+from sweeper.search.study import Study
 from sweeper.secret import hide_secrets, remember_secrets
 from sweeper.words import one_line
 

@@ -35,8 +35,9 @@ from sweeper.search.launch import BEGIN_S, JOB, SLURM, Job, Launch, asked_queue
 from sweeper.search.launched import STORAGE
 from sweeper.search.process import is_heard
 from sweeper.search.progress import Progress
+from sweeper.search.search import Search
 from sweeper.search.storage import check_many_machines
-from sweeper.search.study import Search, Study
+from sweeper.search.study import Study
 from sweeper.words import counted, near
 
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"

@@ -46,6 +46,7 @@ from sweeper.search.life import Entry
 from sweeper.search.process import LOST, Board, Crew, NotStarted, Process, ending, for_the_pool, is_heard
 from sweeper.search.progress import Progress, summarize, tell_belief, tell_how_to_make_sure
 from sweeper.search.sampler import is_grid, try_out
+from sweeper.search.search import Search
 from sweeper.search.settings import (
     check_objective,
     find_function,
@@ -59,7 +60,7 @@ from sweeper.search.settings import (
 from sweeper.search.space import Space
 from sweeper.search.spawn import SpawningCrew
 from sweeper.search.storage import PatientStorage, look_into_storage, open_storage
-from sweeper.search.study import NameTaken, Search, Study
+from sweeper.search.study import NameTaken, Study
 from sweeper.search.trial import Interrupted, Interruption
 from sweeper.search.worker import App, main, work
 from sweeper.secret import hide_known_secrets, hide_secrets

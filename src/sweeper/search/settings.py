@@ -24,7 +24,7 @@ from sweeper.search import artifact, keys
 from sweeper.search.engine import n_cores, order, visible_gpus
 from sweeper.search.parameter import written
 from sweeper.search.sampler import build_pruner, find
-from sweeper.search.study import Search
+from sweeper.search.search import Search
 
 log = logging.getLogger(__name__)
 
