@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,15 +35,17 @@ def ray_cluster(n_nodes: int = 2, n_cpus: int = 1) -> Iterator[RayCluster]:
     from ray.cluster_utils import Cluster
 
     # The paths of its sockets must be short; and Ray writes to ray/ in this folder, but does not make it.
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    Path(folder, "ray").mkdir()
-    memory: dict[str, Any] = {
-        "object_store_memory": 80_000_000,
-        "include_dashboard": False,
-        "temp_dir": folder,
-    }
-    with pytest.MonkeyPatch.context() as patch:
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        Path(folder, "ray").mkdir()
         patch.setenv("RAY_TMPDIR", folder)
+        memory: dict[str, Any] = {
+            "object_store_memory": 80_000_000,
+            "include_dashboard": False,
+            "temp_dir": folder,
+        }
         cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
         try:
             nodes = [cluster.add_node(num_cpus=n_cpus, **memory) for _ in range(n_nodes)]
@@ -52,4 +53,3 @@ def ray_cluster(n_nodes: int = 2, n_cpus: int = 1) -> Iterator[RayCluster]:
             yield RayCluster(cluster, nodes)
         finally:
             cluster.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
