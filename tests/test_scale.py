@@ -15,7 +15,7 @@ from optuna.distributions import FloatDistribution
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState, create_trial
 
-from sweeper import record
+from sweeper import filesystem, record
 from sweeper.search.parameter import suggest
 from sweeper.search.progress import Progress
 from sweeper.search.space import Space
@@ -123,7 +123,7 @@ def test_only_the_counts_of_the_results_may_wait(
     worker = Worker(study.search)
 
     def read() -> tuple[int, int]:
-        found = record.read_yaml(study.files.results)
+        found = filesystem.read_yaml(study.files.results)
         return found["best_trial"], found["trials"]["COMPLETE"]
 
     run_one(study, space, worker, 0.5)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, of_disk
-from sweeper.record import size, whole
+from sweeper.filesystem import size, whole
 from sweeper.secret import hide_secrets
 from sweeper.words import expanded
 

@@ -33,21 +33,13 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper import origin, record
+from sweeper import origin, outcome
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
+from sweeper.filesystem import sweep_up
 from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, is_locked, locked
-from sweeper.record import (
-    FIRST_TRY,
-    FORMAT,
-    SURPLUS,
-    Outcome,
-    StudyFiles,
-    check_format,
-    is_surplus,
-    shown,
-    sweep_up,
-)
+from sweeper.outcome import FIRST_TRY, SURPLUS, Outcome, is_surplus, shown
+from sweeper.record import FORMAT, StudyFiles, check_format
 from sweeper.results import study_record, val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
@@ -197,7 +189,7 @@ class Study:
         self.optuna = study
         self.files = StudyFiles(search.folder)
         key = _key_of_training if search.plan else _key_of_point if is_grid(search.sampler) else _no_key
-        directions = record.directions(study)
+        directions = outcome.directions(study)
         self.ledger = Ledger(study._storage, study._study_id, directions, search.n_trials, key)
         self._points = Points()
         self._window: Window | None = None
@@ -363,7 +355,7 @@ class Study:
         study = self.optuna
         study.sampler = build_sampler(search.sampler, search.seed, space, number)
         if self._window is None:
-            directions = record.directions(study)
+            directions = outcome.directions(study)
             self._window = window_for(self.ledger, directions, study.sampler, study.pruner, study)
         return WindowedTrial(study, trial._trial_id, self._window)
 
@@ -484,7 +476,7 @@ class LockedStudy:
         self._files = files
         self._max_retries = max_retries
         self._plan = plan
-        self.ledger = ledger or Ledger(study._storage, study._study_id, record.directions(study))
+        self.ledger = ledger or Ledger(study._storage, study._study_id, outcome.directions(study))
 
     def write_results(self, ended: int | None = None) -> None:
         """Bring the files of the study up to date; see ``StudyFiles.write_results``."""
@@ -500,7 +492,7 @@ class LockedStudy:
     def _outcome(self) -> Outcome:
         ledger = self.ledger
         counts = {state.name: n for state, n in ledger.counts.items()}
-        name, directions = self._study.study_name, record.directions(self._study)
+        name, directions = self._study.study_name, outcome.directions(self._study)
         return Outcome(name, directions, ledger.trials, counts, ledger.best)
 
     def reap(
@@ -678,7 +670,7 @@ class LockedStudy:
     def withdraw_waiting(self, plan: Plan) -> bool:
         """Withdraw what waits of those who have dropped out; False if nobody is trained any more."""
         self.ledger.read()
-        trials, directions = shown(self.ledger.trials), record.directions(self._study)
+        trials, directions = shown(self.ledger.trials), outcome.directions(self._study)
         is_on = plan.next_training(trials, directions) is not None
         waiting = list(self.ledger.waiting.values())
         inside = plan.race(trials, directions).inside if waiting and is_on else ()
@@ -694,7 +686,7 @@ class LockedStudy:
         Args:
             n_ahead: how many others are about to begin the ones before.
         """
-        trials, directions = shown(self.ledger.trials), record.directions(self._study)
+        trials, directions = shown(self.ledger.trials), outcome.directions(self._study)
         while (following := plan.next_training(trials, directions)) is not None:
             name, repeat = following
             training = {CANDIDATE: name, REPEAT: repeat}
@@ -848,7 +840,7 @@ def _check_hosts(search: Search, study: Study) -> None:
 
 
 def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> None:
-    directions = record.directions(study)
+    directions = outcome.directions(study)
     # Plain Optuna, or the official sweeper, may have begun it.
     before = origin.read(study._storage, study._study_id) or now
     check_format("study", search.study_name, before)
