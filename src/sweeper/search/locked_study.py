@@ -225,12 +225,11 @@ class LockedStudy:
         return True
 
     def is_kept(self, trial: FrozenTrial) -> bool:
-        """Whether a trial that has just begun holds; the one that it repeats is ended before."""
+        """Whether a trial holds, of which the ledger has read that it has begun; what it repeats is ended."""
         if trial.number != self.ledger.first_try(trial.number):
             before = self.ledger.trials[trial.user_attrs["retry_of"]]
             if not before.state.is_finished():  # whoever has queued this one could not end that
                 self.fail_and_queue(before, life.LOST, is_retry=True, lost=True)
-        self.ledger.read_ends()
         return self.ledger.holds(trial)
 
     def give_back(self, trial: FrozenTrial) -> None:

@@ -37,7 +37,7 @@ from sweeper.record import FORMAT, StudyFiles, check_format
 from sweeper.results import study_record
 from sweeper.results.plan import CANDIDATE, REPEAT
 from sweeper.results.study_record import StudyRecord
-from sweeper.search import engine, life
+from sweeper.search import engine, life, window
 from sweeper.search.ledger import Ledger
 from sweeper.search.locked_study import LockedStudy, Worker
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
@@ -257,7 +257,7 @@ class Study:
         if self._window is None:
             directions = outcome.directions(study)
             self._window = window_for(self.ledger, directions, study.sampler, study.pruner, study)
-        return WindowedTrial(study, trial._trial_id, self._window)
+        return WindowedTrial(study, trial._trial_id, self._window, trial)
 
     def tell(
         self,
@@ -271,20 +271,16 @@ class Study:
         Returns:
             whether it was this call that has ended it: others may have taken its worker for dead.
         """
-        trial_id = self._id_of(number)
+        storage, trial_id = self.optuna._storage, self._id_of(number)
         try:
             for name, value in (attributes or {}).items():
-                self.optuna._storage.set_trial_user_attr(trial_id, name, value)
-            is_sent = self._send(number, values)
+                storage.set_trial_user_attr(trial_id, name, value)
+            trial = storage.get_trial(trial_id)
+            if trial.state.is_finished():
+                return False
+            is_sent = self._send(trial, values)
             with self.locked() as study:
-                if self.has_ended(number):
-                    return False
-                try:
-                    self.optuna.tell(number, values, state=state)
-                except ValueError:
-                    if self.optuna._storage.get_trial(trial_id).state.is_finished():  # only just, by others
-                        return False
-                    raise
+                window.tell(self.optuna, trial, state, values)
                 study.write_results(ended=number)
         except UpdateFinishedTrialError:
             return False
@@ -292,13 +288,14 @@ class Study:
             self.sender.tidy(self.ledger.trials)
         return True
 
-    def _send(self, number: int, values: Sequence[float] | None) -> bool:
+    def _send(self, trial: FrozenTrial, values: Sequence[float] | None) -> bool:
         """Let what a trial has left go with the study; whether its model was sent."""
         if self.sender is None:
             return False
-        self.ledger.read_ends()
+        if self.search.artifacts is not None:  # only of the best ones models are sent
+            self.ledger.read_ends()
         ended = self.ledger.best if self.search.plan is None else self.ledger.trials
-        return self.sender.send(number, values, ended)
+        return self.sender.send(trial, values, ended)
 
     def _id_of(self, number: int) -> int:
         if number >= len(self.ledger.trials):
