@@ -29,10 +29,12 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.search import database
+from sweeper.search import storage as storage_module
 from sweeper.search.database import Database
 from sweeper.search.storage import (
     JournalBackend,
     PatientStorage,
+    changed_trials,
     check_many_machines,
     open_storage,
     pause_s,
@@ -254,6 +256,48 @@ def test_a_database_is_read_as_optuna_reads_it(tmp_path: Path, monkeypatch: pyte
     for storage in (plain, ours):
         storage.remove_session()
         storage.engine.dispose()
+
+
+def opened(tmp_path: Path, kind: str) -> tuple[BaseStorage, optuna.Study]:
+    """A storage as Optuna has it, in which a trial runs, one waits and one is done."""
+    url = {
+        "memory": "memory",
+        "journal": str(tmp_path / "a.journal"),
+        "sqlite": f"sqlite:///{tmp_path / 'a.db'}",
+    }
+    patient = open_storage(url[kind])
+    storage = patient if kind == "memory" else vars(patient)["_storage"]
+    study = optuna.create_study(storage=storage)
+    study.tell(study.ask(), 1.0)
+    study.ask()
+    study.enqueue_trial({"x": 1})
+    return storage, study
+
+
+KINDS = ["memory", "journal", "sqlite"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_this_optuna_has_the_members_that_make_an_ask_cheap(tmp_path: Path, kind: str) -> None:
+    """A release that renames them fails here, and not by asks that read the whole study each."""
+    storage, study = opened(tmp_path, kind)
+    found = storage_module._changed_inside(storage, study._study_id, 1, [0], None)
+    assert found == (3, study.get_trials(deepcopy=False))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_optuna_with_other_members_costs_time_but_no_trials(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its private members have other names, the whole list of trials says the same."""
+    storage, study = opened(tmp_path, kind)
+
+    def renamed(*arguments: object) -> None:
+        raise AttributeError("_studies")
+
+    monkeypatch.setattr(storage_module, "_changed_inside", renamed)
+    trials = study.get_trials(deepcopy=False)
+    assert changed_trials(storage, study._study_id, 2, [1]) == (3, trials[1:])
 
 
 def test_memory_is_gone_with_its_process() -> None:

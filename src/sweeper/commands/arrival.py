@@ -174,6 +174,7 @@ def whereabouts(files: StudyFiles) -> tuple[str, str, str | None]:
     """The host and the folder that have the weights of the best trial, and the artifact store, if any."""
     import optuna
 
+    from sweeper.search.life import host_of
     from sweeper.search.storage import look_into_storage
 
     storage = look_into_storage(files.read_storage() or "memory")
@@ -183,7 +184,7 @@ def whereabouts(files: StudyFiles) -> tuple[str, str, str | None]:
     if not best:
         return "another machine", str(begun.get("folder")), begun.get("artifacts")
     told = best[0].user_attrs
-    host = str(told.get("worker", "")).rsplit("-", 2)[0]
+    host = host_of(str(told.get("worker", "")))
     return host or "another machine", str(told.get("folder")), begun.get("artifacts")
 
 

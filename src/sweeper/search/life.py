@@ -127,13 +127,15 @@ class Told:
 
 
 NOBODY = Told()
+"""Of a study whose pools have told nothing."""
 
 
 _WATCH_S = 0.2
+"""How often ``watch`` looks."""
 
 
 def new_name() -> str:
-    """The name of this process's pool: HOST-PID-HEX."""
+    """A name for a pool, or a worker, of this process: HOST-PID-HEX."""
     return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import socket
-import uuid
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from itertools import count, islice
@@ -35,7 +32,7 @@ class Worker:
     """
 
     def __init__(self, search: Search, pool: str | None = None) -> None:
-        self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.name = life.new_name()
         self.pool = pool or self.name
         self.asked: set[int] = set()
         """The numbers of the trials that it was given."""

@@ -36,13 +36,10 @@ from sweeper.search.launched import STORAGE
 from sweeper.search.process import is_heard
 from sweeper.search.progress import Progress
 from sweeper.search.search import Search
+from sweeper.search.settings import has_launcher
 from sweeper.search.storage import check_many_machines
 from sweeper.search.study import Study
 from sweeper.words import counted, near
-
-BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-"""Hydra's own launcher, which runs one job after the other: with it the search starts its own workers."""
-
 
 _HERE = ("hydra_submitit_launcher.submitit_launcher.LocalLauncher", "hydra_joblib_launcher")
 """Launchers whose jobs run on this machine."""
@@ -54,8 +51,7 @@ _ASK_AGAIN_S = 5
 
 def is_chosen(master: DictConfig) -> bool:
     """Whether this command hands jobs to a launcher; a job of one was started by the same words."""
-    target = str(OmegaConf.select(master, "hydra.launcher._target_"))
-    return target != BASIC and order() is None and not master.hydra.sweeper.join
+    return has_launcher(master) and order() is None and not master.hydra.sweeper.join
 
 
 def check(master: DictConfig, search: Search, is_in_process: bool) -> None:

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import count
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import optuna
 from hydra.core.singleton import Singleton
@@ -506,15 +506,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
             print(f"Stopped. To go on: {_to_go_on(search, master)}", flush=True)
         sys.exit(128 + signum)
     if study.has_failed():
-        failures = study.ledger.failed
-        last = failures[max(failures)]
-        with whoever_reads():
-            print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
-        reason = f"{counted(len(failures), 'trial')} failed, the last is number {last.number}"
-        remedy = "fix the cause and start another study, or allow more failures"
-        rate = f"hydra.sweeper.max_failure_rate={search.max_failure_rate}"
-        caller.print_last(f"{rate}: {reason}; {remedy}")
-        raise Ended(Failed(f"study {search.study_name}", reason, f"{remedy} ({rate})"))
+        _raise_for_failures(study)
     # Trials that still run are another sweep's, which goes on with this study at the same time.
     is_short = search.n_trials is not None and study.has_work() and not study.is_decided()
     if is_short and not study.has_time():
@@ -535,6 +527,19 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     elif search.plan is None and _can_certify(study, trials):
         with whoever_reads():
             tell_how_to_make_sure(study.files)
+
+
+def _raise_for_failures(study: Study) -> NoReturn:
+    """Show the last failure, and end as a search of which too many trials failed."""
+    failures, search = study.ledger.failed, study.search
+    last = failures[max(failures)]
+    with whoever_reads():
+        print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
+    reason = f"{counted(len(failures), 'trial')} failed, the last is number {last.number}"
+    remedy = "fix the cause and start another study, or allow more failures"
+    rate = f"hydra.sweeper.max_failure_rate={search.max_failure_rate}"
+    caller.print_last(f"{rate}: {reason}; {remedy}")
+    raise Ended(Failed(f"study {search.study_name}", reason, f"{remedy} ({rate})"))
 
 
 def _can_certify(study: Study, trials: Sequence[optuna.trial.FrozenTrial]) -> bool:

@@ -264,9 +264,27 @@ def changed_trials(
     Returns:
         how many trials there are, and the unfinished and new ones; the latter by number.
     """
+    if isinstance(storage, PatientStorage):
+        return storage.changed_trials(study_id, n_known, unfinished, last_attribute)
+    unfinished = list(unfinished)
+    try:
+        found = _changed_inside(storage, study_id, n_known, unfinished, last_attribute)
+    except (AttributeError, ImportError):  # another Optuna than this was written for
+        found = None
+    if found is None:
+        trials = storage.get_all_trials(study_id, deepcopy=False)
+        found = (
+            len(trials),
+            [trials[n] for n in chain(unfinished, range(n_known, len(trials))) if n < len(trials)],
+        )
+    return found
+
+
+def _changed_inside(
+    storage: BaseStorage, study_id: int, n_known: int, unfinished: Iterable[int], last_attribute: str | None
+) -> tuple[int, list[FrozenTrial]] | None:
+    """The same from the private members of Optuna's storages; None for a storage of somebody else."""
     match storage:
-        case PatientStorage():
-            return storage.changed_trials(study_id, n_known, unfinished, last_attribute)
         case JournalStorage():
             with storage._thread_lock:
                 storage._sync_with_backend()
@@ -290,10 +308,7 @@ def changed_trials(
             with storage._cache.lock:
                 storage._cache._read_trials_from_remote_storage(study_id)
                 return _of_cache(storage._cache.studies[study_id].trials, n_known, unfinished)
-        case _:
-            trials = storage.get_all_trials(study_id, deepcopy=False)
-            numbers = chain(unfinished, range(n_known, len(trials)))
-            return len(trials), [trials[n] for n in numbers if n < len(trials)]
+    return None
 
 
 def _read_ends(storage: _CachedStorage, study_id: int, last_attribute: str) -> bool:

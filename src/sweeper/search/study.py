@@ -134,24 +134,7 @@ class Study:
                 does not exist.
             NameTaken: if nobody wrote its name, and there is such a study or folder.
         """
-        begun = {
-            "format": FORMAT,
-            "folder": str(search.folder),
-            "directions": list(search.directions),
-            "metrics": list(search.metrics or ()),
-            "space": {name: distribution_to_json(p.distribution) for name, p in space.parameters().items()},
-            "fixed": list(fixed),
-            "max_retries": search.max_retries,
-            "n_trials": search.n_trials,
-            "sampler": search.sampler.get("_target_"),
-            "command": list(search.command),
-            "named_by": search.named_by,
-            "stored_by": search.stored_by,
-            "folder_by": search.folder_by,
-            "id": uuid.uuid4().hex,
-            "artifacts": search.artifacts,
-            "travels": search.travels,
-        }
+        begun = _as_begun(search, space, fixed)
         files = StudyFiles(search.folder)
         if search.is_joined and search.study_name not in [s.study_name for s in storage.get_all_studies()]:
             raise _nothing_to_join(search)  # before anything is made here
@@ -382,6 +365,28 @@ class Points:
 
 
 # --- opening ------------------------------------------------------------------------------------------------
+
+
+def _as_begun(search: Search, space: Space, fixed: Sequence[str]) -> dict[str, Any]:
+    """What a study remembers of how it was begun; see ``origin``."""
+    return {
+        "format": FORMAT,
+        "folder": str(search.folder),
+        "directions": list(search.directions),
+        "metrics": list(search.metrics or ()),
+        "space": {name: distribution_to_json(p.distribution) for name, p in space.parameters().items()},
+        "fixed": list(fixed),
+        "max_retries": search.max_retries,
+        "n_trials": search.n_trials,
+        "sampler": search.sampler.get("_target_"),
+        "command": list(search.command),
+        "named_by": search.named_by,
+        "stored_by": search.stored_by,
+        "folder_by": search.folder_by,
+        "id": uuid.uuid4().hex,
+        "artifacts": search.artifacts,
+        "travels": search.travels,
+    }
 
 
 def _create(search: Search, storage: BaseStorage) -> None:
