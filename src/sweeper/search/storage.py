@@ -35,7 +35,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, find_fault, of_disk
-from sweeper.lock import is_refused, locked, of_machine, why_locks_are_local
+from sweeper.lock import is_refused, locked, locked_on_machine, why_locks_are_local
 from sweeper.secret import hide_secrets, remember_secrets
 
 log = logging.getLogger(__name__)
@@ -536,7 +536,7 @@ def file_of(url: str) -> Path | None:
 
 def opening_lock(url: str) -> AbstractContextManager[None]:
     """Lets one process of this machine at a time create tables or a study in the storage."""
-    return locked(of_machine(url))
+    return locked_on_machine(url)
 
 
 def open_storage(url: str, wait_s: float = WAIT_S, n_connections: int = 1) -> BaseStorage:
