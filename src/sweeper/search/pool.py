@@ -306,7 +306,8 @@ class Pool:
         others = [t for t in running if workers.get(t.number) not in own]
         if any(life.is_lost(t, self._study.files, told, dead) for t in others):
             with self._study.locked() as study:
-                self._tell_reaped(study.reap(spared=own, dead=dead))
+                self._tell_reaped(study.reap(spared=own, dead=self._heart.still_dead()))
+        self._heart.bury()
 
     def _may_get_work(self) -> bool:
         """Whether a trial that others run may still fail, and is worth waiting for.
