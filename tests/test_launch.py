@@ -220,7 +220,7 @@ def test_a_second_ctrl_c_stops_the_study_everywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_password_is_left_where_others_can_read_it(tmp_path: Path, postgres: Postgres, name: str) -> None:
+def test_no_password_is_left_where_others_can_read_it(tmp_path: Path, postgres: Postgres) -> None:
     """Jobs find the server; its password is in no file of others, nor in the words of a process."""
     app = app_of(tmp_path, holds=True)
     process = app.start(*LOCAL, f"hydra.sweeper.storage={postgres.url}")

@@ -17,7 +17,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper import ranking
-from sweeper.record import is_surplus, shown, word
+from sweeper.outcome import is_surplus, shown, word
 from sweeper.search.ledger import POOL, QUEUED, Ledger
 from sweeper.search.parameter import suggest
 from sweeper.search.space import Space

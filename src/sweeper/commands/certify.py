@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from sweeper import caller, child, ranking, record
+from sweeper import caller, child, filesystem, ranking, record
 from sweeper.caller import Failed
 from sweeper.commands.arrival import HERE, Source, find
 from sweeper.commands.best import tell_certificate
@@ -552,7 +552,7 @@ def _started_in(files: StudyFiles) -> str:
 def _hydra(files: StudyFiles) -> Mapping[str, Any]:
     """Hydra's part of the config of the sweep; empty where it cannot be read."""
     try:
-        found = record.read_yaml(files.sweep_config).get("hydra")
+        found = filesystem.read_yaml(files.sweep_config).get("hydra")
     except (BadInput, Fault):
         return {}
     return found if isinstance(found, dict) else {}

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any
 
-from sweeper import origin, record
+from sweeper import origin, outcome
+from sweeper.outcome import shown
 from sweeper.program import TRUST
-from sweeper.record import RunFiles, StudyFiles, shown
+from sweeper.record import RunFiles, StudyFiles
 from sweeper.words import near, objectives
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def of(study: optuna.Study, files: StudyFiles, trials: Sequence[FrozenTrial] | N
         trials: as ``search.study.look`` shows them; the study's own, where nobody has looked.
     """
     begun = origin.read(study._storage, study._study_id)
-    directions = tuple(record.directions(study))
+    directions = tuple(outcome.directions(study))
     return StudyRecord(
         name=study.study_name,
         files=files,

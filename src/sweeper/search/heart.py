@@ -121,6 +121,11 @@ class Heart:
                 life.bury(self._storage, self._study_id, name)
             self._buried |= found
 
+    def is_silent(self, pool: str) -> bool:
+        """Whether another pool has missed a beat."""
+        entry = self.told.open.get(pool)
+        return entry is not None and self._observer.is_silent(pool, entry)
+
     @contextmanager
     def heeding(self, on_stop: Callable[[], None]) -> Iterator[None]:
         """Call this, in the heart's thread, when all pools are asked to stop; at once where they were."""

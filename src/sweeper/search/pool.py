@@ -25,17 +25,18 @@ from omegaconf import DictConfig
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from sweeper import caller, record
+from sweeper import caller, filesystem, record
 from sweeper.caller import Ended, Failed
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, FaultElsewhere, find_told
 from sweeper.note import write_note
+from sweeper.outcome import shown
 from sweeper.program import program, typed_besides
-from sweeper.record import StudyFiles, shown
+from sweeper.record import StudyFiles
 from sweeper.results import belief, sign, study_sign
 from sweeper.results.study_record import HIDDEN
 from sweeper.screen import Screen, fall_silent, whoever_reads
-from sweeper.search import artifact, engine, keys, launch, life, repeat
+from sweeper.search import artifact, engine, keys, life, opening, repeat
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.heart import Heart
 from sweeper.search.hooks import Hooks, call_logged
@@ -72,6 +73,8 @@ _LAST_WORDS_S = 5.0
 """How long workers may take to tell their trials when the pool itself cannot go on."""
 _RACE = "sweeper.results.race"
 """What the workers of a certificate ask who is next: it imports scipy."""
+_DATABASE = "sweeper.search.database"
+"""What workers need for a storage in a database: it imports SQLAlchemy, which takes half a second."""
 _MAX_STILLBORN = 3
 """Workers in a row that died before they asked for a trial: the fourth would die as well."""
 
@@ -90,18 +93,18 @@ def sweep(
     try:
         search, n_workers, gpus = read_settings(settings, master)
         is_here, n_jobs = (keys.read(settings)[name] for name in ("in_process", "n_jobs"))
-        is_launched = launch.is_chosen(master)
+        is_launched = opening.is_chosen(master)
         if is_launched:
-            launch.check(master, search, is_here)
+            opening.check(master, search, is_here)
         # While nothing is open yet.
         has_none = is_here or is_launched
-        crew = contextlib.nullcontext() if has_none else _open_crew(app, n_workers, search.plan is not None)
+        crew = contextlib.nullcontext() if has_none else _open_crew(app, n_workers, search)
         with crew as workers:
             with _ended_by_ctrl_c():
                 app, study, storage, space = _begin(app, search)
                 search = study.search
             if is_launched:
-                signum = launch.run(study, storage, master, 1 if n_jobs == "auto" else n_jobs)
+                signum = opening.run(study, storage, master, 1 if n_jobs == "auto" else n_jobs)
             else:
                 signum = _run_pool(app, study, storage, space, workers, n_workers, gpus)
         _finish(study, task, master, signum)
@@ -160,7 +163,7 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
         if search.plan is not None:
             search.plan.write(study.files)
         if not (search.is_joined and study.files.sweep_config.exists()):
-            record.write_whole(study.files.sweep_config, to_yaml(app.master))
+            filesystem.write_whole(study.files.sweep_config, to_yaml(app.master))
         break
     return replace(app, arguments=tuple(arguments)), study, storage, space
 
@@ -185,20 +188,26 @@ def _ended_by_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def _open_crew(app: App, n_workers: int, is_certificate: bool) -> Iterator[tuple[Crew, Board]]:
+def _open_crew(app: App, n_workers: int, search: Search) -> Iterator[tuple[Crew, Board]]:
     """Fork the server of the workers, or say in the log why they are spawned."""
     reason = why_not_fork()
     with contextlib.closing(Board(n_workers, is_forked=reason is None)) as board:
         body = partial(main, app, board)
         crew: Crew
         if reason is None:
-            modules = [*Hooks.of(app.task).modules(app.master), *([_RACE] if is_certificate else [])]
+            modules = [*Hooks.of(app.task).modules(app.master), *_own_modules(search)]
             crew = ForkingCrew(body, modules, _shared_cores(n_workers))
         else:
             log.info("Workers are spawned, not forked from this process: %s. They start later.", reason)
             crew = SpawningCrew(body, reason)
         with contextlib.closing(crew):
             yield crew, board
+
+
+def _own_modules(search: Search) -> list[str]:
+    """What each worker would import itself."""
+    is_database = "://" in search.storage and not search.storage.startswith("grpc://")
+    return [*([_RACE] if search.plan is not None else []), *([_DATABASE] if is_database else [])]
 
 
 def _shared_cores(n_workers: int) -> dict[str, str]:
@@ -313,7 +322,7 @@ class Pool:
         """Whether a trial that others run may still fail, and is worth waiting for.
 
         A host that dies now is known to be dead when it has been silent for long enough; longer than that
-        nobody waits: whoever runs the trial repeats it, too.
+        nobody waits beside a pool that beats: whoever runs the trial repeats it, too.
         """
         if self._n_requests or self._n_stillborn >= _MAX_STILLBORN or self._study.is_over():
             return False
@@ -324,7 +333,7 @@ class Pool:
         if self._waits_until_s is None:
             patience_s = max(map(self._heart.patience_s, pools))
             self._waits_until_s = now_s + patience_s + self._study.search.heartbeat_s * (patience_s > 0)
-        return now_s < self._waits_until_s
+        return now_s < self._waits_until_s or any(map(self._heart.is_silent, pools))
 
     @property
     def _n_requests(self) -> int:

@@ -33,25 +33,17 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper import origin, record
+from sweeper import origin, outcome
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
+from sweeper.filesystem import sweep_up
 from sweeper.lock import Heartbeat, forget, forget_the_dead, is_alive, is_locked, locked
-from sweeper.record import (
-    FIRST_TRY,
-    FORMAT,
-    SURPLUS,
-    Outcome,
-    StudyFiles,
-    check_format,
-    is_surplus,
-    shown,
-    sweep_up,
-)
+from sweeper.outcome import FIRST_TRY, SURPLUS, Outcome, is_surplus, shown
+from sweeper.record import FORMAT, StudyFiles, check_format
 from sweeper.results import study_record, val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.results.study_record import StudyRecord
-from sweeper.search import engine, life
+from sweeper.search import engine, life, window
 from sweeper.search.ledger import POOL, QUEUED, Ledger
 from sweeper.search.life import Told, is_lost
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
@@ -197,7 +189,7 @@ class Study:
         self.optuna = study
         self.files = StudyFiles(search.folder)
         key = _key_of_training if search.plan else _key_of_point if is_grid(search.sampler) else _no_key
-        directions = record.directions(study)
+        directions = outcome.directions(study)
         self.ledger = Ledger(study._storage, study._study_id, directions, search.n_trials, key)
         self._points = Points()
         self._window: Window | None = None
@@ -363,9 +355,9 @@ class Study:
         study = self.optuna
         study.sampler = build_sampler(search.sampler, search.seed, space, number)
         if self._window is None:
-            directions = record.directions(study)
+            directions = outcome.directions(study)
             self._window = window_for(self.ledger, directions, study.sampler, study.pruner, study)
-        return WindowedTrial(study, trial._trial_id, self._window)
+        return WindowedTrial(study, trial._trial_id, self._window, trial)
 
     def tell(
         self,
@@ -379,20 +371,16 @@ class Study:
         Returns:
             whether it was this call that has ended it: others may have taken its worker for dead.
         """
-        trial_id = self._id_of(number)
+        storage, trial_id = self.optuna._storage, self._id_of(number)
         try:
             for name, value in (attributes or {}).items():
-                self.optuna._storage.set_trial_user_attr(trial_id, name, value)
-            is_sent = self._send(number, values)
+                storage.set_trial_user_attr(trial_id, name, value)
+            trial = storage.get_trial(trial_id)
+            if trial.state.is_finished():
+                return False
+            is_sent = self._send(trial, values)
             with self.locked() as study:
-                if self.has_ended(number):
-                    return False
-                try:
-                    self.optuna.tell(number, values, state=state)
-                except ValueError:
-                    if self.optuna._storage.get_trial(trial_id).state.is_finished():  # only just, by others
-                        return False
-                    raise
+                window.tell(self.optuna, trial, state, values)
                 study.write_results(ended=number)
         except UpdateFinishedTrialError:
             return False
@@ -400,13 +388,14 @@ class Study:
             self.sender.tidy(self.ledger.trials)
         return True
 
-    def _send(self, number: int, values: Sequence[float] | None) -> bool:
+    def _send(self, trial: FrozenTrial, values: Sequence[float] | None) -> bool:
         """Let what a trial has left go with the study; whether its model was sent."""
         if self.sender is None:
             return False
-        self.ledger.read_ends()
+        if self.search.artifacts is not None:  # only of the best ones models are sent
+            self.ledger.read_ends()
         ended = self.ledger.best if self.search.plan is None else self.ledger.trials
-        return self.sender.send(number, values, ended)
+        return self.sender.send(trial, values, ended)
 
     def _id_of(self, number: int) -> int:
         if number >= len(self.ledger.trials):
@@ -484,7 +473,7 @@ class LockedStudy:
         self._files = files
         self._max_retries = max_retries
         self._plan = plan
-        self.ledger = ledger or Ledger(study._storage, study._study_id, record.directions(study))
+        self.ledger = ledger or Ledger(study._storage, study._study_id, outcome.directions(study))
 
     def write_results(self, ended: int | None = None) -> None:
         """Bring the files of the study up to date; see ``StudyFiles.write_results``."""
@@ -500,7 +489,7 @@ class LockedStudy:
     def _outcome(self) -> Outcome:
         ledger = self.ledger
         counts = {state.name: n for state, n in ledger.counts.items()}
-        name, directions = self._study.study_name, record.directions(self._study)
+        name, directions = self._study.study_name, outcome.directions(self._study)
         return Outcome(name, directions, ledger.trials, counts, ledger.best)
 
     def reap(
@@ -648,12 +637,11 @@ class LockedStudy:
         return True
 
     def is_kept(self, trial: FrozenTrial) -> bool:
-        """Whether a trial that has just begun holds; the one that it repeats is ended before."""
+        """Whether a trial holds, of which the ledger has read that it has begun; what it repeats is ended."""
         if trial.number != self.ledger.first_try(trial.number):
             before = self.ledger.trials[trial.user_attrs["retry_of"]]
             if not before.state.is_finished():  # whoever has queued this one could not end that
                 self.fail_and_queue(before, life.LOST, is_retry=True, lost=True)
-        self.ledger.read_ends()
         return self.ledger.holds(trial)
 
     def give_back(self, trial: FrozenTrial) -> None:
@@ -678,7 +666,7 @@ class LockedStudy:
     def withdraw_waiting(self, plan: Plan) -> bool:
         """Withdraw what waits of those who have dropped out; False if nobody is trained any more."""
         self.ledger.read()
-        trials, directions = shown(self.ledger.trials), record.directions(self._study)
+        trials, directions = shown(self.ledger.trials), outcome.directions(self._study)
         is_on = plan.next_training(trials, directions) is not None
         waiting = list(self.ledger.waiting.values())
         inside = plan.race(trials, directions).inside if waiting and is_on else ()
@@ -694,7 +682,7 @@ class LockedStudy:
         Args:
             n_ahead: how many others are about to begin the ones before.
         """
-        trials, directions = shown(self.ledger.trials), record.directions(self._study)
+        trials, directions = shown(self.ledger.trials), outcome.directions(self._study)
         while (following := plan.next_training(trials, directions)) is not None:
             name, repeat = following
             training = {CANDIDATE: name, REPEAT: repeat}
@@ -848,7 +836,7 @@ def _check_hosts(search: Search, study: Study) -> None:
 
 
 def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> None:
-    directions = record.directions(study)
+    directions = outcome.directions(study)
     # Plain Optuna, or the official sweeper, may have begun it.
     before = origin.read(study._storage, study._study_id) or now
     check_format("study", search.study_name, before)
