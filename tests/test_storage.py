@@ -123,6 +123,34 @@ def test_a_power_cut_takes_back_no_trial(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(durable[1:]) == 1 + 2 * 3  # nothing else makes a trial wait for the disk
 
 
+@pytest.mark.parametrize("n_lost", [1, 200, 700])
+def test_who_uses_a_journal_that_is_cut_off_says_so(tmp_path: Path, n_lost: int) -> None:
+    """Nobody goes on with what it knows and the file does not: what it wrote would be of another history."""
+    path = tmp_path / "j"
+    writer, reader = (open_storage(str(path)) for _ in range(2))
+    run_study(writer, "s", n_trials=3)
+    study_id = reader.get_study_id_from_name("s")
+    os.truncate(path, path.stat().st_size - n_lost)
+    for storage in (writer, reader):
+        for use in (storage.create_new_trial, storage.get_all_trials, storage.get_study_user_attrs):
+            with pytest.raises(Fault, match="cut off while it was used"):
+                use(study_id)
+
+
+def test_a_journal_that_was_cut_off_and_grew_is_not_read_on(tmp_path: Path) -> None:
+    """Where no line begins any more, none of its lines is at fault."""
+    path = tmp_path / "j"
+    study = optuna.create_study(study_name="s", storage=open_storage(str(path)))
+    reader = open_storage(str(path))
+    study_id, n_bytes = reader.get_study_id_from_name("s"), path.stat().st_size
+    study._storage.set_study_user_attr(study_id, "some", "x" * 30)
+    reader.get_study_user_attrs(study_id)
+    os.truncate(path, n_bytes)
+    open_storage(str(path)).set_study_user_attr(study_id, "other", "y" * 300)
+    with pytest.raises(Fault, match="cut off while it was used"):
+        reader.get_study_user_attrs(study_id)
+
+
 def test_a_line_as_long_as_the_half_line_before_it_is_read(tmp_path: Path) -> None:
     """A file of the same size may be news: a torn line has made way for a whole one."""
     path = tmp_path / "studies.journal"

@@ -84,6 +84,8 @@ class Jobs:
         self._grace_s = search.grace_s
         self._observer = life.Observer(search.heartbeat_s, search.grace_s)
         self._first_seen_s: dict[str, float] = {}
+        self._living: set[str] = set()
+        """The pools that lived when this process looked last."""
         self._queue: tuple[float, Counter[str] | None] = (-_ASK_AGAIN_S, None)
         self.has_seen_dead = False
         """Whether one of them was found to be dead, of which nobody could say it before."""
@@ -105,7 +107,10 @@ class Jobs:
         began = {entry.job for entry in told.entries.values() if entry.job}
         alive = {entry.job for name, entry in told.open.items() if entry.job and name not in dead}
         self.alive = alive
-        self.has_seen_dead = self.has_seen_dead or any(told.open[name].job for name in dead)
+        living = told.open.keys() - dead
+        died = {name for name in self._living - living if not told.has_ended(name)}
+        self.has_seen_dead |= any(told.entries[name].job for name in died if name in told.entries)
+        self._living = living
         queue = self._queued() if any(job.is_slurms for job in jobs.values()) else None
         present = {name for name, job in jobs.items() if name in alive}
         for name, job in jobs.items():

@@ -74,6 +74,8 @@ _LAST_WORDS_S = 5.0
 """How long workers may take to tell their trials when the pool itself cannot go on."""
 _RACE = "sweeper.results.race"
 """What the workers of a certificate ask who is next: it imports scipy."""
+_DATABASE = "sweeper.search.database"
+"""What workers need for a storage in a database: it imports SQLAlchemy, which takes half a second."""
 _MAX_STILLBORN = 3
 """Workers in a row that died before they asked for a trial: the fourth would die as well."""
 
@@ -97,7 +99,7 @@ def sweep(
             opening.check(master, search, is_here)
         # While nothing is open yet.
         has_none = is_here or is_launched
-        crew = contextlib.nullcontext() if has_none else _open_crew(app, n_workers, search.plan is not None)
+        crew = contextlib.nullcontext() if has_none else _open_crew(app, n_workers, search)
         with crew as workers:
             with _ended_by_ctrl_c():
                 app, study, storage, space = _begin(app, search)
@@ -187,20 +189,26 @@ def _ended_by_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def _open_crew(app: App, n_workers: int, is_certificate: bool) -> Iterator[tuple[Crew, Board]]:
+def _open_crew(app: App, n_workers: int, search: Search) -> Iterator[tuple[Crew, Board]]:
     """Fork the server of the workers, or say in the log why they are spawned."""
     reason = why_not_fork()
     with contextlib.closing(Board(n_workers, is_forked=reason is None)) as board:
         body = partial(main, app, board)
         crew: Crew
         if reason is None:
-            modules = [*Hooks.of(app.task).modules(app.master), *([_RACE] if is_certificate else [])]
+            modules = [*Hooks.of(app.task).modules(app.master), *_own_modules(search)]
             crew = ForkingCrew(body, modules, _shared_cores(n_workers))
         else:
             log.info("Workers are spawned, not forked from this process: %s. They start later.", reason)
             crew = SpawningCrew(body, reason)
         with contextlib.closing(crew):
             yield crew, board
+
+
+def _own_modules(search: Search) -> list[str]:
+    """What each worker would import itself."""
+    is_database = "://" in search.storage and not search.storage.startswith("grpc://")
+    return [*([_RACE] if search.plan is not None else []), *([_DATABASE] if is_database else [])]
 
 
 def _shared_cores(n_workers: int) -> dict[str, str]:
@@ -308,7 +316,8 @@ class Pool:
         others = [t for t in running if workers.get(t.number) not in own]
         if any(life.is_lost(t, self._study.files, told, dead) for t in others):
             with self._study.locked() as study:
-                self._tell_reaped(study.reap(spared=own, dead=dead))
+                self._tell_reaped(study.reap(spared=own, dead=self._heart.still_dead()))
+        self._heart.bury()
 
     def _may_get_work(self) -> bool:
         """Whether a trial that others run may still fail, and is worth waiting for.

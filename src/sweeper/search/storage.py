@@ -80,7 +80,7 @@ class JournalBackend(BaseJournalBackend):
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         # Optuna asks some thirty times a trial, and mostly nothing was appended meanwhile.
-        if self._reader._log_number_offset.get(log_number_from) == _size(self._path):
+        if self._reader._log_number_offset.get(log_number_from) == self._size():
             return []
         try:
             return list(self._reader.read_logs(log_number_from))
@@ -97,24 +97,33 @@ class JournalBackend(BaseJournalBackend):
             locked(lock_of(self._path)),
             os.fdopen(os.open(self._path, os.O_RDWR | os.O_APPEND), "r+b", buffering=0) as file,
         ):
+            self._check_whole(file.fileno())
             _cut_torn_tail(file)
             while lines:  # what was not written is tried again, and then raises the reason
                 lines = lines[file.write(lines) :]
             if any(log.get("op_code") in _DURABLE for log in logs):
                 os.fsync(file.fileno())
 
+    def _size(self) -> int:
+        file = os.open(self._path, os.O_RDONLY)
+        try:
+            self._check_whole(file)
+            return os.fstat(file).st_size
+        finally:
+            os.close(file)
+
+    def _check_whole(self, file: int) -> None:
+        """Raises Fault where what this process has read is gone: it would write on in another history."""
+        offsets = self._reader._log_number_offset
+        read_until = offsets[len(offsets) - 1]
+        if read_until and os.pread(file, 1, read_until - 1) != b"\n":
+            remedy = "restore an intact copy, or go on with what is left"
+            raise Fault(self._path, "it was cut off while it was used", remedy)
+
 
 def lock_of(journal: Path) -> Path:
     """The file whose lock is held by whoever appends to a journal."""
     return journal.with_name(journal.name + ".flock")
-
-
-def _size(path: Path) -> int:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        return os.fstat(file).st_size
-    finally:
-        os.close(file)
 
 
 def _cut_torn_tail(file: FileIO) -> None:
@@ -390,7 +399,7 @@ class _Waiting:
             raise self._kind(
                 _named(self._url),
                 f"cannot be reached{waited} ({_reason(error)})",
-                "start it, or check its address and the network",
+                _remedy(self._url, error) or "start it, or check its address and the network",
             ) from error
         self._pause(min(now + pause_s(self._n_pauses), self._began_s + wait_s))
         self._n_pauses += 1
