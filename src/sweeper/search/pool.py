@@ -69,6 +69,8 @@ from sweeper.words import counted, near, sentence
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.25
+_SHOWN_AT_ONCE = 20
+"""So many running trials are read whole at each tick; the reports of more take many rows of a database."""
 _SAME_SIGTERM_S = 0.5
 _LAST_WORDS_S = 5.0
 """How long workers may take to tell their trials when the pool itself cannot go on."""
@@ -265,6 +267,7 @@ class Pool:
         self._fault = ""
         """What a worker said last that met a disk or a server which failed."""
         self._next_sigterm_s = 0.0
+        self._next_reports_s = 0.0
         self._n_stillborn = 0
         self._n_begun = 0
         self._has_left = False
@@ -285,21 +288,31 @@ class Pool:
             try:
                 while True:
                     self._bury()
+                    self._read()
                     self._repeat_the_lost()
-                    trials = self._study.trials()
                     if not self._n_requests:
                         self._start_missing()
                     self._tell_to_stop()
                     if not self._processes and not self._may_get_work():
                         break
-                    self._show(trials)
+                    self._show()
                     wait({p.sentinel for p in self._processes}, timeout=self._tick_s)
             finally:
                 self._end_all()
         if self._fault:
             raise FaultElsewhere(self._fault)
-        self._show(self._study.trials())
+        self._study.ledger.read()
+        self._show()
         return self._signums[0] if self._signums else None
+
+    def _read(self) -> None:
+        """Read what has ended; what running trials report less often where they are many."""
+        ledger, now_s = self._study.ledger, time.monotonic()
+        if now_s < self._next_reports_s:
+            ledger.read_ends()
+            return
+        ledger.read()
+        self._next_reports_s = now_s + self._tick_s * (len(ledger.running) // _SHOWN_AT_ONCE)
 
     @property
     def _tick_s(self) -> float:
@@ -309,7 +322,6 @@ class Pool:
     def _repeat_the_lost(self) -> None:
         """Queue what pools ran that are dead: other hosts' when they were silent for too long."""
         told, dead = self._heart.told, self._heart.dead
-        self._study.ledger.read()
         running = list(self._study.ledger.running.values())
         workers = {t.number: t.user_attrs.get("worker", "") for t in running}
         own = {name for name in workers.values() if any(p.is_named(name) for p in self._processes)}
@@ -341,12 +353,13 @@ class Pool:
         """How often the workers were, or should be, told to stop."""
         return max(len(self._signums), bool(self._fault))
 
-    def _show(self, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
+    def _show(self) -> None:
         with whoever_reads():
-            self._progress.update(trials)
+            self._progress.update(self._study.ledger.trials)
 
     def _start_missing(self) -> None:
-        if self._n_stillborn >= _MAX_STILLBORN or not self._has_work():
+        is_full = len(self._processes) >= self._n_workers
+        if is_full or self._n_stillborn >= _MAX_STILLBORN or not self._has_work():
             return
         n_trials = self._study.search.n_trials
         n_left = float("inf") if n_trials is None else n_trials - self._study.ledger.n_finished
@@ -387,20 +400,21 @@ class Pool:
         self._has_left = self._has_left or any(p.exitcode == 0 for p in ended)
         said = [self._board.take(p.index) for p in ended]
         self._fault = self._fault or next(filter(None, said), "")
-        workers = {t.user_attrs.get("worker", "") for t in self._study.trials()}
+        self._study.ledger.read()
+        workers = {t.user_attrs.get("worker", "") for t in self._study.ledger.running.values()}
         reasons = {name: ending(p.exitcode) for p in ended for name in workers if p.is_named(name)}
         spared = {name for p in self._processes for name in workers if p.is_named(name)}
         with self._study.locked() as study:
             reaped = study.reap(reasons, spared, is_interrupted=self._n_requests > 0)
         self._tell_reaped(reaped)
-        self._count_stillborn([p for p in ended if p.exitcode != 0], self._study.trials())
+        if died := [p for p in ended if p.exitcode != 0]:
+            self._count_stillborn(died, self._study.trials())
 
     def _tell_reaped(self, numbers: Sequence[int]) -> None:
-        trials = self._study.trials()
-        tried_again = {t.user_attrs.get("retry_of") for t in trials}
+        ledger = self._study.ledger
         for number in numbers:
-            reason = trials[number].user_attrs["reason"]
-            rest = "are queued again" if number in tried_again else "are not tried again"
+            reason = ledger.trials[number].user_attrs["reason"]
+            rest = "are queued again" if ledger.copies(number) else "are not tried again"
             log.warning("Trial %d failed: %s. Its parameters %s.", number, reason, rest)
 
     def _count_stillborn(self, died: list[Process], trials: Sequence[optuna.trial.FrozenTrial]) -> None:
