@@ -90,13 +90,23 @@ def is_chosen(master: DictConfig) -> bool:
     return target != BASIC and order() is None and not master.hydra.sweeper.join
 
 
+def choice(master: DictConfig) -> str:
+    """The launcher's name in the group ``hydra/launcher``."""
+    return str(master.hydra.runtime.choices.get("hydra/launcher"))
+
+
+def n_jobs(told: int | str) -> int:
+    """How many jobs a launcher is asked for: ``auto`` is one, which has all that its engine gives."""
+    return told if isinstance(told, int) else 1
+
+
 def check(master: DictConfig, search: Search, is_in_process: bool) -> None:
     """Refuse what the jobs of the launcher could not do.
 
     Raises:
         BadInput: naming the key.
     """
-    name = master.hydra.runtime.choices.get("hydra/launcher")
+    name = choice(master)
     target = str(OmegaConf.select(master, "hydra.launcher._target_"))
     if target.endswith(_NOT_INSTALLED):
         raise BadInput("hydra/launcher", name, "is not installed", master.hydra.launcher.install)
@@ -157,7 +167,7 @@ class Launch:
             study=search.study_name,
             study_folder=str(search.folder),
             storage=search.storage,
-            choice=str(master.hydra.runtime.choices.get("hydra/launcher")),
+            choice=choice(master),
             node=node,
             sys_path=[str(Path(entry).absolute()) for entry in sys.path],
         )
@@ -350,7 +360,7 @@ class Opening:
         self._signums: list[int] = []
         self._next_s = 0.0
         self._is_stopping = False
-        self._choice = master.hydra.runtime.choices.get("hydra/launcher")
+        self._choice = choice(master)
         self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def run(self) -> int | None:
@@ -403,9 +413,9 @@ class Opening:
             self._batches.add(launch.orders.batch)
             _start(launch, self._study.files)
             more = "more " if there else ""
-            told = f"hydra/launcher={self._choice} is asked for {counted(n_missing, f'{more}job')}"
+            told = f"{self._choice} is asked for {counted(n_missing, f'{more}job')}"
         elif n_missing <= 0:
-            told = f"{counted(there, 'job')} of hydra/launcher={self._choice} {_is_or_are(there)} there"
+            told = f"{counted(there, 'job')} of {self._choice} {_is_or_are(there)} there"
         else:
             return
         with whoever_reads():

@@ -101,7 +101,7 @@ def sweep(
                 app, study, storage, space = _begin(app, search)
                 search = study.search
             if is_launched:
-                signum = launch.run(study, storage, master, 1 if n_jobs == "auto" else n_jobs)
+                signum = launch.run(study, storage, master, launch.n_jobs(n_jobs))
             else:
                 signum = _run_pool(app, study, storage, space, workers, n_workers, gpus)
         _finish(study, task, master, signum)
