@@ -143,6 +143,12 @@ def test_a_queue_is_read_by_its_comments() -> None:
     assert list(launch._batches(listing)) == ["ab12", "ab12"]
 
 
+def test_how_jobs_ended_is_said_in_words() -> None:
+    """Who cancels a job reads no negative exit code."""
+    ends = [launch._told_code(code) for code in (1, -15, -99)]
+    assert ends == ["ended with exit code 1", "were ended by SIGTERM", "were ended by signal 99"]
+
+
 def test_the_words_of_a_job_name_the_study_and_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     """They can be read by everybody; and a job takes over from nobody."""
     url = "postgresql+psycopg://me:geheim@db/x"

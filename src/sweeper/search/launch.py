@@ -471,11 +471,20 @@ class Opening:
             raise BadInput("hydra/launcher", self._choice, raised, f"see {log_file}")
         codes = [end["code"] for end in ends if end.get("code")]
         if codes or not ends:
-            code = f"ended with exit code {codes[0]}" if codes else "gave no sign of life"
+            code = _told_code(codes[0]) if codes else "gave no sign of life"
             reason = f"its jobs {code} before they joined the study"
             folder = self._study.search.folder
             remedy = f"see {log_file}; the jobs must see {folder}, or find the study in a server"
             raise BadInput("hydra/launcher", self._choice, reason, remedy)
+
+
+def _told_code(code: int) -> str:
+    """How a process ended, by what subprocess gives for it: a signal is a negative number."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with suppress(ValueError):  # one that this system does not have
+        return f"were ended by {signal.Signals(-code).name}"
+    return f"were ended by signal {-code}"
 
 
 def _is_or_are(n: int) -> str:

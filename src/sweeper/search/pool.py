@@ -523,7 +523,11 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     if is_short and search.deadline is None and not is_grid(search.sampler):
         n_finished = study.ledger.n_finished
         reason = f"only {n_finished} of {counted(search.n_trials or 0, 'trial')} could be run"
-        caller.print_last(sentence(reason))
+        if launch.is_chosen(master):  # whose jobs may be over, lost, or ended by somebody
+            reason += f" before the jobs ended; see {near(study.files.launcher_log)}"
+            caller.print_last(f"{sentence(reason)}\nTo ask for more jobs: {_to_go_on(search, master)}")
+        else:
+            caller.print_last(sentence(reason))
         raise Ended(Failed(f"study {search.study_name}", reason, "its output says why"))
     on_finish = Hooks.of(task).on_finish if search.plan is None else None
     if on_finish is not None and trials:
