@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from common import Compared, agreement, count_epochs, print_verdict, run_python, share_cores
-from sweeper import record, schema
+from sweeper import filesystem, record, schema
 from sweeper.record import StudyFiles
 from sweeper.training import images
 
@@ -121,7 +121,7 @@ def _search_with_ours(folder: Path, options: argparse.Namespace, seed: int) -> S
     ]
     seconds = run_python(["-m", "sweeper", "-m", *overrides], folder)
     outputs = folder / record.OUTPUTS / study
-    best_accuracy = record.read_yaml(StudyFiles(outputs).results)["best_value"]
+    best_accuracy = filesystem.read_yaml(StudyFiles(outputs).results)["best_value"]
     return _searched(seconds, count_epochs(outputs, options.n_trials), best_accuracy)
 
 
@@ -142,7 +142,7 @@ def _search_the_usual_way(
     prune = ["--prune"] if options.prune else []
     given = [str(part) for pair in arguments.items() for part in pair]
     seconds = run_python([str(USUAL_WAY), *prune, *given], folder)
-    content = record.read_json(result)
+    content = filesystem.read_json(result)
     return _searched(seconds, content["n_epochs"], content["best_accuracy"])
 
 

@@ -3,8 +3,7 @@
    SHIM_FOLDER   how the paths of these files begin
    SHIM_COUNTER  a file of 8 bytes, shared by all processes
    SHIM_AT       the number of the operation from which on things go wrong, counted from 1
-   SHIM_ERRNO    what then fails with: an errno; 0 kills the whole process group instead
-   SHIM_NO_LOCKS whether these files cannot be locked; nothing else is counted, or goes wrong, then */
+   SHIM_ERRNO    what then fails with: an errno; 0 kills the whole process group instead */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -88,31 +87,6 @@ static int fd_fails(int fd, int kind) {
     if (path[0] != '/') return 0; /* a socket or a pipe */
     return fails(path, kind);
 }
-
-/* Some shared file systems are mounted without locks. */
-static int refuses(int fd) {
-    char link[64], path[PATH_MAX];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t n = getenv("SHIM_NO_LOCKS") ? readlink(link, path, sizeof path - 1) : -1;
-    if (n < 0) return 0;
-    path[n] = 0;
-    errno = ENOLCK;
-    return !strncmp(path, folder, strlen(folder));
-}
-
-int flock(int fd, int operation) { return refuses(fd) ? -1 : REAL(flock)(fd, operation); }
-
-#define FCNTL(name)                                                                     \
-    int name(int fd, int command, ...) {                                                \
-        va_list rest;                                                                   \
-        va_start(rest, command);                                                        \
-        void *given = va_arg(rest, void *);                                             \
-        va_end(rest);                                                                   \
-        int locks = command == F_OFD_SETLK || command == F_OFD_SETLKW;                  \
-        return locks && refuses(fd) ? -1 : REAL(name)(fd, command, given);              \
-    }
-FCNTL(fcntl)
-FCNTL(fcntl64)
 
 #define MODE(flags, mode)                       \
     mode_t mode = 0;                            \

@@ -31,10 +31,6 @@ class Shim:
             "SHIM_ERRNO": str(error),
         }
 
-    def env_without_locks(self) -> Mapping[str, str]:
-        """The environment of a program that cannot lock these files."""
-        return {"LD_PRELOAD": str(self._library), "SHIM_FOLDER": str(self._folder), "SHIM_NO_LOCKS": "1"}
-
     @property
     def n_operations(self) -> int:
         """How many there were since the last ``env``."""

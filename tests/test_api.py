@@ -23,7 +23,8 @@ import sweeper
 from sweeper import record
 from sweeper.api import _override
 from sweeper.fault import Fault, FaultElsewhere
-from sweeper.record import Outcome, StudyFiles
+from sweeper.outcome import Outcome
+from sweeper.record import StudyFiles
 from tests.foreign_app import App
 from tests.program import run
 from tests.studied import on_disk, trial

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import sweeper as api
-from sweeper import record
+from sweeper import filesystem
 from sweeper.commands.arrival import find_study
 from sweeper.errors import BadInput
 from sweeper.record import StudyFiles
@@ -156,7 +156,7 @@ def test_large_weights_are_only_downloaded_after_a_yes(there: Host, tmp_path: Pa
     assert code == 2
     assert "101.0 MB would be downloaded, and nobody can be asked; write --yes too" in printed
     assert said("best", "s", "--yes")[0] == 0
-    assert record.size(tmp_path / "outputs" / "s" / "best" / "weights.safetensors") == 101 * 10**6
+    assert filesystem.size(tmp_path / "outputs" / "s" / "best" / "weights.safetensors") == 101 * 10**6
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import sweeper as sweeper_api
-from sweeper import record
+from sweeper import filesystem
 from sweeper.record import Choice, StudyFiles
 from sweeper.results.belief import from_json, lines
 from sweeper.words import number
@@ -113,8 +113,8 @@ def test_a_chosen_run_is_not_taken_for_the_best_trial(said: Said, tmp_path: Path
     search = on_disk(tmp_path, trial(0.98), trial(0.97))
     certificate_of(tmp_path, {"trial 0": [0.9, 0.91], "trial 1": [0.89, 0.91]})
     search.best.mark()
-    record.write_json(search.best.result, {"study": "s-certificate", "trial": 0, "test_accuracy": 0.75})
-    record.write_json(search.choice, asdict(Choice("s-certificate", "trial 1", trial=0, of_search=1)))
+    filesystem.write_json(search.best.result, {"study": "s-certificate", "trial": 0, "test_accuracy": 0.75})
+    filesystem.write_json(search.choice, asdict(Choice("s-certificate", "trial 1", trial=0, of_search=1)))
     search.write_belief(0, {"value": 0.98})
     assert "belief" not in search.best.read_result()
     code, shown = said("best", "s")
@@ -182,7 +182,7 @@ def test_of_another_app_what_is_known_is_kept_in_its_mark(tmp_path: Path) -> Non
     assert "3 trials reached it" in done.stdout
     assert "Make sure: sweeper certify out" in done.stdout
     files = StudyFiles(tmp_path / "out")
-    assert files.read_belief() == record.read_json(files.folder / ".sweeper" / "belief.json")
+    assert files.read_belief() == filesystem.read_json(files.folder / ".sweeper" / "belief.json")
     assert "3 trials reached it" in sweeper(tmp_path, "best", "out")
     sweeper(tmp_path, "report", "out")
     assert "3 trials reached it" in files.report.read_text()

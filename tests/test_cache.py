@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -227,7 +228,7 @@ def test_two_processes_build_once(builders: list[Builder], tmp_path: Path) -> No
 @pytest.mark.parametrize("has_locks", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_of_sixteen_that_ask_at_once_one_builds(tmp_path: Path, own_folder: Path, has_locks: bool) -> None:
     """However many jobs start in the same second, also where the file system refuses locks."""
-    env = {} if has_locks else Shim(own_folder, compile_shim(tmp_path)).env_without_locks()
+    env = {} if has_locks else Shim(own_folder, compile_shim(tmp_path)).env(at=1, error=errno.ENOLCK)
     done = run(tmp_path, "-c", CROWD, env=env)
     assert done.stdout == "{0}\n", done.stderr
     assert (tmp_path / "fills").read_text() == "x"

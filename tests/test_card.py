@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sweeper import record
+from sweeper import filesystem
 from sweeper.card import ONE, SEVERAL, Card, Network
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
@@ -164,7 +164,7 @@ def test_where_there_is_no_card_a_line_says_how_to_get_one(tmp_path: Path, monke
     with pytest.raises(BadInput, match=r"^model=outputs/mine: has no model\.json; write the folder of a run"):
         Card.read(files.card)
     files.mark()
-    record.write_whole(files.config, "study: mine\n")
+    filesystem.write_whole(files.config, "study: mine\n")
     again = r"train it again: .*sweeper --config-dir outputs/mine --config-name trial"
     with pytest.raises(BadInput, match=rf"has no model\.json; {again}$"):
         Card.read(files.card)

@@ -19,7 +19,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.trial import TrialState
 
 import sweeper as product
-from sweeper import record
 from sweeper.commands.certify import Wish, about_time, half_of, workers_of
 from sweeper.record import StudyFiles
 from sweeper.results.plan import CANDIDATE, Candidate, Plan
@@ -403,5 +402,5 @@ def test_a_launcher_has_jobs(tmp_path: Path, settings: dict[str, Any], told: tup
     """What n_jobs counts then; their workers are known only where somebody wrote them."""
     files = StudyFiles(tmp_path)
     hydra = {"launcher": {"_target_": "a.Launcher"}, "sweeper": settings}
-    record.write_whole(files.sweep_config, json.dumps({"hydra": hydra}))
+    files.sweep_config.write_text(json.dumps({"hydra": hydra}))
     assert workers_of(files) == told

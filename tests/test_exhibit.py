@@ -15,7 +15,7 @@ from optuna.distributions import FloatDistribution, distribution_to_json
 from optuna.trial import TrialState
 from optuna_dashboard import get_note, save_note
 
-from sweeper import origin, record
+from sweeper import filesystem, origin
 from sweeper.record import FORMAT, RunFiles, StudyFiles
 from sweeper.results import sign
 from sweeper.results.sign import Sign
@@ -104,7 +104,7 @@ def write_run(run: RunFiles, number: int) -> None:
     run.mark()
     rows = [{"epoch": n, "train_loss": 2.0 / n, "val_loss": 2.5 / n} for n in range(1, 13)]
     run.write_history(rows)
-    record.write_json(run.result, {"trial": number, "best_epoch": 11})
+    filesystem.write_json(run.result, {"trial": number, "best_epoch": 11})
     advice = Sign("overfitting", "val_loss rose from 1.2 to 1.5.", "Regularise.", "sweeper model.dropout=0.5")
     sign.write(run.signs, [advice, Sign("few_steps", "12 steps.", "Take smaller batches.", None)])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweeper import check, record
+from sweeper import check, filesystem
 from sweeper import run as runs
 from sweeper.record import RunFiles
 from sweeper.schema import Augmentation, Dataset, EarlyStopping, Freezing, Model, Optimizer, Run, Training
@@ -200,7 +200,7 @@ def test_a_batch_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     model = Model(filters=[64, 64], dropout=0.0)  # some 3 MB for each image of 64 pixels
     run = replace(run, study="full", model=model, dataset=Dataset(image_size=64, on_device="false"))
     runs.train(run, tmp_path, trial())
-    saved = check.to_run(record.read_yaml(RunFiles(tmp_path).config))
+    saved = check.to_run(filesystem.read_yaml(RunFiles(tmp_path).config))
     size = saved.training.micro_batch_size
     assert size is not None
     assert 1 < size < 1024

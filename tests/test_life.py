@@ -56,6 +56,17 @@ def test_who_was_stopped_or_cut_off_itself_kills_nobody(away_s: float) -> None:
     assert observer.see(told(a=2), 16.0 + away_s) == frozenset()
 
 
+def test_a_missed_beat_is_noticed_before_the_grace_ends() -> None:
+    """Who has no work waits beside a host that may be dying, and not beside one that beats."""
+    observer = Observer(heartbeat_s=10.0, grace_s=30.0)
+    silent = []
+    for now in range(40):
+        observer.see(told(a=1, b=now // 10), float(now))
+        silent += [now] if observer.is_silent("a", ELSEWHERE) else []
+        assert not observer.is_silent("b", ELSEWHERE)
+    assert silent == list(range(16, 40))
+
+
 def test_looking_often_counts_the_same() -> None:
     """A pool is dead after the grace, whether it was looked at once a second or once a heartbeat."""
     observer = Observer(heartbeat_s=10.0, grace_s=30.0)

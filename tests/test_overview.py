@@ -7,7 +7,7 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from sweeper import record, words
+from sweeper import filesystem, words
 from sweeper.record import RunFiles
 from sweeper.results import overview, sign
 from sweeper.results.panel import Panel
@@ -27,10 +27,10 @@ def best_run(folder: Path) -> RunFiles:
     run = RunFiles(folder / "best")
     run.mark()
     measured = {"val_loss": 0.25, "val_accuracy": 0.9, "test_accuracy": 0.875, "best_epoch": 3, "epochs": 5}
-    record.write_json(
+    filesystem.write_json(
         run.result, {"trial": 0, "ending": "all epochs", "seconds": 93.0, "n_parameters": 22602, **measured}
     )
-    record.write_json(run.environment, {"torch": "2.11", "device": "a GPU"})
+    filesystem.write_json(run.environment, {"torch": "2.11", "device": "a GPU"})
     return run
 
 

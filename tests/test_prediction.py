@@ -17,7 +17,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from sweeper import record, schema
+from sweeper import filesystem, schema
 from sweeper.fault import Fault
 from sweeper.record import RunFiles, StudyFiles
 from sweeper.results import markup
@@ -27,7 +27,7 @@ from sweeper.results.prediction import MOST_CELLS, Predictions, panels
 from sweeper.results.study_record import StudyRecord
 from sweeper.run import test_best as try_best
 from sweeper.run import train
-from sweeper.search.study import look
+from sweeper.search.look import look
 from sweeper.search.trial import Trial
 from sweeper.training.data import Data, load
 from sweeper.training.prediction import MOST_BYTES, thumbnails
@@ -62,7 +62,7 @@ def study_of(
     """A study of one completed trial whose best/ holds these predictions."""
     files = StudyFiles(folder)
     files.best.mark()
-    record.write_json(files.best.result, {"trial": 0, **(result or {})})
+    filesystem.write_json(files.best.result, {"trial": 0, **(result or {})})
     if predictions is not None:
         predictions.write(files.best)
     trial = optuna.create_trial(value=0.9)
@@ -137,7 +137,7 @@ def test_a_best_model_that_cannot_run_here_is_told(
     shutil.copytree(searched / "outputs" / "digits" / "best", tmp_path / "best")
     files = StudyFiles(tmp_path).best
     files.predictions.unlink()
-    record.write_whole(files.config, files.config.read_text().replace("device: cpu", "device: cuda:63"))
+    filesystem.write_whole(files.config, files.config.read_text().replace("device: cpu", "device: cuda:63"))
     try_best(tmp_path)
     assert not files.predictions.exists()
     assert "the best model is not tested: device=cuda:63: " in caplog.text

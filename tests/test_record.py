@@ -15,10 +15,11 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweeper import record
+from sweeper import filesystem, outcome, outputs, record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.record import Choice, Outcome, RunFiles, StudyFiles, TrialFiles
+from sweeper.outcome import Outcome
+from sweeper.record import Choice, RunFiles, StudyFiles, TrialFiles
 from sweeper.results import standing, study_record
 from sweeper.results.val_logits import ValLogits
 from tests.studied import trial
@@ -28,9 +29,9 @@ def leave(folder: Path, number: int, accuracy: float) -> None:
     """What a trial leaves in its folder."""
     run = RunFiles(folder / str(number))
     run.mark()
-    record.write_whole(run.config, "study: s\n")
+    filesystem.write_whole(run.config, "study: s\n")
     run.write_history([{"epoch": 1, "val_accuracy": accuracy}])
-    record.write_json(run.result, {"trial": number, "val_accuracy": accuracy})
+    filesystem.write_json(run.result, {"trial": number, "val_accuracy": accuracy})
     run.weights.write_bytes(bytes([number % 256]))
 
 
@@ -51,16 +52,16 @@ def end(study: optuna.Study, folder: Path, value: float | None) -> None:
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     """A writer that fails in the middle leaves the old content, and no temporary file."""
     path = tmp_path / "a.json"
-    record.write_json(path, {"n": 1})
+    filesystem.write_json(path, {"n": 1})
 
     def write_half() -> None:
-        with record.whole(path) as temporary:
+        with filesystem.whole(path) as temporary:
             temporary.write_text("half")
             raise OSError("the disk is full")
 
     with pytest.raises(Fault, match=r"a\.json.*full"):
         write_half()
-    assert record.read_json(path) == {"n": 1}
+    assert filesystem.read_json(path) == {"n": 1}
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -68,7 +69,7 @@ def test_a_library_hides_no_fault_of_the_disk(tmp_path: Path) -> None:
     """What is raised on top of a full disk, as torch.save does, is a full disk, and names the file."""
 
     def save() -> None:
-        with record.whole(tmp_path / "weights.pt"):
+        with filesystem.whole(tmp_path / "weights.pt"):
             try:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
@@ -90,10 +91,10 @@ def test_best_follows_the_best_trial(tmp_path: Path, study: optuna.Study) -> Non
     """``best/`` always holds the best trial's files, and only that trial keeps its weights."""
     for value, best in [(0.5, 0), (0.4, 0), (0.9, 2), (None, 2), (0.8, 2)]:
         end(study, tmp_path, value)
-        assert record.read_json(tmp_path / "best" / "result.json")["trial"] == best
+        assert filesystem.read_json(tmp_path / "best" / "result.json")["trial"] == best
         assert (tmp_path / "best" / "weights.safetensors").read_bytes() == bytes([best])
         assert [path.parent.name for path in tmp_path.glob("[0-9]*/weights.safetensors")] == [str(best)]
-    summary = record.read_yaml(tmp_path / "optimization_results.yaml")
+    summary = filesystem.read_yaml(tmp_path / "optimization_results.yaml")
     assert summary["best_trial"] == 2
     assert summary["trials"] == {"COMPLETE": 4, "FAIL": 1}
 
@@ -106,9 +107,9 @@ def test_a_tie_is_broken_by_loss_wherever_one_asks(tmp_path: Path, study: optuna
         trial.set_user_attr("val_loss", loss)
         study.tell(trial, 0.5)
         StudyFiles(tmp_path).write_results(Outcome.of(study), ended=trial.number)
-        assert record.read_yaml(tmp_path / "optimization_results.yaml")["best_trial"] == best
+        assert filesystem.read_yaml(tmp_path / "optimization_results.yaml")["best_trial"] == best
         assert (tmp_path / "best" / "weights.safetensors").read_bytes() == bytes([best])
-        assert [trial.number for trial in record.best_trials(study)] == [best]
+        assert [trial.number for trial in outcome.best_trials(study)] == [best]
         seen = study_record.of(study, StudyFiles(tmp_path))
         assert [trial.number for trial in standing.best_trials(seen)] == [best]
 
@@ -141,7 +142,7 @@ def test_best_is_renewed_when_its_number_was_given_again(tmp_path: Path, study: 
     end(study, tmp_path, 0.5)
     leave(tmp_path, 0, 0.75)
     StudyFiles(tmp_path).write_results(Outcome.of(study))
-    assert record.read_json(tmp_path / "best" / "result.json")["val_accuracy"] == 0.75
+    assert filesystem.read_json(tmp_path / "best" / "result.json")["val_accuracy"] == 0.75
 
 
 def test_a_swap_that_was_killed_is_made_up_for(tmp_path: Path, study: optuna.Study) -> None:
@@ -149,7 +150,7 @@ def test_a_swap_that_was_killed_is_made_up_for(tmp_path: Path, study: optuna.Stu
     end(study, tmp_path, 0.5)
     (tmp_path / "best").rename(tmp_path / ".sweeper" / "best-old")
     end(study, tmp_path, 0.4)
-    assert record.read_json(tmp_path / "best" / "result.json")["trial"] == 0
+    assert filesystem.read_json(tmp_path / "best" / "result.json")["trial"] == 0
 
 
 def test_a_study_does_not_begin_in_anothers_folder(tmp_path: Path, study: optuna.Study) -> None:
@@ -329,9 +330,9 @@ def test_a_study_of_another_format_is_refused(tmp_path: Path) -> None:
     """What another version wrote is named in one line, and not read."""
     files = StudyFiles(tmp_path)
     files.mark("s", "/a/studies.journal")
-    record.write_json(tmp_path / ".sweeper" / "study.json", {"format": 0, "study": "s"})
+    filesystem.write_json(tmp_path / ".sweeper" / "study.json", {"format": 0, "study": "s"})
     with pytest.raises(BadInput, match=r"written by another version of sweeper \(format 0, not 1\)"):
-        record.find_study(str(tmp_path))
+        outputs.find_study(str(tmp_path))
     (tmp_path / ".sweeper" / "study.json").unlink()  # as before there was a format
     with pytest.raises(BadInput, match=r"written by another version of sweeper"):
         files.refuse_others("s", "/a/studies.journal")
@@ -343,30 +344,30 @@ def test_the_newest_study_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for age_s, name in [(50, "old"), (10, "new"), (30, "middle")]:
         files = StudyFiles(tmp_path / "outputs" / name)
         files.mark(name, "memory")
-        record.write_whole(files.results, "study: x\n")
+        filesystem.write_whole(files.results, "study: x\n")
         moment = time.time() - age_s
         os.utime(files.results, (moment, moment))
-    assert record.find_study(None).folder.name == "new"
-    assert record.find_study("old").folder.name == "old"
-    assert record.find_study(str(tmp_path / "outputs" / "middle")).folder.name == "middle"
+    assert outputs.find_study(None).folder.name == "new"
+    assert outputs.find_study("old").folder.name == "old"
+    assert outputs.find_study(str(tmp_path / "outputs" / "middle")).folder.name == "middle"
     with pytest.raises(BadInput, match=r"STUDY=other: .*; write one of new, middle, old$"):
-        record.find_study("other")
+        outputs.find_study("other")
     with pytest.raises(BadInput, match=r"STUDY=midle: .*; did you mean middle\? write one of new, "):
-        record.find_study("midle")
+        outputs.find_study("midle")
 
 
 def test_the_dashboard_finds_every_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The default journal comes first, then what else the studies' folders name; gone files are left out."""
     monkeypatch.chdir(tmp_path)
-    assert record.find_storages() == [None]
+    assert outputs.find_storages() == [None]
     for name, url in [("a", "sqlite:////x.db"), ("b", str(tmp_path / "gone")), ("c", "sqlite:////x.db")]:
         files = StudyFiles(tmp_path / "outputs" / name)
         files.mark(name, url)
-        record.write_whole(files.results, "study: x\n")
-    assert record.find_storages() == ["sqlite:////x.db"]
+        filesystem.write_whole(files.results, "study: x\n")
+    assert outputs.find_storages() == ["sqlite:////x.db"]
     (tmp_path / "outputs" / "studies.journal").touch()
-    assert record.find_storages() == [str(tmp_path / "outputs" / "studies.journal"), "sqlite:////x.db"]
-    assert record.studies_in(record.find_storages()) == ["c"]
+    assert outputs.find_storages() == [str(tmp_path / "outputs" / "studies.journal"), "sqlite:////x.db"]
+    assert outputs.studies_in(outputs.find_storages()) == ["c"]
 
 
 def test_a_folder_belongs_to_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,10 +385,10 @@ def test_a_folder_belongs_to_one_command(tmp_path: Path, monkeypatch: pytest.Mon
         ("file", False, "file: is a file"),
     ]:
         with pytest.raises(BadInput, match=rf"^folder=outputs/{whose}; write another name, as study=NAME$"):
-            record.refuse_folder_of_others(Path("outputs", name), is_search)
-    record.refuse_folder_of_others(study.folder, is_search=True)
-    record.refuse_folder_of_others(run.folder, is_search=False)
-    record.refuse_folder_of_others(Path("outputs", "new"), is_search=True)
+            outputs.refuse_folder_of_others(Path("outputs", name), is_search)
+    outputs.refuse_folder_of_others(study.folder, is_search=True)
+    outputs.refuse_folder_of_others(run.folder, is_search=False)
+    outputs.refuse_folder_of_others(Path("outputs", "new"), is_search=True)
 
 
 DAMAGE = {"half": b'{"format": 1, "stu', "no mapping": b"[1, 2]\n", "empty": b"", "binary": b"\xfd\x00\xff\n"}
@@ -399,12 +400,12 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes) -> N
     """Half a file, or another program's, is one line with its path and what to do."""
     files = StudyFiles(tmp_path)
     files.mark("s", "/tmp/s.journal")
-    record.write_whole(files.results, "study: s\n")
+    filesystem.write_whole(files.results, "study: s\n")
     (tmp_path / name).write_bytes(content)
 
     def read() -> None:
         files.read_name()
-        record.read_yaml(files.results)
+        filesystem.read_yaml(files.results)
 
     with pytest.raises(Fault, match=rf"{name}.*damaged; restore an intact copy") as fault:
         read()
@@ -455,9 +456,9 @@ def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:
     left = [tmp_path / ".a.yaml.1.sweeper-new", tmp_path / "1" / ".hydra" / ".config.yaml.2.sweeper-new"]
     for path in left:
         path.write_text("hal")
-    with record.whole(tmp_path / "b.yaml") as writing:
+    with filesystem.whole(tmp_path / "b.yaml") as writing:
         writing.write_text("b: 1\n")
-        record.sweep_up(tmp_path, depth=2)
+        filesystem.sweep_up(tmp_path, depth=2)
         assert writing.exists()
     assert not [path for path in left if path.exists()]
     assert (tmp_path / "b.yaml").read_text() == "b: 1\n"
@@ -469,7 +470,7 @@ def test_a_run_is_not_taken_for_a_study(tmp_path: Path, monkeypatch: pytest.Monk
     RunFiles(Path("outputs/one")).mark()
     for name in ("one", "outputs/one"):
         with pytest.raises(BadInput, match=r"one training run, not a search; look into outputs/one/result"):
-            record.find_study(name)
+            outputs.find_study(name)
 
 
 def test_a_page_of_the_apps_is_no_report(tmp_path: Path) -> None:
@@ -490,10 +491,10 @@ def test_a_file_never_takes_the_place_of_a_device(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("pipe")
     for name in ("pipe", "link"):
         with pytest.raises(BadInput, match=f"{name}: is a device, and no file; write the name of a file"):
-            record.write_whole(tmp_path / name, "x")
+            filesystem.write_whole(tmp_path / name, "x")
     for stream in ("/dev/stdout", "/dev/null"):
         with pytest.raises(BadInput, match=f"{stream}: is a device"):
-            record.check_replaceable(Path(stream))
+            filesystem.check_replaceable(Path(stream))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
 
 
@@ -503,7 +504,7 @@ def test_what_a_killed_command_left_of_a_file_is_removed(tmp_path: Path) -> None
     left, others = (tmp_path / f".{name}.4711.sweeper-new" for name in (out.name, "said1.csv"))
     left.touch()
     others.touch()
-    with record.whole(out) as written:
+    with filesystem.whole(out) as written:
         record.check_out(out, "--csv", "said.csv")
         assert written.exists()
     assert sorted(tmp_path.iterdir()) == sorted([others, out])
@@ -513,7 +514,7 @@ def test_what_two_add_to_the_best_result_is_there_in_the_end(tmp_path: Path, stu
     """A search says how sure it is while its last worker tests the model: nothing of either is lost."""
     files = StudyFiles(tmp_path)
     end(study, tmp_path, 0.5)
-    record.write_json(files.best.result, {**files.best.read_result(), record.PER_CLASS: {"val": {}}})
+    filesystem.write_json(files.best.result, {**files.best.read_result(), record.PER_CLASS: {"val": {}}})
     before, n = files.best.read_result(), 50
     with ThreadPoolExecutor(2) as both:
         adding = both.map(
@@ -557,7 +558,7 @@ def test_a_choice_costs_no_belief(tmp_path: Path, study: optuna.Study) -> None:
 def test_any_text_can_be_written(tmp_path: Path) -> None:
     """A name that is no UTF-8, as a folder's may be, ends nothing: JSON gives back the same."""
     path = tmp_path / "a.json"
-    record.write_json(path, {"folder": "m\udcff é"})
-    assert record.read_json(path) == {"folder": "m\udcff é"}
-    record.write_whole(path, "<p>\ud800</p>")
+    filesystem.write_json(path, {"folder": "m\udcff é"})
+    assert filesystem.read_json(path) == {"folder": "m\udcff é"}
+    filesystem.write_whole(path, "<p>\ud800</p>")
     assert path.read_text(encoding="utf-8") == "<p>\\ud800</p>"

@@ -23,7 +23,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.commands.report import write_after_search
-from sweeper.record import StudyFiles, write_json
+from sweeper.filesystem import write_json
+from sweeper.record import StudyFiles
 from sweeper.results import report, standing
 from sweeper.results.study_record import StudyRecord
 from tests.conftest import Cli, Said

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 from safetensors.torch import load_file
 
-from sweeper import record, run, schema
+from sweeper import filesystem, run, schema
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.record import RunFiles
 from tests.journal import load_study
@@ -159,7 +159,7 @@ def test_200_trials_do_not_grow_the_worker(tmp_path: Path) -> None:
     settings = ["training.epochs=1", "training.n_threads=1", "hydra/sweeper/pruner=none", "study=grow"]
     sweeper(tmp_path, *search, *settings, "hydra.sweeper.n_trials=200", "hydra.sweeper.n_jobs=1")
     folder = tmp_path / "outputs" / "grow"
-    peak_mb = [record.read_json(RunFiles(folder / str(n)).result)["peak_memory_mb"] for n in range(200)]
+    peak_mb = [filesystem.read_json(RunFiles(folder / str(n)).result)["peak_memory_mb"] for n in range(200)]
     assert peak_mb[0] > 100  # of the one process that ran them all
     assert peak_mb[-1] - peak_mb[20] < 0.02 * peak_mb[20]
 

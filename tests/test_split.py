@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from sweeper import check
 from sweeper.errors import BadInput
-from sweeper.record import RunFiles, read_yaml
+from sweeper.filesystem import read_yaml
+from sweeper.record import RunFiles
 from sweeper.schema import Dataset
 from sweeper.training import group, images
 from sweeper.training.dataset import Images

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sweeper import check, record
+from sweeper import check, filesystem
 from sweeper import run as runs
 from sweeper.errors import BadInput
 from sweeper.record import RunFiles
@@ -191,7 +191,7 @@ def test_files_of_a_second_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert max(gpu.tried[52:]) == 16
     history = RunFiles(tmp_path).read_history()
     assert [row["epoch"] for row in history] == [1, 2, 3]
-    saved = check.to_run(record.read_yaml(RunFiles(tmp_path).config))
+    saved = check.to_run(filesystem.read_yaml(RunFiles(tmp_path).config))
     assert saved.training.micro_batch_size == 16
     assert asdict(saved.training) | {"micro_batch_size": None, "n_threads": None} == asdict(run.training)
     monkeypatch.setattr(step, "_found", {})

@@ -12,7 +12,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.trial import TrialState
 
-from sweeper.record import FORMAT, Outcome, StudyFiles, TrialFiles
+from sweeper.outcome import Outcome
+from sweeper.record import FORMAT, StudyFiles, TrialFiles
 from sweeper.search import life
 from sweeper.search.ledger import POOL
 from sweeper.search.storage import open_storage

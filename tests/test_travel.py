@@ -16,9 +16,9 @@ import pytest
 from optuna.artifacts import FileSystemArtifactStore, download_artifact, get_all_artifact_meta
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from sweeper import origin, record
+from sweeper import filesystem, origin, outcome, record
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.record import FORMAT, RunFiles, StudyFiles, TrialFiles
@@ -67,10 +67,10 @@ class Host:
         trial.set_user_attr("worker", "there-1-abcdef12")
         run = files.run
         run.mark()
-        record.write_whole(run.config, f"seed: {trial.number}\n")
+        filesystem.write_whole(run.config, f"seed: {trial.number}\n")
         run.write_history([{"epoch": i, "val_loss": trial.number / 3 + i} for i in range(1, n_epochs + 1)])
-        record.write_json(run.result, {"trial": trial.number, "objective": "score"})
-        record.write_json(run.signs, [])
+        filesystem.write_json(run.result, {"trial": trial.number, "objective": "score"})
+        filesystem.write_json(run.signs, [])
         for path, content in ((run.weights, weights), (run.card, b"{}"), (run.val_logits, logits)):
             path.write_bytes(content)
         return trial.number
@@ -79,11 +79,14 @@ class Host:
         """Tell a trial, as a worker does."""
         told = [values] if isinstance(values, float) else list(values)
         ended = self.study.get_trials(deepcopy=False)
-        is_sent = self.sender.send(number, told, ended)
+        is_sent = self.send(number, told, ended)
         self.study.tell(number, told)
-        self.files.write_results(record.Outcome.of(self.study), ended=number)
+        self.files.write_results(outcome.Outcome.of(self.study), ended=number)
         if is_sent:
             self.sender.tidy(self.study.get_trials(deepcopy=False))
+
+    def send(self, number: int, values: Sequence[float], ended: Sequence[FrozenTrial] = ()) -> bool:
+        return self.sender.send(self.study.get_trials(deepcopy=False)[number], values, ended)
 
     def train(self, values: float | Sequence[float], weights: bytes = b"weights", n_epochs: int = 2) -> int:
         number = self.begin(weights, n_epochs=n_epochs)
@@ -225,25 +228,25 @@ def test_the_config_of_another_app_arrives(tmp_path: Path) -> None:
     files = TrialFiles(host.files.folder / "0")
     files.begin(host.files, 0)
     trial.set_user_attr("folder", str(files.folder))
-    record.write_whole(files.folder / ".hydra" / "config.yaml", "x: 1\n")
+    filesystem.write_whole(files.folder / ".hydra" / "config.yaml", "x: 1\n")
     host.end(0, 0.5)
     away(host)
     found = bring(tmp_path)
     assert (found.run(0).folder / ".hydra" / "config.yaml").read_text() == "x: 1\n"
     assert not found.best.folder.exists()
-    assert record.read_yaml(found.results)["best_trial"] == 0
+    assert filesystem.read_yaml(found.results)["best_trial"] == 0
 
 
 def test_what_the_search_found_arrives(tmp_path: Path) -> None:
     """Signs, how sure the best is, and what it was tested to be: also before its weights are here."""
     host = Host(tmp_path, "there")
     host.train(0.1)
-    record.write_json(host.files.signs, [{"sign": "of the study"}])
+    filesystem.write_json(host.files.signs, [{"sign": "of the study"}])
     host.files.add_to_best(0, {"test_accuracy": 0.5})
     host.sender.send_study()
     away(host)
     files = bring(tmp_path)
-    assert record.read_json_list(files.signs) == [{"sign": "of the study"}]
+    assert filesystem.read_json_list(files.signs) == [{"sign": "of the study"}]
     assert files.best.read_test_scores() == {"test_accuracy": 0.5}
     assert not files.best.card.exists()
 
@@ -266,7 +269,7 @@ def test_a_trial_that_others_have_ended_sends_nothing(tmp_path: Path) -> None:
     number = host.begin()
     host.study.tell(number, state=TrialState.FAIL)
     with pytest.raises(UpdateFinishedTrialError, match="finished"):
-        host.sender.send(number, [0.5], [])
+        host.send(number, [0.5])
     assert not artifacts.exists()
 
 
@@ -350,7 +353,7 @@ def test_two_that_end_at_once_leave_one_model(tmp_path: Path) -> None:
     hosts = Host(tmp_path, "a", artifacts), Host(tmp_path, "b", artifacts)
     numbers = [host.begin() for host in hosts]
     for host, number, value in zip(hosts, numbers, (0.2, 0.1), strict=True):
-        assert host.sender.send(number, [value], [])
+        assert host.send(number, [value])
     for host, number, value in zip(hosts, numbers, (0.2, 0.1), strict=True):
         host.study.tell(number, value)
         host.sender.tidy(host.study.get_trials(deepcopy=False))
@@ -362,7 +365,7 @@ def test_the_next_removes_what_a_killed_worker_has_sent(tmp_path: Path) -> None:
     artifacts = tmp_path / "store" / "artifacts"
     host = Host(tmp_path, "there", artifacts)
     number = host.begin()
-    host.sender.send(number, [0.9], [])
+    host.send(number, [0.9])
     host.study.tell(number, state=TrialState.FAIL)
     host.train(0.1)
     assert [path.name for path in artifacts.glob("*.zip")] == [f"{ID}-trial-1.zip"]

@@ -15,13 +15,13 @@ import torch
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from sweeper import record, schema
+from sweeper import filesystem, schema
 from sweeper.fault import Fault
 from sweeper.record import RunFiles, StudyFiles
 from sweeper.results.answer import losses
 from sweeper.results.val_logits import LOGITS_BYTES, ValLogits, rounded
 from sweeper.run import train
-from sweeper.search.study import LockedStudy
+from sweeper.search.locked_study import LockedStudy
 from sweeper.search.trial import Trial
 from sweeper.training import metric
 from sweeper.training.data import load
@@ -204,7 +204,7 @@ def test_each_trial_that_is_done_keeps_them(searched: Path) -> None:
         assert found.pictures == pictures
         logits, labels = torch.from_numpy(found.logits.astype(np.float32)), torch.from_numpy(found.labels)
         assert metric.measure(logits, labels, ["accuracy"])["accuracy"] == trial.value
-    counted = record.read_json(study.folder / ".sweeper" / "val_logits.json")
+    counted = filesystem.read_json(study.folder / ".sweeper" / "val_logits.json")
     assert (counted["bytes"], counted["n_done"]) == (room_in(study.folder), len(done))
 
 
@@ -332,7 +332,7 @@ def test_what_was_never_counted_is_counted_when_a_command_begins_or_ends(tmp_pat
     assert kept_in(tmp_path) == [1, 2]
     (tmp_path / ".sweeper" / "val_logits.json").write_text("half")
     end(study, tmp_path, 0.4, 10 * MB)
-    assert record.read_json(tmp_path / ".sweeper" / "val_logits.json")["bytes"] == 30 * MB
+    assert filesystem.read_json(tmp_path / ".sweeper" / "val_logits.json")["bytes"] == 30 * MB
 
 
 def test_the_files_of_another_app_are_neither_counted_nor_removed(tmp_path: Path) -> None:
@@ -367,7 +367,7 @@ from pathlib import Path
 import optuna
 from tests.test_record import leave
 from sweeper.record import RunFiles, StudyFiles
-from sweeper.search.study import LockedStudy
+from sweeper.search.locked_study import LockedStudy
 folder = Path(sys.argv[1])
 study = optuna.create_study(direction="maximize", storage=sys.argv[2], study_name="s", load_if_exists=True)
 for value in (0.5, 0.9, 0.4, 0.7) if sys.argv[3] == "search" else ():
@@ -409,7 +409,7 @@ def test_a_kill_at_any_write_leaves_a_whole_file_or_none(tmp_path: Path) -> None
         assert program.run(tmp_path, "-c", WRITE, folder, env=in_checkout(shim.env(at))).returncode != 0
         found = ValLogits.read(files)
         assert found is None or len(found.logits) == 6
-        record.sweep_up(folder, depth=0)
+        filesystem.sweep_up(folder, depth=0)
         assert {p.name for p in folder.iterdir()} <= {".sweeper", files.val_logits.name}
 
 
@@ -428,7 +428,7 @@ def test_a_kill_while_room_is_made_is_made_up_for(tmp_path: Path) -> None:
     assert kept_in(folder) == [1, 3]
     n_all = shim.n_operations
     for at in range(n_all // 6, n_all, n_all // 6):
-        record._remove(folder)
+        filesystem.remove_trees(folder)
         folder.mkdir()
         assert run(f"{at}.db", "search", at) != 0
         assert run(f"{at}.db", "heal") == 0

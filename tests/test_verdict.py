@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sweeper.commands.best import tell_certificate
-from sweeper.record import FORMAT, Choice, StudyFiles, write_json
+from sweeper.filesystem import write_json
+from sweeper.record import FORMAT, Choice, StudyFiles
 from sweeper.results import verdict
 from sweeper.results.certificate import Certificate, Compared, lines
 from tests.studied import certificate_of

@@ -22,7 +22,7 @@ from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import child, record
+from sweeper import child, filesystem, outcome
 from sweeper.errors import BadInput, named, search_call
 from sweeper.fault import Fault
 from sweeper.limit import MAX_AGAIN, MAX_FOLDS
@@ -350,7 +350,7 @@ class Study:
             sweeper.Fault: if the storage cannot be read.
         """
         with _quiet():
-            from sweeper.search.study import look
+            from sweeper.search.look import look
 
             return look(self._files)
 
@@ -479,7 +479,7 @@ class Study:
         return found
 
     def _results(self) -> dict[str, Any]:
-        return record.read_yaml(self._files.results)
+        return filesystem.read_yaml(self._files.results)
 
     def _folder_of(self, number: int) -> Path:
         """Of a trial: an app may name the folders of its trials as it likes."""
@@ -502,11 +502,11 @@ class Study:
         """How far it is; nothing where that cannot be read."""
         try:
             results = self._results()
-            states = Counter({record.WORDS[state]: n for state, n in results["trials"].items()})
+            states = Counter({outcome.WORDS[state]: n for state, n in results["trials"].items()})
             best = [] if results.get("best_trial") is None else [f"best {told(results['best_value'])}"]
         except (BadInput, Fault, KeyError, TypeError):
             return ""
-        return f": {', '.join([record.told_counts(states.elements()), *best])}"
+        return f": {', '.join([outcome.told_counts(states.elements()), *best])}"
 
 
 def _whole(name: str, value: object, least: int, most: int) -> int:

@@ -16,9 +16,10 @@ from typing import Any
 from sweeper import schema
 from sweeper.errors import BadInput, shortened, visible
 from sweeper.fault import Fault, disk
+from sweeper.filesystem import write_whole
 from sweeper.limit import Limit, mapping, number, option, or_null, whole
 from sweeper.program import program
-from sweeper.record import RunFiles, StudyFiles, write_whole
+from sweeper.record import RunFiles, StudyFiles
 from sweeper.words import near
 
 FORMAT = 1

@@ -15,7 +15,7 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
-from sweeper import limit, memory, provenance, record, saved, schema
+from sweeper import limit, memory, outputs, provenance, saved, schema
 from sweeper.errors import NO_SUCH_KEY, BadInput, bad_override, no_such_key
 from sweeper.search import keys
 
@@ -71,7 +71,7 @@ def before_run(config: DictConfig) -> None:
     keys.read(config.hydra.sweeper)  # a run does not use them, but the person meant something
     if (reason := limit.path_fault(str(config.hydra.run.dir))) is not None:
         raise BadInput("hydra.run.dir", config.hydra.run.dir, reason, "write the path of a folder")
-    record.refuse_folder_of_others(Path(config.hydra.run.dir), is_search=False)
+    outputs.refuse_folder_of_others(Path(config.hydra.run.dir), is_search=False)
 
 
 _HYDRAS = {

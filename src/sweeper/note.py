@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import record
+from sweeper import outcome
 from sweeper.fault import Fault
 from sweeper.markdown import block, code, table, text
 from sweeper.program import program, use
@@ -84,7 +84,7 @@ def _compose(study: optuna.Study, files: StudyFiles, to_go_on: str | None) -> It
     if files.is_certificate:
         yield from _certificate(files)
         return
-    seen, best = study_record.of(study, files), record.best_trials(study)
+    seen, best = study_record.of(study, files), outcome.best_trials(study)
     of_best = sign.read_whole(files.best.signs) if files.best.is_ours else []
     signs = [*of_best, *sign.read_whole(files.signs)]
     if best:

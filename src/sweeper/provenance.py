@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.fault import Fault
-from sweeper.record import RunFiles, StudyFiles, read_yaml
+from sweeper.filesystem import read_yaml
+from sweeper.record import RunFiles, StudyFiles
 from sweeper.words import counted, expanded
 
 Digests = NDArray[np.uint64]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import filecmp
-import glob
 import io
 import json
 import os
@@ -16,10 +15,8 @@ import shlex
 import shutil
 import time
 import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -27,26 +24,39 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sweeper import ranking
-from sweeper.errors import BadInput, nearest
-from sweeper.fault import Fault, disk, find_fault, of_disk
-from sweeper.lock import held, locked, open_locked, remove_unlocked
-from sweeper.program import TRUST, program
+from sweeper.errors import BadInput
+from sweeper.fault import Fault, disk
+from sweeper.filesystem import (
+    DAMAGES,
+    check_replaceable,
+    damaged,
+    has_text,
+    link,
+    read_json,
+    read_texts,
+    refuse_stream,
+    remove_empty,
+    remove_trees,
+    size,
+    sweep_up,
+    sweep_up_beside,
+    whole,
+    write_json,
+    write_whole,
+)
+from sweeper.lock import held, locked
+from sweeper.outcome import Outcome, n_finished
+from sweeper.program import TRUST
 from sweeper.structure import structured
-from sweeper.words import expanded, near
 
 if TYPE_CHECKING:
     import numpy as np
-    import optuna
-    from numpy.lib.npyio import NpzFile
     from numpy.typing import NDArray
     from optuna.trial import FrozenTrial
 
 FORMAT = 1
 """The version of a study's attributes and files; another one is refused."""
 
-WORDS = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
-"""What people read of Optuna's states."""
 
 JOB_NAME = "sweeper"
 """``hydra.job.name`` of our own app, by which Hydra names its log."""
@@ -234,18 +244,18 @@ class RunFiles:
 
     def read_texts(self) -> dict[str, str]:
         """The small files of a run of ours, the card left out: it is of use beside the weights alone."""
-        texts = _read_texts(self._texts) if self.is_ours else {}
+        texts = read_texts(self._texts) if self.is_ours else {}
         texts.pop(self.card.name, None)
         return texts
 
     def read_all_texts(self) -> dict[str, str]:
         """The small files of a run of ours, the card among them."""
-        return _read_texts(self._texts) if self.is_ours else {}
+        return read_texts(self._texts) if self.is_ours else {}
 
     def write_texts(self, texts: Mapping[str, str]) -> None:
         """Write those that have a name which we know; what has another one came from somebody else."""
         for name, path in self._texts.items():
-            if isinstance(text := texts.get(name), str) and not _has_text(path, text):
+            if isinstance(text := texts.get(name), str) and not has_text(path, text):
                 write_whole(path, text)
 
     def zip_model(self, path: Path) -> None:
@@ -269,15 +279,15 @@ class RunFiles:
             with disk(path), zipfile.ZipFile(path) as file:
                 for info in file.infolist():
                     if info.filename not in places or info.compress_type != zipfile.ZIP_STORED:
-                        raise _damaged(path, "holds what no model has")
+                        raise damaged(path, "holds what no model has")
                     if info.file_size > size(path):
-                        raise _damaged(path, "claims to be larger than it is")
+                        raise damaged(path, "claims to be larger than it is")
                     place = places[info.filename]
                     if not place.exists():
                         with file.open(info) as source, whole(place) as new, new.open("wb") as target:
                             shutil.copyfileobj(source, target)
-        except _DAMAGES as error:
-            raise _damaged(path, "holds no model") from error
+        except DAMAGES as error:
+            raise damaged(path, "holds no model") from error
 
     def take_val_logits(self, path: Path) -> None:
         """Let those of another machine be this run's; the file is gone from where it was."""
@@ -294,11 +304,11 @@ class RunFiles:
         if self.is_ours:
             for path in (*self.room(), *self._record, self.folder / f"{JOB_NAME}.log"):
                 path.unlink(missing_ok=True)
-            _remove(self.folder / ".hydra")
+            remove_trees(self.folder / ".hydra")
             (self.folder / _MARK / "run.lock").unlink(missing_ok=True)
             self.choice.unlink(missing_ok=True)
             self._mark.unlink()
-            _remove_empty(self._mark.parent)
+            remove_empty(self._mark.parent)
 
     def forget_predictions(self) -> None:
         """Remove those of a run that was here before: they are not of the one that begins."""
@@ -323,15 +333,15 @@ class RunFiles:
             return None
         import numpy as np
 
-        _refuse_stream(self.trained_on)
+        refuse_stream(self.trained_on)
         with disk(self.trained_on):
             content = self.trained_on.read_bytes()
         try:
             found = np.load(io.BytesIO(content), allow_pickle=False)
         except (ValueError, EOFError) as error:
-            raise _damaged(self.trained_on, "is no array") from error
+            raise damaged(self.trained_on, "is no array") from error
         if found.dtype != np.uint64 or found.ndim != 1:
-            raise _damaged(self.trained_on, "holds no digests")
+            raise damaged(self.trained_on, "holds no digests")
         return np.asarray(found)
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -348,11 +358,11 @@ class RunFiles:
         Raises:
             Fault: if it is damaged.
         """
-        _refuse_stream(self.history)
+        refuse_stream(self.history)
         with disk(self.history), self.history.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         if not rows or any(None in row or None in row.values() for row in rows):
-            raise _damaged(self.history, "a row has other columns" if rows else "is empty")
+            raise damaged(self.history, "a row has other columns" if rows else "is empty")
         return rows
 
     def read_history(self) -> list[dict[str, float]]:
@@ -364,9 +374,9 @@ class RunFiles:
         try:
             rows = [{name: float(value) for name, value in row.items()} for row in self.read_rows()]
         except ValueError as error:
-            raise _damaged(self.history, "holds something else than numbers") from error
+            raise damaged(self.history, "holds something else than numbers") from error
         if [row.get("epoch") for row in rows] != list(range(1, len(rows) + 1)):
-            raise _damaged(self.history, "its epochs are not 1, 2, 3 …")
+            raise damaged(self.history, "its epochs are not 1, 2, 3 …")
         return rows
 
     @contextmanager
@@ -431,7 +441,7 @@ class TrialFiles:
 
     def read_texts(self) -> dict[str, str]:
         """What other machines get of a trial, by the names of the files."""
-        return self.run.read_texts() or _read_texts(self._texts)
+        return self.run.read_texts() or read_texts(self._texts)
 
     def arrive(self, number: int, texts: Mapping[str, str], inside: Path) -> bool:
         """Make the folder of a trial that another machine has trained; add what is missing to one of its own.
@@ -449,7 +459,7 @@ class TrialFiles:
         if os.path.lexists(self.folder):
             return False
         new = TrialFiles(inside / self.folder.name)
-        _remove(new.folder)
+        remove_trees(new.folder)
         new.run.write_texts(texts)
         for name, path in new._texts.items():
             if isinstance(text := texts.get(name), str):
@@ -475,7 +485,7 @@ class TrialFiles:
             self.output.unlink(missing_ok=True)
             self.traceback.unlink(missing_ok=True)
             self._mark.unlink()
-            _remove_empty(self._mark.parent)
+            remove_empty(self._mark.parent)
 
     def begin(self, study: StudyFiles, number: int) -> None:
         """Mark the folder as this trial's.
@@ -488,53 +498,6 @@ class TrialFiles:
                 study.lost.mkdir(parents=True, exist_ok=True)
                 self.folder.rename(study.lost / f"{number}-{time.time_ns()}")
         write_json(self._mark, {"format": FORMAT, "trial": number})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a study has come to, as its files tell it."""
-
-    study: str
-    directions: Sequence[str]
-    trials: Sequence[FrozenTrial]
-    """All, by number."""
-    counts: Mapping[str, int]
-    """How many there are, by the names of their states."""
-    best: Sequence[FrozenTrial]
-    """As ``ranking.best``."""
-
-    @classmethod
-    def of(cls, study: optuna.Study) -> Outcome:
-        """That of a study which nobody keeps the sums of."""
-        trials = study.get_trials(deepcopy=False)
-        counted = [trial for trial in trials if not is_surplus(trial)]
-        counts = Counter(trial.state.name for trial in counted)
-        return cls(
-            study.study_name, directions(study), trials, counts, ranking.best(counted, directions(study))
-        )
-
-    @property
-    def n_finished(self) -> int:
-        return sum(self.counts.get(state, 0) for state in _FINISHED)
-
-    def told(self) -> dict[str, Any]:
-        """As it is written for people."""
-        told: dict[str, Any] = {"name": "optuna", "study": self.study, "trials": dict(self.counts)}
-        if len(self.directions) > 1:
-            told["solutions"] = [
-                {"trial": t.number, "values": t.values, "params": t.params} for t in self.best
-            ]
-            return told
-        best = self.best[0] if self.best else None
-        return told | {
-            "best_trial": best and best.number,
-            "best_value": best and best.value,
-            "best_params": best.params if best else {},
-        }
-
-
-_FINISHED = ("COMPLETE", "PRUNED")
-"""The states that the budget counts."""
 
 
 @dataclass(frozen=True)
@@ -704,7 +667,7 @@ class StudyFiles:
             except (FileNotFoundError, NotADirectoryError, PermissionError):
                 return None
         if not url.isprintable() or not url:
-            raise _damaged(self._storage, "names no storage")
+            raise damaged(self._storage, "names no storage")
         return url
 
     def read_name(self) -> str:
@@ -716,7 +679,7 @@ class StudyFiles:
         mark = read_json(self._mark) if self._mark.exists() else {}
         check_format("STUDY", str(self.folder), mark)
         if "study" not in mark:
-            raise _damaged(self._mark, "names no study")
+            raise damaged(self._mark, "names no study")
         return str(mark["study"])
 
     def read_id(self) -> str | None:
@@ -773,7 +736,7 @@ class StudyFiles:
                     path.unlink()
             lost = list(self.lost.iterdir()) if self.lost.is_dir() else []
             n_bytes += size(self.lost)
-            _remove(self.lost)
+            remove_trees(self.lost)
         return n_trials + len(lost), n_bytes
 
     def remove_trials(self, trials: Sequence[FrozenTrial] = ()) -> None:
@@ -803,20 +766,28 @@ class StudyFiles:
         """
         n_left = 0
         with disk(self.folder):
-            _remove(self.folder / _MARK)
+            remove_trees(self.folder / _MARK)
             inside = study_folders(self.folder)
             for folder, _, names in os.walk(self.folder, topdown=False):
                 if not any(Path(folder).is_relative_to(study) for study in inside):
                     n_left += len(names)
-                    _remove_empty(Path(folder))
+                    remove_empty(Path(folder))
         return n_left
 
     # ------------------------------------------------------------------------------------- the results
 
     @property
+    def results_s(self) -> float:
+        """When the results were written, in seconds since the epoch; 0 where there are none."""
+        try:
+            return self.results.stat().st_mtime
+        except OSError:  # just removed
+            return 0.0
+
+    @property
     def has_old_results(self) -> bool:
         """Whether they must be written again when something has changed."""
-        return not 0 <= time.time() - _time_of_results(self) < RESULTS_S
+        return not 0 <= time.time() - self.results_s < RESULTS_S
 
     def write_results(
         self,
@@ -897,7 +868,7 @@ class StudyFiles:
             before = int(target.read_result().get("trial", trial.number))
         except (Fault, ValueError, TypeError):  # damaged: all of it is written again
             before = trial.number
-            _remove(target.folder)
+            remove_trees(target.folder)
         is_theirs = target.folder.exists() and not target.is_ours
         if is_theirs or not source.is_ours or not source.config.exists():
             return before
@@ -908,7 +879,7 @@ class StudyFiles:
 
     def _replace_best(self, source: RunFiles, choice: Choice | None = None) -> None:
         new = RunFiles(self.folder / _MARK / "best-new")
-        _remove(new.folder)
+        remove_trees(new.folder)
         new.mark()
         copied = (
             "card",
@@ -948,17 +919,17 @@ class StudyFiles:
         return self.folder / _MARK / "arrivals.lock"
 
     def read_texts(self) -> dict[str, str]:
-        return _read_texts(self._texts)
+        return read_texts(self._texts)
 
     def write_plan(self, texts: Mapping[str, str]) -> None:
         """Of these, that which makes it a certificate."""
-        if isinstance(text := texts.get(self.plan.name), str) and not _has_text(self.plan, text):
+        if isinstance(text := texts.get(self.plan.name), str) and not has_text(self.plan, text):
             write_whole(self.plan, text)
 
     def write_texts(self, texts: Mapping[str, str]) -> None:
         """Write those that have a name which we know, and that say something else than what is here."""
         for name, path in self._texts.items():
-            if isinstance(text := texts.get(name), str) and not _has_text(path, text):
+            if isinstance(text := texts.get(name), str) and not has_text(path, text):
                 write_whole(path, text)
 
     def put_best(self, texts: Mapping[str, str], model: Path | None = None) -> None:
@@ -972,13 +943,13 @@ class StudyFiles:
         if target.folder.exists() and not target.is_ours:
             return
         with disk(self.folder):
-            _remove(new.folder)
+            remove_trees(new.folder)
             new.write_texts(texts)
             new.mark()
             if target.is_ours and _same_history(new, target):
                 for name, path in target._arrays.items():
                     if path.exists():
-                        _link(path, new._arrays[name])
+                        link(path, new._arrays[name])
             if model is not None:
                 new.unzip_model(model)
             if not new.weights.exists():
@@ -991,7 +962,7 @@ class StudyFiles:
         """Whether ``best/`` has these small files."""
         places = self.best._texts
         return self.best.is_ours and all(
-            _has_text(places[name], text)
+            has_text(places[name], text)
             for name, text in texts.items()
             if name in places and (name != CARD or self.best.weights.exists())
         )
@@ -999,11 +970,11 @@ class StudyFiles:
     def _swap_best(self, new: RunFiles) -> None:
         """Two renames replace what ``best/`` holds."""
         target, old = self.best, RunFiles(self.folder / _MARK / "best-old")
-        _remove(old.folder)
+        remove_trees(old.folder)
         if target.folder.exists():
             target.folder.replace(old.folder)
         new.folder.replace(target.folder)
-        _remove(old.folder)
+        remove_trees(old.folder)
 
     # ------------------------------------------------------------------------------------- the choice
 
@@ -1020,7 +991,7 @@ class StudyFiles:
         if isinstance(belief, dict):
             write_json(self._belief, belief)
         with disk(self.folder):
-            self._replace_best(run, replace(choice, n_ended=_n_finished(trials)))
+            self._replace_best(run, replace(choice, n_ended=n_finished(trials)))
 
     def read_choice(self) -> Choice | None:
         """Whose run was chosen for ``best/``; None where it is the best trial's.
@@ -1033,7 +1004,7 @@ class StudyFiles:
         try:
             return structured(Choice, read_json(self.choice))
         except ValueError as error:
-            raise _damaged(self.choice, "is no choice") from error
+            raise damaged(self.choice, "is no choice") from error
 
     def holds(self, run: RunFiles) -> bool:
         """Whether ``best/`` is that run's."""
@@ -1051,13 +1022,9 @@ class StudyFiles:
 def is_chosen(choice: str, trials: Sequence[FrozenTrial]) -> bool:
     """Whether a choice, as it was written, stands."""
     try:
-        return bool(json.loads(choice)["n_ended"] == _n_finished(trials))
+        return bool(json.loads(choice)["n_ended"] == n_finished(trials))
     except (ValueError, KeyError, TypeError):  # another program's
         return False
-
-
-def _n_finished(trials: Iterable[FrozenTrial]) -> int:
-    return sum(trial.state.name in _FINISHED for trial in trials)
 
 
 def is_report(path: Path) -> bool:
@@ -1076,238 +1043,7 @@ def check_format(key: str, value: object, mark: Mapping[str, Any]) -> None:
         raise BadInput(key, value, reason, "use that version, or start another study")
 
 
-def word(trial: FrozenTrial) -> str:
-    """What people read of a trial: a stopped one, or one lost with its machine, has not failed by itself."""
-    if trial.user_attrs.get("interrupted"):
-        return "stopped"
-    return "lost" if trial.user_attrs.get("lost") else WORDS[trial.state.name]
-
-
-FIRST_TRY = "sweeper:first_try"
-"""System attribute of a retry: the number of the trial that it repeats, directly or through others."""
-SURPLUS = "surplus"
-"""User attribute of a trial that the budget had no room for, and which was given back: nobody is shown it."""
-
-
-def is_surplus(trial: FrozenTrial) -> bool:
-    """Whether a trial did not hold, and was given back: no failure, no point of a grid, nothing to show."""
-    return bool(trial.user_attrs.get(SURPLUS))
-
-
-def shown(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials without those that were given back."""
-    return [trial for trial in trials if not is_surplus(trial)]
-
-
-def told_counts(words: Iterable[str] | Mapping[str, int]) -> str:
-    """How many trials there are of each word; done, pruned and failed are always told.
-
-    Args:
-        words: the word of each trial, or how many have each.
-    """
-    found = Counter(words)
-    always = [WORDS[state] for state in ("COMPLETE", "PRUNED", "FAIL")]
-    return ", ".join(f"{found[told]} {told}" for told in [*always, *sorted(found.keys() - set(always))])
-
-
-def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The best trial, or all on the Pareto front (see ``ranking``); empty while none has completed."""
-    return ranking.best(study.get_trials(deepcopy=False), directions(study))
-
-
-def directions(study: optuna.Study) -> list[str]:
-    """``minimize`` or ``maximize``, for each objective."""
-    return [direction.name.lower() for direction in study.directions]
-
-
 # ------------------------------------------------------------------------------------------ finding them
-
-
-def find_study(name: str | None) -> StudyFiles:
-    """A study's files by its name or folder; None is the newest under ``outputs/``.
-
-    Raises:
-        BadInput: if there is none, or none that we can read.
-    """
-    with _named("STUDY", name, "write the name of a study, or its folder"):
-        return _find_study(name)
-
-
-@contextmanager
-def _named(key: str, name: object, remedy: str) -> Iterator[None]:
-    """What the disk says of a name that a person wrote, as BadInput."""
-    try:
-        yield
-    except PermissionError as error:
-        what = "give yourself the permission (chmod)"
-        raise BadInput(key, name, "no permission to read it", what) from error
-    except OSError as error:  # as a name that is too long
-        raise BadInput(key, name, (error.strerror or "cannot be read").lower(), remedy) from error
-
-
-def _find_study(name: str | None) -> StudyFiles:
-    folders = (Path(OUTPUTS, name), Path(name)) if name is not None else ()
-    for folder in folders:
-        if (files := StudyFiles(folder)).is_ours:
-            files.read_name()
-            return files
-    for folder in folders:
-        if RunFiles(folder).is_ours:
-            shown = shlex.quote(near(folder))
-            remedy = f"look into {shown}/result.json and signs.json, or write the name of a study"
-            raise BadInput("STUDY", name, "is one training run, not a search", remedy)
-    known = sorted(_studies(), key=_time_of_results)
-    if name is None and known:
-        known[-1].read_name()
-        return known[-1]
-    begin = f"start one: {program()} -m optimizer=adam,sgd"
-    names = [str(files.folder.relative_to(OUTPUTS)) for files in reversed(known)]
-    like = nearest(name or "", names)
-    newest = f"{f'did you mean {like}? ' if like else ''}write one of {', '.join(names[:5])}"
-    remedy = newest if known else begin
-    if name is None:
-        raise BadInput("STUDY", None, f"there is no study in {Path(OUTPUTS).absolute()}", remedy)
-    raise BadInput("STUDY", name, f"there is no such study in {Path(OUTPUTS).absolute()}", remedy)
-
-
-@dataclass(frozen=True)
-class ModelFiles:
-    """A trained model; ``card`` is None where the file of the weights holds it, too."""
-
-    weights: Path
-    card: Path | None
-
-
-def find_model(name: str | os.PathLike[str]) -> ModelFiles:
-    """The best model of a study, by its name or folder; that of a run's folder, or of a copy; or one file.
-
-    A folder may lack its card, which reading it tells.
-
-    Raises:
-        BadInput: if there is none.
-    """
-    text = os.fspath(name) if isinstance(name, str | os.PathLike) else None
-    if not isinstance(text, str):
-        reason = "is no name of a study, and no path"
-        raise BadInput("model", name, reason, "write the name of a study, or the folder of a model")
-    with _named("model", name, "write the name of a study, or the folder of a model"):
-        return _find_model(text)
-
-
-_RUN_BY = {".onnx": "onnxruntime", ".pt2": "torch.export.load"}
-"""What runs an exported file, which sweeper itself does not."""
-
-
-def _find_model(text: str) -> ModelFiles:
-    for place in (Path(OUTPUTS, text), expanded(text)):
-        if StudyFiles(place).is_ours:
-            return _best_model(StudyFiles(place))
-        run = RunFiles(place.parent if place.is_file() else place)
-        if place.is_file() and (place not in (run.weights, run.card) or not run.card.exists()):
-            if place.suffix == run.weights.suffix:
-                return ModelFiles(place, None)
-            reason, remedy = (
-                "is no file that holds a model",
-                "write the name of a study, or the folder of a model",
-            )
-            if runs_it := _RUN_BY.get(place.suffix):
-                reason = f"is for {runs_it}, which runs it without sweeper"
-                remedy += "; --format safetensors exports one for sweeper"
-            raise BadInput("model", text, reason, remedy)
-        if run.card.exists() or run.is_ours:
-            return _model_of(run)
-    if place.is_dir():
-        return _model_of(run)
-    return _best_model(find_study(text))
-
-
-def _best_model(study: StudyFiles) -> ModelFiles:
-    if study.best.folder.is_dir():
-        return _model_of(study.best)
-    results, shown = read_yaml(study.results) if study.results.exists() else {}, near(study.folder)
-    if solutions := results.get("solutions"):
-        remedy = f"write the folder of one of its best trials, as {shown}/{solutions[0]['trial']}"
-        raise BadInput("model", shown, "has several objectives, and no single best model", remedy)
-    if (number := results.get("best_trial")) is not None:
-        if (trial := study.run(number)).is_ours or trial.card.exists():
-            raise BadInput(
-                "model", shown, "has lost its best/", f"write another folder, as {near(trial.folder)}"
-            )
-        remedy = "load what that app has kept, or write another study"
-        raise BadInput("model", shown, "has no model of sweeper's own: another app has trained it", remedy)
-    raise BadInput("model", shown, "no trial of this study is done", "wait for the first, or resume it")
-
-
-def _model_of(run: RunFiles) -> ModelFiles:
-    for path in (run.card, run.weights):
-        # Opening a pipe would wait for ever, and a device may have no end.
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise BadInput("model", near(path), "is a pipe or a device, and no file", "take an intact copy")
-    if run.card.exists() and not run.weights.exists():
-        remedy = f"put {run.weights.name} back, or write another model"
-        raise BadInput("model", near(run.folder), f"has lost its weights ({run.weights.name})", remedy)
-    return ModelFiles(run.weights, run.card)
-
-
-def refuse_folder_of_others(folder: Path, is_search: bool) -> None:
-    """What one command wrote is never mixed with what another writes.
-
-    Args:
-        is_search: whether it is a search that wants it, which goes on with a study of its own; a single run
-            takes the place of an earlier one.
-
-    Raises:
-        BadInput: if it is a file, or belongs to a run, or to a study.
-    """
-    remedy, outputs = "write another name, as study=NAME", Path(OUTPUTS).absolute()
-    for place in (folder.absolute(), *folder.absolute().parents):
-        is_file = os.path.exists(place) and not os.path.isdir(place)  # noqa: PTH110, PTH112 - no error where it is closed
-        if is_file and outputs in place.parents:  # else another name is no remedy
-            raise BadInput("folder", near(place), "is a file", remedy)
-        if not is_search and StudyFiles(place).is_ours:
-            raise BadInput("folder", near(place), "belongs to a study", remedy)
-    if is_search and RunFiles(folder).is_ours:
-        raise BadInput("folder", near(folder.absolute()), "belongs to a run", remedy)
-
-
-def study_names() -> list[str]:
-    """The folders of the studies under ``outputs/``, as one writes them: ``a``, or ``a/b``."""
-    return [str(files.folder.relative_to(OUTPUTS)) for files in _studies()]
-
-
-def find_storages() -> list[str | None]:
-    """Where the studies under ``outputs/`` are kept, the default journal first; [None] if there are none."""
-    journal = Path(OUTPUTS, JOURNAL).absolute()
-    urls = [str(journal)] if journal.exists() else []
-    urls += [files.read_storage() or "memory" for files in _studies()]
-    found = [url for url in dict.fromkeys(urls) if "://" in url or Path(url).exists()]
-    return [*found] or [None]
-
-
-def studies_in(storages: Container[str | None]) -> list[str]:
-    """A study of each of these storages, by which a command can name it: a URL may hold a password."""
-    found = {files.read_storage() or "memory": str(files.folder.relative_to(OUTPUTS)) for files in _studies()}
-    return [name for url, name in found.items() if url in storages]
-
-
-def find_arrived(study_id: str) -> StudyFiles | None:
-    """The folder under ``outputs/`` of the study with this ``id``, whichever machine began it."""
-    for folder in study_folders():
-        with suppress(Fault, OSError):
-            if (files := StudyFiles(folder.absolute())).read_id() == study_id:
-                return files
-    return None
-
-
-def _time_of_results(files: StudyFiles) -> float:
-    try:
-        return files.results.stat().st_mtime
-    except OSError:  # just removed
-        return 0.0
-
-
-def _studies() -> list[StudyFiles]:
-    return [files for files in map(StudyFiles, study_folders()) if files.results.exists()]
 
 
 def study_folders(top: str | Path = OUTPUTS) -> list[Path]:
@@ -1320,24 +1056,6 @@ def study_folders(top: str | Path = OUTPUTS) -> list[Path]:
         is_trials = (marks / "trial.json").exists() or (marks / "run.json").exists()
         names[:] = [] if is_trials else [name for name in names if not name.startswith(".")]
     return sorted(found)
-
-
-# ------------------------------------------------------------------------------------ writing and reading
-
-
-_TEMPORARY = ".sweeper-new"
-
-
-def check_replaceable(path: Path, key: str = "file") -> None:
-    """Raises BadInput for a device, which a file must never take the place of: root could rename it there."""
-    try:
-        # What the link /dev/stdout leads to may well be a file.
-        is_stream = path.is_symlink() and path.parent.resolve() == Path("/dev")
-        is_device = is_stream or (path.exists() and not path.is_file() and not path.is_dir())
-    except OSError:  # writing says why it cannot be
-        return
-    if is_device:
-        raise BadInput(key, path, "is a device, and no file", "write the name of a file")
 
 
 def check_out(path: Path, key: str, example: str, inputs: Iterable[Path] = ()) -> None:
@@ -1357,8 +1075,7 @@ def check_out(path: Path, key: str, example: str, inputs: Iterable[Path] = ()) -
     check_replaceable(path, key)
     another = "write the name of another file"
     try:
-        for left in path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY}"):
-            remove_unlocked(left)
+        sweep_up_beside(path)
         if not path.exists():
             return
         if any(one.exists() and path.samefile(one) for one in inputs):
@@ -1376,215 +1093,17 @@ def _is_record(path: Path) -> bool:
     return _MARK in path.parts or (run.is_ours and path in of_run) or (study.is_ours and path in of_study)
 
 
-@contextmanager
-def whole(path: Path, mode: int = 0o666) -> Iterator[Path]:
-    """Write a file so that readers, and a kill at any moment, find the old content or the new.
-
-    Args:
-        mode: who may do what with it, as far as the umask admits.
-
-    Raises:
-        BadInput: if it is a device.
-        Fault: if the disk fails.
-    """
-    with disk(path):
-        check_replaceable(path)
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
-        try:
-            with open_locked(temporary, mode):  # so that nobody sweeps it up meanwhile
-                yield temporary
-                temporary.replace(path)
-        except BaseException as error:
-            with suppress(OSError):  # what failed first is what matters
-                temporary.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise of_disk(error, path) from error  # nobody knows the other name
-            if (fault := find_fault(error)) is not None:  # libraries raise others on top of it
-                raise Fault(path, fault.reason, fault.remedy) from error
-            raise
-
-
-def sweep_up(folder: Path, depth: int) -> None:
-    """Remove what killed processes have not finished writing into a folder, and folders so far below it."""
-    for level in range(depth + 1):
-        for path in folder.glob("*/" * level + f".*{_TEMPORARY}"):
-            remove_unlocked(path)
-
-
-def write_whole(path: Path, content: str) -> None:
-    """A text, in which what UTF-8 lacks is escaped: JSON and YAML read the same from that."""
-    with whole(path) as temporary:
-        temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
-
-
-def _read_texts(places: Mapping[str, Path]) -> dict[str, str]:
-    """What stands in the files that are there."""
-    found = {}
-    for name, path in places.items():
-        if path.is_file():
-            with disk(path):
-                found[name] = path.read_bytes().decode(errors="replace")
-    return found
-
-
-def _has_text(path: Path, text: str) -> bool:
-    try:
-        return path.read_bytes() == text.encode(errors="backslashreplace")
-    except OSError:
-        return False
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same file in another folder, or a copy where the disk cannot do that: none is changed later."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
-    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A file of ours.
-
-    Raises:
-        Fault: if it cannot be read, or is damaged.
-    """
-    return _read(path, json.loads)
-
-
-def read_json_list(path: Path) -> list[dict[str, Any]]:
-    """A file of ours that holds a list of mappings.
-
-    Raises:
-        Fault: if it cannot be read, or is damaged.
-    """
-    parsed = _parsed(path, json.loads)
-    if not isinstance(parsed, list) or not all(isinstance(item, dict) for item in parsed):
-        raise _damaged(path, "is not a list of mappings")
-    return parsed
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A file of ours.
-
-    Raises:
-        Fault: if it cannot be read, or is damaged.
-    """
-    return _read(path, yaml.safe_load)
-
-
-def _refuse_stream(path: Path) -> None:
-    """Raises Fault for what is no file, which might never end, or never begin."""
-    with disk(path):
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise _damaged(path, "is a pipe or a device")
-
-
-def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
-    _refuse_stream(path)
-    with disk(path):
-        content = path.read_bytes()
-    try:
-        return parse(content.decode())
-    except (ValueError, RecursionError, yaml.YAMLError) as error:  # half a file, or another program's
-        raise _damaged(path, "cannot be parsed") from error
-
-
-def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    parsed = _parsed(path, parse)
-    if not isinstance(parsed, dict):
-        raise _damaged(path, "is not a mapping")
-    return parsed
-
-
-_DAMAGES = (
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    MemoryError,
-)
-"""What numpy raises for a file that is none of ours, half of one, or one that claims to be huge."""
-
-
-@contextmanager
-def arrays(path: Path, what: str) -> Iterator[NpzFile]:
-    """The arrays of a file of ours, by their names.
-
-    Args:
-        what: is said of it where it is damaged, as "holds no predictions".
-
-    Raises:
-        Fault: if it cannot be read; or is damaged, which the caller says by a ValueError.
-    """
-    import numpy as np
-
-    _refuse_stream(path)
-    try:
-        # numpy leaves one that is damaged open
-        with disk(path), path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            yield found
-    except _DAMAGES as error:
-        raise _damaged(path, what) from error
-
-
-def _damaged(path: Path, what: str) -> Fault:
-    return Fault(path, f"{what}: the file is damaged", "restore an intact copy, or remove it")
-
-
 def remove_refused_run(folder: Path, job_name: str) -> None:
     """Take back what Hydra wrote for a run that was refused, where there is nothing else in its folder."""
     hydras = {".hydra", f"{job_name}.log"}
     if not folder.is_dir() or {path.name for path in folder.iterdir()} - hydras:
         return
-    _remove(folder / ".hydra")
+    remove_trees(folder / ".hydra")
     (folder / f"{job_name}.log").unlink(missing_ok=True)
-    _remove_empty(folder)
+    remove_empty(folder)
 
 
 def _same_history(a: RunFiles, b: RunFiles) -> bool:
     """A number alone does not tell: a torn journal may have lost a trial, and another got its number."""
     histories = a.history, b.history
     return all(path.exists() for path in histories) and filecmp.cmp(*histories, shallow=False)
-
-
-def size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder, however they change meanwhile; 0 where there is none."""
-    try:
-        if path.is_dir() and not path.is_symlink():
-            return sum(map(size, path.iterdir()))
-        return path.lstat().st_size
-    except OSError:  # just removed, or nobody's business
-        return 0
-
-
-def _remove_empty(folder: Path) -> None:
-    """Remove a folder in which nothing is, and those above it, up to the first that holds something."""
-    while folder.is_dir() and not any(folder.iterdir()) and folder.absolute() != Path.cwd():
-        folder.rmdir()
-        folder = folder.parent
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder of ours with all that is in it, if it is there.
-
-    Raises:
-        Fault: if the disk fails.
-    """
-    with disk(folder):
-        _remove(folder)
-
-
-def _remove(*folders: Path) -> None:
-    for folder in folders:
-        if folder.exists():
-            shutil.rmtree(folder)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sweeper import caller, check, environment, provenance, record, saved, schema
+from sweeper import caller, check, environment, filesystem, provenance, record, saved, schema
 from sweeper.caller import Ended
 from sweeper.card import ONE, SEVERAL, Card, Network
 from sweeper.errors import BadInput
@@ -135,8 +135,8 @@ def _train_into(
 
     files.mark()
     files.forget_predictions()
-    record.write_whole(files.config, saved.to_yaml(run))
-    record.write_json(files.environment, environment.environment(run, loaded.fingerprint))
+    filesystem.write_whole(files.config, saved.to_yaml(run))
+    filesystem.write_json(files.environment, environment.environment(run, loaded.fingerprint))
     digests = loaded.train_digests
     trained_on = None if digests is None else provenance.trained_on(run, digests)
     rows: list[dict[str, Any]] = []
@@ -148,7 +148,7 @@ def _train_into(
             rows.clear()
             told.clear()
             if (smaller := with_micro_batch_size(run)) != run:
-                record.write_whole(files.config, saved.to_yaml(smaller))
+                filesystem.write_whole(files.config, saved.to_yaml(smaller))
         rows.append(epoch.row())
         files.write_history(rows)
         show.epoch(epoch)
@@ -176,7 +176,7 @@ def _train_into(
         _write_val_logits(files, fitted.val_logits, loaded)
     if current.number is None:
         result = _tested(fitted.model, run, loaded, result)
-        record.write_json(files.result, result)
+        filesystem.write_json(files.result, result)
         replace(card, scores=_card_scores(result)).write(files)
         show.result(result, files.folder)
         _write_predictions(files, fitted.val_logits, loaded)
@@ -248,7 +248,7 @@ def _write_result(
     if fitted is not None:
         result |= {} if fitted.dead_units is None else {"dead_units": fitted.dead_units}
         result[record.PER_CLASS] = {"val": fitted.per_class}
-    record.write_json(files.result, result)
+    filesystem.write_json(files.result, result)
     return result
 
 
@@ -394,7 +394,7 @@ def test_best(folder: Path) -> None:
     is_done = best.predictions.exists() and best.card.exists()  # predictions are written last
     if not result or is_done or not best.has_weights:
         return
-    run = check.to_run(record.read_yaml(best.config))
+    run = check.to_run(filesystem.read_yaml(best.config))
     if not saved.may_test(run.model):
         what = f"{best.config} alone names its network, {run.model.target}"
         log.warning("the best model is not tested: %s; add --trust to run that code", what)

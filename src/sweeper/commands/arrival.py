@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeper import origin, record
+from sweeper import origin, outcome, outputs
 from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault
 from sweeper.limit import check_study_name
@@ -63,13 +63,13 @@ def find(name: str | None, source: Source = HERE, needs_model: bool = False) -> 
 
 
 def find_study(name: str | None) -> StudyFiles:
-    """``record.find_study``, also where an app has its trials elsewhere than under ``outputs/``.
+    """``outputs.find_study``, also where an app has its trials elsewhere than under ``outputs/``.
 
     Raises:
         BadInput: if there is no such study.
     """
     try:
-        return record.find_study(name)
+        return outputs.find_study(name)
     except BadInput:
         if (files := _begun_elsewhere(name)) is None:
             raise
@@ -77,7 +77,7 @@ def find_study(name: str | None) -> StudyFiles:
 
 
 def bring_model(name: str | None, source: Source = HERE) -> str:
-    """Bring the best model of a study, where a study is named; gives what ``record.find_model`` finds it by.
+    """Bring the best model of a study, where a study is named; gives what ``outputs.find_model`` finds it by.
 
     Raises:
         BadInput: as ``find``.
@@ -194,7 +194,7 @@ def whereabouts(files: StudyFiles) -> tuple[str, str, str | None]:
     storage = look_into_storage(files.read_storage() or "memory")
     study = optuna.load_study(study_name=files.read_name(), storage=storage)
     begun = origin.read(storage, study._study_id)
-    best = record.best_trials(study)
+    best = outcome.best_trials(study)
     if not best:
         return "another machine", str(begun.get("folder")), begun.get("artifacts")
     told = best[0].user_attrs
@@ -297,7 +297,7 @@ def _home(name: str, storage: BaseStorage, url: str, files: StudyFiles) -> Study
             files.mark(name, url, study_id, travels=True)
         return files
     check_study_name(name, "STUDY")
-    record.refuse_folder_of_others(files.folder, is_search=True)
+    outputs.refuse_folder_of_others(files.folder, is_search=True)
     if files.folder.exists() and any(files.folder.iterdir()):
         raise BadInput("STUDY", name, f"{near(files.folder)} holds something else", "rename that folder")
     files.mark(name, url, study_id, travels=True)

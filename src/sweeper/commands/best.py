@@ -14,14 +14,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeper import record, saved
+from sweeper import filesystem, outcome, record, saved
 from sweeper.commands import report
 from sweeper.commands.arrival import HERE, Source, find, show_whereabouts
 from sweeper.commands.studies import PIPED_WIDTH
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
+from sweeper.outcome import WORDS
 from sweeper.program import program, use
-from sweeper.record import WORDS, StudyFiles
+from sweeper.record import StudyFiles
 from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
 from sweeper.results.sign import Sign
@@ -45,7 +46,7 @@ def show(name: str | None, source: Source = HERE) -> None:
     if files.is_certificate:
         show_certificate(files)
         return
-    results = record.read_yaml(files.results)
+    results = filesystem.read_yaml(files.results)
     # optimizer.lr[freezing=head] is a name, not markup.
     console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(f"Study {results['study']}: {_counts(files, results['trials'])}")
@@ -83,7 +84,7 @@ def show_belief(files: StudyFiles) -> None:
 
 def current_belief(files: StudyFiles) -> Belief | None:
     """What can be said of the best trial as the study is now; as it was written where that says less."""
-    from sweeper.search.study import read
+    from sweeper.search.look import read
 
     found = None
     try:
@@ -104,7 +105,7 @@ def show_certificate(files: StudyFiles) -> None:
     from sweeper.results import verdict
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    counts = _counts(files, record.read_yaml(files.results)["trials"])
+    counts = _counts(files, filesystem.read_yaml(files.results)["trials"])
     found = report.certificate_of(files)
     console.print(f"Study {files.read_name()}, {verdict.whose(found)}: {counts}")
     if found is None:
@@ -169,7 +170,7 @@ def show_signs(files: StudyFiles) -> None:
 def current_signs(files: StudyFiles) -> list[Sign]:
     """The signs of the study as it is now; as they were written where the storage cannot be read."""
     from sweeper.results.study_sign import signs_of
-    from sweeper.search.study import read
+    from sweeper.search.look import read
 
     try:
         return signs_of(read(files))
@@ -180,13 +181,13 @@ def current_signs(files: StudyFiles) -> list[Sign]:
 
 def _counts(files: StudyFiles, written: dict[str, int]) -> str:
     """How many trials are in which state; as the files have it where the storage cannot be read."""
-    from sweeper.search.study import look
+    from sweeper.search.look import look
 
     try:
-        return record.told_counts(map(record.word, look(files)))
+        return outcome.told_counts(map(outcome.word, look(files)))
     except (BadInput, Fault) as error:
         log.debug("%s", error)
-        return record.told_counts(Counter({WORDS[state]: n for state, n in written.items()}).elements())
+        return outcome.told_counts(Counter({WORDS[state]: n for state, n in written.items()}).elements())
 
 
 def _title(files: StudyFiles, number: int, values: Sequence[float]) -> str:
@@ -213,7 +214,7 @@ def _table(title: str, rows: dict[str, Any]) -> Table:
 
 def _can_certify(files: StudyFiles) -> bool:
     """Whether there is a trial to train again, in a storage that is still there."""
-    results = record.read_yaml(files.results)
+    results = filesystem.read_yaml(files.results)
     is_done = results.get("best_trial") is not None or bool(results.get("solutions"))
     return is_done and files.read_storage() not in (None, "memory")
 

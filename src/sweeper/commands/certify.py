@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from sweeper import caller, child, ranking, record
+from sweeper import caller, child, filesystem, ranking, record
 from sweeper.caller import Failed
 from sweeper.commands.arrival import HERE, Source, find
 from sweeper.commands.best import tell_certificate
@@ -120,7 +120,7 @@ def _open(name: str | None, trust: bool, source: Source) -> Certifying:
     if (search.read_storage() or "memory") == "memory":
         reason, remedy = "its trials were in the memory of a process", "search with a storage that stays"
         raise BadInput("STUDY", search.read_name(), reason, remedy)
-    from sweeper.search.study import read
+    from sweeper.search.look import read
 
     seen = read(search)
     _check(seen)
@@ -305,7 +305,7 @@ class Certifying:
 
     def _record(self) -> StudyRecord | None:
         """Of the certificate's study; None while there is none."""
-        from sweeper.search.study import read
+        from sweeper.search.look import read
 
         try:
             return read(self.files) if self.files.is_ours else None
@@ -555,7 +555,7 @@ def _started_in(files: StudyFiles) -> str:
 def _hydra(files: StudyFiles) -> Mapping[str, Any]:
     """Hydra's part of the config of the sweep; empty where it cannot be read."""
     try:
-        found = record.read_yaml(files.sweep_config).get("hydra")
+        found = filesystem.read_yaml(files.sweep_config).get("hydra")
     except (BadInput, Fault):
         return {}
     return found if isinstance(found, dict) else {}
@@ -566,14 +566,14 @@ def _hydra(files: StudyFiles) -> Mapping[str, Any]:
 
 def workers_of(files: StudyFiles) -> tuple[int, str]:
     """How many workers the search's command starts; or jobs, where their engine decides what each has."""
-    from sweeper.search import launch
+    from sweeper.search import opening
     from sweeper.search.engine import n_cores, visible_gpus
 
     hydra = _hydra(files)
     sweeper = hydra.get("sweeper", {})
     n_jobs, per_gpu = sweeper.get("n_jobs"), sweeper.get("workers_per_gpu")
-    if hydra.get("launcher", {}).get("_target_", launch.BASIC) != launch.BASIC:
-        n, each = launch.n_jobs(n_jobs), sweeper.get("workers_per_job")
+    if hydra.get("launcher", {}).get("_target_", opening.BASIC) != opening.BASIC:
+        n, each = opening.n_jobs(n_jobs), sweeper.get("workers_per_job")
         return (n * each, "worker") if isinstance(each, int) else (n, "job")
     if isinstance(n_jobs, int):
         return max(1, n_jobs), "worker"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sweeper import ranking, record
+from sweeper import outcome, ranking
 from sweeper.commands.arrival import find_study
 from sweeper.commands.studies import is_gone, told_storage
 from sweeper.errors import BadInput
@@ -28,7 +28,7 @@ def clean(name: str | None, keep_top: int) -> None:
     where = os.path.relpath(files.folder)
     with locked(files.lock):
         trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-        best = ranking.ranked(trials, record.directions(study))
+        best = ranking.ranked(trials, outcome.directions(study))
         keep = {trial.number for trial in best[:keep_top]}
         n, n_bytes = files.clean([trial for trial in trials if trial.number not in keep])
     if n:

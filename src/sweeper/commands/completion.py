@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem, ShellComplete, add_completion_class, split_arg_string
 
-from sweeper import record
+from sweeper import filesystem, outputs
 from sweeper.commands import page
 from sweeper.errors import BadInput
 from sweeper.fault import disk
@@ -126,7 +126,7 @@ SHELLS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 def studies(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """The studies under ``outputs/``, by their folders: no storage is opened."""
-    return [name for name in record.study_names() if name.startswith(incomplete)]
+    return [name for name in outputs.study_names() if name.startswith(incomplete)]
 
 
 def overrides(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -179,7 +179,7 @@ def install(shell: str | None) -> None:
     shell = shell or _this_shell()
     script, startup = _script(shell), _startup(shell)
     with disk(startup or script):
-        record.write_whole(script, SHELLS[shell])
+        filesystem.write_whole(script, SHELLS[shell])
         print(f"Wrote {script}")
         if startup is not None and _line(script) not in (text := _read(startup)):
             with startup.open("a") as file:
@@ -196,7 +196,7 @@ def remove(shell: str | None) -> None:
     with disk(startup or script):
         if startup is not None and _line(script) in (text := _read(startup)):
             startup = startup.resolve()  # it may be a link into a folder of such files
-            with record.whole(startup) as path:
+            with filesystem.whole(startup) as path:
                 path.write_text(text.replace(_line(script), ""), errors="surrogateescape")
                 shutil.copymode(startup, path)
             print(f"Removed the line from {startup}")

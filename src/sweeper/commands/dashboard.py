@@ -12,7 +12,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import optuna
 
-from sweeper import record
+from sweeper import outputs, record
 from sweeper.commands.arrival import HERE, Source, find
 from sweeper.commands.exhibit import exhibiting
 from sweeper.commands.guard import guarded
@@ -40,14 +40,14 @@ def serve(port: int, study: str | None, source: Source = HERE) -> None:
     storage_url = source.storage
     if study:
         storage_url = find(study, source).read_storage()
-    storage_url, *others = [storage_url] if storage_url else record.find_storages()
+    storage_url, *others = [storage_url] if storage_url else outputs.find_storages()
     if storage_url is None:
         journal = Path(record.OUTPUTS, record.JOURNAL)
         remedy = f"run {program()} -m optimizer=adam,sgd, or write --storage URL"
         raise BadInput("outputs", journal, "there are no studies yet", remedy)
     with _listen(port) as server:
         storage = view(look_into_storage(storage_url))
-        for name in record.studies_in(others):
+        for name in outputs.studies_in(others):
             print(f"More studies: {program()} dashboard {shlex.quote(name)}")
         server.set_app(guarded(exhibiting(_app(storage), storage)))
         print(f"Dashboard: http://{HOST}:{server.server_port}  (Ctrl-C ends it)", flush=True)

@@ -28,13 +28,13 @@ from sweeper.errors import BadInput
 from sweeper.literal import literal
 from sweeper.program import TRUST, program
 from sweeper.saved import Line, saved_run
-from sweeper.search import launch, pool
+from sweeper.search import opening, pool
 from sweeper.search.engine import n_cores
 from sweeper.search.hooks import Hooks
 from sweeper.search.parameter import Parameter, written
+from sweeper.search.search import Search
 from sweeper.search.settings import check_objective, read_settings, study_key
 from sweeper.search.space import Draw, Space
-from sweeper.search.study import Search
 from sweeper.secret import hide_secrets
 from sweeper.training import freeze, summary, weights
 from sweeper.training.backbone import is_path
@@ -119,8 +119,8 @@ def show(arguments: Sequence[str], trust: bool = False) -> None:
         master, space = _compose(line)
         search, n_workers, gpus = read_settings(dict(master.hydra.sweeper.items()), master)
         # What it would ask our task is asked below, without downloads.
-        if launch.is_chosen(master):
-            launch.check(master, search, master.hydra.sweeper.in_process)
+        if opening.is_chosen(master):
+            opening.check(master, search, master.hydra.sweeper.in_process)
         pool.check(Hooks(), space, search, study_key(master))
         draws = list(space.variations())
         points = _points(draws, search)
@@ -229,7 +229,7 @@ def _device(device: torch.device) -> str:
 
 
 def _workers(master: DictConfig, n_workers: int, gpus: Sequence[str]) -> str:
-    if launch.is_chosen(master):
+    if opening.is_chosen(master):
         return _jobs(master)
     n_jobs, share = master.hydra.sweeper.n_jobs, master.hydra.sweeper.workers_per_gpu
     said = f"hydra.sweeper.n_jobs={n_jobs}"
@@ -241,8 +241,8 @@ def _workers(master: DictConfig, n_workers: int, gpus: Sequence[str]) -> str:
 def _jobs(master: DictConfig) -> str:
     """What a launcher is asked for: how many workers a job has is known where its engine starts it."""
     sweeper = master.hydra.sweeper
-    n, each = launch.n_jobs(sweeper.n_jobs), sweeper.workers_per_job
-    asked = f"{counted(n, 'job')} of hydra/launcher={launch.choice(master)}"
+    n, each = opening.n_jobs(sweeper.n_jobs), sweeper.workers_per_job
+    asked = f"{counted(n, 'job')} of hydra/launcher={opening.choice(master)}"
     if each != "auto":
         return f"{asked}, {counted(each, 'worker')} each"
     return f"{asked}, a worker for each GPU or core that it gives"

@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper import origin, record
+from sweeper import origin, outputs
 from sweeper.commands.guard import Answer, call, say
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
@@ -170,7 +170,7 @@ def _table(history: Sequence[Mapping[str, float]]) -> str:
 
 def _study_files(begun: Mapping[str, Any]) -> StudyFiles | None:
     folder, study_id = origin.folder(begun), begun.get("id")
-    files = StudyFiles(folder) if folder else record.find_arrived(study_id) if study_id else None
+    files = StudyFiles(folder) if folder else outputs.find_arrived(study_id) if study_id else None
     return files if files is not None and _is_there(lambda: files.is_ours) else None
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper import record
+from sweeper import outputs, record
 from sweeper.commands.arrival import HERE, Source, bring_model
 from sweeper.errors import named, visible
 from sweeper.fault import Fault
@@ -45,7 +45,7 @@ def show(study: str | None, format: str, out: str | None, trust: bool, source: S
     """
     name = bring_model(study, source)
     with named("STUDY", "model"):
-        files = record.find_model(name)
+        files = outputs.find_model(name)
     weights = files.weights
     file = expanded(f"{_name(weights.absolute())}.{format}" if out is None else out)
     record.check_out(file, "--out", f"model.{format}", filter(None, (weights, files.card)))

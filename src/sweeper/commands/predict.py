@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.table import Table
 from rich.text import Text
 
-from sweeper import record
+from sweeper import filesystem, outputs, record
 from sweeper.commands.arrival import HERE, Source, bring_model
 from sweeper.errors import BadInput, named, visible
 from sweeper.screen import Screen
@@ -60,7 +60,7 @@ def show(
     study = bring_model(study, source)
     if file is not None:
         with named("STUDY", "model"):
-            files, read = record.find_model(study), (picture.content for picture in pictures)
+            files, read = outputs.find_model(study), (picture.content for picture in pictures)
         inputs = (path for path in (files.weights, files.card, *read) if isinstance(path, Path))
         record.check_out(file, "--csv", "predictions.csv", inputs)
     model = _load(study, device, trust)
@@ -68,7 +68,7 @@ def show(
         said = model.predict(pictures, skip_unreadable=True, progress=done)
     if file is not None:
         with (
-            record.whole(file) as path,
+            filesystem.whole(file) as path,
             path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened,
         ):
             _write_rows(opened, said, top)

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from sweeper import check, record
+from sweeper import check, filesystem, record
 from sweeper import saved as saved_run
 from sweeper.commands.arrival import HERE, Source, find
 from sweeper.environment import environment
@@ -42,7 +42,7 @@ def reproduce(name: str | None, number: int | None, trust: bool = False, source:
 
     files = _find_run(name, number, source)
     saved = files.read_rows()
-    run = check.to_run(record.read_yaml(files.config))
+    run = check.to_run(filesystem.read_yaml(files.config))
     if not trust:
         saved_run.refuse_import(run.model, near(files.config))
     loaded = data.load(run.dataset, resolve_device(run.device))

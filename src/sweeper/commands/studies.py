@@ -24,12 +24,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeper import origin, record
+from sweeper import filesystem, origin, outcome, outputs, record
 from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault
 from sweeper.lock import living, locked
+from sweeper.outcome import WORDS
 from sweeper.program import program
-from sweeper.record import WORDS, StudyFiles
+from sweeper.record import StudyFiles
 from sweeper.secret import hide_secrets
 from sweeper.words import counted, disk_space, number, one_line
 
@@ -72,7 +73,7 @@ class Listed:
 
     @cached_property
     def n_bytes(self) -> int:
-        return record.size(self.files.folder) if self.files else 0
+        return filesystem.size(self.files.folder) if self.files else 0
 
 
 # -------------------------------------------------------------------------------------------- finding them
@@ -89,7 +90,7 @@ def find(storage: str | None = None) -> tuple[list[Listed], dict[str, str]]:
     """
     found, problems = list[Listed](), dict[str, str]()
     folders = [] if storage else [StudyFiles(folder.absolute()) for folder in record.study_folders()]
-    for url in [storage] if storage else record.find_storages():
+    for url in [storage] if storage else outputs.find_storages():
         if url is None:
             continue
         if is_gone(url):  # its studies are those of their folders
@@ -141,7 +142,7 @@ def _listed(
     read_told: Callable[[], Told],
     url: str,
 ) -> Listed:
-    from sweeper.search.study import seen
+    from sweeper.search.look import seen
 
     trials = read_trials()
     files = _its_folder(begun, study.study_name, url)
@@ -162,7 +163,7 @@ def _listed(
         name=study.study_name,
         storage=url,
         files=files,
-        counts=Counter(map(record.word, shown)),
+        counts=Counter(map(outcome.word, shown)),
         best="" if certifies else _best(study, trials),
         when=max(times, default=None),
         objective=", ".join(begun.get("metrics", ())),
@@ -186,7 +187,7 @@ def _its_folder(begun: Mapping[str, Any], name: str, url: str) -> StudyFiles | N
     """The folder where the study was begun, if it is still its own; else the one where it has arrived."""
     files = StudyFiles(Path(begun.get("folder") or "."))
     if (study_id := begun.get("id")) and not files.is_of(name, study_id):
-        return record.find_arrived(study_id)
+        return outputs.find_arrived(study_id)
     try:
         is_its = files.is_ours and (files.read_name(), files.read_storage()) == (name, url)
     except (BadInput, Fault):
@@ -221,7 +222,7 @@ def _of_folder(files: StudyFiles, problems: Mapping[str, str]) -> Listed:
     name, counts, best, when, problem = str(files.folder), dict[str, int](), "", None, problems.get(url, "")
     try:
         name = files.read_name()
-        results = record.read_yaml(files.results) if files.results.exists() else {"trials": {}}
+        results = filesystem.read_yaml(files.results) if files.results.exists() else {"trials": {}}
         when = datetime.fromtimestamp(files.folder.stat().st_mtime)
         counts = {WORDS[state]: n for state, n in results["trials"].items()}
         best = "" if results.get("best_value") is None else number(results["best_value"])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from sweeper import record
+from sweeper import outputs, record
 from sweeper.card import Card
 from sweeper.errors import BadInput, named, shortened
 from sweeper.fault import Fault, disk
@@ -293,16 +293,16 @@ def _told(arguments: Mapping[str, object]) -> str:
     return shortened(", ".join(f"{name}: {value}" for name, value in arguments.items()), _MOST_SHOWN)
 
 
-def _found(path: str | PathLike[str]) -> tuple[record.ModelFiles, Card, dict[str, Tensor]]:
+def _found(path: str | PathLike[str]) -> tuple[outputs.ModelFiles, Card, dict[str, Tensor]]:
     """A search may put another best model in the place of this one meanwhile: it is then read anew."""
     for pause_s in _PAUSES_S:
         with suppress(BadInput, Fault):
-            return (files := record.find_model(path)), *_read(files)
+            return (files := outputs.find_model(path)), *_read(files)
         time.sleep(pause_s)
-    return (files := record.find_model(path)), *_read(files)
+    return (files := outputs.find_model(path)), *_read(files)
 
 
-def _read(files: record.ModelFiles) -> tuple[Card, dict[str, Tensor]]:
+def _read(files: outputs.ModelFiles) -> tuple[Card, dict[str, Tensor]]:
     card = Card.read(files.card) if files.card is not None else _card_inside(files.weights)
     return card, state.read(files.weights, card.weights_digest)
 

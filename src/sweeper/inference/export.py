@@ -27,9 +27,10 @@ from torch.export import Dim, ExportedProgram
 from sweeper.card import Card
 from sweeper.errors import BadInput, one_of
 from sweeper.fault import find_fault
+from sweeper.filesystem import whole
 from sweeper.inference.classifier import Classifier
 from sweeper.inference.pipeline import Pipeline, Scorer
-from sweeper.record import CARD, check_out, whole
+from sweeper.record import CARD, check_out
 from sweeper.training import state
 from sweeper.words import disk_space, one_line
 

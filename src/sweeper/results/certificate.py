@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from sweeper import record
+from sweeper import filesystem
 from sweeper.fault import Fault
 from sweeper.record import FORMAT, StudyFiles, check_format
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan, scores
@@ -207,7 +207,7 @@ class Certificate:
     def write(self, files: StudyFiles) -> None:
         versions = {name: version(name) for name in ("optuna", "hydra-core", "numpy", "scipy")}
         content = {"format": FORMAT, **asdict(self), "folder": str(self.folder)}
-        record.write_json(files.certificate, {**content, "test": TEST, "versions": versions})
+        filesystem.write_json(files.certificate, {**content, "test": TEST, "versions": versions})
 
     @classmethod
     def read(cls, files: StudyFiles) -> Certificate | None:
@@ -218,7 +218,7 @@ class Certificate:
         """
         if not files.certificate.exists():
             return None
-        found = record.read_json(files.certificate)
+        found = filesystem.read_json(files.certificate)
         check_format("STUDY", str(files.folder), found)
         try:
             certificate = structured(cls, found)

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 from optuna.visualization import plot_optimization_history, plot_pareto_front
 
-from sweeper import ranking, record
+from sweeper import outcome, ranking
 from sweeper.results import standing
 from sweeper.results.markup import duration, paragraph, told
 from sweeper.results.panel import Panel, Table
@@ -235,7 +235,7 @@ def _shown_scores(seen: StudyRecord, objective: int) -> list[float]:
     scores = {"done": list[float](), "pruned": list[float]()}
     for trial in seen.trials:
         reached = standing.score(trial, objective)
-        if reached is not None and (word := record.word(trial)) in scores:
+        if reached is not None and (word := outcome.word(trial)) in scores:
             scores[word].append(reached)
     pruned = sorted(scores["pruned"], key=lambda value: sign * value)
     return scores["done"] + pruned[: (len(pruned) + 1) // 2]
@@ -280,7 +280,7 @@ def _slice(
         says = f"Searched within {standing.told_range(distribution)}."
         says += _where(distribution, [p.value for p in points if p.number in best])
     says = f"{name} against {seen.metrics[objective]}, {counted(len(points), 'trial')}. {says}"
-    drew = {t.number for t in seen.trials if name in t.params and record.word(t) in ("done", "pruned")}
+    drew = {t.number for t in seen.trials if name in t.params and outcome.word(t) in ("done", "pruned")}
     n_without = len(drew - {p.number for p in points})
     without = [f"{counted(n_without, 'trial')} without a finite value"] if n_without else []
     html = paragraph(" · ".join([standing.told_range(distribution), *_off(scores, range_), *without]))

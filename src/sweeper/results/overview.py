@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper import record
+from sweeper import outcome
 from sweeper.results import sign, standing, study_sign
 from sweeper.results.markup import command, duration, facts, paragraph, table, told
 from sweeper.results.panel import Panel, Table
@@ -55,7 +55,7 @@ def headline(seen: StudyRecord) -> list[tuple[str, str, str]]:
         steps, unit = standing.n_steps(seen)
         n_wanted = f" of {seen.n_trials:,}" if seen.n_trials and len(seen.trials) < seen.n_trials else ""
         found.append(
-            ("trials", f"{len(seen.trials):,}{n_wanted}", record.told_counts(map(record.word, seen.trials)))
+            ("trials", f"{len(seen.trials):,}{n_wanted}", outcome.told_counts(map(outcome.word, seen.trials)))
         )
         work = f"{duration(times.trial_s)} of work" + (f", {counted(steps, unit)}" if steps else "")
         found.append(("time", duration(times.wall_s), work))
@@ -176,7 +176,7 @@ def trials(seen: StudyRecord) -> Panel | None:
 
     def rank(trial: FrozenTrial) -> tuple[int, float, int]:
         reached = standing.score(trial)
-        return order.get(record.word(trial), 9), 0.0 if reached is None else sign * reached, trial.number
+        return order.get(outcome.word(trial), 9), 0.0 if reached is None else sign * reached, trial.number
 
     ordered = sorted(seen.trials, key=rank)[:MOST_ROWS]
     names = list(standing.space(seen))
@@ -184,7 +184,7 @@ def trials(seen: StudyRecord) -> Panel | None:
     rows = [
         [
             str(t.number),
-            record.word(t),
+            outcome.word(t),
             *(t.values if t.state == TrialState.COMPLETE else [None] * len(seen.metrics)),
             *(t.params.get(name) for name in names),
             t.duration.total_seconds() if t.duration is not None else None,
@@ -229,7 +229,7 @@ def scores(records: Sequence[StudyRecord]) -> Panel:
         times = standing.times(seen)
         row += [tested.get(name) for name in names]
         row += [
-            record.told_counts(map(record.word, seen.trials)),
+            outcome.told_counts(map(outcome.word, seen.trials)),
             duration(times.wall_s),
             duration(times.trial_s),
         ]

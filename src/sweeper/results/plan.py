@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper import record
+from sweeper import filesystem
 from sweeper.fault import Fault
 from sweeper.record import FORMAT, StudyFiles, check_format
 from sweeper.structure import structured
@@ -160,7 +160,7 @@ class Plan:
     # ---------------------------------------------------------------------------------------- its file
 
     def write(self, files: StudyFiles) -> None:
-        record.write_json(files.plan, {"format": FORMAT, **asdict(self)})
+        filesystem.write_json(files.plan, {"format": FORMAT, **asdict(self)})
 
     @classmethod
     def read(cls, files: StudyFiles) -> Plan | None:
@@ -171,7 +171,7 @@ class Plan:
         """
         if not files.plan.exists():
             return None
-        found = record.read_json(files.plan)
+        found = filesystem.read_json(files.plan)
         check_format("STUDY", str(files.folder), found)
         try:
             plan = structured(cls, found)

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from sweeper.errors import shortened, visible
 from sweeper.fault import Fault
+from sweeper.filesystem import arrays, whole
 from sweeper.program import program
-from sweeper.record import PER_CLASS, RunFiles, arrays, whole
+from sweeper.record import PER_CLASS, RunFiles
 from sweeper.results import markup
 from sweeper.results.answer import (
     Bin,

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
-from sweeper import __version__, record
+from sweeper import __version__, filesystem
 from sweeper.results import belief as belief_of
 from sweeper.results import certainty, chart, importance, markup, overview, prediction, standing, verdict
 from sweeper.results.certificate import Certificate
@@ -81,7 +81,7 @@ def write(
     Raises:
         Fault: if the disk fails.
     """
-    record.write_whole(path, page(studies, with_images, certificates))
+    filesystem.write_whole(path, page(studies, with_images, certificates))
 
 
 def page(

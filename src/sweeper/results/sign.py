@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from rich.text import Text
 
-from sweeper import record
+from sweeper import filesystem
 from sweeper.fault import Fault
 from sweeper.screen import Screen
 from sweeper.words import counted, near, sentence
@@ -135,7 +135,7 @@ def tell(screen: Screen, sign: str, advice: str, number: int) -> None:
 
 def write(path: Path, signs: Sequence[Sign]) -> None:
     """Write ``signs.json``."""
-    record.write_json(path, [asdict(sign) for sign in signs])
+    filesystem.write_json(path, [asdict(sign) for sign in signs])
 
 
 def read(path: Path) -> list[Sign]:
@@ -146,7 +146,7 @@ def read(path: Path) -> list[Sign]:
     """
     if not path.exists():
         return []
-    rows = record.read_json_list(path)
+    rows = filesystem.read_json_list(path)
     if not all(map(_is_sign, rows)):
         raise Fault(path, "holds no signs: the file is damaged", "remove it")
     return [Sign(**row) for row in rows]

@@ -18,7 +18,7 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper import ranking, record
+from sweeper import outcome, ranking
 from sweeper.fault import Fault
 from sweeper.record import RunFiles
 from sweeper.results.markup import told
@@ -243,7 +243,7 @@ def times(seen: StudyRecord) -> Times:
         return second - left_out
 
     spans = [
-        Span(t.number, lane, record.word(t), moved(begin), moved(max(begin, end)))
+        Span(t.number, lane, outcome.word(t), moved(begin), moved(max(begin, end)))
         for t, lane, (begin, end) in zip(begun, lanes, stretches, strict=True)
     ]
     return Times(spans, pauses, names, max(span.end_s for span in spans))
@@ -357,7 +357,7 @@ def curves(seen: StudyRecord, objective: int = 0) -> list[Curve]:
 
 def _reported(trial: FrozenTrial) -> Curve | None:
     points = sorted((s, v) for s, v in trial.intermediate_values.items() if math.isfinite(v))
-    return Curve(trial.number, record.word(trial), *zip(*points, strict=True)) if points else None
+    return Curve(trial.number, outcome.word(trial), *zip(*points, strict=True)) if points else None
 
 
 def _from_history(seen: StudyRecord, trial: FrozenTrial, objective: int) -> Curve | None:
@@ -369,7 +369,7 @@ def _from_history(seen: StudyRecord, trial: FrozenTrial, objective: int) -> Curv
     except Fault:  # the others can be shown
         return None
     points = [(int(row["epoch"]), row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
-    return Curve(trial.number, record.word(trial), *zip(*points, strict=True)) if points else None
+    return Curve(trial.number, outcome.word(trial), *zip(*points, strict=True)) if points else None
 
 
 def thinned(
@@ -407,5 +407,5 @@ def points(seen: StudyRecord, name: str, objective: int = 0) -> list[Point]:
     for trial in seen.trials:
         reached = score(trial, objective)
         if name in trial.params and reached is not None and trial.state.is_finished():
-            found.append(Point(trial.number, record.word(trial), trial.params[name], reached))
+            found.append(Point(trial.number, outcome.word(trial), trial.params[name], reached))
     return found

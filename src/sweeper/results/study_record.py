@@ -13,9 +13,10 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any
 
-from sweeper import origin, record
+from sweeper import origin, outcome
+from sweeper.outcome import shown
 from sweeper.program import TRUST
-from sweeper.record import RunFiles, StudyFiles, shown
+from sweeper.record import RunFiles, StudyFiles
 from sweeper.words import near, objectives
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _STORAGE = "hydra.sweeper.storage"
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """What is known of a study; the trials are as ``search.study.look`` shows them, dead ones as lost."""
+    """What is known of a study; the trials are as ``search.look`` shows them, dead ones as lost."""
 
     name: str
     files: StudyFiles
@@ -182,10 +183,10 @@ def of(study: optuna.Study, files: StudyFiles, trials: Sequence[FrozenTrial] | N
     """The record of a study that is open.
 
     Args:
-        trials: as ``search.study.look`` shows them; the study's own, where nobody has looked.
+        trials: as ``search.look`` shows them; the study's own, where nobody has looked.
     """
     begun = origin.read(study._storage, study._study_id)
-    directions = tuple(record.directions(study))
+    directions = tuple(outcome.directions(study))
     return StudyRecord(
         name=study.study_name,
         files=files,

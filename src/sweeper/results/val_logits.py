@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper import ranking, record
+from sweeper import filesystem, ranking
 from sweeper.fault import Fault, disk
-from sweeper.record import Outcome, RunFiles, StudyFiles
+from sweeper.outcome import Outcome
+from sweeper.record import RunFiles, StudyFiles
 from sweeper.results.answer import Labels, Logits
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ValLogits:
             content, logits=self.logits, labels=self.labels, pictures=np.array(self.pictures, dtype=np.str_)
         )
         if content.getbuffer().nbytes <= LOGITS_BYTES:
-            with record.whole(files.val_logits) as path:
+            with filesystem.whole(files.val_logits) as path:
                 path.write_bytes(content.getbuffer())
 
     @classmethod
@@ -69,7 +70,7 @@ class ValLogits:
         """
         if not files.is_ours or not files.val_logits.exists():
             return None
-        with record.arrays(files.val_logits, "holds no logits") as found:
+        with filesystem.arrays(files.val_logits, "holds no logits") as found:
             read = cls(found["logits"], found["labels"], str(found["pictures"]))
             read._check()
         return read
@@ -137,7 +138,7 @@ def keep_best(files: StudyFiles, found: Outcome, ended: int | None = None) -> No
 def _has_room(files: StudyFiles, n_done: int, n_bytes: int) -> bool:
     """Whether the logits of all trials surely fit, the last of which took so many bytes."""
     try:
-        last = record.read_json(files.logits_count)
+        last = filesystem.read_json(files.logits_count)
         before, n_before, most = (int(last[name]) for name in ("bytes", "n_done", "most"))
     except (Fault, KeyError, TypeError, ValueError):  # not there, or damaged
         return False
@@ -157,11 +158,11 @@ def _count(files: StudyFiles, ranked: Sequence[FrozenTrial]) -> None:
         files.trial(trial).run.val_logits.unlink(missing_ok=True)
         if n_bytes <= LOGITS_BYTES:  # else it never had room
             room = 0  # for those that are worse, too: those that are kept are the best
-    record.write_json(files.logits_count, {"bytes": total, "n_done": len(ranked), "most": most})
+    filesystem.write_json(files.logits_count, {"bytes": total, "n_done": len(ranked), "most": most})
 
 
 def _bytes(files: StudyFiles, trial: FrozenTrial) -> int:
     """What the logits of a trial take, if it is completed and a run of ours; others keep none."""
     run = files.trial(trial).run
-    n_bytes = record.size(run.val_logits) if trial.state.name == "COMPLETE" else 0
+    n_bytes = filesystem.size(run.val_logits) if trial.state.name == "COMPLETE" else 0
     return n_bytes if n_bytes and run.is_ours else 0

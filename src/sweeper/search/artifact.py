@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, of_disk
-from sweeper.record import size, whole
+from sweeper.filesystem import size, whole
 from sweeper.secret import hide_secrets
+from sweeper.words import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +41,7 @@ def absolute(place: str, key: str = KEY) -> str:
         BadInput: for what is no place.
     """
     if "://" not in place:
-        return str(Path(os.path.expanduser(place)).absolute())  # noqa: PTH111  # as words.expanded
+        return str(expanded(place).absolute())
     bucket, _, prefix = place.removeprefix(_S3).partition("/")
     if not place.startswith(_S3):
         raise BadInput(key, place, "is neither a folder nor on S3", _REMEDY)

@@ -103,6 +103,11 @@ class Heart:
         entry = self.told.entries.get(pool)
         return 0.0 if entry is None or entry.heartbeat_s is None else self._observer.patience_s(entry)
 
+    def is_silent(self, pool: str) -> bool:
+        """Whether another pool has missed a beat."""
+        entry = self.told.open.get(pool)
+        return entry is not None and self._observer.is_silent(pool, entry)
+
     @contextmanager
     def heeding(self, on_stop: Callable[[], None]) -> Iterator[None]:
         """Call this, in the heart's thread, when all pools are asked to stop; at once where they were."""

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, Node, OmegaConf, ValueNode, flag_override, ope
 from omegaconf._utils import get_omega_conf_dumper
 
 from sweeper.fault import disk, of_disk
-from sweeper.record import write_whole
+from sweeper.filesystem import write_whole
 from sweeper.search.fork import call_here
 from sweeper.secret import hide_known_secrets_in
 

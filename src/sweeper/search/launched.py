@@ -1,6 +1,6 @@
-"""What runs elsewhere: the process that hands jobs to a launcher, and what each job does.
+"""What each job of a launcher does: it starts the app's own command again, which joins the study.
 
-Both are fresh interpreters that know of the app only strings: its command, its folder and its environment. So
+It is a fresh interpreter that knows of the app only strings: its command, its folder and its environment. So
 nothing of the app is pickled, whatever its script holds.
 """
 

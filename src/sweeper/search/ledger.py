@@ -26,8 +26,8 @@ from itertools import chain
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper import ranking, record
-from sweeper.record import FIRST_TRY, is_surplus
+from sweeper import outcome, ranking
+from sweeper.outcome import FIRST_TRY, is_surplus
 from sweeper.search.storage import changed_trials
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -78,7 +78,7 @@ class Ledger:
         self.told: list[int] = []
         """The numbers of the best, as this process has written them into the results last."""
         self.words: Counter[str] = Counter()
-        """How many ended trials people read as done, failed, and so on: see ``record.word``."""
+        """How many ended trials people read as done, failed, and so on: see ``outcome.word``."""
         self.durations_s: list[float] = []
         """How long the finished trials took, ascending."""
         self.finished: list[int] = []
@@ -169,7 +169,7 @@ class Ledger:
         if is_surplus(trial):
             return
         self._ended[trial.state] += 1
-        self.words[record.word(trial)] += 1
+        self.words[outcome.word(trial)] += 1
         if trial.state in FINISHED:
             self.finished.append(trial.number)
             if (took := trial.duration) is not None:

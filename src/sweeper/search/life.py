@@ -42,6 +42,8 @@ LOST = "its process is gone (killed, or the machine went down)"
 
 _MIN_GRACE = 2
 """Heartbeats for which nobody takes a pool for dead, however short the grace of others: one may be late."""
+_LATE = 1.5
+"""Heartbeats after which a beat is missed."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,11 @@ class Observer:
         return frozenset(
             name for name, entry in watched.items() if self._silent_s[name] >= self.patience_s(entry)
         )
+
+    def is_silent(self, pool: str, entry: Entry) -> bool:
+        """Whether a pool has missed a beat: it will be heard soon, or be known to be dead."""
+        heartbeat_s = entry.heartbeat_s
+        return heartbeat_s is not None and self._silent_s.get(pool, 0.0) > _LATE * heartbeat_s
 
     def patience_s(self, entry: Entry) -> float:
         """How long that pool may be silent."""

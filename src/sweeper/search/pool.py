@@ -25,17 +25,18 @@ from omegaconf import DictConfig
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from sweeper import caller, record
+from sweeper import caller, filesystem, record
 from sweeper.caller import Ended, Failed
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, FaultElsewhere, find_told
 from sweeper.note import write_note
+from sweeper.outcome import shown
 from sweeper.program import program, typed_besides
-from sweeper.record import StudyFiles, shown
+from sweeper.record import StudyFiles
 from sweeper.results import belief, sign, study_sign
 from sweeper.results.study_record import HIDDEN
 from sweeper.screen import Screen, fall_silent, whoever_reads
-from sweeper.search import artifact, engine, keys, launch, life, repeat
+from sweeper.search import artifact, engine, keys, life, opening, repeat
 from sweeper.search.fork import ForkingCrew, why_not_fork
 from sweeper.search.heart import Heart
 from sweeper.search.hooks import Hooks, call_logged
@@ -45,6 +46,7 @@ from sweeper.search.life import Entry
 from sweeper.search.process import LOST, Board, Crew, NotStarted, Process, ending, for_the_pool, is_heard
 from sweeper.search.progress import Progress, summarize, tell_belief, tell_how_to_make_sure
 from sweeper.search.sampler import is_grid, try_out
+from sweeper.search.search import Search
 from sweeper.search.settings import (
     check_objective,
     find_function,
@@ -58,7 +60,7 @@ from sweeper.search.settings import (
 from sweeper.search.space import Space
 from sweeper.search.spawn import SpawningCrew
 from sweeper.search.storage import PatientStorage, look_into_storage, open_storage
-from sweeper.search.study import NameTaken, Search, Study
+from sweeper.search.study import NameTaken, Study
 from sweeper.search.trial import Interrupted, Interruption
 from sweeper.search.worker import App, main, work
 from sweeper.secret import hide_known_secrets, hide_secrets
@@ -90,9 +92,9 @@ def sweep(
     try:
         search, n_workers, gpus = read_settings(settings, master)
         is_here, n_jobs = (keys.read(settings)[name] for name in ("in_process", "n_jobs"))
-        is_launched = launch.is_chosen(master)
+        is_launched = opening.is_chosen(master)
         if is_launched:
-            launch.check(master, search, is_here)
+            opening.check(master, search, is_here)
         # While nothing is open yet.
         has_none = is_here or is_launched
         crew = contextlib.nullcontext() if has_none else _open_crew(app, n_workers, search.plan is not None)
@@ -101,7 +103,7 @@ def sweep(
                 app, study, storage, space = _begin(app, search)
                 search = study.search
             if is_launched:
-                signum = launch.run(study, storage, master, launch.n_jobs(n_jobs))
+                signum = opening.run(study, storage, master, opening.n_jobs(n_jobs))
             else:
                 signum = _run_pool(app, study, storage, space, workers, n_workers, gpus)
         _finish(study, task, master, signum)
@@ -160,7 +162,7 @@ def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
         if search.plan is not None:
             search.plan.write(study.files)
         if not (search.is_joined and study.files.sweep_config.exists()):
-            record.write_whole(study.files.sweep_config, to_yaml(app.master))
+            filesystem.write_whole(study.files.sweep_config, to_yaml(app.master))
         break
     return replace(app, arguments=tuple(arguments)), study, storage, space
 
@@ -312,7 +314,7 @@ class Pool:
         """Whether a trial that others run may still fail, and is worth waiting for.
 
         A host that dies now is known to be dead when it has been silent for long enough; longer than that
-        nobody waits: whoever runs the trial repeats it, too.
+        nobody waits beside a pool that beats: whoever runs the trial repeats it, too.
         """
         if self._n_requests or self._n_stillborn >= _MAX_STILLBORN or self._study.is_over():
             return False
@@ -323,7 +325,7 @@ class Pool:
         if self._waits_until_s is None:
             patience_s = max(map(self._heart.patience_s, pools))
             self._waits_until_s = now_s + patience_s + self._study.search.heartbeat_s * (patience_s > 0)
-        return now_s < self._waits_until_s
+        return now_s < self._waits_until_s or any(map(self._heart.is_silent, pools))
 
     @property
     def _n_requests(self) -> int:
@@ -523,7 +525,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     if is_short and search.deadline is None and not is_grid(search.sampler):
         n_finished = study.ledger.n_finished
         reason = f"only {n_finished} of {counted(search.n_trials or 0, 'trial')} could be run"
-        if launch.is_chosen(master):  # whose jobs may be over, lost, or ended by somebody
+        if opening.is_chosen(master):  # whose jobs may be over, lost, or ended by somebody
             reason += f" before the jobs ended; see {near(study.files.launcher_log)}"
             caller.print_last(f"{sentence(reason)}\nTo ask for more jobs: {_to_go_on(search, master)}")
         else:

@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from sweeper import record
+from sweeper import outputs, record
 from sweeper.errors import BadInput
 from sweeper.limit import check_study_name, path_fault, text
 from sweeper.record import StudyFiles
@@ -24,7 +24,7 @@ from sweeper.search import artifact, keys
 from sweeper.search.engine import n_cores, order, visible_gpus
 from sweeper.search.parameter import written
 from sweeper.search.sampler import build_pruner, find
-from sweeper.search.study import Search
+from sweeper.search.search import Search
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
     folder = Path(written_folder).absolute()
     if (reason := path_fault(written_folder) or path_fault(str(folder))) is not None:
         raise BadInput("hydra.sweep.dir", written_folder, reason, "write the path of a folder")
-    record.refuse_folder_of_others(folder, is_search=True)
+    outputs.refuse_folder_of_others(folder, is_search=True)
     directions = _directions(plain["direction"])
     metrics_key = source_key(master, "metric_names")
     pruner = _pruner(_without_missing(plain["pruner"]), plain["max_resource"], len(directions))

@@ -35,7 +35,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, find_fault, of_disk
-from sweeper.lock import is_refused, locked, of_machine, why_locks_are_local
+from sweeper.lock import is_refused, locked, locked_on_machine, why_locks_are_local
 from sweeper.secret import hide_secrets, remember_secrets
 
 log = logging.getLogger(__name__)
@@ -305,33 +305,21 @@ def _read_ends(storage: _CachedStorage, study_id: int, last_attribute: str) -> b
     Returns:
         False where all must be read: at first, and when the study was deleted.
     """
-    from optuna.storages._rdb.models import TrialModel
-    from optuna.storages._rdb.storage import _create_scoped_session
-    from sqlalchemy import and_, or_
+    from sweeper.search.database import Database
 
     with storage._lock:
-        if (study := storage._studies.get(study_id)) is None:
+        if (study := storage._studies.get(study_id)) is None or not isinstance(storage._backend, Database):
             return False
         numbers = storage._trial_id_to_study_id_and_number
         cached = {i: study.trials[numbers[i][1]] for i in study.unfinished_trial_ids}
         until = max(study.last_finished_trial_id, max(cached, default=-1))
-        is_of_study, is_new = TrialModel.study_id == study_id, TrialModel.trial_id > until
-        with _create_scoped_session(storage._backend.scoped_session) as session:
-            rows = session.query(TrialModel.trial_id, TrialModel.state).filter(
-                or_(TrialModel.trial_id.in_(cached), and_(is_of_study, is_new))
-            )
-            states = {row.trial_id: row.state for row in rows.all()}
-        if not states or not states.keys() >= cached.keys():
-            return False
-        changed = {
-            i
+        known = {
+            i: TrialState.WAITING if _is_beginning(trial, last_attribute) else trial.state
             for i, trial in cached.items()
-            if states[i] is not trial.state
-            or (trial.state is TrialState.RUNNING and last_attribute not in trial.system_attrs)
         }
-        if not changed and len(states) == len(cached):
-            return True
-        trials = storage._backend._get_trials(study_id, None, changed, until)
+        trials = storage._backend.read_changed(study_id, known, until)
+        if trials is None:
+            return False
         storage._add_trials_to_cache(study_id, trials)
         for trial in trials:
             if trial.state.is_finished():
@@ -340,6 +328,11 @@ def _read_ends(storage: _CachedStorage, study_id: int, last_attribute: str) -> b
             else:
                 study.unfinished_trial_ids.add(trial._trial_id)
     return True
+
+
+def _is_beginning(trial: FrozenTrial, last_attribute: str) -> bool:
+    """Whether a running trial was read before all was there that it begins with."""
+    return trial.state is TrialState.RUNNING and last_attribute not in trial.system_attrs
 
 
 def _of_cache(
@@ -528,7 +521,7 @@ def file_of(url: str) -> Path | None:
 
 def opening_lock(url: str) -> AbstractContextManager[None]:
     """Lets one process of this machine at a time create tables or a study in the storage."""
-    return locked(of_machine(url))
+    return locked_on_machine(url)
 
 
 def open_storage(url: str, wait_s: float = WAIT_S, n_connections: int = 1) -> BaseStorage:

@@ -27,10 +27,11 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper import origin, ranking, record
+from sweeper import filesystem, origin, outcome, ranking, record
 from sweeper.fault import Fault
 from sweeper.lock import living, locked
-from sweeper.record import Outcome, StudyFiles, TrialFiles
+from sweeper.outcome import Outcome
+from sweeper.record import StudyFiles, TrialFiles
 from sweeper.results.plan import Plan
 from sweeper.results.val_logits import LOGITS_BYTES
 from sweeper.search.artifact import Artifacts
@@ -134,24 +135,22 @@ class Sender:
             return None
         return cls(study, files, begun["id"], begun.get("artifacts"))
 
-    def send(self, number: int, values: Sequence[float] | None, ended: Sequence[FrozenTrial]) -> bool:
+    def send(self, trial: FrozenTrial, values: Sequence[float] | None, ended: Sequence[FrozenTrial]) -> bool:
         """Send what a trial has left, before it is told.
 
         Args:
+            trial: as it is now.
             values: those of a trial that is complete.
             ended: the trials that were so far, or the best of them.
 
         Returns:
             whether it is the best, and has sent its model.
         """
-        storage = self._study._storage
-        trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
-        trial = storage.get_trial(trial_id)
-        files = self._files.trial(trial)
+        number, files = trial.number, self._files.trial(trial)
         if not files.is_of(number):
             return False
         packed = pack(files.read_texts())
-        storage.set_trial_system_attr(trial_id, FILES, packed)
+        self._study._storage.set_trial_system_attr(trial._trial_id, FILES, packed)
         if names := left_out(packed):
             what = "is too long to go with the study, and stays" if len(names) == 1 else "are too long"
             log.warning("trial %d: %s %s in %s", number, listed(names), what, files.folder)
@@ -172,7 +171,7 @@ class Sender:
         return told.number in self._kept([*(t for t in ended if t.number != told.number), told])
 
     def _kept(self, trials: Sequence[FrozenTrial]) -> set[int]:
-        directions = record.directions(self._study)
+        directions = outcome.directions(self._study)
         plan = Plan.read(self._files)
         if plan is not None:
             return plan.kept(trials, directions)
@@ -192,7 +191,7 @@ class Sender:
     def _send_logits(self, told: FrozenTrial, files: TrialFiles) -> None:
         """Send what the trial says of the validation pictures, while the best of all have room."""
         path = files.run.val_logits
-        if n_bytes := record.size(path):
+        if n_bytes := filesystem.size(path):
             self._put(told, _logits(self._id, told.number), path, n_bytes)
 
     def tidy(self, trials: Sequence[FrozenTrial]) -> None:
@@ -217,7 +216,7 @@ class Sender:
         assert self._artifacts is not None
         sizes = self._sizes(trials)
         if sum(sizes.values()) > _LOGITS_BYTES:
-            inside = {t.number for t in within(trials, sizes, record.directions(self._study))}
+            inside = {t.number for t in within(trials, sizes, outcome.directions(self._study))}
             for number in sizes.keys() - inside:
                 if (name := _logits(self._id, number)) not in self._removed:
                     self._artifacts.remove(name)
@@ -376,7 +375,7 @@ class Arrival:
         place = artifacts or begun.get("artifacts")
         self._place = place
         self._outcome = Outcome.of(self._study)
-        self.trials = record.shown(self._outcome.trials)
+        self.trials = outcome.shown(self._outcome.trials)
         self._attributes = storage.get_study_system_attrs(self._study._study_id)
         self._best = self._outcome.best
 
@@ -415,7 +414,7 @@ class Arrival:
     def _kept(self) -> set[int] | None:
         """Of a certificate, the trials that keep their weights; None for a search."""
         plan = Plan.read(self._files)
-        return None if plan is None else plan.kept(self.trials, record.directions(self._study))
+        return None if plan is None else plan.kept(self.trials, outcome.directions(self._study))
 
     def _missing(self) -> list[FrozenTrial]:
         """The trials whose records other machines have, and this one has not."""
@@ -435,7 +434,7 @@ class Arrival:
         return shared[above] and TrialFiles(Path(folder)).is_of(trial.number)
 
     def _bring_trials(self, trials: Sequence[FrozenTrial]) -> None:
-        record.remove_folder(self._files.arriving)  # of somebody who was killed
+        filesystem.remove_folder(self._files.arriving)  # of somebody who was killed
         for trial in trials:
             files = TrialFiles(self._files.folder / str(trial.number))
             texts = unpack(trial.system_attrs[FILES])
@@ -443,7 +442,7 @@ class Arrival:
                 log.warning(
                     "%s is in the way of trial %d, whose record stays away", files.folder, trial.number
                 )
-        record.remove_folder(self._files.arriving)
+        filesystem.remove_folder(self._files.arriving)
 
     def _is_told(self) -> bool:
         """Whether the results say what there is."""
@@ -452,7 +451,7 @@ class Arrival:
         if not self._files.has_old_results and living(self._files.heartbeats):  # who is about to write them
             return True
         try:
-            found = record.read_yaml(self._files.results)
+            found = filesystem.read_yaml(self._files.results)
         except Fault:
             return False
         n_ended = sum(n for state, n in found.get("trials", {}).items() if TrialState[state].is_finished())
@@ -491,7 +490,7 @@ class Arrival:
 
     def _downloads(self, artifacts: Artifacts) -> Iterator[Download]:
         """What the store has and this folder has not."""
-        directions, kept = record.directions(self._study), self._kept
+        directions, kept = outcome.directions(self._study), self._kept
         if kept is not None or len(directions) > 1:
             for trial in self._best if kept is None else [t for t in self.trials if t.number in kept]:
                 run = self._files.trial(trial).run
@@ -543,4 +542,4 @@ class Arrival:
                     is_stopped.set()
                     raise
         finally:
-            record.remove_folder(self._files.arriving)
+            filesystem.remove_folder(self._files.arriving)

@@ -84,7 +84,7 @@ def seed_of(seed: int, *numbers: int) -> int:
 
 def first_try(trial: FrozenTrial, storage: BaseStorage, study_id: int) -> int:
     """The number of the trial that this one repeats, directly or through others; else its own."""
-    from sweeper.record import FIRST_TRY
+    from sweeper.outcome import FIRST_TRY
 
     while (number := trial.user_attrs.get("retry_of")) is not None:
         if (first := trial.system_attrs.get(FIRST_TRY)) is not None:

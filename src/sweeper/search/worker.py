@@ -26,7 +26,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from sweeper import record
+from sweeper import filesystem
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, disk, find_fault
 from sweeper.record import StudyFiles, TrialFiles
@@ -35,12 +35,14 @@ from sweeper.search import repeat
 from sweeper.search.fork import flush_files
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import run_job
+from sweeper.search.locked_study import Worker
 from sweeper.search.parameter import Suggest, suggest
 from sweeper.search.process import Board, for_the_pool, is_heard
+from sweeper.search.search import Search
 from sweeper.search.settings import find_function
 from sweeper.search.space import Draw, Space
 from sweeper.search.storage import open_storage
-from sweeper.search.study import Search, Study, Worker
+from sweeper.search.study import Study
 from sweeper.search.trial import Interrupted, Interruption, StudyTrial, running
 from sweeper.secret import hide_known_secrets, knows_secrets
 
@@ -340,7 +342,7 @@ def _tell_failed(study: Study, trial: optuna.Trial, files: TrialFiles, error: Ba
         _drop(trial, files)
         return
     text = _storable("".join(traceback.format_exception(error)))
-    record.write_whole(files.traceback, text)
+    filesystem.write_whole(files.traceback, text)
     reason = f"{type(error).__name__}: {_storable(_message(error))}"
     logging.getLogger(__name__).error("Trial %d failed: %s", trial.number, reason)
     attributes = {"reason": reason, "traceback": text[-_MAX_CHARACTERS:]}
@@ -408,7 +410,7 @@ def _hide_secrets_in(path: Path) -> None:
     with contextlib.suppress(OSError, Fault):
         printed = path.read_bytes() if knows_secrets() else b""
         if (hidden := hide_known_secrets(text := os.fsdecode(printed))) != text:
-            with record.whole(path) as temporary:
+            with filesystem.whole(path) as temporary:
                 temporary.write_bytes(os.fsencode(hidden))
 
 

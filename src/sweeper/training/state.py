@@ -13,7 +13,8 @@ from xxhash import xxh3_128
 
 from sweeper.card import Card
 from sweeper.fault import Fault, disk
-from sweeper.record import RunFiles, whole
+from sweeper.filesystem import whole
+from sweeper.record import RunFiles
 
 
 def of(model: nn.Module) -> dict[str, Tensor]:
