@@ -54,13 +54,23 @@ def is_chosen(master: DictConfig) -> bool:
     return has_launcher(master) and order() is None and not master.hydra.sweeper.join
 
 
+def choice(master: DictConfig) -> str:
+    """The launcher's name in the group ``hydra/launcher``."""
+    return str(master.hydra.runtime.choices.get("hydra/launcher"))
+
+
+def n_jobs(told: int | str) -> int:
+    """How many jobs a launcher is asked for: ``auto`` is one, which has all that its engine gives."""
+    return told if isinstance(told, int) else 1
+
+
 def check(master: DictConfig, search: Search, is_in_process: bool) -> None:
     """Refuse what the jobs of the launcher could not do.
 
     Raises:
         BadInput: naming the key.
     """
-    name = master.hydra.runtime.choices.get("hydra/launcher")
+    name = choice(master)
     target = str(OmegaConf.select(master, "hydra.launcher._target_"))
     if target.endswith(_NOT_INSTALLED):
         raise BadInput("hydra/launcher", name, "is not installed", master.hydra.launcher.install)
@@ -169,7 +179,7 @@ class Opening:
         self._signums: list[int] = []
         self._next_s = 0.0
         self._is_stopping = False
-        self._choice = master.hydra.runtime.choices.get("hydra/launcher")
+        self._choice = choice(master)
         self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def run(self) -> int | None:
@@ -222,9 +232,9 @@ class Opening:
             self._batches.add(launch.orders.batch)
             _start(launch, self._study.files)
             more = "more " if there else ""
-            told = f"hydra/launcher={self._choice} is asked for {counted(n_missing, f'{more}job')}"
+            told = f"{self._choice} is asked for {counted(n_missing, f'{more}job')}"
         elif n_missing <= 0:
-            told = f"{counted(there, 'job')} of hydra/launcher={self._choice} {_is_or_are(there)} there"
+            told = f"{counted(there, 'job')} of {self._choice} {_is_or_are(there)} there"
         else:
             return
         with whoever_reads():
@@ -280,11 +290,20 @@ class Opening:
             raise BadInput("hydra/launcher", self._choice, raised, f"see {log_file}")
         codes = [end["code"] for end in ends if end.get("code")]
         if codes or not ends:
-            code = f"ended with exit code {codes[0]}" if codes else "gave no sign of life"
+            code = _told_code(codes[0]) if codes else "gave no sign of life"
             reason = f"its jobs {code} before they joined the study"
             folder = self._study.search.folder
             remedy = f"see {log_file}; the jobs must see {folder}, or find the study in a server"
             raise BadInput("hydra/launcher", self._choice, reason, remedy)
+
+
+def _told_code(code: int) -> str:
+    """How a process ended, by what subprocess gives for it: a signal is a negative number."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with suppress(ValueError):  # one that this system does not have
+        return f"were ended by {signal.Signals(-code).name}"
+    return f"were ended by signal {-code}"
 
 
 def _is_or_are(n: int) -> str:

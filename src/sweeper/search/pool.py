@@ -107,7 +107,7 @@ def sweep(
                 app, study, storage, space = _begin(app, search)
                 search = study.search
             if is_launched:
-                signum = opening.run(study, storage, master, 1 if n_jobs == "auto" else n_jobs)
+                signum = opening.run(study, storage, master, opening.n_jobs(n_jobs))
             else:
                 signum = _run_pool(app, study, storage, space, workers, n_workers, gpus)
         _finish(study, task, master, signum)
@@ -540,7 +540,11 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     if is_short and search.deadline is None and not is_grid(search.sampler):
         n_finished = study.ledger.n_finished
         reason = f"only {n_finished} of {counted(search.n_trials or 0, 'trial')} could be run"
-        caller.print_last(sentence(reason))
+        if opening.is_chosen(master):  # whose jobs may be over, lost, or ended by somebody
+            reason += f" before the jobs ended; see {near(study.files.launcher_log)}"
+            caller.print_last(f"{sentence(reason)}\nTo ask for more jobs: {_to_go_on(search, master)}")
+        else:
+            caller.print_last(sentence(reason))
         raise Ended(Failed(f"study {search.study_name}", reason, "its output says why"))
     on_finish = Hooks.of(task).on_finish if search.plan is None else None
     if on_finish is not None and trials:
