@@ -45,11 +45,13 @@ from optuna.trial import Trial, TrialState
 
 from sweeper.record import StudyFiles
 from sweeper.search.ledger import POOL
+from sweeper.search.locked_study import Worker
 from sweeper.search.parameter import suggest
 from sweeper.search.progress import Progress
+from sweeper.search.search import Search
 from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
-from sweeper.search.study import Search, Study, Worker
+from sweeper.search.study import Study
 
 FEW, MANY = 1_000, 100_000
 TARGET = 2.0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,18 +34,22 @@ def ray_cluster(n_nodes: int = 2, n_cpus: int = 1) -> Iterator[RayCluster]:
     pytest.importorskip("ray", reason='needs Ray (pip install "sweeper[ray]")')
     from ray.cluster_utils import Cluster
 
-    # The paths of its sockets must be short.
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    memory: dict[str, Any] = {
-        "object_store_memory": 80_000_000,
-        "include_dashboard": False,
-        "temp_dir": folder,
-    }
-    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
-    try:
-        nodes = [cluster.add_node(num_cpus=n_cpus, **memory) for _ in range(n_nodes)]
-        cluster.wait_for_nodes()
-        yield RayCluster(cluster, nodes)
-    finally:
-        cluster.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    # The paths of its sockets must be short; and Ray writes to ray/ in this folder, but does not make it.
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        Path(folder, "ray").mkdir()
+        patch.setenv("RAY_TMPDIR", folder)
+        memory: dict[str, Any] = {
+            "object_store_memory": 80_000_000,
+            "include_dashboard": False,
+            "temp_dir": folder,
+        }
+        cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
+        try:
+            nodes = [cluster.add_node(num_cpus=n_cpus, **memory) for _ in range(n_nodes)]
+            cluster.wait_for_nodes()
+            yield RayCluster(cluster, nodes)
+        finally:
+            cluster.shutdown()

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from sweeper.search import launch
-from sweeper.search.study import Search
+from sweeper.search import launch, opening
+from sweeper.search.search import Search
 from tests.foreign_app import App, assert_exactly
 from tests.program import Done, Program, finish, until
 from tests.ray_cluster import RayCluster, ray_cluster
@@ -143,6 +143,12 @@ def test_a_queue_is_read_by_its_comments() -> None:
     assert list(launch._batches(listing)) == ["ab12", "ab12"]
 
 
+def test_how_jobs_ended_is_said_in_words() -> None:
+    """Who cancels a job reads no negative exit code."""
+    ends = [opening._told_code(code) for code in (1, -15, -99)]
+    assert ends == ["ended with exit code 1", "were ended by SIGTERM", "were ended by signal 99"]
+
+
 def test_the_words_of_a_job_name_the_study_and_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     """They can be read by everybody; and a job takes over from nobody."""
     url = "postgresql+psycopg://me:geheim@db/x"
@@ -220,7 +226,7 @@ def test_a_second_ctrl_c_stops_the_study_everywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_password_is_left_where_others_can_read_it(tmp_path: Path, postgres: Postgres, name: str) -> None:
+def test_no_password_is_left_where_others_can_read_it(tmp_path: Path, postgres: Postgres) -> None:
     """Jobs find the server; its password is in no file of others, nor in the words of a process."""
     app = app_of(tmp_path, holds=True)
     process = app.start(*LOCAL, f"hydra.sweeper.storage={postgres.url}")

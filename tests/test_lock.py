@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from sweeper.lock import Heartbeat, is_alive, is_locked, locked, why_locks_are_local
+from sweeper.lock import Heartbeat, is_alive, is_locked, locked, locked_on_machine, why_locks_are_local
 from tests.program import end, run, start_holding, until
 
 HOLD = """
@@ -101,6 +104,22 @@ def test_whoever_waited_for_a_lock_that_was_removed_holds_the_next(tmp_path: Pat
     assert taker.stdout.readline() == "taken\n"
     assert is_locked(tmp_path / "lock")
     end(taker)
+
+
+def test_a_lock_of_the_machine_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that want it at once have it one by one, though each removes its file."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    inside: list[int] = []
+
+    def go_in(number: int) -> bool:
+        with locked_on_machine("key"):
+            inside.append(number)
+            os.sched_yield()
+            return inside.pop() == number and not inside
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(go_in, range(100)))
+    assert list(tmp_path.iterdir()) == []
 
 
 LIVE = """

@@ -17,11 +17,13 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy import Engine, event
 
 from sweeper import filesystem, record
+from sweeper.search.locked_study import Worker
 from sweeper.search.parameter import suggest
 from sweeper.search.progress import Progress
+from sweeper.search.search import Search
 from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
-from sweeper.search.study import Search, Study, Worker
+from sweeper.search.study import Study
 
 MakeSpace = Callable[..., Space]
 

@@ -152,13 +152,24 @@ def locked_here(path: Path) -> Iterator[None]:
         except Fault as fault:
             if not is_refused(fault.__cause__):
                 raise
-            stack.enter_context(locked(of_machine(str(path))))
+            stack.enter_context(locked_on_machine(str(path)))
         yield
 
 
-def of_machine(key: str) -> Path:
-    """A file to lock that is this machine's own, for what each machine does once."""
-    return Path(tempfile.gettempdir(), f"sweeper-{os.getuid()}-{sha256(key.encode()).hexdigest()[:16]}.lock")
+@contextmanager
+def locked_on_machine(key: str) -> Iterator[None]:
+    """As ``locked``, by a file of the machine's own that is gone afterwards: for what each machine does once.
+
+    Raises:
+        Fault: if the disk fails.
+    """
+    digest = sha256(key.encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir(), f"sweeper-{os.getuid()}-{digest}.lock")
+    try:
+        with locked(path):
+            yield
+    finally:
+        remove_unlocked(path)
 
 
 @contextmanager

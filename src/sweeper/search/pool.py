@@ -16,7 +16,7 @@ from functools import partial
 from itertools import count
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import optuna
 from hydra.core.singleton import Singleton
@@ -46,6 +46,7 @@ from sweeper.search.life import Entry
 from sweeper.search.process import LOST, Board, Crew, NotStarted, Process, ending, for_the_pool, is_heard
 from sweeper.search.progress import Progress, summarize, tell_belief, tell_how_to_make_sure
 from sweeper.search.sampler import is_grid, try_out
+from sweeper.search.search import Search
 from sweeper.search.settings import (
     check_objective,
     find_function,
@@ -59,7 +60,7 @@ from sweeper.search.settings import (
 from sweeper.search.space import Space
 from sweeper.search.spawn import SpawningCrew
 from sweeper.search.storage import PatientStorage, look_into_storage, open_storage
-from sweeper.search.study import NameTaken, Search, Study
+from sweeper.search.study import NameTaken, Study
 from sweeper.search.trial import Interrupted, Interruption
 from sweeper.search.worker import App, main, work
 from sweeper.secret import hide_known_secrets, hide_secrets
@@ -75,6 +76,8 @@ _LAST_WORDS_S = 5.0
 """How long workers may take to tell their trials when the pool itself cannot go on."""
 _RACE = "sweeper.results.race"
 """What the workers of a certificate ask who is next: it imports scipy."""
+_DATABASE = "sweeper.search.database"
+"""What workers need for a storage in a database: it imports SQLAlchemy, which takes half a second."""
 _MAX_STILLBORN = 3
 """Workers in a row that died before they asked for a trial: the fourth would die as well."""
 
@@ -98,13 +101,13 @@ def sweep(
             opening.check(master, search, is_here)
         # While nothing is open yet.
         has_none = is_here or is_launched
-        crew = contextlib.nullcontext() if has_none else _open_crew(app, n_workers, search.plan is not None)
+        crew = contextlib.nullcontext() if has_none else _open_crew(app, n_workers, search)
         with crew as workers:
             with _ended_by_ctrl_c():
                 app, study, storage, space = _begin(app, search)
                 search = study.search
             if is_launched:
-                signum = opening.run(study, storage, master, 1 if n_jobs == "auto" else n_jobs)
+                signum = opening.run(study, storage, master, opening.n_jobs(n_jobs))
             else:
                 signum = _run_pool(app, study, storage, space, workers, n_workers, gpus)
         _finish(study, task, master, signum)
@@ -188,20 +191,26 @@ def _ended_by_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def _open_crew(app: App, n_workers: int, is_certificate: bool) -> Iterator[tuple[Crew, Board]]:
+def _open_crew(app: App, n_workers: int, search: Search) -> Iterator[tuple[Crew, Board]]:
     """Fork the server of the workers, or say in the log why they are spawned."""
     reason = why_not_fork()
     with contextlib.closing(Board(n_workers, is_forked=reason is None)) as board:
         body = partial(main, app, board)
         crew: Crew
         if reason is None:
-            modules = [*Hooks.of(app.task).modules(app.master), *([_RACE] if is_certificate else [])]
+            modules = [*Hooks.of(app.task).modules(app.master), *_own_modules(search)]
             crew = ForkingCrew(body, modules, _shared_cores(n_workers))
         else:
             log.info("Workers are spawned, not forked from this process: %s. They start later.", reason)
             crew = SpawningCrew(body, reason)
         with contextlib.closing(crew):
             yield crew, board
+
+
+def _own_modules(search: Search) -> list[str]:
+    """What each worker would import itself."""
+    is_database = "://" in search.storage and not search.storage.startswith("grpc://")
+    return [*([_RACE] if search.plan is not None else []), *([_DATABASE] if is_database else [])]
 
 
 def _shared_cores(n_workers: int) -> dict[str, str]:
@@ -319,7 +328,8 @@ class Pool:
         others = [t for t in running if workers.get(t.number) not in own]
         if any(life.is_lost(t, self._study.files, told, dead) for t in others):
             with self._study.locked() as study:
-                self._tell_reaped(study.reap(spared=own, dead=dead))
+                self._tell_reaped(study.reap(spared=own, dead=self._heart.still_dead()))
+        self._heart.bury()
 
     def _may_get_work(self) -> bool:
         """Whether a trial that others run may still fail, and is worth waiting for.
@@ -519,15 +529,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
             print(f"Stopped. To go on: {_to_go_on(search, master)}", flush=True)
         sys.exit(128 + signum)
     if study.has_failed():
-        failures = study.ledger.failed
-        last = failures[max(failures)]
-        with whoever_reads():
-            print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
-        reason = f"{counted(len(failures), 'trial')} failed, the last is number {last.number}"
-        remedy = "fix the cause and start another study, or allow more failures"
-        rate = f"hydra.sweeper.max_failure_rate={search.max_failure_rate}"
-        caller.print_last(f"{rate}: {reason}; {remedy}")
-        raise Ended(Failed(f"study {search.study_name}", reason, f"{remedy} ({rate})"))
+        _raise_for_failures(study)
     # Trials that still run are another sweep's, which goes on with this study at the same time.
     is_short = search.n_trials is not None and study.has_work() and not study.is_decided()
     if is_short and not study.has_time():
@@ -538,7 +540,11 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     if is_short and search.deadline is None and not is_grid(search.sampler):
         n_finished = study.ledger.n_finished
         reason = f"only {n_finished} of {counted(search.n_trials or 0, 'trial')} could be run"
-        caller.print_last(sentence(reason))
+        if opening.is_chosen(master):  # whose jobs may be over, lost, or ended by somebody
+            reason += f" before the jobs ended; see {near(study.files.launcher_log)}"
+            caller.print_last(f"{sentence(reason)}\nTo ask for more jobs: {_to_go_on(search, master)}")
+        else:
+            caller.print_last(sentence(reason))
         raise Ended(Failed(f"study {search.study_name}", reason, "its output says why"))
     on_finish = Hooks.of(task).on_finish if search.plan is None else None
     if on_finish is not None and trials:
@@ -548,6 +554,19 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     elif search.plan is None and _can_certify(study, trials):
         with whoever_reads():
             tell_how_to_make_sure(study.files)
+
+
+def _raise_for_failures(study: Study) -> NoReturn:
+    """Show the last failure, and end as a search of which too many trials failed."""
+    failures, search = study.ledger.failed, study.search
+    last = failures[max(failures)]
+    with whoever_reads():
+        print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
+    reason = f"{counted(len(failures), 'trial')} failed, the last is number {last.number}"
+    remedy = "fix the cause and start another study, or allow more failures"
+    rate = f"hydra.sweeper.max_failure_rate={search.max_failure_rate}"
+    caller.print_last(f"{rate}: {reason}; {remedy}")
+    raise Ended(Failed(f"study {search.study_name}", reason, f"{remedy} ({rate})"))
 
 
 def _can_certify(study: Study, trials: Sequence[optuna.trial.FrozenTrial]) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.lock import locked, of_machine
+from sweeper.lock import locked_on_machine
 
 USUAL_SIDE = 224
 """Side of the images that nearly all of these networks were made for."""
@@ -178,7 +178,7 @@ def _torchs_copy(url: str) -> Path:
 
 def _one_by_one_until(file: Path) -> AbstractContextManager[None]:
     """While a file is not there, processes of this machine ask for it one by one: the first downloads it."""
-    return nullcontext() if file.exists() else locked(of_machine(str(file)))
+    return nullcontext() if file.exists() else locked_on_machine(str(file))
 
 
 def _resize_positions(state: dict[str, Tensor], body: nn.Module, image_size: int) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sweeper import schema
 from sweeper.errors import BadInput
-from sweeper.lock import locked, of_machine
+from sweeper.lock import locked_on_machine
 from sweeper.training.dataset import TEST, TRAIN, Images, digests_of, left_to_split, same
 from sweeper.training.decode import scale
 from sweeper.words import expanded
@@ -104,7 +104,7 @@ def _check(pixels: NDArray[Any], labels: NDArray[np.int64], n_classes: int) -> N
 
 def _download_alone(dataset: schema.Dataset) -> Images:
     """Download it, unless another process of this machine has done so meanwhile."""
-    with locked(of_machine(f"{dataset.name} in {_root(dataset).absolute()}")):
+    with locked_on_machine(f"{dataset.name} in {_root(dataset).absolute()}"):
         with suppress(Exception):  # on damaged files torchvision raises nearly everything
             return _load(dataset, _root(dataset))
         return _download(dataset)
