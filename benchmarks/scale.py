@@ -4,16 +4,19 @@
     python benchmarks/scale.py --storage proxy --trials 100000 --workers 1000 --sampler tpe     # one cell
 
 Workers are simulated: each holds a running trial, and a few processes, which stand for machines, tell and
-ask for all of them by turns, through the product's own ``Study``. The server fills the studies beforehand.
-A watcher draws the progress four times a second, as the pool does.
+ask for all of them by turns, through the product's own ``Study``. The server fills the studies beforehand,
+and one process reads them: the others are its forks, with connections of their own. A watcher draws the
+progress four times a second, as the pool does. Whatever ends it, nothing stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -36,15 +39,19 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from optuna.distributions import distribution_to_json
+from optuna.storages import GrpcStorageProxy
+from optuna.storages._grpc.client import GrpcClientCacheEntry
 from optuna.trial import Trial, TrialState
 
 from sweeper.record import StudyFiles
 from sweeper.search.ledger import POOL
+from sweeper.search.locked_study import Worker
 from sweeper.search.parameter import suggest
 from sweeper.search.progress import Progress
+from sweeper.search.search import Search
 from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
-from sweeper.search.study import Search, Study, Worker
+from sweeper.search.study import Study
 
 FEW, MANY = 1_000, 100_000
 TARGET = 2.0
@@ -86,6 +93,9 @@ class Share:
 
 def main() -> None:
     options = _parser().parse_args()
+    for signum in (signal.SIGTERM, signal.SIGHUP):  # what is on the stack cleans up
+        signal.signal(signum, lambda signum, frame: sys.exit(128 + signum))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     groups: dict[tuple[str, int], list[Cell]] = {}
     for trials, storage, sampler, workers in product(
         options.trials, options.storage, options.sampler, options.workers
@@ -258,7 +268,8 @@ def _fill(server: Server, study: Study, space: Space, n: int, state: str) -> int
             f" select trial_id, 0, random(), 'FINITE' {new}"
         )
     ranges = {name: distribution_to_json(p.distribution) for name, p in space.parameters().items()}
-    server.do(*statements, "analyze", **ranges)
+    server.do("set session_replication_role = replica", *statements, **ranges)  # no reference is checked
+    server.do("analyze")
     return first
 
 
@@ -274,21 +285,36 @@ class Session(Worker):
         self.asked = {number}
 
 
-def _open(search: Search, name: str) -> Study:
-    """The study as a machine of its own joins it, with a folder of its own."""
-    here = replace(search, folder=search.folder.with_name(name))
-    StudyFiles(here.folder).mark(here.study_name, here.storage)
-    return Study.load(here, open_storage(here.storage))
+def _join(read: Study, url: str, name: str) -> Study:
+    """The study as a machine of its own has it, which has read what the process had that it is a fork of."""
+    here = replace(read.search, storage=url, folder=read.search.folder.with_name(name))
+    StudyFiles(here.folder).mark(here.study_name, url)
+    before = _inner(read)
+    before._backend.engine.dispose(close=False)  # its connections are the other process's
+    storage = open_storage(url)
+    study = Study.load(here, storage)
+    study_id, known = study.optuna._study_id, before._studies[study.optuna._study_id]
+    if isinstance(inner := _inner(study), GrpcStorageProxy):
+        inner._cache.studies[study_id] = entry = GrpcClientCacheEntry()
+        entry.trials, entry.unfinished_trial_ids = known.trials, known.unfinished_trial_ids
+        entry.last_finished_trial_id = known.last_finished_trial_id
+    else:
+        inner._studies = before._studies
+        inner._trial_id_to_study_id_and_number = before._trial_id_to_study_id_and_number
+        inner._study_id_and_number_to_trial_id = before._study_id_and_number_to_trial_id
+    study.ledger = read.ledger
+    study.ledger._storage = storage
+    return study
 
 
-def run_host(to_main: Connection, search: Search, name: str) -> None:
-    """The body of a process: read the study, then run shares of cells until there are no more."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = _space()
-    began = time.perf_counter()
-    study = _open(search, name)
-    study.trials()
-    to_main.send(time.perf_counter() - began)
+def _inner(study: Study) -> Any:
+    """Optuna's own storage."""
+    return study.optuna._storage._storage  # type: ignore[attr-defined]
+
+
+def run_host(to_main: Connection, read: Study, url: str, name: str) -> None:
+    """The body of a process: run shares of cells until there are no more."""
+    space, study = _space(), _join(read, url, name)
     while (share := to_main.recv()) is not None:
         study.search = replace(study.search, sampler={"_target_": SAMPLERS[share.sampler]})
         ids = {t.number: t._trial_id for t in study.trials() if t.number in share.running}
@@ -334,10 +360,9 @@ def _timed(do: Callable[[], Any]) -> tuple[float, float, Any]:
     return 1000 * (time.perf_counter() - began), 1000 * (time.thread_time() - cpu), gave
 
 
-def run_watcher(to_main: Connection, search: Search, name: str) -> None:
+def run_watcher(to_main: Connection, read: Study, url: str, name: str) -> None:
     """The body of a process: draw the progress until it is told to end, and say what each picture took."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _open(search, name)
+    study = _join(read, url, name)
     took = []
     with contextlib.redirect_stdout(io.StringIO()), Progress(study) as progress:
         to_main.send(0.0)
@@ -361,25 +386,26 @@ def _measure_all(
     name = f"{first.storage}-{first.trials}"
     with contextlib.ExitStack() as stack:
         url, pid = stack.enter_context(_proxy(server.url)) if first.storage == "proxy" else (server.url, None)
-        search = _search(url, folder / name, first.sampler, 10 * first.trials)
+        search = _search(server.url, folder / name, first.sampler, 10 * first.trials)
         study = Study.open(search, open_storage(server.url), space, list(space.fixed))
         _fill(server, study, space, first.trials, "COMPLETE")
+        began = time.perf_counter()
+        study.trials()
+        read_s = time.perf_counter() - began
+        gc.freeze()
         hosts = [
-            stack.enter_context(_process(run_host, search, f"host{i}")) for i in range(options.processes)
+            stack.enter_context(_process(run_host, study, url, f"host{i}")) for i in range(options.processes)
         ]
-        read_s = [host.recv() for host in hosts]
-        watcher = stack.enter_context(_process(run_watcher, search, "watcher"))
+        watcher = stack.enter_context(_process(run_watcher, study, url, "watcher"))
         watcher.recv()
         for cell in cells:
-            yield cell, _measure(server, pid, study, space, cell, hosts, watcher, options.asks, max(read_s))
+            yield cell, _measure(server, pid, study, space, cell, hosts, watcher, options.asks, read_s)
 
 
 @contextmanager
-def _process(
-    body: Callable[[Connection, Search, str], None], search: Search, name: str
-) -> Iterator[Connection]:
-    here, there = get_context("spawn").Pipe()
-    process = get_context("spawn").Process(target=body, args=(there, search, name))
+def _process(body: Callable[..., None], read: Study, url: str, name: str) -> Iterator[Connection]:
+    here, there = get_context("fork").Pipe()
+    process = get_context("fork").Process(target=_run, args=(body, there, read, url, name), daemon=True)
     process.start()
     there.close()
     try:
@@ -389,6 +415,13 @@ def _process(
     finally:
         process.kill()
         process.join()
+
+
+def _run(body: Callable[..., None], to_main: Connection, read: Study, url: str, name: str) -> None:
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
+    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):  # the main process is gone
+        body(to_main, read, url, name)
 
 
 def _measure(
@@ -406,8 +439,8 @@ def _measure(
     for i, host in enumerate(hosts):
         running = tuple(range(begin + i, begin + cell.workers, len(hosts)))
         host.send(Share(cell.sampler, running, n_asks // len(hosts)))
-    for host in hosts:
-        assert host.recv() == "ready"
+    told = [host.recv() for host in hosts]
+    assert told == ["ready"] * len(hosts), told
     cpu_before, began = (server.cpu_s(), _cpu_s(proxy) if proxy else 0.0), time.perf_counter()
     for host in hosts:
         host.send("go")

@@ -16,6 +16,7 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
+from tests.journal import open_journal
 from tests.program import Program, finish, free_port, kill_group, listens, parent_pid, start, until
 
 PASSWORD = "hunter2hunter2"
@@ -140,6 +141,21 @@ class Proxy:
         self.stop()
 
 
+class Journal:
+    """A journal file that all hosts see: a server which is never away."""
+
+    is_running = True
+
+    def __init__(self, path: Path) -> None:
+        self.url = self.database = str(path)
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
 @contextmanager
 def postgres_server() -> Iterator[Postgres]:
     """A server that is stopped, and gone, at the end."""
@@ -164,6 +180,8 @@ def opened(url: str) -> Iterator[RDBStorage]:
 
 
 def trials(url: str, name: str = "s") -> list[FrozenTrial]:
-    """Of a study in a database, as plain Optuna reads them."""
+    """Of a study in a database, or a journal, as plain Optuna reads them."""
+    if "://" not in url:
+        return optuna.load_study(study_name=name, storage=open_journal(Path(url))).trials
     with opened(url) as storage:
         return optuna.load_study(study_name=name, storage=storage).trials

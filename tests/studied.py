@@ -19,7 +19,7 @@ from sweeper.record import FORMAT, StudyFiles
 from sweeper.results import certificate, study_record
 from sweeper.results.plan import DEFAULTS, Candidate, Plan
 from sweeper.results.study_record import StudyRecord
-from sweeper.search.study import read
+from sweeper.search.look import read
 from tests.journal import open_journal
 
 BEGUN = datetime(2026, 1, 1)

@@ -11,6 +11,7 @@ from PIL import Image
 
 import sweeper as api
 from sweeper import filesystem
+from sweeper.commands.arrival import find_study
 from sweeper.errors import BadInput
 from sweeper.record import StudyFiles
 from tests import s3
@@ -70,6 +71,25 @@ def test_a_folder_that_is_seen_is_read_itself(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path / "here")
     assert api.open_study("s", storage=str(host.journal)).folder == host.files.folder
     assert not list(Path.cwd().iterdir())
+
+
+def test_a_study_with_its_folder_elsewhere_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An app that sets ``hydra.sweep.dir`` has its trials there, and its study in the default journal."""
+    host = Host(tmp_path, "there")
+    host.train(0.1)
+    outputs = tmp_path / "here" / "outputs"
+    outputs.mkdir(parents=True)
+    host.journal.rename(outputs / host.journal.name)
+    monkeypatch.chdir(tmp_path / "here")
+    for name in ("s", None):
+        assert find_study(name).folder == host.files.folder
+    with pytest.raises(BadInput, match="STUDY=other: there is no such study"):
+        find_study("other")
+    shutil.rmtree(host.files.folder)
+    with pytest.raises(BadInput, match="there is no study in"):
+        find_study(None)
 
 
 def test_a_folder_of_another_study_of_that_name_is_refused(there: Host) -> None:

@@ -19,7 +19,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.trial import TrialState
 
 import sweeper as product
-from sweeper.commands.certify import Wish, about_time, half_of
+from sweeper.commands.certify import Wish, about_time, half_of, workers_of
+from sweeper.record import StudyFiles
 from sweeper.results.plan import CANDIDATE, Candidate, Plan
 from tests import planned
 from tests.foreign_app import FINISHED, App
@@ -387,3 +388,19 @@ def test_folds_are_trained_in_place_of_seeds(copy: Path) -> None:
         assert sorted(each["fold"] for each in one["trainings"])[:2] == [0, 1]
     results = (copy / "outputs" / "mine-certificate").glob("*/result.json")
     assert not any("test_accuracy" in path.read_text() for path in results)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"n_jobs": 3, "workers_per_job": "auto"}, (3, "job")),
+        ({"n_jobs": "auto", "workers_per_job": "auto"}, (1, "job")),
+        ({"n_jobs": 3, "workers_per_job": 2}, (6, "worker")),
+    ],
+)
+def test_a_launcher_has_jobs(tmp_path: Path, settings: dict[str, Any], told: tuple[int, str]) -> None:
+    """What n_jobs counts then; their workers are known only where somebody wrote them."""
+    files = StudyFiles(tmp_path)
+    hydra = {"launcher": {"_target_": "a.Launcher"}, "sweeper": settings}
+    files.sweep_config.write_text(json.dumps({"hydra": hydra}))
+    assert workers_of(files) == told

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.record import StudyFiles, TrialFiles
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan
-from sweeper.search import study
+from sweeper.search import look
 from tests import planned
 from tests.foreign_app import App, assert_exactly, worker_pid
 from tests.planned import ARGUMENTS, assert_trained, of_trials, put
@@ -264,7 +264,7 @@ def test_spawned_workers_certify(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Workers are spawned" in done.stdout
     assert not app.journal.exists()
-    assert set(assert_trained(study.look(files), 9).values()) == {3}
+    assert set(assert_trained(look.look(files), 9).values()) == {3}
 
 
 @pytest.mark.slow
@@ -346,7 +346,7 @@ def test_our_own_certificate(tmp_path: Path) -> None:
         tmp_path, *SEARCH, "study=s", "hydra.sweeper.n_trials=2", "hydra/sweeper/pruner=none", limit_s=100
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    searched = study.read(StudyFiles(tmp_path / "outputs" / "s"))
+    searched = look.read(StudyFiles(tmp_path / "outputs" / "s"))
     candidates = [Candidate(t.number, t.params, tuple(t.values), 1.0) for t in searched.trials]
     files = StudyFiles(tmp_path / "outputs" / planned.NAME)
     files.mark(planned.NAME, searched.files.read_storage() or "")
@@ -355,7 +355,7 @@ def test_our_own_certificate(tmp_path: Path) -> None:
     Plan("s", str(searched.files.folder), (*candidates, defaults), 2, 2, 7, folds).write(files)
     done = run(tmp_path, *SEARCH, f"study={planned.NAME}", limit_s=100)
     assert done.returncode == 0, done.stdout + done.stderr
-    trials = study.look(files)
+    trials = look.look(files)
     n_trained = sum(t.state == TrialState.COMPLETE for t in trials)
     assert_trained(trials, n_trained)
     before = {

@@ -233,6 +233,35 @@ def test_device_workers_and_data(describe: Describe) -> None:
     assert said.rows["weights"] == ["random"]
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("hydra.sweeper.n_jobs=8",),
+            "8 jobs of hydra/launcher=joblib, a worker for each GPU or core that it gives",
+        ),
+        (("hydra.sweeper.workers_per_job=2",), "1 job of hydra/launcher=joblib, 2 workers each"),
+    ],
+)
+def test_workers_of_jobs(describe: Describe, words: tuple[str, ...], told: str) -> None:
+    """With a launcher n_jobs is the number of jobs, also where there are more than trials."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    assert describe("hydra/launcher=joblib", "hydra.sweeper.n_trials=6", *words).rows["workers"] == [told]
+
+
+def test_what_no_job_of_a_launcher_can_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused as the search refuses it."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    monkeypatch.chdir(tmp_path)
+    words = ["hydra/launcher=joblib", "hydra.sweeper.in_process=true", "hydra.sweeper.n_jobs=1"]
+    monkeypatch.setattr(sys, "argv", ["sweeper", "describe", *words])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main()
+    assert "the jobs of hydra/launcher=joblib are processes of their own" in capsys.readouterr().err
+
+
 def test_data_of_equal_names_and_counts_are_told_apart(describe: Describe, tmp_path: Path) -> None:
     """Two folders that are searched are two, by their paths where their names are the same."""
     for folder in ("a/pets", "b/pets"):

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from sweeper.search import launch
-from sweeper.search.study import Search
+from sweeper.search import launch, opening
+from sweeper.search.search import Search
 from tests.foreign_app import App, assert_exactly
 from tests.program import Done, Program, finish, until
 from tests.ray_cluster import RayCluster, ray_cluster
@@ -141,6 +141,12 @@ def test_a_queue_is_read_by_its_comments() -> None:
     """Jobs of others are none of ours."""
     listing = "sweeper ab12\nsweeper ab12\nmine\n(null)\n"
     assert list(launch._batches(listing)) == ["ab12", "ab12"]
+
+
+def test_how_jobs_ended_is_said_in_words() -> None:
+    """Who cancels a job reads no negative exit code."""
+    ends = [opening._told_code(code) for code in (1, -15, -99)]
+    assert ends == ["ended with exit code 1", "were ended by SIGTERM", "were ended by signal 99"]
 
 
 def test_the_words_of_a_job_name_the_study_and_no_password(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,12 @@
-"""The ledger of a study: what it says of the trials, and who holds in whatever order hosts do their work."""
+"""The ledger of a study: what it says of the trials, and which of them hold."""
 
 from __future__ import annotations
 
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,19 @@ import optuna
 import pytest
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, get_storage
 from optuna.storages.journal import BaseJournalBackend
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from sweeper import ranking
-from sweeper.outcome import is_surplus, shown, word
+from sweeper.outcome import is_surplus, word
 from sweeper.search.ledger import POOL, QUEUED, Ledger
-from sweeper.search.parameter import suggest
+from sweeper.search.locked_study import Worker
+from sweeper.search.look import seen
+from sweeper.search.search import Search
 from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
-from sweeper.search.study import Search, Study, Worker, seen
+from sweeper.search.study import Study
 
 RANDOM = {"_target_": "optuna.samplers.RandomSampler"}
-GRID = {"_target_": "optuna.samplers.GridSampler"}
 
 
 def a_search(folder: Path, **changed: Any) -> Search:
@@ -51,17 +52,15 @@ def a_search(folder: Path, **changed: Any) -> Search:
 
 
 class Lines(BaseJournalBackend):
-    """A journal in memory, which several hosts share; each takes its turn before it reads or writes."""
+    """A journal in memory, which several hosts share."""
 
-    def __init__(self, lines: list[dict[str, Any]], turn: Callable[[], None] = lambda: None) -> None:
-        self._lines, self._turn = lines, turn
+    def __init__(self, lines: list[dict[str, Any]]) -> None:
+        self._lines = lines
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        self._turn()
         return self._lines[log_number_from:]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        self._turn()
         self._lines.extend(logs)
 
 
@@ -213,168 +212,6 @@ def test_an_attribute_of_an_app_is_no_retry() -> None:
         begin(study, retry_of=value)
     ledger = read(study, 9)
     assert [ledger.first_try(n) for n in range(5)] == [0, 1, 2, 3, 4]
-
-
-# ----------------------------------------------------------------------------------- hosts in any order
-
-
-class Turns:
-    """Lets one thread run at a time, chosen by chance whenever one reads or writes."""
-
-    def __init__(self, seed: int) -> None:
-        self._rng = random.Random(seed)
-        self._is_here = threading.Semaphore(0)
-        self._goes: dict[int, threading.Semaphore] = {}
-
-    def take(self) -> None:
-        goes = self._goes.get(threading.get_ident())
-        if goes is not None:  # else it is the test itself
-            self._is_here.release()
-            assert goes.acquire(timeout=60)
-
-    def run(self, bodies: Sequence[Callable[[], None]]) -> None:
-        errors: list[BaseException] = []
-
-        def thread(body: Callable[[], None]) -> None:
-            self._goes[threading.get_ident()] = threading.Semaphore(0)
-            try:
-                self.take()
-                body()
-            except BaseException as error:
-                errors.append(error)
-            finally:
-                del self._goes[threading.get_ident()]
-                self._is_here.release()
-
-        for body in bodies:
-            threading.Thread(target=thread, args=(body,), daemon=True).start()
-            assert self._is_here.acquire(timeout=60)
-        while self._goes and not errors:
-            self._rng.choice(list(self._goes.values())).release()
-            assert self._is_here.acquire(timeout=60)
-        if errors:
-            raise errors[0]
-
-
-@dataclass
-class Cluster:
-    """Hosts that share nothing but a storage."""
-
-    top: Path
-    space: Space
-    search: Search
-    seed: int
-    dead: set[str] = field(default_factory=set)
-    """Workers that a host takes for dead, whether they are or only were stopped."""
-
-    def run(self, n_hosts: int) -> Study:
-        lines: list[dict[str, Any]] = []
-        turns = Turns(self.seed)
-        first = Study.open(self.search, JournalStorage(Lines(lines)), self.space, [])
-        hosts = []
-        for index in range(n_hosts):
-            search = replace(self.search, folder=self.top / f"host {index}")
-            study = Study.load(search, JournalStorage(Lines(lines, turns.take)))
-            study.files.mark("name", "memory")
-            hosts.append(Host(self, study, random.Random(f"{self.seed} {index}")))
-        turns.run([host.run for host in hosts])
-        return first
-
-
-@dataclass
-class Host:
-    cluster: Cluster
-    study: Study
-    rng: random.Random
-    stopped: list[int] = field(default_factory=list)
-    """Trials whose results come late."""
-
-    def run(self) -> None:
-        worker = self._worker()
-        while True:
-            self.study.ledger.read()
-            was_quiet = not self.study.ledger.running
-            trial = self.study.ask(self.cluster.space, worker)
-            if trial is None:
-                self._reap()
-                while self.stopped:
-                    self.study.tell(self.stopped.pop(), TrialState.COMPLETE, [0.0])
-                if was_quiet:
-                    break
-            else:
-                worker = self._end(trial, worker)
-            if self.rng.random() < 0.3:
-                self._reap()
-        worker.end()
-
-    def _worker(self) -> Worker:
-        return Worker(self.study.search, "pool")
-
-    def _end(self, trial: optuna.Trial, worker: Worker) -> Worker:
-        """What may become of a trial; the worker that goes on."""
-        tell, number = self.study.tell, trial.number
-        what = self.rng.choice(["done", "done", "fail", "interrupted", "dies", "stops", "undrawn"])
-        if what != "undrawn" and self.rng.random() < 0.9:
-            try:
-                self.cluster.space.draw(suggest(trial))
-            except optuna.exceptions.UpdateFinishedTrialError:
-                return worker
-        match what:
-            case "done" | "undrawn":
-                tell(number, TrialState.COMPLETE, [self.rng.random()])
-            case "fail":
-                tell(number, TrialState.FAIL, attributes={"traceback": "…", "reason": "…"})
-            case "interrupted":
-                self.study.tell_interrupted(number, "Ctrl-C")
-            case _:
-                self.cluster.dead.add(worker.name)
-                if what == "stops":
-                    self.stopped.append(number)
-                worker.end()
-                return self._worker()
-        return worker
-
-    def _reap(self) -> None:
-        """End what those left who are taken for dead, as ``LockedStudy.reap`` does."""
-        with self.study.locked() as study:
-            study.ledger.read()
-            for trial in list(study.ledger.running.values()):
-                if trial.user_attrs.get("worker") in self.cluster.dead:
-                    study.fail_and_queue(trial, "gone", is_retry=True, lost=True)
-
-
-def seeds(n_at_once: int, n: int) -> list[Any]:
-    return [*range(n_at_once), *(pytest.param(i, marks=pytest.mark.slow) for i in range(n_at_once, n))]
-
-
-def is_first_try(trial: FrozenTrial) -> bool:
-    return "retry_of" not in trial.user_attrs
-
-
-@pytest.mark.parametrize("seed", seeds(4, 60))
-def test_hosts_spend_a_budget_exactly(tmp_path: Path, plain: Space, seed: int) -> None:
-    """Whatever hosts do that share nothing but a storage, and in whichever order, n_trials end well, no
-    more and no fewer, and none is hidden that did."""
-    study = Cluster(tmp_path, plain, a_search(tmp_path / "first"), seed).run(n_hosts=4)
-    finished = [t for t in study.trials() if t.state == TrialState.COMPLETE]
-    assert len(finished) == 6
-    assert not any(map(is_surplus, finished))
-    assert study.ledger.n_finished == 6
-    assert not study.ledger.waiting
-    chains = [study.ledger.first_try(t.number) for t in finished]
-    assert len(set(chains)) == 6
-
-
-@pytest.mark.parametrize("seed", seeds(3, 40))
-def test_hosts_try_each_point_of_a_grid_once(tmp_path: Path, countable: Space, seed: int) -> None:
-    """No point of a grid is trained twice by hosts that share nothing but a storage, and none is left out."""
-    search = a_search(tmp_path / "first", sampler=GRID, n_trials=100)
-    study = Cluster(tmp_path, countable, search, seed).run(n_hosts=4)
-    trials = shown(study.trials())
-    points = Counter(str(t.system_attrs["fixed_params"]) for t in trials if is_first_try(t))
-    assert points == Counter(str(point) for point in countable.points())
-    finished = [t for t in trials if t.state == TrialState.COMPLETE]
-    assert len({str(t.system_attrs["fixed_params"]) for t in finished}) == len(finished)
 
 
 def test_what_is_given_back_is_shown_to_nobody(tmp_path: Path, plain: Space) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,24 @@ def test_a_heart_sees_who_died(study: optuna.Study, files: StudyFiles) -> None:
         until(lambda: own.dead == other.dead == {"silent"})
 
 
+def test_who_is_dead_is_buried_and_may_come_back(study: optuna.Study, files: StudyFiles) -> None:
+    """Who comes later is told, and waits for nobody; one that was only cut off lives again by its beat."""
+    storage, study_id = study._storage, study._study_id
+    with heart(study, files) as own:
+        for name in ("silent", "back"):
+            life.register(storage, study_id, name, replace(ELSEWHERE, heartbeat_s=0.1))
+        until(lambda: own.dead == {"silent", "back"})
+        life.beat(storage, study_id, "back", 2)
+        assert own.still_dead() <= {"silent"}
+        own.bury()
+        now = life.read(storage, study_id)
+        assert now.open.keys() == {own.name, "back"}
+        assert not now.has_ended("silent"), "a trial that it begins now is not lost at once"
+        life.beat(storage, study_id, "silent", 2)
+        own.bury()
+        assert life.read(storage, study_id).open.keys() == {own.name, "back", "silent"}
+
+
 def n_tasks() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
@@ -280,9 +299,11 @@ class Away(InMemoryStorage):
     """A storage that is away for a while."""
 
     is_away = False
+    n_refused = 0
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         if self.is_away:
+            self.n_refused += 1
             raise ConnectionError("away")
         super().set_study_system_attr(study_id, key, value)
 
@@ -295,5 +316,20 @@ def test_a_storage_that_comes_back_is_told_again(files: StudyFiles) -> None:
     with heart(study, files) as own:
         storage.is_away = True
         n = beats(study, own.name)
+        until(lambda: storage.n_refused > 2)
         storage.is_away = False
         until(lambda: (beats(study, own.name) or 0) > (n or 0))
+
+
+def test_a_storage_that_is_away_is_not_stormed(files: StudyFiles) -> None:
+    """It is asked again once in a look, not as fast as it can refuse."""
+    storage: BaseStorage = Away()
+    study = optuna.create_study(storage=storage)
+    assert isinstance(storage, Away)
+    with heart(study, files) as own:
+        storage.is_away = True
+        until(lambda: storage.n_refused)
+        before, began_s = storage.n_refused, time.monotonic()
+        until(lambda: storage.n_refused >= before + 3)
+        assert time.monotonic() - began_s > 2 * own.look_s
+        storage.is_away = False

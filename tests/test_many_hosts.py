@@ -23,7 +23,7 @@ from sweeper.search import life
 from tests import planned
 from tests.foreign_app import FINISHED, App
 from tests.program import Done, Program, finish, kill_group, run, start, until
-from tests.server import Postgres, Proxy, opened
+from tests.server import Journal, Postgres, Proxy, opened
 from tests.server import trials as stored
 
 pytestmark = pytest.mark.slow
@@ -70,7 +70,7 @@ def _hosts(folder: Path, server: Postgres | Proxy) -> Iterator[Hosts]:
 class Hosts:
     """Machines, for all that a search can know: each with a name and a folder of its own, and one server."""
 
-    def __init__(self, folder: Path, server: Postgres | Proxy) -> None:
+    def __init__(self, folder: Path, server: Postgres | Proxy | Journal) -> None:
         self.folder, self.server = folder, server
         self._started: list[Program] = []
 
@@ -131,11 +131,22 @@ class Hosts:
     @property
     def _database(self) -> str:
         """Behind the proxy, where there is one."""
-        return self.server.database if isinstance(self.server, Proxy) else self.server.url
+        return self.server.url if isinstance(self.server, Postgres) else self.server.database
 
     def trials(self, name: str = "s") -> list[FrozenTrial]:
         """As plain Optuna reads them."""
         return stored(self._database, name)
+
+    def wait_for_failed(self, numbers: set[int]) -> None:
+        """Until all of these trials were ended by others."""
+        with opened(self._database) as storage:
+            study_id = storage.get_study_id_from_name("s")
+
+            def failed() -> set[int]:
+                trials = storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.FAIL,))
+                return {t.number for t in trials}
+
+            until(lambda: numbers <= failed(), limit_s=LIMIT_S)
 
     def ask_to_stop(self) -> None:
         """The mark in the storage, as the opening command's second Ctrl-C sets it."""
@@ -230,55 +241,36 @@ def test_two_hosts_share_one_budget(hosts: Hosts) -> None:
     assert_shown_alike(hosts, "a", "b")
 
 
-def test_hosts_that_share_a_folder_need_not_see_each_others_locks(few: Hosts) -> None:
-    """On a network's disk, whose locks may reach nobody else: 30 of 30, each in a folder of its own."""
-    both = [few.start("a"), few.start("b", folder="a", hides=True)]
-    few.wait_for_all("a", "b")
-    few.go()
-    succeeded(*both)
-    trials = assert_spent(few)
-    assert len({t.user_attrs["folder"] for t in trials}) == N_TRIALS
+LATER = BODY.replace(
+    'wait_for("../go")',
+    'wait_for("../go" if not (HERE / f"ran-{os.getpid()}").exists() else "../never")\n'
+    '(HERE / f"ran-{os.getpid()}").touch()',
+)
+"""Each worker ends one trial, and none after it."""
 
 
-def test_a_host_that_is_killed_costs_nothing_but_its_trials(hosts: Hosts) -> None:
-    """``kill -9`` of everything on it: the other one repeats what ran there, and says where that was."""
+def test_what_may_happen_to_a_server_and_a_host(hosts: Hosts) -> None:
+    """The server away for longer than the grace costs nothing, and all say so once. ``kill -9`` of all on one
+    host, when the other has nothing else to do: that one repeats what ran there, and says where that was."""
+    hosts.app("b", LATER)
     a, b = hosts.start("a"), hosts.start("b")
     hosts.wait_for_all("a", "b")
-    kill_group(b)
-    hosts.go()
-    succeeded(a)
-    trials = assert_spent(hosts)
-    lost = [t for t in trials if t.state == TrialState.FAIL]
-    assert 1 <= len(lost) <= 2
-    assert all("host b" in t.user_attrs["reason"] for t in lost)
-    assert {t.user_attrs.get("retry_of") for t in trials} >= {t.number for t in lost}
-
-
-def test_a_host_that_is_killed_at_the_very_end_is_waited_for(few: Hosts) -> None:
-    """The last trial runs on it, and the other host has no work: that one repeats it all the same."""
-    few.app("b", BODY.replace("../go", "../never"))
-    b = few.start("b", "hydra.sweeper.n_jobs=1")
-    few.wait_for_all("b")
-    few.go()
-    a = few.start("a")
-    few.wait_for_ended(N_TRIALS - 1)
-    kill_group(b)
-    succeeded(a)
-    assert_spent(few)
-
-
-def test_a_server_that_is_away_for_longer_than_the_grace_costs_nothing(hosts: Hosts) -> None:
-    """All wait and say so once; nobody takes anybody for dead when it is back."""
-    both = [hosts.start("a"), hosts.start("b")]
-    hosts.wait_for_all("a", "b")
+    first = {number for number, _ in hosts.log("began")}
     hosts.server.stop()
     hosts.go()
     until_passed(5)
     hosts.server.start()
-    for done in succeeded(*both):
-        assert done.stderr.count("trying again") + done.stdout.count("trying again") <= 1
+    hosts.wait_for_ended(N_TRIALS - 2)
+    held = {number for number, _ in hosts.log("began")} - {number for number, _ in hosts.log("ended")}
+    kill_group(b)
+    (done,) = succeeded(a)
+    assert done.stderr.count("trying again") + done.stdout.count("trying again") <= 1
     trials = assert_spent(hosts)
-    assert [t.number for t in trials if t.state == TrialState.FAIL] == []
+    lost = [t for t in trials if t.state == TrialState.FAIL]
+    assert {t.number for t in lost} == held
+    assert not held & first, "the server was away, and nobody died of it"
+    assert all("host b" in t.user_attrs["reason"] for t in lost)
+    assert {t.user_attrs.get("retry_of") for t in trials} == {None, *held}
 
 
 def test_a_host_that_was_stopped_finds_its_trials_ended(few: Hosts) -> None:
@@ -287,21 +279,31 @@ def test_a_host_that_was_stopped_finds_its_trials_ended(few: Hosts) -> None:
     few.wait_for_all("a", "b")
     held = {number for number, host in few.log("began") if host == "b"}
     kill_group(b, signal.SIGSTOP)
-    until(lambda: all(few.trials()[number].state == TrialState.FAIL for number in held), limit_s=LIMIT_S)
+    few.wait_for_failed(held)
     kill_group(b, signal.SIGCONT)
     few.go()
     succeeded(a, b)
     trials = assert_spent(few)
     assert {t.number for t in trials if t.state == TrialState.FAIL} == held
-    assert not any((few.folder / "b" / "out" / "best" / "trial.yaml").exists() for _ in held)
+    assert not any((few.folder / "b" / "out" / str(number) / "weights.pt").exists() for number in held)
 
 
-def test_a_host_may_join_and_another_one_leave(few: Hosts) -> None:
-    """One begins, one joins; Ctrl-C on the first queues its trials, which the other one then runs."""
+def test_hosts_join_leave_and_are_stopped(few: Hosts) -> None:
+    """None joins what nobody has begun. The mark stops all, Ctrl-C one of them: what ran is queued again, at
+    no cost of a retry, and whoever goes on runs it."""
     assert finish(few.start("c", "hydra.sweeper.join=true"), LIMIT_S).returncode == 2
     a = few.start("a")
     few.wait_for_all("a")
     b = few.start("b", "hydra.sweeper.join=true")
+    few.wait_for_all("a", "b")
+    few.ask_to_stop()
+    for process in (a, b):
+        assert finish(process, LIMIT_S).returncode == 143
+    stopped = {t.number for t in few.trials() if t.state == TrialState.FAIL}
+    assert stopped == {number for number, _ in few.log("began")}
+    assert not [t for t in few.trials() if t.state == TrialState.RUNNING]
+    (few.folder / "log").rename(few.folder / "log of the stopped")
+    a, b = few.start("a"), few.start("b", "hydra.sweeper.join=true")
     few.wait_for_all("a", "b")
     held = {number for number, host in few.log("began") if host == "a"}
     kill_group(a, signal.SIGINT)
@@ -309,36 +311,24 @@ def test_a_host_may_join_and_another_one_leave(few: Hosts) -> None:
     few.go()
     succeeded(b)
     trials = assert_spent(few)
-    assert {t.number for t in trials if t.state == TrialState.FAIL} == held
-    assert all(trials[number].user_attrs["interrupted"] for number in held)
+    assert {t.number for t in trials if t.state == TrialState.FAIL} == stopped | held
+    assert all(trials[number].user_attrs["interrupted"] for number in stopped | held)
+    assert {t.user_attrs.get("n_retries", 0) for t in trials} == {0}
 
 
-def test_the_mark_stops_all_hosts(few: Hosts) -> None:
-    """It asks each pool, wherever it is; what ran is queued again, and the same command goes on."""
-    both = [few.start("a"), few.start("b")]
-    few.wait_for_all("a", "b")
-    few.ask_to_stop()
-    for process in both:
-        assert finish(process, LIMIT_S).returncode == 143
-    trials = few.trials()
-    assert not [t for t in trials if t.state == TrialState.RUNNING]
-    assert [t for t in trials if t.state == TrialState.WAITING]
-    few.go()
-    succeeded(few.start("a"), few.start("b"))
-    assert_spent(few)
-
-
-def test_two_hosts_go_through_a_grid_once(few: Hosts) -> None:
-    """Each point is tried by one of them."""
-    grid = ("hydra/sweeper/sampler=grid", f"x=range(0,{N_TRIALS})")
-    for host in ("a", "b"):
-        few.app(host).configure("params:\n      x: interval(0, 2)", "params: null")
-    both = [few.start(host, *grid, "hydra.sweeper.n_trials=100") for host in ("a", "b")]
+def test_two_hosts_in_one_folder_go_through_a_grid_once(few: Hosts) -> None:
+    """On a network's disk, whose locks reach nobody else: each point is tried by one of them, in a folder of
+    its own."""
+    grid = ("hydra/sweeper/sampler=grid", f"x=range(0,{N_TRIALS})", "hydra.sweeper.n_trials=100")
+    few.app("a").configure("params:\n      x: interval(0, 2)", "params: null")
+    both = [few.start("a", *grid), few.start("b", *grid, folder="a", hides=True)]
     few.wait_for_all("a", "b")
     few.go()
     succeeded(*both)
-    done = [t for t in assert_spent(few) if t.state in FINISHED]
+    trials = assert_spent(few)
+    done = [t for t in trials if t.state in FINISHED]
     assert sorted(t.params["x"] for t in done) == list(range(N_TRIALS))
+    assert len({t.user_attrs["folder"] for t in trials}) == len(trials) == N_TRIALS
 
 
 def test_two_hosts_train_what_a_certificate_plans(few: Hosts) -> None:

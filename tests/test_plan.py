@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeper.fault import Fault
 from sweeper.record import StudyFiles
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan, first_trainings
-from sweeper.search.study import LockedStudy
+from sweeper.search.locked_study import LockedStudy
 from tests.planned import of_trials
 from tests.studied import trial
 

@@ -27,7 +27,7 @@ from sweeper.results.prediction import MOST_CELLS, Predictions, panels
 from sweeper.results.study_record import StudyRecord
 from sweeper.run import test_best as try_best
 from sweeper.run import train
-from sweeper.search.study import look
+from sweeper.search.look import look
 from sweeper.search.trial import Trial
 from sweeper.training.data import Data, load
 from sweeper.training.prediction import MOST_BYTES, thumbnails

@@ -15,7 +15,8 @@ from rich.cells import cell_len
 
 from sweeper.search import progress
 from sweeper.search.progress import Progress, describe, summarize
-from sweeper.search.study import Search, Study
+from sweeper.search.search import Search
+from sweeper.search.study import Study
 from tests.foreign_app import App
 from tests.program import Terminal, run, until
 

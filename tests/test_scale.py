@@ -14,13 +14,16 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState, create_trial
+from sqlalchemy import Engine, event
 
 from sweeper import filesystem, record
+from sweeper.search.locked_study import Worker
 from sweeper.search.parameter import suggest
 from sweeper.search.progress import Progress
+from sweeper.search.search import Search
 from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
-from sweeper.search.study import Search, Study, Worker
+from sweeper.search.study import Study
 
 MakeSpace = Callable[..., Space]
 
@@ -163,4 +166,45 @@ def test_what_ended_is_read_as_all_is(tmp_path: Path, space: Space) -> None:
     here.ledger.read()
     assert here.ledger.trials == there.trials()
     assert here.ledger.read_ends() == []
+    worker.end()
+
+
+def test_an_ask_and_a_tell_read_no_more_than_the_budget_needs(tmp_path: Path, space: Space) -> None:
+    """An ask reads before it begins a trial and after; a tell reads its trial, and then what ended."""
+    url = f"sqlite:///{tmp_path}/studies.db"
+    study = Study.open(search(tmp_path / "s"), open_storage(url), space, ())
+    worker = Worker(study.search)
+    run_one(study, space, worker)
+    reads: list[str] = []
+
+    def read(connection: Any, cursor: Any, statement: str, *others: object) -> None:
+        reads.extend([statement] * ("FROM trials " in " ".join(statement.split())))
+
+    event.listen(Engine, "before_cursor_execute", read)
+    try:
+        trial = study.ask(space, worker)
+        assert trial is not None
+        n_of_ask = len(reads)
+        study.tell(trial.number, TrialState.COMPLETE, [1.0])
+    finally:
+        event.remove(Engine, "before_cursor_execute", read)
+    assert n_of_ask == 3, reads  # and the number of the last trial
+    assert len(reads) == 6, reads  # and whether it runs, when it is ended
+    worker.end()
+
+
+def test_numbers_go_on(tmp_path: Path, space: Space) -> None:
+    """On a database each trial of a study has the number after that of the one before, whoever begins it."""
+    url = f"sqlite:///{tmp_path}/studies.db"
+    storage, plain = open_storage(url), optuna.storages.RDBStorage(url)
+    study = Study.open(search(tmp_path / "s"), storage, space, ())
+    other = Study.open(search(tmp_path / "other"), storage, space, ())
+    worker = Worker(study.search)
+    for _ in range(2):
+        asked = study.ask(space, worker), other.ask(space, worker)
+        assert None not in asked
+        plain.create_new_trial(study.optuna._study_id)
+        fill(storage, other, 1)
+    assert [trial.number for trial in study.trials()] == list(range(4))
+    assert [trial.number for trial in other.trials()] == list(range(4))
     worker.end()

@@ -9,8 +9,8 @@ import optuna
 import pytest
 
 from sweeper.errors import BadInput
+from sweeper.search.search import Search
 from sweeper.search.settings import read_settings
-from sweeper.search.study import Search
 from tests.conftest import MakeSpace
 from tests.foreign_app import App
 from tests.program import IN_PROCESS

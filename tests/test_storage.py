@@ -29,10 +29,12 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.search import database
+from sweeper.search import storage as storage_module
 from sweeper.search.database import Database
 from sweeper.search.storage import (
     JournalBackend,
     PatientStorage,
+    changed_trials,
     check_many_machines,
     open_storage,
     pause_s,
@@ -119,6 +121,34 @@ def test_a_power_cut_takes_back_no_trial(tmp_path: Path, monkeypatch: pytest.Mon
         path_after_a_cut.write_bytes(path.read_bytes()[: durable[-1]])
         assert open_journal(path_after_a_cut).get_all_trials(0) == storage.get_all_trials(0)
     assert len(durable[1:]) == 1 + 2 * 3  # nothing else makes a trial wait for the disk
+
+
+@pytest.mark.parametrize("n_lost", [1, 200, 700])
+def test_who_uses_a_journal_that_is_cut_off_says_so(tmp_path: Path, n_lost: int) -> None:
+    """Nobody goes on with what it knows and the file does not: what it wrote would be of another history."""
+    path = tmp_path / "j"
+    writer, reader = (open_storage(str(path)) for _ in range(2))
+    run_study(writer, "s", n_trials=3)
+    study_id = reader.get_study_id_from_name("s")
+    os.truncate(path, path.stat().st_size - n_lost)
+    for storage in (writer, reader):
+        for use in (storage.create_new_trial, storage.get_all_trials, storage.get_study_user_attrs):
+            with pytest.raises(Fault, match="cut off while it was used"):
+                use(study_id)
+
+
+def test_a_journal_that_was_cut_off_and_grew_is_not_read_on(tmp_path: Path) -> None:
+    """Where no line begins any more, none of its lines is at fault."""
+    path = tmp_path / "j"
+    study = optuna.create_study(study_name="s", storage=open_storage(str(path)))
+    reader = open_storage(str(path))
+    study_id, n_bytes = reader.get_study_id_from_name("s"), path.stat().st_size
+    study._storage.set_study_user_attr(study_id, "some", "x" * 30)
+    reader.get_study_user_attrs(study_id)
+    os.truncate(path, n_bytes)
+    open_storage(str(path)).set_study_user_attr(study_id, "other", "y" * 300)
+    with pytest.raises(Fault, match="cut off while it was used"):
+        reader.get_study_user_attrs(study_id)
 
 
 def test_a_line_as_long_as_the_half_line_before_it_is_read(tmp_path: Path) -> None:
@@ -254,6 +284,48 @@ def test_a_database_is_read_as_optuna_reads_it(tmp_path: Path, monkeypatch: pyte
     for storage in (plain, ours):
         storage.remove_session()
         storage.engine.dispose()
+
+
+def opened(tmp_path: Path, kind: str) -> tuple[BaseStorage, optuna.Study]:
+    """A storage as Optuna has it, in which a trial runs, one waits and one is done."""
+    url = {
+        "memory": "memory",
+        "journal": str(tmp_path / "a.journal"),
+        "sqlite": f"sqlite:///{tmp_path / 'a.db'}",
+    }
+    patient = open_storage(url[kind])
+    storage = patient if kind == "memory" else vars(patient)["_storage"]
+    study = optuna.create_study(storage=storage)
+    study.tell(study.ask(), 1.0)
+    study.ask()
+    study.enqueue_trial({"x": 1})
+    return storage, study
+
+
+KINDS = ["memory", "journal", "sqlite"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_this_optuna_has_the_members_that_make_an_ask_cheap(tmp_path: Path, kind: str) -> None:
+    """A release that renames them fails here, and not by asks that read the whole study each."""
+    storage, study = opened(tmp_path, kind)
+    found = storage_module._changed_inside(storage, study._study_id, 1, [0], None)
+    assert found == (3, study.get_trials(deepcopy=False))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_optuna_with_other_members_costs_time_but_no_trials(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its private members have other names, the whole list of trials says the same."""
+    storage, study = opened(tmp_path, kind)
+
+    def renamed(*arguments: object) -> None:
+        raise AttributeError("_studies")
+
+    monkeypatch.setattr(storage_module, "_changed_inside", renamed)
+    trials = study.get_trials(deepcopy=False)
+    assert changed_trials(storage, study._study_id, 2, [1]) == (3, trials[1:])
 
 
 def test_memory_is_gone_with_its_process() -> None:

@@ -30,7 +30,7 @@ from sweeper.results import study_record, study_sign
 from sweeper.results.sign import Sign
 from sweeper.results.study_record import StudyRecord
 from sweeper.results.study_sign import Ladder, edges, signs_of, widened
-from sweeper.search.study import read
+from sweeper.search.look import read
 from tests.foreign_app import App
 from tests.program import IN_PROCESS, sweeper
 

@@ -16,7 +16,7 @@ import pytest
 from optuna.artifacts import FileSystemArtifactStore, download_artifact, get_all_artifact_meta
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import filesystem, origin, outcome, record
 from sweeper.errors import BadInput
@@ -79,11 +79,14 @@ class Host:
         """Tell a trial, as a worker does."""
         told = [values] if isinstance(values, float) else list(values)
         ended = self.study.get_trials(deepcopy=False)
-        is_sent = self.sender.send(number, told, ended)
+        is_sent = self.send(number, told, ended)
         self.study.tell(number, told)
         self.files.write_results(outcome.Outcome.of(self.study), ended=number)
         if is_sent:
             self.sender.tidy(self.study.get_trials(deepcopy=False))
+
+    def send(self, number: int, values: Sequence[float], ended: Sequence[FrozenTrial] = ()) -> bool:
+        return self.sender.send(self.study.get_trials(deepcopy=False)[number], values, ended)
 
     def train(self, values: float | Sequence[float], weights: bytes = b"weights", n_epochs: int = 2) -> int:
         number = self.begin(weights, n_epochs=n_epochs)
@@ -266,7 +269,7 @@ def test_a_trial_that_others_have_ended_sends_nothing(tmp_path: Path) -> None:
     number = host.begin()
     host.study.tell(number, state=TrialState.FAIL)
     with pytest.raises(UpdateFinishedTrialError, match="finished"):
-        host.sender.send(number, [0.5], [])
+        host.send(number, [0.5])
     assert not artifacts.exists()
 
 
@@ -350,7 +353,7 @@ def test_two_that_end_at_once_leave_one_model(tmp_path: Path) -> None:
     hosts = Host(tmp_path, "a", artifacts), Host(tmp_path, "b", artifacts)
     numbers = [host.begin() for host in hosts]
     for host, number, value in zip(hosts, numbers, (0.2, 0.1), strict=True):
-        assert host.sender.send(number, [value], [])
+        assert host.send(number, [value])
     for host, number, value in zip(hosts, numbers, (0.2, 0.1), strict=True):
         host.study.tell(number, value)
         host.sender.tidy(host.study.get_trials(deepcopy=False))
@@ -362,7 +365,7 @@ def test_the_next_removes_what_a_killed_worker_has_sent(tmp_path: Path) -> None:
     artifacts = tmp_path / "store" / "artifacts"
     host = Host(tmp_path, "there", artifacts)
     number = host.begin()
-    host.sender.send(number, [0.9], [])
+    host.send(number, [0.9])
     host.study.tell(number, state=TrialState.FAIL)
     host.train(0.1)
     assert [path.name for path in artifacts.glob("*.zip")] == [f"{ID}-trial-1.zip"]

@@ -21,7 +21,7 @@ from sweeper.record import RunFiles, StudyFiles
 from sweeper.results.answer import losses
 from sweeper.results.val_logits import LOGITS_BYTES, ValLogits, rounded
 from sweeper.run import train
-from sweeper.search.study import LockedStudy
+from sweeper.search.locked_study import LockedStudy
 from sweeper.search.trial import Trial
 from sweeper.training import metric
 from sweeper.training.data import load
@@ -367,7 +367,7 @@ from pathlib import Path
 import optuna
 from tests.test_record import leave
 from sweeper.record import RunFiles, StudyFiles
-from sweeper.search.study import LockedStudy
+from sweeper.search.locked_study import LockedStudy
 folder = Path(sys.argv[1])
 study = optuna.create_study(direction="maximize", storage=sys.argv[2], study_name="s", load_if_exists=True)
 for value in (0.5, 0.9, 0.4, 0.7) if sys.argv[3] == "search" else ():

@@ -350,7 +350,7 @@ class Study:
             sweeper.Fault: if the storage cannot be read.
         """
         with _quiet():
-            from sweeper.search.study import look
+            from sweeper.search.look import look
 
             return look(self._files)
 

@@ -35,7 +35,7 @@ class Outcome:
     def of(cls, study: optuna.Study) -> Outcome:
         """That of a study which nobody keeps the sums of."""
         trials = study.get_trials(deepcopy=False)
-        counted = [trial for trial in trials if not is_surplus(trial)]
+        counted = shown(trials)
         counts = Counter(trial.state.name for trial in counted)
         return cls(
             study.study_name, directions(study), trials, counts, ranking.best(counted, directions(study))

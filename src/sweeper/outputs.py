@@ -59,6 +59,8 @@ def _find_study(name: str | None) -> StudyFiles:
     like = nearest(name or "", names)
     newest = f"{f'did you mean {like}? ' if like else ''}write one of {', '.join(names[:5])}"
     remedy = newest if known else begin
+    if name is None:
+        raise BadInput("STUDY", None, f"there is no study in {Path(OUTPUTS).absolute()}", remedy)
     raise BadInput("STUDY", name, f"there is no such study in {Path(OUTPUTS).absolute()}", remedy)
 
 

@@ -17,7 +17,7 @@ from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault
 from sweeper.limit import check_study_name
 from sweeper.program import program
-from sweeper.record import CERTIFICATE, OUTPUTS, StudyFiles
+from sweeper.record import CERTIFICATE, JOURNAL, OUTPUTS, StudyFiles
 from sweeper.words import disk_space, near
 
 if TYPE_CHECKING:
@@ -54,12 +54,26 @@ def find(name: str | None, source: Source = HERE, needs_model: bool = False) -> 
     if source.artifacts is not None:
         _check_artifacts(source.artifacts)
     if source.storage is None:
-        files = outputs.find_study(name)
+        files = find_study(name)
     else:
         with _named_storage():
             files = _from_storage(name, source.storage)
     bring(files, source, needs_model)
     return files
+
+
+def find_study(name: str | None) -> StudyFiles:
+    """``outputs.find_study``, also where an app has its trials elsewhere than under ``outputs/``.
+
+    Raises:
+        BadInput: if there is no such study.
+    """
+    try:
+        return outputs.find_study(name)
+    except BadInput:
+        if (files := _begun_elsewhere(name)) is None:
+            raise
+        return files
 
 
 def bring_model(name: str | None, source: Source = HERE) -> str:
@@ -73,8 +87,9 @@ def bring_model(name: str | None, source: Source = HERE) -> str:
     for folder in (Path(OUTPUTS, name), Path(name)):
         if (files := StudyFiles(folder)).is_ours:
             bring(files, source, needs_model=True)
-            break
-    return name
+            return name
+    found = None if Path(name).exists() else _begun_elsewhere(name)
+    return name if found is None else str(found.folder)
 
 
 @contextmanager
@@ -174,6 +189,7 @@ def whereabouts(files: StudyFiles) -> tuple[str, str, str | None]:
     """The host and the folder that have the weights of the best trial, and the artifact store, if any."""
     import optuna
 
+    from sweeper.search.life import host_of
     from sweeper.search.storage import look_into_storage
 
     storage = look_into_storage(files.read_storage() or "memory")
@@ -183,7 +199,7 @@ def whereabouts(files: StudyFiles) -> tuple[str, str, str | None]:
     if not best:
         return "another machine", str(begun.get("folder")), begun.get("artifacts")
     told = best[0].user_attrs
-    host = str(told.get("worker", "")).rsplit("-", 2)[0]
+    host = host_of(str(told.get("worker", "")))
     return host or "another machine", str(told.get("folder")), begun.get("artifacts")
 
 
@@ -229,6 +245,24 @@ def _from_storage(name: str | None, url: str) -> StudyFiles:
         remedy += f"{program()} studies --storage URL lists them"
         raise BadInput("STUDY", name, "there is no such study in that storage", remedy)
     return _home(name, storage, url, StudyFiles(Path(OUTPUTS, name).absolute()))
+
+
+def _begun_elsewhere(name: str | None) -> StudyFiles | None:
+    """The folder of a study that the default journal knows by its name, or has as its newest."""
+    from sweeper.search.storage import look_into_storage
+
+    journal = Path(OUTPUTS, JOURNAL).absolute()
+    if not journal.exists():
+        return None
+    with suppress(BadInput, Fault):
+        storage = look_into_storage(str(journal))
+        name = name or _newest(storage)
+        for study in storage.get_all_studies():
+            begun = origin.read(storage, study._study_id)
+            if study.study_name == name and (there := origin.folder(begun)) is not None:
+                files = StudyFiles(there)
+                return files if files.is_of(name, begun.get("id")) else None
+    return None
 
 
 def _absolute(url: str) -> str:

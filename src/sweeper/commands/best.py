@@ -84,7 +84,7 @@ def show_belief(files: StudyFiles) -> None:
 
 def current_belief(files: StudyFiles) -> Belief | None:
     """What can be said of the best trial as the study is now; as it was written where that says less."""
-    from sweeper.search.study import read
+    from sweeper.search.look import read
 
     found = None
     try:
@@ -170,7 +170,7 @@ def show_signs(files: StudyFiles) -> None:
 def current_signs(files: StudyFiles) -> list[Sign]:
     """The signs of the study as it is now; as they were written where the storage cannot be read."""
     from sweeper.results.study_sign import signs_of
-    from sweeper.search.study import read
+    from sweeper.search.look import read
 
     try:
         return signs_of(read(files))
@@ -181,7 +181,7 @@ def current_signs(files: StudyFiles) -> list[Sign]:
 
 def _counts(files: StudyFiles, written: dict[str, int]) -> str:
     """How many trials are in which state; as the files have it where the storage cannot be read."""
-    from sweeper.search.study import look
+    from sweeper.search.look import look
 
     try:
         return outcome.told_counts(map(outcome.word, look(files)))

@@ -120,7 +120,7 @@ def _open(name: str | None, trust: bool, source: Source) -> Certifying:
     if (search.read_storage() or "memory") == "memory":
         reason, remedy = "its trials were in the memory of a process", "search with a storage that stays"
         raise BadInput("STUDY", search.read_name(), reason, remedy)
-    from sweeper.search.study import read
+    from sweeper.search.look import read
 
     seen = read(search)
     _check(seen)
@@ -305,7 +305,7 @@ class Certifying:
 
     def _record(self) -> StudyRecord | None:
         """Of the certificate's study; None while there is none."""
-        from sweeper.search.study import read
+        from sweeper.search.look import read
 
         try:
             return read(self.files) if self.files.is_ours else None
@@ -330,13 +330,16 @@ class Certifying:
         trials = [str(one.trial) for one in plan.searched]
         defaults = [] if plan.defaults is None else ["the defaults"]
         who = f"{'trials' if len(trials) > 1 else 'trial'} {listed([*trials, *defaults])}"
-        n_workers = max(1, min(_n_workers(self._seen.files), left))
+        n, unit = workers_of(self._seen.files)
+        n_side_by_side = max(1, min(n, left))
         seconds = _time_left(plan, known)
-        about = "" if seconds is None else f", {about_time(seconds / n_workers)}"
+        about = "" if seconds is None else f", {about_time(seconds / n_side_by_side)}"
         done = f"{n_done} of {plan.n_trainings:,} trainings are done; {left:,} more of " if n_done else ""
         first = done or f"{counted(plan.n_trainings, 'training')} of "
-        n = counted(len(plan.candidates), "candidate")
-        Screen().wrap(Text(f"{first}{n} ({who}){about} on {counted(n_workers, 'worker')}"))
+        if about and unit == "job":
+            about += " or less"  # a job may have several workers
+        each = counted(len(plan.candidates), "candidate")
+        Screen().wrap(Text(f"{first}{each} ({who}){about} on {counted(n_side_by_side, unit)}"))
         if not n_done and (half := half_of(plan)) is not None:
             print(f"Half of it: {program()} certify {self._typed}{half.typed()}", flush=True)
 
@@ -561,15 +564,20 @@ def _hydra(files: StudyFiles) -> Mapping[str, Any]:
 # ------------------------------------------------------------------------------------------------- the time
 
 
-def _n_workers(files: StudyFiles) -> int:
-    """How many workers the search's command starts."""
+def workers_of(files: StudyFiles) -> tuple[int, str]:
+    """How many workers the search's command starts; or jobs, where their engine decides what each has."""
+    from sweeper.search import opening
     from sweeper.search.engine import n_cores, visible_gpus
 
-    sweeper = _hydra(files).get("sweeper", {})
+    hydra = _hydra(files)
+    sweeper = hydra.get("sweeper", {})
     n_jobs, per_gpu = sweeper.get("n_jobs"), sweeper.get("workers_per_gpu")
+    if hydra.get("launcher", {}).get("_target_", opening.BASIC) != opening.BASIC:
+        n, each = opening.n_jobs(n_jobs), sweeper.get("workers_per_job")
+        return (n * each, "worker") if isinstance(each, int) else (n, "job")
     if isinstance(n_jobs, int):
-        return max(1, n_jobs)
-    return len(visible_gpus()) * (per_gpu if isinstance(per_gpu, int) else 1) or n_cores()
+        return max(1, n_jobs), "worker"
+    return len(visible_gpus()) * (per_gpu if isinstance(per_gpu, int) else 1) or n_cores(), "worker"
 
 
 def _time_left(plan: Plan, known: Certificate | None) -> float | None:

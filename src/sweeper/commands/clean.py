@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sweeper import outcome, outputs, ranking
+from sweeper import outcome, ranking
+from sweeper.commands.arrival import find_study
 from sweeper.commands.studies import is_gone, told_storage
 from sweeper.errors import BadInput
 from sweeper.lock import locked
@@ -22,7 +23,7 @@ def clean(name: str | None, keep_top: int) -> None:
     Raises:
         BadInput: if there is no such study, or its storage does not say which trials are best.
     """
-    files = outputs.find_study(name)
+    files = find_study(name)
     study = _load(files.read_name(), files.read_storage() or "")
     where = os.path.relpath(files.folder)
     with locked(files.lock):

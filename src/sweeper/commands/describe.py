@@ -28,13 +28,13 @@ from sweeper.errors import BadInput
 from sweeper.literal import literal
 from sweeper.program import TRUST, program
 from sweeper.saved import Line, saved_run
-from sweeper.search import pool
+from sweeper.search import opening, pool
 from sweeper.search.engine import n_cores
 from sweeper.search.hooks import Hooks
 from sweeper.search.parameter import Parameter, written
+from sweeper.search.search import Search
 from sweeper.search.settings import check_objective, read_settings, study_key
 from sweeper.search.space import Draw, Space
-from sweeper.search.study import Search
 from sweeper.secret import hide_secrets
 from sweeper.training import freeze, summary, weights
 from sweeper.training.backbone import is_path
@@ -119,12 +119,14 @@ def show(arguments: Sequence[str], trust: bool = False) -> None:
         master, space = _compose(line)
         search, n_workers, gpus = read_settings(dict(master.hydra.sweeper.items()), master)
         # What it would ask our task is asked below, without downloads.
+        if opening.is_chosen(master):
+            opening.check(master, search, master.hydra.sweeper.in_process)
         pool.check(Hooks(), space, search, study_key(master))
         draws = list(space.variations())
         points = _points(draws, search)
         networks, columns, console = _networks(points), _columns(points), _console()
         sections = [
-            ("What it begins with", _machine(points, f"{n_workers} ({_jobs(master, gpus)})")),
+            ("What it begins with", _machine(points, _workers(master, n_workers, gpus))),
             *((_title(n, networks), _network_table(n, columns)) for n in networks),
             (_space_title(space, master), _space_table(space, draws)),
             ("Search", _search_table(search, master)),
@@ -226,12 +228,24 @@ def _device(device: torch.device) -> str:
     return f"{device}: {name}, {counted(n, 'core')}"
 
 
-def _jobs(master: DictConfig, gpus: Sequence[str]) -> str:
+def _workers(master: DictConfig, n_workers: int, gpus: Sequence[str]) -> str:
+    if opening.is_chosen(master):
+        return _jobs(master)
     n_jobs, share = master.hydra.sweeper.n_jobs, master.hydra.sweeper.workers_per_gpu
     said = f"hydra.sweeper.n_jobs={n_jobs}"
-    if n_jobs != "auto":
-        return said
-    return f"{said}: {share} for each GPU" if gpus else f"{said}: one for each core"
+    if n_jobs == "auto":
+        said += f": {share} for each GPU" if gpus else ": one for each core"
+    return f"{n_workers} ({said})"
+
+
+def _jobs(master: DictConfig) -> str:
+    """What a launcher is asked for: how many workers a job has is known where its engine starts it."""
+    sweeper = master.hydra.sweeper
+    n, each = opening.n_jobs(sweeper.n_jobs), sweeper.workers_per_job
+    asked = f"{counted(n, 'job')} of hydra/launcher={opening.choice(master)}"
+    if each != "auto":
+        return f"{asked}, {counted(each, 'worker')} each"
+    return f"{asked}, a worker for each GPU or core that it gives"
 
 
 # ------------------------------------------------------------------------------------------- networks

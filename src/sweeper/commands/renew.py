@@ -18,8 +18,8 @@ def renew(files: StudyFiles) -> None:
     """Write the note of a study anew, and its report if it has one; what goes wrong is logged."""
     import optuna
 
+    from sweeper.search.look import read
     from sweeper.search.storage import open_storage
-    from sweeper.search.study import read
     from sweeper.search.travel import Sender
 
     try:

@@ -79,7 +79,7 @@ def write(files: Sequence[StudyFiles], path: Path, with_images: bool = True) -> 
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    from sweeper.search.study import read
+    from sweeper.search.look import read
 
     records = [read(each) for each in files]
     from sweeper.results import report  # with plotly
@@ -95,7 +95,7 @@ def certificate_of(files: StudyFiles) -> Certificate | None:
         return None
     from sweeper.results import certificate, verdict  # with scipy
     from sweeper.results.plan import Plan
-    from sweeper.search.study import read
+    from sweeper.search.look import read
 
     try:
         if (plan := Plan.read(own)) is not None:

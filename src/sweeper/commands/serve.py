@@ -20,7 +20,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
-from sweeper import outputs
+from sweeper.commands.arrival import find_study
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.program import program
@@ -75,7 +75,7 @@ def _storage_url(study: str | None, url: str | None) -> str:
 
     key, named = "--storage", url
     if study and not url:
-        key, named = "STUDY", outputs.find_study(study).read_storage()
+        key, named = "STUDY", find_study(study).read_storage()
     remedy = "write --storage with a path for a journal, or postgresql+psycopg://…"
     if named == "memory":
         raise BadInput(key, url or study, "is the memory of one process", remedy)

@@ -142,7 +142,7 @@ def _listed(
     read_told: Callable[[], Told],
     url: str,
 ) -> Listed:
-    from sweeper.search.study import seen
+    from sweeper.search.look import seen
 
     trials = read_trials()
     files = _its_folder(begun, study.study_name, url)

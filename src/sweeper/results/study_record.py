@@ -35,7 +35,7 @@ _STORAGE = "hydra.sweeper.storage"
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """What is known of a study; the trials are as ``search.study.look`` shows them, dead ones as lost."""
+    """What is known of a study; the trials are as ``search.look`` shows them, dead ones as lost."""
 
     name: str
     files: StudyFiles
@@ -183,7 +183,7 @@ def of(study: optuna.Study, files: StudyFiles, trials: Sequence[FrozenTrial] | N
     """The record of a study that is open.
 
     Args:
-        trials: as ``search.study.look`` shows them; the study's own, where nobody has looked.
+        trials: as ``search.look`` shows them; the study's own, where nobody has looked.
     """
     begun = origin.read(study._storage, study._study_id)
     directions = tuple(outcome.directions(study))

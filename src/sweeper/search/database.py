@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
@@ -33,6 +33,40 @@ _HAS_UTC = hasattr(models.TrialModel, "_datetime_start_utc")
 class Database(RDBStorage):
     """Optuna's own, whose trials are read in a sixth of the time and a third of the memory."""
 
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        if not _HAS_UTC:  # another Optuna than this was written for
+            return super().get_trial(trial_id)
+        with _create_scoped_session(self.scoped_session) as session:
+            found = _read(session, models.TrialModel.trial_id == trial_id)
+            if not found:  # raises what Optuna's own does
+                models.TrialModel.find_or_raise_by_id(trial_id, session)
+        return found[0]
+
+    def read_changed(
+        self, study_id: int, known: Mapping[int, TrialState], until: int
+    ) -> list[FrozenTrial] | None:
+        """The trials of a study that are new, and those whose state has changed.
+
+        Args:
+            known: the states of trials by their ids, as somebody knows them.
+            until: the largest id that is not new.
+
+        Returns:
+            None where that cannot be told: a trial is gone, or this is another Optuna.
+        """
+        if not _HAS_UTC:
+            return None
+        trial = models.TrialModel
+        is_new = sqlalchemy.and_(trial.study_id == study_id, trial.trial_id > until)
+        which = sqlalchemy.or_(trial.trial_id.in_(known), is_new) if known else is_new
+        with _create_scoped_session(self.scoped_session) as session:
+            rows = _rows(session, which)
+            if not rows:
+                models.StudyModel.find_or_raise_by_id(study_id, session)  # or it was deleted
+            if not {row.trial_id for row in rows} >= known.keys():
+                return None
+            return _whole(session, which, [row for row in rows if known.get(row.trial_id) is not row.state])
+
     def _get_trials(
         self,
         study_id: int,
@@ -40,7 +74,7 @@ class Database(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        if not _HAS_UTC:  # another Optuna than this was written for
+        if not _HAS_UTC:
             return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
         trial, after = models.TrialModel, trial_id_greater_than
         included = [trial_id for trial_id in included_trial_ids if trial_id <= after]
@@ -49,17 +83,58 @@ class Database(RDBStorage):
         which = sqlalchemy.and_(trial.study_id == study_id, which)
         if states is not None:
             which = sqlalchemy.and_(which, trial.state.in_([s for s in TrialState if s in states]))
-        times = trial._datetime_start_utc, trial._datetime_complete_utc
-        query = sqlalchemy.select(trial.trial_id, trial.number, trial.state, *times)
         with _create_scoped_session(self.scoped_session) as session:
-            models.StudyModel.find_or_raise_by_id(study_id, session)  # or it was deleted
-            rows = session.execute(query.where(which).order_by(trial.trial_id)).all()
-            if not rows:
-                return []
-            ids = [row[0] for row in rows] if len(rows) <= _FEW else None
-            # After the states: of a trial that has ended everything is there.
-            parts = _Parts(session, which, ids)
-        return [parts.trial(*row) for row in rows]
+            found = _read(session, which)
+            if not found:
+                models.StudyModel.find_or_raise_by_id(study_id, session)  # or it was deleted
+        return found
+
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: Session
+    ) -> models.TrialModel:
+        """As Optuna's, which counts all trials that there are, while everybody else has to wait."""
+        made = template_trial
+        if not _HAS_UTC or made is None or made.values or made.params or made.intermediate_values:
+            return super()._get_prepared_new_trial(study_id, template_trial, session)
+        model = models.TrialModel
+        trial = model(study_id=study_id, number=None, state=made.state, datetime_start=made.datetime_start)
+        trial.datetime_complete = made.datetime_complete
+        session.add(trial)
+        session.flush()  # it has its id, and SQLite's lock
+        numbers = sqlalchemy.select(model.number).where(model.study_id == study_id)
+        last = numbers.where(model.trial_id < trial.trial_id).order_by(model.trial_id.desc()).limit(1)
+        before = session.execute(last).scalar()
+        trial.number = 0 if before is None else before + 1
+        for kind, attributes in (
+            (models.TrialUserAttributeModel, made.user_attrs),
+            (models.TrialSystemAttributeModel, made.system_attrs),
+        ):
+            session.add_all(
+                kind(trial_id=trial.trial_id, key=key, value_json=json.dumps(value))
+                for key, value in attributes.items()
+            )
+        return trial
+
+
+def _read(session: Session, which: Any) -> list[FrozenTrial]:
+    return _whole(session, which, _rows(session, which))
+
+
+def _rows(session: Session, which: Any) -> Sequence[Any]:
+    trial = models.TrialModel
+    times = trial._datetime_start_utc, trial._datetime_complete_utc
+    query = sqlalchemy.select(trial.trial_id, trial.number, trial.state, *times)
+    return session.execute(query.where(which).order_by(trial.trial_id)).all()
+
+
+def _whole(session: Session, which: Any, rows: Sequence[Any]) -> list[FrozenTrial]:
+    """The trials of some rows; all of them are named by ``which``."""
+    if not rows:
+        return []
+    ids = [row.trial_id for row in rows] if len(rows) <= _FEW else None
+    # After the states: of a trial that has ended everything is there.
+    parts = _Parts(session, which, ids)
+    return [parts.trial(*row) for row in rows]
 
 
 class _Parts:

@@ -145,10 +145,17 @@ def _slurm_cores() -> int | None:
 @cache
 def _asked_end(slurm_job: str) -> float | None:
     """What the controller says; older versions of Slurm do not tell the job itself."""
-    with suppress(OSError, subprocess.TimeoutExpired, ValueError):
-        command = ["squeue", "-h", "-j", slurm_job, "-o", "%e"]
+    with suppress(ValueError, IndexError):
+        said = ask_slurm("squeue", "-h", "-j", slurm_job, "-o", "%e") or ""
+        return datetime.fromisoformat(said.split()[0]).timestamp()
+    return None
+
+
+def ask_slurm(*command: str) -> str | None:
+    """What a command of Slurm prints; None where there is none, or its controller does not answer in time."""
+    with suppress(OSError, subprocess.TimeoutExpired):
         said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ASK_S)
-        return datetime.fromisoformat(said.stdout.split()[0] if said.stdout.split() else "").timestamp()
+        return said.stdout if said.returncode == 0 else None
     return None
 
 

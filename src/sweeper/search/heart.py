@@ -57,6 +57,8 @@ class Heart:
         self._n_stops = n_stops
         self._on_stop: Callable[[], None] | None = None
         self._n_beats = 1
+        self._buried: set[tuple[str, int | None]] = set()
+        """Those that this pool has told to be dead, with the beat that was their last."""
         self._next_beat_s = self._next_look_s = 0.0
         self._is_ending = threading.Event()
         self._thread: threading.Thread | None = None
@@ -94,7 +96,7 @@ class Heart:
     @property
     def look_s(self) -> float:
         """Seconds between two looks at the study, such that many pools do not wear out its storage."""
-        n_living = len(self.told.open) - len(self.dead)
+        n_living = len(self.told.open.keys() - self.dead)
         shared_s = max(_LOOK_S, n_living / _READS_A_S)
         return min(shared_s, self.entry.heartbeat_s or shared_s)
 
@@ -102,6 +104,22 @@ class Heart:
         """How long another pool may be silent; none that has no beat is ever dead."""
         entry = self.told.entries.get(pool)
         return 0.0 if entry is None or entry.heartbeat_s is None else self._observer.patience_s(entry)
+
+    def still_dead(self) -> frozenset[str]:
+        """Those of the dead that have not come back since this pool looked last."""
+        told, dead = self.told, self.dead
+        now = life.read(self._storage, self._study_id)
+        return frozenset(name for name in dead if now.beats.get(name) == told.beats.get(name))
+
+    def bury(self) -> None:
+        """Tell the study who is dead, once their trials are repeated, for whoever comes later."""
+        told, dead = self.told, self.dead
+        found = {(name, told.beats.get(name)) for name in dead if told.beats.get(name)} - self._buried
+        if found:
+            gone = self.still_dead()
+            for name in sorted(name for name, _ in found if name in gone):
+                life.bury(self._storage, self._study_id, name)
+            self._buried |= found
 
     def is_silent(self, pool: str) -> bool:
         """Whether another pool has missed a beat."""
@@ -149,6 +167,7 @@ class Heart:
             except Exception as error:  # whatever a driver raises: the storage may be back at the next look
                 log.debug("the study could not be told that this pool lives: %s", error)
                 self._next_look_s = time.monotonic() + self.look_s
+                self._next_beat_s = max(self._next_beat_s, self._next_look_s)
 
     def _due_s(self) -> float:
         return max(0.0, min(self._next_beat_s, self._next_look_s) - time.monotonic())

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -31,20 +30,19 @@ from optuna.samplers import RandomSampler
 
 from sweeper.caller import VARIABLE as CALLER
 from sweeper.lock import Heartbeat
+from sweeper.outcome import n_finished
 from sweeper.record import StudyFiles
 from sweeper.search import engine, life
 from sweeper.search.launched import STORAGE, Orders, run_pool
-from sweeper.search.ledger import FINISHED
+from sweeper.search.search import Search
 from sweeper.search.storage import look_into_storage
-from sweeper.search.study import Search, Study
+from sweeper.search.study import Study
 from sweeper.secret import hide_secrets, remember_secrets
 from sweeper.words import one_line
 
 JOB = "sweeper:job:"
 """A system attribute of the study for each job that was asked for, with the job's name behind it."""
 
-_ASK_S = 10
-"""How long Slurm's controller may take to answer."""
 BEGIN_S = 60
 """How long jobs that the engine has let go of may be on their way to their first word."""
 _EMPTY_QUEUES, _SILENT_QUEUES = 3, 60
@@ -196,12 +194,8 @@ class Job:
 
 
 def asked_queue() -> Counter[str] | None:
-    with suppress(OSError, subprocess.TimeoutExpired):
-        command = ["squeue", "-h", "-r", "-o", "%k"]
-        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ASK_S)
-        if said.returncode == 0:
-            return Counter(_batches(said.stdout))
-    return None
+    said = engine.ask_slurm("squeue", "-h", "-r", "-o", "%k")
+    return None if said is None else Counter(_batches(said))
 
 
 def _batches(listing: str) -> Iterator[str]:
@@ -249,7 +243,7 @@ def _launch(launch: Launch, files: StudyFiles) -> None:
     n_jobs, first, n_before = launch.orders.n_jobs, 0, -1
     launcher: Any = None
     # Jobs whose time holds no trial at all would follow each other for ever.
-    while n_jobs and n_before < (n_before := _n_finished(optuna_study)):
+    while n_jobs and n_before < (n_before := n_finished(optuna_study.get_trials(deepcopy=False))):
         ends: dict[str, dict[str, Any]] = {}
         try:
             launcher = launcher or _launcher(launch)
@@ -268,10 +262,6 @@ def _launch(launch: Launch, files: StudyFiles) -> None:
             return
         for number in range(first, first + n_jobs):
             storage.set_study_system_attr(study_id, f"{JOB}{launch.orders.job(number)}", asdict(job))
-
-
-def _n_finished(study: optuna.Study) -> int:
-    return sum(trial.state in FINISHED for trial in study.get_trials(deepcopy=False))
 
 
 def _line(error: Exception) -> str:

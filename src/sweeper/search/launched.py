@@ -25,7 +25,6 @@ from sweeper.search.engine import Order
 STORAGE = "SWEEPER_STORAGE"
 """The variable by which the storage's URL, which may hold a password, reaches jobs that inherit variables."""
 _TO_STOP = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
-_ASK_S = 10
 
 
 @dataclass(frozen=True)
@@ -145,12 +144,9 @@ def _is_preempted() -> bool:
     """Whether Slurm takes the node for another job, which leaves this one some time."""
     if (number := os.environ.get("SLURM_JOB_ID")) is None:
         return False
-    with suppress(OSError, subprocess.TimeoutExpired):
-        command = ["scontrol", "show", "job", "-o", number]
-        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ASK_S).stdout
-        times = [word.partition("=")[2] for word in said.split() if word.startswith("PreemptTime=")]
-        return bool(times) and times[0] not in ("None", "Unknown", "N/A")
-    return False
+    said = engine.ask_slurm("scontrol", "show", "job", "-o", number) or ""
+    times = [word.partition("=")[2] for word in said.split() if word.startswith("PreemptTime=")]
+    return bool(times) and times[0] not in ("None", "Unknown", "N/A")
 
 
 def _environment(orders: Orders, job: str) -> dict[str, str]:

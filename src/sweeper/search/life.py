@@ -34,7 +34,8 @@ POOLS = f"{POOL}:"
 """Of the study, with a pool's name behind it: what that pool has told of itself. All of these are system
 attributes."""
 BEAT = "sweeper:beat:"
-"""With a pool's name behind it: 1, 2, 3 … while it lives, null when it has ended."""
+"""With a pool's name behind it: 1, 2, 3 … while it lives, null when it has ended, 0 when others have taken it
+for dead, and have repeated its trials."""
 STOPS = "sweeper:stops"
 """How often somebody has asked all pools of the study to stop."""
 
@@ -100,7 +101,7 @@ class Told:
     n_stops: int = 0
 
     def has_ended(self, pool: str) -> bool:
-        """Whether it has said so, or others have for it."""
+        """Whether it has said so."""
         return pool in self.beats and self.beats[pool] is None
 
     def why_lost(self, trial: FrozenTrial) -> str:
@@ -112,8 +113,8 @@ class Told:
 
     @property
     def open(self) -> dict[str, Entry]:
-        """The pools that have not ended, for all that stands there."""
-        return {name: entry for name, entry in self.entries.items() if not self.has_ended(name)}
+        """The pools that live, for all that stands there; one without a beat never says that it does."""
+        return {name: entry for name, entry in self.entries.items() if self.beats.get(name, 1)}
 
     def counts(self, trial: FrozenTrial) -> bool:
         """Whether the pool of a trial counts up while it lives."""
@@ -127,13 +128,15 @@ class Told:
 
 
 NOBODY = Told()
+"""Of a study whose pools have told nothing."""
 
 
 _WATCH_S = 0.2
+"""How often ``watch`` looks."""
 
 
 def new_name() -> str:
-    """The name of this process's pool: HOST-PID-HEX."""
+    """A name for a pool, or a worker, of this process: HOST-PID-HEX."""
     return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
@@ -172,8 +175,13 @@ def beat(storage: BaseStorage, study_id: int, pool: str, n: int) -> None:
 
 
 def end(storage: BaseStorage, study_id: int, pool: str) -> None:
-    """Say that a pool has ended; one that was only taken for dead takes it back by its next beat."""
+    """Say that a pool has ended, and has left no trial."""
     storage.set_study_system_attr(study_id, f"{BEAT}{pool}", None)
+
+
+def bury(storage: BaseStorage, study_id: int, pool: str) -> None:
+    """Say of a pool that it is dead, for whoever comes later; if it lives, its next beat takes that back."""
+    storage.set_study_system_attr(study_id, f"{BEAT}{pool}", 0)
 
 
 def stop(storage: BaseStorage, study_id: int) -> None:
@@ -211,7 +219,9 @@ class Observer:
         """
         passed_s = 0.0 if self._looked_s is None else min(now_s - self._looked_s, self._heartbeat_s)
         self._looked_s = now_s
-        watched = {name: entry for name, entry in told.open.items() if entry.heartbeat_s is not None}
+        # Also those that others have buried: one that was only cut off goes on, maybe before its next beat.
+        rest = {name: entry for name, entry in told.entries.items() if not told.has_ended(name)}
+        watched = {name: entry for name, entry in rest.items() if entry.heartbeat_s is not None}
         self._silent_s = {
             name: self._silent_s[name] + passed_s
             if name in self._beats and self._beats[name] == told.beats.get(name)

@@ -35,13 +35,11 @@ from sweeper.search.launch import BEGIN_S, JOB, SLURM, Job, Launch, asked_queue
 from sweeper.search.launched import STORAGE
 from sweeper.search.process import is_heard
 from sweeper.search.progress import Progress
+from sweeper.search.search import Search
+from sweeper.search.settings import has_launcher
 from sweeper.search.storage import check_many_machines
-from sweeper.search.study import Search, Study
+from sweeper.search.study import Study
 from sweeper.words import counted, near
-
-BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-"""Hydra's own launcher, which runs one job after the other: with it the search starts its own workers."""
-
 
 _HERE = ("hydra_submitit_launcher.submitit_launcher.LocalLauncher", "hydra_joblib_launcher")
 """Launchers whose jobs run on this machine."""
@@ -53,8 +51,17 @@ _ASK_AGAIN_S = 5
 
 def is_chosen(master: DictConfig) -> bool:
     """Whether this command hands jobs to a launcher; a job of one was started by the same words."""
-    target = str(OmegaConf.select(master, "hydra.launcher._target_"))
-    return target != BASIC and order() is None and not master.hydra.sweeper.join
+    return has_launcher(master) and order() is None and not master.hydra.sweeper.join
+
+
+def choice(master: DictConfig) -> str:
+    """The launcher's name in the group ``hydra/launcher``."""
+    return str(master.hydra.runtime.choices.get("hydra/launcher"))
+
+
+def n_jobs(told: int | str) -> int:
+    """How many jobs a launcher is asked for: ``auto`` is one, which has all that its engine gives."""
+    return told if isinstance(told, int) else 1
 
 
 def check(master: DictConfig, search: Search, is_in_process: bool) -> None:
@@ -63,7 +70,7 @@ def check(master: DictConfig, search: Search, is_in_process: bool) -> None:
     Raises:
         BadInput: naming the key.
     """
-    name = master.hydra.runtime.choices.get("hydra/launcher")
+    name = choice(master)
     target = str(OmegaConf.select(master, "hydra.launcher._target_"))
     if target.endswith(_NOT_INSTALLED):
         raise BadInput("hydra/launcher", name, "is not installed", master.hydra.launcher.install)
@@ -87,6 +94,8 @@ class Jobs:
         self._grace_s = search.grace_s
         self._observer = life.Observer(search.heartbeat_s, search.grace_s)
         self._first_seen_s: dict[str, float] = {}
+        self._living: set[str] = set()
+        """The pools that lived when this process looked last."""
         self._queue: tuple[float, Counter[str] | None] = (-_ASK_AGAIN_S, None)
         self.has_seen_dead = False
         """Whether one of them was found to be dead, of which nobody could say it before."""
@@ -108,7 +117,10 @@ class Jobs:
         began = {entry.job for entry in told.entries.values() if entry.job}
         alive = {entry.job for name, entry in told.open.items() if entry.job and name not in dead}
         self.alive = alive
-        self.has_seen_dead = self.has_seen_dead or any(told.open[name].job for name in dead)
+        living = told.open.keys() - dead
+        died = {name for name in self._living - living if not told.has_ended(name)}
+        self.has_seen_dead |= any(told.entries[name].job for name in died if name in told.entries)
+        self._living = living
         queue = self._queued() if any(job.is_slurms for job in jobs.values()) else None
         present = {name for name, job in jobs.items() if name in alive}
         for name, job in jobs.items():
@@ -167,7 +179,7 @@ class Opening:
         self._signums: list[int] = []
         self._next_s = 0.0
         self._is_stopping = False
-        self._choice = master.hydra.runtime.choices.get("hydra/launcher")
+        self._choice = choice(master)
         self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def run(self) -> int | None:
@@ -220,9 +232,9 @@ class Opening:
             self._batches.add(launch.orders.batch)
             _start(launch, self._study.files)
             more = "more " if there else ""
-            told = f"hydra/launcher={self._choice} is asked for {counted(n_missing, f'{more}job')}"
+            told = f"{self._choice} is asked for {counted(n_missing, f'{more}job')}"
         elif n_missing <= 0:
-            told = f"{counted(there, 'job')} of hydra/launcher={self._choice} {_is_or_are(there)} there"
+            told = f"{counted(there, 'job')} of {self._choice} {_is_or_are(there)} there"
         else:
             return
         with whoever_reads():
@@ -278,11 +290,20 @@ class Opening:
             raise BadInput("hydra/launcher", self._choice, raised, f"see {log_file}")
         codes = [end["code"] for end in ends if end.get("code")]
         if codes or not ends:
-            code = f"ended with exit code {codes[0]}" if codes else "gave no sign of life"
+            code = _told_code(codes[0]) if codes else "gave no sign of life"
             reason = f"its jobs {code} before they joined the study"
             folder = self._study.search.folder
             remedy = f"see {log_file}; the jobs must see {folder}, or find the study in a server"
             raise BadInput("hydra/launcher", self._choice, reason, remedy)
+
+
+def _told_code(code: int) -> str:
+    """How a process ended, by what subprocess gives for it: a signal is a negative number."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with suppress(ValueError):  # one that this system does not have
+        return f"were ended by {signal.Signals(-code).name}"
+    return f"were ended by signal {-code}"
 
 
 def _is_or_are(n: int) -> str:

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import count
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import optuna
 from hydra.core.singleton import Singleton
@@ -46,6 +46,7 @@ from sweeper.search.life import Entry
 from sweeper.search.process import LOST, Board, Crew, NotStarted, Process, ending, for_the_pool, is_heard
 from sweeper.search.progress import Progress, summarize, tell_belief, tell_how_to_make_sure
 from sweeper.search.sampler import is_grid, try_out
+from sweeper.search.search import Search
 from sweeper.search.settings import (
     check_objective,
     find_function,
@@ -59,7 +60,7 @@ from sweeper.search.settings import (
 from sweeper.search.space import Space
 from sweeper.search.spawn import SpawningCrew
 from sweeper.search.storage import PatientStorage, look_into_storage, open_storage
-from sweeper.search.study import NameTaken, Search, Study
+from sweeper.search.study import NameTaken, Study
 from sweeper.search.trial import Interrupted, Interruption
 from sweeper.search.worker import App, main, work
 from sweeper.secret import hide_known_secrets, hide_secrets
@@ -68,11 +69,15 @@ from sweeper.words import counted, near, sentence
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.25
+_SHOWN_AT_ONCE = 20
+"""So many running trials are read whole at each tick; the reports of more take many rows of a database."""
 _SAME_SIGTERM_S = 0.5
 _LAST_WORDS_S = 5.0
 """How long workers may take to tell their trials when the pool itself cannot go on."""
 _RACE = "sweeper.results.race"
 """What the workers of a certificate ask who is next: it imports scipy."""
+_DATABASE = "sweeper.search.database"
+"""What workers need for a storage in a database: it imports SQLAlchemy, which takes half a second."""
 _MAX_STILLBORN = 3
 """Workers in a row that died before they asked for a trial: the fourth would die as well."""
 
@@ -96,13 +101,13 @@ def sweep(
             opening.check(master, search, is_here)
         # While nothing is open yet.
         has_none = is_here or is_launched
-        crew = contextlib.nullcontext() if has_none else _open_crew(app, n_workers, search.plan is not None)
+        crew = contextlib.nullcontext() if has_none else _open_crew(app, n_workers, search)
         with crew as workers:
             with _ended_by_ctrl_c():
                 app, study, storage, space = _begin(app, search)
                 search = study.search
             if is_launched:
-                signum = opening.run(study, storage, master, 1 if n_jobs == "auto" else n_jobs)
+                signum = opening.run(study, storage, master, opening.n_jobs(n_jobs))
             else:
                 signum = _run_pool(app, study, storage, space, workers, n_workers, gpus)
         _finish(study, task, master, signum)
@@ -186,20 +191,26 @@ def _ended_by_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def _open_crew(app: App, n_workers: int, is_certificate: bool) -> Iterator[tuple[Crew, Board]]:
+def _open_crew(app: App, n_workers: int, search: Search) -> Iterator[tuple[Crew, Board]]:
     """Fork the server of the workers, or say in the log why they are spawned."""
     reason = why_not_fork()
     with contextlib.closing(Board(n_workers, is_forked=reason is None)) as board:
         body = partial(main, app, board)
         crew: Crew
         if reason is None:
-            modules = [*Hooks.of(app.task).modules(app.master), *([_RACE] if is_certificate else [])]
+            modules = [*Hooks.of(app.task).modules(app.master), *_own_modules(search)]
             crew = ForkingCrew(body, modules, _shared_cores(n_workers))
         else:
             log.info("Workers are spawned, not forked from this process: %s. They start later.", reason)
             crew = SpawningCrew(body, reason)
         with contextlib.closing(crew):
             yield crew, board
+
+
+def _own_modules(search: Search) -> list[str]:
+    """What each worker would import itself."""
+    is_database = "://" in search.storage and not search.storage.startswith("grpc://")
+    return [*([_RACE] if search.plan is not None else []), *([_DATABASE] if is_database else [])]
 
 
 def _shared_cores(n_workers: int) -> dict[str, str]:
@@ -256,6 +267,7 @@ class Pool:
         self._fault = ""
         """What a worker said last that met a disk or a server which failed."""
         self._next_sigterm_s = 0.0
+        self._next_reports_s = 0.0
         self._n_stillborn = 0
         self._n_begun = 0
         self._has_left = False
@@ -276,21 +288,31 @@ class Pool:
             try:
                 while True:
                     self._bury()
+                    self._read()
                     self._repeat_the_lost()
-                    trials = self._study.trials()
                     if not self._n_requests:
                         self._start_missing()
                     self._tell_to_stop()
                     if not self._processes and not self._may_get_work():
                         break
-                    self._show(trials)
+                    self._show()
                     wait({p.sentinel for p in self._processes}, timeout=self._tick_s)
             finally:
                 self._end_all()
         if self._fault:
             raise FaultElsewhere(self._fault)
-        self._show(self._study.trials())
+        self._study.ledger.read()
+        self._show()
         return self._signums[0] if self._signums else None
+
+    def _read(self) -> None:
+        """Read what has ended; what running trials report less often where they are many."""
+        ledger, now_s = self._study.ledger, time.monotonic()
+        if now_s < self._next_reports_s:
+            ledger.read_ends()
+            return
+        ledger.read()
+        self._next_reports_s = now_s + self._tick_s * (len(ledger.running) // _SHOWN_AT_ONCE)
 
     @property
     def _tick_s(self) -> float:
@@ -300,14 +322,14 @@ class Pool:
     def _repeat_the_lost(self) -> None:
         """Queue what pools ran that are dead: other hosts' when they were silent for too long."""
         told, dead = self._heart.told, self._heart.dead
-        self._study.ledger.read()
         running = list(self._study.ledger.running.values())
         workers = {t.number: t.user_attrs.get("worker", "") for t in running}
         own = {name for name in workers.values() if any(p.is_named(name) for p in self._processes)}
         others = [t for t in running if workers.get(t.number) not in own]
         if any(life.is_lost(t, self._study.files, told, dead) for t in others):
             with self._study.locked() as study:
-                self._tell_reaped(study.reap(spared=own, dead=dead))
+                self._tell_reaped(study.reap(spared=own, dead=self._heart.still_dead()))
+        self._heart.bury()
 
     def _may_get_work(self) -> bool:
         """Whether a trial that others run may still fail, and is worth waiting for.
@@ -331,12 +353,13 @@ class Pool:
         """How often the workers were, or should be, told to stop."""
         return max(len(self._signums), bool(self._fault))
 
-    def _show(self, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
+    def _show(self) -> None:
         with whoever_reads():
-            self._progress.update(trials)
+            self._progress.update(self._study.ledger.trials)
 
     def _start_missing(self) -> None:
-        if self._n_stillborn >= _MAX_STILLBORN or not self._has_work():
+        is_full = len(self._processes) >= self._n_workers
+        if is_full or self._n_stillborn >= _MAX_STILLBORN or not self._has_work():
             return
         n_trials = self._study.search.n_trials
         n_left = float("inf") if n_trials is None else n_trials - self._study.ledger.n_finished
@@ -377,20 +400,21 @@ class Pool:
         self._has_left = self._has_left or any(p.exitcode == 0 for p in ended)
         said = [self._board.take(p.index) for p in ended]
         self._fault = self._fault or next(filter(None, said), "")
-        workers = {t.user_attrs.get("worker", "") for t in self._study.trials()}
+        self._study.ledger.read()
+        workers = {t.user_attrs.get("worker", "") for t in self._study.ledger.running.values()}
         reasons = {name: ending(p.exitcode) for p in ended for name in workers if p.is_named(name)}
         spared = {name for p in self._processes for name in workers if p.is_named(name)}
         with self._study.locked() as study:
             reaped = study.reap(reasons, spared, is_interrupted=self._n_requests > 0)
         self._tell_reaped(reaped)
-        self._count_stillborn([p for p in ended if p.exitcode != 0], self._study.trials())
+        if died := [p for p in ended if p.exitcode != 0]:
+            self._count_stillborn(died, self._study.trials())
 
     def _tell_reaped(self, numbers: Sequence[int]) -> None:
-        trials = self._study.trials()
-        tried_again = {t.user_attrs.get("retry_of") for t in trials}
+        ledger = self._study.ledger
         for number in numbers:
-            reason = trials[number].user_attrs["reason"]
-            rest = "are queued again" if number in tried_again else "are not tried again"
+            reason = ledger.trials[number].user_attrs["reason"]
+            rest = "are queued again" if ledger.copies(number) else "are not tried again"
             log.warning("Trial %d failed: %s. Its parameters %s.", number, reason, rest)
 
     def _count_stillborn(self, died: list[Process], trials: Sequence[optuna.trial.FrozenTrial]) -> None:
@@ -505,15 +529,7 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
             print(f"Stopped. To go on: {_to_go_on(search, master)}", flush=True)
         sys.exit(128 + signum)
     if study.has_failed():
-        failures = study.ledger.failed
-        last = failures[max(failures)]
-        with whoever_reads():
-            print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
-        reason = f"{counted(len(failures), 'trial')} failed, the last is number {last.number}"
-        remedy = "fix the cause and start another study, or allow more failures"
-        rate = f"hydra.sweeper.max_failure_rate={search.max_failure_rate}"
-        caller.print_last(f"{rate}: {reason}; {remedy}")
-        raise Ended(Failed(f"study {search.study_name}", reason, f"{remedy} ({rate})"))
+        _raise_for_failures(study)
     # Trials that still run are another sweep's, which goes on with this study at the same time.
     is_short = search.n_trials is not None and study.has_work() and not study.is_decided()
     if is_short and not study.has_time():
@@ -524,7 +540,11 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     if is_short and search.deadline is None and not is_grid(search.sampler):
         n_finished = study.ledger.n_finished
         reason = f"only {n_finished} of {counted(search.n_trials or 0, 'trial')} could be run"
-        caller.print_last(sentence(reason))
+        if opening.is_chosen(master):  # whose jobs may be over, lost, or ended by somebody
+            reason += f" before the jobs ended; see {near(study.files.launcher_log)}"
+            caller.print_last(f"{sentence(reason)}\nTo ask for more jobs: {_to_go_on(search, master)}")
+        else:
+            caller.print_last(sentence(reason))
         raise Ended(Failed(f"study {search.study_name}", reason, "its output says why"))
     on_finish = Hooks.of(task).on_finish if search.plan is None else None
     if on_finish is not None and trials:
@@ -534,6 +554,19 @@ def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | 
     elif search.plan is None and _can_certify(study, trials):
         with whoever_reads():
             tell_how_to_make_sure(study.files)
+
+
+def _raise_for_failures(study: Study) -> NoReturn:
+    """Show the last failure, and end as a search of which too many trials failed."""
+    failures, search = study.ledger.failed, study.search
+    last = failures[max(failures)]
+    with whoever_reads():
+        print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
+    reason = f"{counted(len(failures), 'trial')} failed, the last is number {last.number}"
+    remedy = "fix the cause and start another study, or allow more failures"
+    rate = f"hydra.sweeper.max_failure_rate={search.max_failure_rate}"
+    caller.print_last(f"{rate}: {reason}; {remedy}")
+    raise Ended(Failed(f"study {search.study_name}", reason, f"{remedy} ({rate})"))
 
 
 def _can_certify(study: Study, trials: Sequence[optuna.trial.FrozenTrial]) -> bool:

@@ -24,7 +24,7 @@ from sweeper.search import artifact, keys
 from sweeper.search.engine import n_cores, order, visible_gpus
 from sweeper.search.parameter import written
 from sweeper.search.sampler import build_pruner, find
-from sweeper.search.study import Search
+from sweeper.search.search import Search
 
 log = logging.getLogger(__name__)
 
@@ -115,12 +115,17 @@ def _check_sweeper(plain: Mapping[str, Any], master: DictConfig) -> None:
 
 def _check_launcher(master: DictConfig) -> None:
     """Say that Hydra's own launcher, which somebody asked for, has no effect."""
-    target = str(OmegaConf.select(master, "hydra.launcher._target_"))
     is_typed = any(o.startswith("hydra/launcher=") for o in _typed(master, "hydra"))
-    if target.rpartition(".")[2] == _BASIC_LAUNCHER and is_typed:
+    if not has_launcher(master) and is_typed:
         launcher = master.hydra.runtime.choices.get("hydra/launcher")
         remedy = "the search starts its own workers; hydra.sweeper.n_jobs says how many"
         log.warning("hydra/launcher=%s: has no effect; %s", launcher, remedy)
+
+
+def has_launcher(master: DictConfig) -> bool:
+    """Whether another launcher than Hydra's own was chosen, which runs one job after the other."""
+    target = str(OmegaConf.select(master, "hydra.launcher._target_"))
+    return target.rpartition(".")[2] != _BASIC_LAUNCHER
 
 
 def _refuse_search_space(search_space: Any) -> None:

@@ -80,7 +80,7 @@ class JournalBackend(BaseJournalBackend):
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         # Optuna asks some thirty times a trial, and mostly nothing was appended meanwhile.
-        if self._reader._log_number_offset.get(log_number_from) == _size(self._path):
+        if self._reader._log_number_offset.get(log_number_from) == self._size():
             return []
         try:
             return list(self._reader.read_logs(log_number_from))
@@ -97,24 +97,33 @@ class JournalBackend(BaseJournalBackend):
             locked(lock_of(self._path)),
             os.fdopen(os.open(self._path, os.O_RDWR | os.O_APPEND), "r+b", buffering=0) as file,
         ):
+            self._check_whole(file.fileno())
             _cut_torn_tail(file)
             while lines:  # what was not written is tried again, and then raises the reason
                 lines = lines[file.write(lines) :]
             if any(log.get("op_code") in _DURABLE for log in logs):
                 os.fsync(file.fileno())
 
+    def _size(self) -> int:
+        file = os.open(self._path, os.O_RDONLY)
+        try:
+            self._check_whole(file)
+            return os.fstat(file).st_size
+        finally:
+            os.close(file)
+
+    def _check_whole(self, file: int) -> None:
+        """Raises Fault where what this process has read is gone: it would write on in another history."""
+        offsets = self._reader._log_number_offset
+        read_until = offsets[len(offsets) - 1]
+        if read_until and os.pread(file, 1, read_until - 1) != b"\n":
+            remedy = "restore an intact copy, or go on with what is left"
+            raise Fault(self._path, "it was cut off while it was used", remedy)
+
 
 def lock_of(journal: Path) -> Path:
     """The file whose lock is held by whoever appends to a journal."""
     return journal.with_name(journal.name + ".flock")
-
-
-def _size(path: Path) -> int:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        return os.fstat(file).st_size
-    finally:
-        os.close(file)
 
 
 def _cut_torn_tail(file: FileIO) -> None:
@@ -264,9 +273,27 @@ def changed_trials(
     Returns:
         how many trials there are, and the unfinished and new ones; the latter by number.
     """
+    if isinstance(storage, PatientStorage):
+        return storage.changed_trials(study_id, n_known, unfinished, last_attribute)
+    unfinished = list(unfinished)
+    try:
+        found = _changed_inside(storage, study_id, n_known, unfinished, last_attribute)
+    except (AttributeError, ImportError):  # another Optuna than this was written for
+        found = None
+    if found is None:
+        trials = storage.get_all_trials(study_id, deepcopy=False)
+        found = (
+            len(trials),
+            [trials[n] for n in chain(unfinished, range(n_known, len(trials))) if n < len(trials)],
+        )
+    return found
+
+
+def _changed_inside(
+    storage: BaseStorage, study_id: int, n_known: int, unfinished: Iterable[int], last_attribute: str | None
+) -> tuple[int, list[FrozenTrial]] | None:
+    """The same from the private members of Optuna's storages; None for a storage of somebody else."""
     match storage:
-        case PatientStorage():
-            return storage.changed_trials(study_id, n_known, unfinished, last_attribute)
         case JournalStorage():
             with storage._thread_lock:
                 storage._sync_with_backend()
@@ -290,10 +317,7 @@ def changed_trials(
             with storage._cache.lock:
                 storage._cache._read_trials_from_remote_storage(study_id)
                 return _of_cache(storage._cache.studies[study_id].trials, n_known, unfinished)
-        case _:
-            trials = storage.get_all_trials(study_id, deepcopy=False)
-            numbers = chain(unfinished, range(n_known, len(trials)))
-            return len(trials), [trials[n] for n in numbers if n < len(trials)]
+    return None
 
 
 def _read_ends(storage: _CachedStorage, study_id: int, last_attribute: str) -> bool:
@@ -305,33 +329,21 @@ def _read_ends(storage: _CachedStorage, study_id: int, last_attribute: str) -> b
     Returns:
         False where all must be read: at first, and when the study was deleted.
     """
-    from optuna.storages._rdb.models import TrialModel
-    from optuna.storages._rdb.storage import _create_scoped_session
-    from sqlalchemy import and_, or_
+    from sweeper.search.database import Database
 
     with storage._lock:
-        if (study := storage._studies.get(study_id)) is None:
+        if (study := storage._studies.get(study_id)) is None or not isinstance(storage._backend, Database):
             return False
         numbers = storage._trial_id_to_study_id_and_number
         cached = {i: study.trials[numbers[i][1]] for i in study.unfinished_trial_ids}
         until = max(study.last_finished_trial_id, max(cached, default=-1))
-        is_of_study, is_new = TrialModel.study_id == study_id, TrialModel.trial_id > until
-        with _create_scoped_session(storage._backend.scoped_session) as session:
-            rows = session.query(TrialModel.trial_id, TrialModel.state).filter(
-                or_(TrialModel.trial_id.in_(cached), and_(is_of_study, is_new))
-            )
-            states = {row.trial_id: row.state for row in rows.all()}
-        if not states or not states.keys() >= cached.keys():
-            return False
-        changed = {
-            i
+        known = {
+            i: TrialState.WAITING if _is_beginning(trial, last_attribute) else trial.state
             for i, trial in cached.items()
-            if states[i] is not trial.state
-            or (trial.state is TrialState.RUNNING and last_attribute not in trial.system_attrs)
         }
-        if not changed and len(states) == len(cached):
-            return True
-        trials = storage._backend._get_trials(study_id, None, changed, until)
+        trials = storage._backend.read_changed(study_id, known, until)
+        if trials is None:
+            return False
         storage._add_trials_to_cache(study_id, trials)
         for trial in trials:
             if trial.state.is_finished():
@@ -340,6 +352,11 @@ def _read_ends(storage: _CachedStorage, study_id: int, last_attribute: str) -> b
             else:
                 study.unfinished_trial_ids.add(trial._trial_id)
     return True
+
+
+def _is_beginning(trial: FrozenTrial, last_attribute: str) -> bool:
+    """Whether a running trial was read before all was there that it begins with."""
+    return trial.state is TrialState.RUNNING and last_attribute not in trial.system_attrs
 
 
 def _of_cache(
@@ -382,7 +399,7 @@ class _Waiting:
             raise self._kind(
                 _named(self._url),
                 f"cannot be reached{waited} ({_reason(error)})",
-                "start it, or check its address and the network",
+                _remedy(self._url, error) or "start it, or check its address and the network",
             ) from error
         self._pause(min(now + pause_s(self._n_pauses), self._began_s + wait_s))
         self._n_pauses += 1

@@ -135,24 +135,22 @@ class Sender:
             return None
         return cls(study, files, begun["id"], begun.get("artifacts"))
 
-    def send(self, number: int, values: Sequence[float] | None, ended: Sequence[FrozenTrial]) -> bool:
+    def send(self, trial: FrozenTrial, values: Sequence[float] | None, ended: Sequence[FrozenTrial]) -> bool:
         """Send what a trial has left, before it is told.
 
         Args:
+            trial: as it is now.
             values: those of a trial that is complete.
             ended: the trials that were so far, or the best of them.
 
         Returns:
             whether it is the best, and has sent its model.
         """
-        storage = self._study._storage
-        trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
-        trial = storage.get_trial(trial_id)
-        files = self._files.trial(trial)
+        number, files = trial.number, self._files.trial(trial)
         if not files.is_of(number):
             return False
         packed = pack(files.read_texts())
-        storage.set_trial_system_attr(trial_id, FILES, packed)
+        self._study._storage.set_trial_system_attr(trial._trial_id, FILES, packed)
         if names := left_out(packed):
             what = "is too long to go with the study, and stays" if len(names) == 1 else "are too long"
             log.warning("trial %d: %s %s in %s", number, listed(names), what, files.folder)

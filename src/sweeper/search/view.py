@@ -17,8 +17,8 @@ from sweeper import origin
 from sweeper.outcome import shown
 from sweeper.record import StudyFiles
 from sweeper.search import life
+from sweeper.search.look import seen
 from sweeper.search.storage import look_into_storage
-from sweeper.search.study import seen
 
 if TYPE_CHECKING:
     import pandas as pd

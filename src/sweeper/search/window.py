@@ -28,20 +28,30 @@ from copy import deepcopy as copied
 from typing import Any
 
 import optuna
-from optuna.pruners import BasePruner, HyperbandPruner
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    NopPruner,
+    PercentilePruner,
+    ThresholdPruner,
+    WilcoxonPruner,
+)
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.search.ledger import Ledger
 
-LARGEST = 2048
-"""Finished trials of which samplers and pruners are shown all; of more, half as many at least."""
+LARGEST = 1024
+"""Finished trials of which samplers and pruners are shown all; of more, half as many at least. What TPE's
+draw takes grows with them: half of it is Optuna's look for the parameters that all trials have."""
 _N_BEST = 25
 """Of one objective; TPE takes no more for good ones (``optuna.samplers._tpe.sampler.default_gamma``)."""
 _MOST_OF_FRONT = 200
 """Of several: a front may grow with the study."""
 _TAKE_A_PART = (TPESampler, GPSampler)
+_JUDGE_BY_THE_ENDED = (NopPruner, PercentilePruner, ThresholdPruner, WilcoxonPruner)
+"""Pruners that compare a trial with none that still runs."""
 
 
 class Window:
@@ -50,6 +60,8 @@ class Window:
     Args:
         bracket: of a trial, where the pruner has brackets: samplers are then shown one of them.
         largest: see ``LARGEST``.
+        sees_running: whether samplers, and pruners, look at what running trials have drawn and reported,
+            which takes long to read where many run.
     """
 
     def __init__(
@@ -58,8 +70,10 @@ class Window:
         directions: Sequence[str],
         bracket: Callable[[FrozenTrial], int] = lambda trial: 0,
         largest: int = LARGEST,
+        sees_running: tuple[bool, bool] = (True, True),
     ) -> None:
         self._ledger, self._bracket, self._largest = ledger, bracket, largest
+        self._sampler_sees, self._pruner_sees = sees_running
         self._is_single, self._sign = len(directions) == 1, -1 if directions[0] == "maximize" else 1
         self._forget()
 
@@ -76,12 +90,12 @@ class Window:
 
     def of_pruner(self) -> list[FrozenTrial]:
         """An even part of the finished trials, and all that have not ended, by number."""
+        self._read(self._pruner_sees)
         return self._with([])
 
     def of_sampler(self) -> list[FrozenTrial]:
         """The same, with the best ones."""
-        self._ledger.read()
-        self._take_in()
+        self._read(self._sampler_sees)
         if self._is_single:
             return self._with([number for best in self._best.values() for _, number in best])
         front = self._ledger.best
@@ -89,11 +103,16 @@ class Window:
 
     def _with(self, best: Sequence[int]) -> list[FrozenTrial]:
         ledger = self._ledger
-        ledger.read()
-        self._take_in()
         if self._step == 1:
             return list(ledger.trials)
         return [ledger.trials[n] for n in sorted({*self._even, *best, *ledger.running, *ledger.waiting})]
+
+    def _read(self, sees_running: bool) -> None:
+        if sees_running:
+            self._ledger.read()
+        else:
+            self._ledger.read_ends()
+        self._take_in()
 
     def _take_in(self) -> None:
         """Take in what the ledger has read since."""
@@ -123,41 +142,81 @@ def window_for(
     names = ("_n_startup_trials", "_n_min_trials", "_bootstrap_count")
     startup = max(getattr(each, name, 0) for each in (sampler, pruner) for name in names)
     largest = max(LARGEST, 2 * startup)
-    if not isinstance(pruner, HyperbandPruner):
-        return Window(ledger, directions, largest=largest)
-    return Window(ledger, directions, lambda trial: pruner._get_bracket_id(study, trial), largest)
+    sees_running = (
+        not isinstance(sampler, TPESampler) or sampler._constant_liar,
+        not isinstance(pruner, _JUDGE_BY_THE_ENDED),
+    )
+
+    def bracket(trial: FrozenTrial) -> int:
+        return pruner._get_bracket_id(study, trial) if isinstance(pruner, HyperbandPruner) else 0
+
+    return Window(ledger, directions, bracket, largest, sees_running)
 
 
 class WindowedTrial(optuna.Trial):
-    """A trial whose sampler and pruner see the study through its window."""
+    """A trial whose sampler and pruner see the study through its window.
 
-    def __init__(self, study: optuna.Study, trial_id: int, window: Window) -> None:
+    Args:
+        trial: as the storage has just given it; None reads it.
+    """
+
+    def __init__(
+        self, study: optuna.Study, trial_id: int, window: Window, trial: FrozenTrial | None = None
+    ) -> None:
         takes_part = isinstance(study.sampler, _TAKE_A_PART)
-        self._for_pruner = _seen(study, window.of_pruner)
-        super().__init__(_seen(study, window.of_sampler if takes_part else window.of_all), trial_id)
+        part = _Part(study._storage, window.of_sampler if takes_part else window.of_all, trial)  # type: ignore[abstract]
+        self._for_pruner = seen(study, _Part(study._storage, window.of_pruner))  # type: ignore[abstract]
+        super().__init__(seen(study, part), trial_id)
+        part.known = None
 
     def should_prune(self) -> bool:
         return self.study.pruner.prune(self._for_pruner, self._get_latest_trial())
 
 
-def _seen(study: optuna.Study, trials: Callable[[], list[FrozenTrial]]) -> optuna.Study:
-    """The study of which these are all trials."""
-    seen = copy(study)
-    seen._storage = _Part(study._storage, trials)  # type: ignore[abstract]
-    return seen
+def tell(study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+    """As ``study.tell``, which reads the trial before and after.
+
+    Raises:
+        UpdateFinishedTrialError: if others have ended it meanwhile.
+    """
+    known = _Part(study._storage, lambda: study._storage.get_all_trials(study._study_id), trial)  # type: ignore[abstract]
+    seen(study, known).tell(trial.number, None if values is None else list(values), state=state)
+
+
+def seen(study: optuna.Study, storage: BaseStorage) -> optuna.Study:
+    """The study as this storage shows it."""
+    shown = copy(study)
+    shown._storage = storage
+    return shown
 
 
 class _Part(BaseStorage):
-    """Lists some trials; all else is read from the storage, and what is written goes to it."""
+    """Lists some trials; all else is read from the storage, and what is written goes to it.
 
-    def __init__(self, storage: BaseStorage, trials: Callable[[], list[FrozenTrial]]) -> None:
-        self._storage, self._trials = storage, trials
+    Args:
+        known: a trial that need not be read.
+    """
+
+    def __init__(
+        self, storage: BaseStorage, trials: Callable[[], list[FrozenTrial]], known: FrozenTrial | None = None
+    ) -> None:
+        self._storage, self._trials, self.known = storage, trials, known
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         found = [trial for trial in self._trials() if states is None or trial.state in states]
         return copied(found) if deepcopy else found
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        if self.known is not None and self.known._trial_id == trial_id:
+            return copied(self.known)
+        return self._storage.get_trial(trial_id)
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        if self.known is not None and self.known.number == trial_number:
+            return self.known._trial_id
+        return self._storage.get_trial_id_from_study_id_trial_number(study_id, trial_number)
 
 
 def _delegate(name: str) -> Callable[..., Any]:
@@ -167,6 +226,6 @@ def _delegate(name: str) -> Callable[..., Any]:
     return method
 
 
-for _name in [name for name in vars(BaseStorage) if not name.startswith("_") and name != "get_all_trials"]:
+for _name in [name for name in vars(BaseStorage) if not name.startswith("_") and name not in vars(_Part)]:
     setattr(_Part, _name, _delegate(_name))
 abc.update_abstractmethods(_Part)  # type: ignore[type-abstract]

@@ -35,12 +35,14 @@ from sweeper.search import repeat
 from sweeper.search.fork import flush_files
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import run_job
+from sweeper.search.locked_study import Worker
 from sweeper.search.parameter import Suggest, suggest
 from sweeper.search.process import Board, for_the_pool, is_heard
+from sweeper.search.search import Search
 from sweeper.search.settings import find_function
 from sweeper.search.space import Draw, Space
 from sweeper.search.storage import open_storage
-from sweeper.search.study import Search, Study, Worker
+from sweeper.search.study import Study
 from sweeper.search.trial import Interrupted, Interruption, StudyTrial, running
 from sweeper.secret import hide_known_secrets, knows_secrets
 
