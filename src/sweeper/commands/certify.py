@@ -568,11 +568,12 @@ def workers_of(files: StudyFiles) -> tuple[int, str]:
     """How many workers the search's command starts; or jobs, where their engine decides what each has."""
     from sweeper.search import opening
     from sweeper.search.engine import n_cores, visible_gpus
+    from sweeper.search.settings import is_launcher
 
     hydra = _hydra(files)
     sweeper = hydra.get("sweeper", {})
     n_jobs, per_gpu = sweeper.get("n_jobs"), sweeper.get("workers_per_gpu")
-    if hydra.get("launcher", {}).get("_target_", opening.BASIC) != opening.BASIC:
+    if (launcher := hydra.get("launcher", {}).get("_target_")) is not None and is_launcher(launcher):
         n, each = opening.n_jobs(n_jobs), sweeper.get("workers_per_job")
         return (n * each, "worker") if isinstance(each, int) else (n, "job")
     if isinstance(n_jobs, int):

@@ -101,9 +101,9 @@ class Heart:
         return min(shared_s, self.entry.heartbeat_s or shared_s)
 
     def patience_s(self, pool: str) -> float:
-        """How long another pool may be silent; none that has no beat is ever dead."""
+        """How long to wait for another pool: as long as it may be silent, also for one that has no beat."""
         entry = self.told.entries.get(pool)
-        return 0.0 if entry is None or entry.heartbeat_s is None else self._observer.patience_s(entry)
+        return 0.0 if entry is None else self._observer.patience_s(entry)
 
     def still_dead(self) -> frozenset[str]:
         """Those of the dead that have not come back since this pool looked last."""

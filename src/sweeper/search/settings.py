@@ -124,8 +124,12 @@ def _check_launcher(master: DictConfig) -> None:
 
 def has_launcher(master: DictConfig) -> bool:
     """Whether another launcher than Hydra's own was chosen, which runs one job after the other."""
-    target = str(OmegaConf.select(master, "hydra.launcher._target_"))
-    return target.rpartition(".")[2] != _BASIC_LAUNCHER
+    return is_launcher(OmegaConf.select(master, "hydra.launcher._target_"))
+
+
+def is_launcher(target: Any) -> bool:
+    """Whether the class is another launcher than Hydra's own."""
+    return str(target).rpartition(".")[2] != _BASIC_LAUNCHER
 
 
 def _refuse_search_space(search_space: Any) -> None:
