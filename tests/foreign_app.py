@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.journal import load_study
-from tests.program import Done, Program, finish, start
+from tests.program import LIMIT_S, Done, Program, finish, start
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -74,6 +74,10 @@ def indent(text: str) -> str:
     return "".join(f"    {line}\n" for line in text.strip("\n").splitlines())
 
 
+CLEAN = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": ""}
+"""What a worker gets is for the search to say."""
+
+
 class App:
     """An app in ``folder`` whose task function is ``body``; it reads ``cfg`` and ``number``."""
 
@@ -112,10 +116,9 @@ class App:
 
     def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> Program:
         """Begin the sweep."""
-        clean = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": ""}
-        return start(self.folder, "app.py", "-m", *arguments, env={**clean, **(env or {})})
+        return start(self.folder, "app.py", "-m", *arguments, env={**CLEAN, **(env or {})})
 
-    def run(self, *arguments: str, env: Mapping[str, str] | None = None, limit_s: float = 30) -> Done:
+    def run(self, *arguments: str, env: Mapping[str, str] | None = None, limit_s: float = LIMIT_S) -> Done:
         """The whole sweep."""
         return finish(self.start(*arguments, env=env), limit_s)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import random
 import re
 import select
 import signal
@@ -15,7 +16,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ Done = subprocess.CompletedProcess[str]
 
 IN_PROCESS = ("hydra.sweeper.n_jobs=1", "hydra.sweeper.in_process=true")
 """A search without worker processes."""
+
+
+LIMIT_S = 90.0
+"""How long a program may take that should take a second or two: a machine may be busy."""
 
 
 def start(folder: Path, *arguments: object, env: Mapping[str, str] | None = None) -> Program:
@@ -44,7 +49,7 @@ def start(folder: Path, *arguments: object, env: Mapping[str, str] | None = None
     )
 
 
-def finish(process: Program, limit_s: float = 30, stdin: str | None = None) -> Done:
+def finish(process: Program, limit_s: float = LIMIT_S, stdin: str | None = None) -> Done:
     """Wait for the end of a program, and kill all of it if it does not end."""
     try:
         stdout, stderr = process.communicate(stdin, timeout=limit_s)
@@ -59,7 +64,7 @@ def run(
     folder: Path,
     *arguments: object,
     env: Mapping[str, str] | None = None,
-    limit_s: float = 30,
+    limit_s: float = LIMIT_S,
     stdin: str | None = None,
 ) -> Done:
     """``python ARGUMENTS`` to its end; nothing of it is left when it takes too long."""
@@ -106,7 +111,7 @@ def kill_group(process: Program, signum: signal.Signals = signal.SIGKILL) -> Non
         assert process.poll() is not None
 
 
-def until(condition: Callable[[], Any], limit_s: float = 15) -> None:
+def until(condition: Callable[[], Any], limit_s: float = LIMIT_S) -> None:
     """Wait for the thing itself, with a limit."""
     limit = time.monotonic() + limit_s
     while not condition():
@@ -164,7 +169,7 @@ class Terminal:
             r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._printed.decode(errors="ignore"))
         )  # a character may be half read
 
-    def finish(self, limit_s: float = 30) -> list[str]:
+    def finish(self, limit_s: float = LIMIT_S) -> list[str]:
         """Wait for the end, and give all that was printed; kill all of it if it does not end."""
         limit = time.monotonic() + limit_s
         try:
@@ -197,12 +202,10 @@ class Terminal:
 @contextmanager
 def dashboard(folder: Path) -> Iterator[str]:
     """The address of a running ``python -m sweeper dashboard`` on the studies of a folder."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = start(folder, "-m", "sweeper", "dashboard", "--port", port)
     try:
-        until(lambda: _listens(port) or server.poll() is not None, limit_s=60)
+        until(lambda: listens(port) or server.poll() is not None, limit_s=60)
         assert server.poll() is None, finish(server).stderr
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -210,7 +213,20 @@ def dashboard(folder: Path) -> Iterator[str]:
         finish(server)
 
 
-def _listens(port: int) -> bool:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has; none of those that the system gives to who asks for any.
+
+    Those may be another program's by the time a server begins to listen, or while it is away.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 30_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def listens(port: int) -> bool:
+    """Whether somebody answers at a port of 127.0.0.1."""
     with socket.socket() as visitor:
         return visitor.connect_ex(("127.0.0.1", port)) == 0
 

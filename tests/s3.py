@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.program import kill_group, start, until
+from tests.program import free_port, kill_group, listens, start, until
 
 BUCKET = "models"
 
@@ -21,9 +20,7 @@ def serving() -> Iterator[Mapping[str, str]]:
     pytest.importorskip("moto", reason="S3 needs moto")
     pytest.importorskip("flask", reason="moto's server needs moto[server]")
     boto3 = pytest.importorskip("boto3", reason="S3 needs boto3")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = start(Path.cwd(), "-m", "moto.server", "-H", "127.0.0.1", "-p", port)
     keys = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
@@ -32,7 +29,7 @@ def serving() -> Iterator[Mapping[str, str]]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     try:
-        until(lambda: _answers(port), limit_s=60)
+        until(lambda: listens(port), limit_s=60)
         before = {name: os.environ.get(name) for name in keys}
         os.environ.update(keys)
         try:
@@ -44,11 +41,6 @@ def serving() -> Iterator[Mapping[str, str]]:
     finally:
         kill_group(server)
         server.communicate()
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as tried:
-        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 def names() -> list[str]:

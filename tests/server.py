@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,25 +17,12 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from tests.journal import open_journal
-from tests.program import Program, finish, kill_group, parent_pid, start, until
+from tests.program import Program, finish, free_port, kill_group, listens, parent_pid, start, until
 
 PASSWORD = "hunter2hunter2"
 """Of the user whose name is in the URLs; a wrong one is refused."""
 
 _USER, _DATABASE = "searcher", "studies"
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as visitor:
-        return visitor.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Postgres:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.program import until
+from tests.program import free_port, until
 
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
 
@@ -96,7 +96,8 @@ def slurm() -> Iterator[Slurm]:
         (folder / "munge.key").write_bytes(os.urandom(128))
         (folder / "munge.key").chmod(0o600)
         config = folder / "slurm.conf"
-        config.write_text(_CONFIG.format(host=socket.gethostname(), folder=folder, ports=_free_ports(3)))
+        ports = [free_port() for _ in range(3)]
+        config.write_text(_CONFIG.format(host=socket.gethostname(), folder=folder, ports=ports))
         cluster = Slurm(folder)
         munge = [f"--{name}={folder}/munge.{ending}" for name, ending in _MUNGE_FILES.items()]
         stack.enter_context(_running(folder, "munged", "-F", "-f", *munge))
@@ -120,14 +121,6 @@ _MUNGE_FILES = {
 
 def _found(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-
-
-def _free_ports(n: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @contextmanager

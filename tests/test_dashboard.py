@@ -19,7 +19,7 @@ import pytest
 from sweeper.record import FORMAT, StudyFiles
 from tests.conftest import Cli
 from tests.journal import open_journal
-from tests.program import dashboard, finish, start, until
+from tests.program import dashboard, finish, free_port, start, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -134,7 +134,7 @@ os.execvp(command[0], command)
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.getuid() == 0 and not shutil.which("setpriv"), reason="root may write everything")
-def test_anothers_studies_can_be_browsed(lost: Path, free_port: int) -> None:
+def test_anothers_studies_can_be_browsed(lost: Path) -> None:
     """A journal and folders that one may only read are shown, a running trial among them; what cannot be
     written is said in one line, and the server goes on."""
     for path in lost.rglob("*"):
@@ -142,8 +142,8 @@ def test_anothers_studies_can_be_browsed(lost: Path, free_port: int) -> None:
         if os.getuid() == 0:
             os.chown(path, 65534, 65534)
     (StudyFiles(lost / "outputs" / "killed").heartbeats / "storage").chmod(0o000)
-    server = start(lost, "-c", AS_SOMEBODY_ELSE, "dashboard", "--port", free_port)
-    address = f"http://127.0.0.1:{free_port}"
+    server = start(lost, "-c", AS_SOMEBODY_ELSE, "dashboard", "--port", port := free_port())
+    address = f"http://127.0.0.1:{port}"
     try:
         until(lambda: answers(address) or server.poll() is not None, limit_s=60)
         assert server.poll() is None, finish(server).stderr
@@ -167,14 +167,6 @@ def answers(address: str) -> bool:
             return b"killed" in answer.read()
     except OSError:
         return False
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @pytest.mark.parametrize("url", ["not-there.journal", "sqlite:///not-there.db"])

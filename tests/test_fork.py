@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from sweeper import run
 from sweeper.schema import METRIC_LIBRARY
 from tests import program
-from tests.foreign_app import App, assert_exactly, worker_pid
+from tests.foreign_app import CLEAN, App, assert_exactly, worker_pid
 from tests.journal import load_study
 from tests.program import finish, is_running, parent_pid, until
 
@@ -198,7 +198,7 @@ def test_in_a_worker_all_is_as_when_the_app_runs_alone(tmp_path: Path) -> None:
     app = App(tmp_path, body, f"import gc, threading\n{SEEN}")
     done = app.run("hydra.sweeper.n_trials=1")
     assert done.returncode == 0, done.stderr
-    alone = program.run(tmp_path, "app.py")
+    alone = program.run(tmp_path, "app.py", env=CLEAN)
     assert alone.returncode == 0, alone.stderr
     worker, by_itself = (json.loads((tmp_path / f"seen-{n}").read_text()) for n in (0, None))
     n_files = worker.pop("files"), by_itself.pop("files")

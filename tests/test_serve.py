@@ -17,8 +17,8 @@ from sweeper.search.ledger import POOL, Ledger
 from sweeper.search.storage import StudyDeleted, open_storage
 from tests.conftest import Cli
 from tests.journal import open_journal
-from tests.program import Program, finish, kill_group, start
-from tests.server import PASSWORD, Postgres, free_port
+from tests.program import Program, finish, free_port, kill_group, start
+from tests.server import PASSWORD, Postgres
 
 pytest.importorskip("grpc")
 

@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 from sweeper.errors import BadInput
 from sweeper.search.storage import Unreachable, look_into_storage, open_storage
 from tests.foreign_app import FINISHED, App
-from tests.program import Done, Program, finish, until
-from tests.server import PASSWORD, Postgres, Proxy, free_port, opened, trials
+from tests.program import Done, Program, finish, free_port, until
+from tests.server import PASSWORD, Postgres, Proxy, opened, trials
 
 pytestmark = pytest.mark.slow
 
