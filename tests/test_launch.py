@@ -195,7 +195,7 @@ def test_the_jobs_go_on_without_the_command_that_asked_for_them(tmp_path: Path) 
     process.send_signal(signal.SIGHUP)
     finish(process)
     again = app.start(*LOCAL)
-    read_until(again, "2 jobs of hydra/launcher=submitit_local are there")
+    read_until(again, "2 jobs of submitit_local are there")
     app.touch("go")
     done = finish(again, limit_s=60)
     assert done.returncode == 0, done.stdout + done.stderr
