@@ -29,6 +29,8 @@ from tests.server import trials as stored
 pytestmark = pytest.mark.slow
 
 N_TRIALS = 30
+N_WORKERS = 2
+"""Of each host, as the app has it."""
 LIMIT_S = 120
 
 BODY = """
@@ -82,6 +84,7 @@ class Hosts:
             app = App(folder, body)
             app.configure("study_name: s", "study_name: s\n    storage: ${oc.env:STORAGE}")
             app.configure("n_trials: 6", f"n_trials: {N_TRIALS}")
+            app.configure("n_jobs: 2", f"n_jobs: {N_WORKERS}")
             return app
         return _installed(folder)
 
@@ -124,6 +127,15 @@ class Hosts:
     def wait_for_all(self, *names: str) -> None:
         """Until each of these hosts has begun a trial."""
         until(lambda: set(names) <= {host for _, host in self.log("began")}, limit_s=LIMIT_S)
+
+    def wait_for_rest(self, *names: str) -> None:
+        """Until each worker of these hosts is in a trial: before :meth:`go` none of them asks for another."""
+
+        def busy() -> bool:
+            n_begun = Counter(host for _, host in self.log("began"))
+            return all(n_begun[name] == N_WORKERS for name in names)
+
+        until(busy, limit_s=LIMIT_S)
 
     def wait_for_ended(self, n: int) -> None:
         until(lambda: len(self.log("ended")) >= n, limit_s=LIMIT_S)
@@ -274,7 +286,7 @@ def test_what_may_happen_to_a_server_and_a_host(hosts: Hosts) -> None:
 def test_a_host_that_was_stopped_finds_its_trials_ended(few: Hosts) -> None:
     """For longer than the grace, and then goes on: it drops what it has, and takes part again."""
     a, b = few.start("a"), few.start("b")
-    few.wait_for_all("a", "b")
+    few.wait_for_rest("a", "b")
     held = {number for number, host in few.log("began") if host == "b"}
     kill_group(b, signal.SIGSTOP)
     few.wait_for_failed(held)
@@ -293,7 +305,7 @@ def test_hosts_join_leave_and_are_stopped(few: Hosts) -> None:
     a = few.start("a")
     few.wait_for_all("a")
     b = few.start("b", "hydra.sweeper.join=true")
-    few.wait_for_all("a", "b")
+    few.wait_for_rest("a", "b")
     few.ask_to_stop()
     for process in (a, b):
         assert finish(process, LIMIT_S).returncode == 143
@@ -302,7 +314,7 @@ def test_hosts_join_leave_and_are_stopped(few: Hosts) -> None:
     assert not [t for t in few.trials() if t.state == TrialState.RUNNING]
     (few.folder / "log").rename(few.folder / "log of the stopped")
     a, b = few.start("a"), few.start("b", "hydra.sweeper.join=true")
-    few.wait_for_all("a", "b")
+    few.wait_for_rest("a", "b")
     held = {number for number, host in few.log("began") if host == "a"}
     kill_group(a, signal.SIGINT)
     assert finish(a, LIMIT_S).returncode == 130
