@@ -340,6 +340,7 @@ def _inner(study: Study) -> Any:
 def run_host(to_main: Connection, read: Sequence[Study], url: str, name: str, share: Share) -> None:
     """The body of a process: tell and ask so many trials of a study, until there are no more."""
     space, studies = _space(), _join(read, url, name)
+    space.parameters()  # it keeps them
     held = []
     for study, running in zip(studies, share.running, strict=True):
         study.search = replace(study.search, sampler={"_target_": SAMPLERS[share.sampler]})
@@ -391,7 +392,7 @@ def run_watcher(to_main: Connection, read: Sequence[Study], url: str, name: str)
         drawn = [stack.enter_context(Progress(study)) for study in studies]
 
         def draw(which: int) -> None:
-            studies[which].trials()
+            drawn[which].read()
             drawn[which].update(studies[which].ledger.trials)
             console.print(drawn[which]._picture())
 

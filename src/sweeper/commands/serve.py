@@ -228,11 +228,16 @@ class _Reading:
 
         with self._lock:
             ids = self._ids.setdefault(study_id, [])
-            _, new = changed_trials(self._storage, study_id, len(ids), (), last_attribute)
-            ids += [trial._trial_id for trial in new]
             n_known = bisect_right(ids, after)
-            numbers = [bisect_left(ids, trial_id) for trial_id in included if trial_id <= after]
-        return changed_trials(self._storage, study_id, n_known, numbers, last_attribute)[1]
+            there = (bisect_left(ids, trial_id) for trial_id in included if trial_id <= after)
+            numbers = [number for number in there if number < n_known]
+        _, found = changed_trials(self._storage, study_id, n_known, numbers, last_attribute)
+        with self._lock:
+            for trial in found:
+                if trial.number == len(ids):
+                    ids.append(trial._trial_id)
+        wanted = {*included}
+        return [trial for trial in found if trial._trial_id > after or trial._trial_id in wanted]
 
 
 # --------------------------------------------------------------------------------------------------- telling

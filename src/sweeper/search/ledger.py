@@ -136,7 +136,14 @@ class Ledger:
         if trial.number >= len(self.trials):
             return True
         known = self.trials[trial.number]
-        return trial is not known and trial != known
+        if trial is known:
+            return False
+        if trial != known:
+            return True
+        for trials in (self.trials, self.running, self.waiting):  # the next time it is the same object
+            if trials is self.trials or trial.number in trials:
+                trials[trial.number] = trial
+        return False
 
     def _take_in(self, trial: FrozenTrial) -> None:
         number = trial.number

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
 
 from sweeper import caller
 from sweeper.caller import VARIABLE as CALLER
@@ -194,15 +193,16 @@ class Opening:
         """Show how the study stands until no job is left that might change it."""
         began_s = heard_s = time.monotonic()
         while True:
-            trials, now_s = self._study.trials(), time.monotonic()
+            progress.read(_TICK_S)
+            now_s = time.monotonic()
             with whoever_reads():
-                progress.update(trials)
+                progress.update(self._study.ledger.trials)
             self._answer()
             present = self._jobs.present()
             if self._jobs.has_seen_dead and now_s - began_s < 2 * self._study.search.grace_s:
                 self._jobs.has_seen_dead = False
                 self._add_missing()
-            is_running = any(trial.state == TrialState.RUNNING for trial in trials)
+            is_running = bool(self._study.ledger.running)
             if present or is_running:
                 heard_s = now_s
             is_done = self._has_no_work() and not is_running
