@@ -6,7 +6,7 @@
 Workers are simulated: each holds a running trial, and a few processes, which stand for machines, tell and
 ask for all of them by turns, through the product's own ``Study``. The server fills the studies beforehand,
 and one process reads them: the others are its forks, with a connection of their own each. A watcher draws
-the progress four times a second, as the pool does.
+the progress meanwhile, as the pool does, a picture for every five asks.
 
 A row has studies of all sizes at once, and asks some trials of each by turns: what else the machine does
 meanwhile hits all alike, and each turn has its own ratio. Whatever ends it, nothing stays.
@@ -62,6 +62,8 @@ SIZES = (1_000, 10_000, 100_000)
 TARGET = 2.0
 """What an ask and a tell at the most trials may cost, in what they cost at the fewest."""
 TICK_S = 0.25
+ASKS_OF_A_PICTURE = 5
+"""A display that draws four times a second, at twenty trials a second."""
 SAMPLERS = {"random": "optuna.samplers.RandomSampler", "tpe": "optuna.samplers.TPESampler"}
 
 
@@ -385,28 +387,31 @@ def _timed(do: Callable[[], Any]) -> tuple[float, float, Any]:
 
 
 def run_watcher(to_main: Connection, read: Sequence[Study], url: str, name: str) -> None:
-    """The body of a process: draw the progress of the study that was named last, and say what that took."""
+    """The body of a process: draw so many pictures of a study's progress, and say what they took."""
     studies = _join(read, url, name)
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    n_drawn = [0 for _ in studies]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as stack:
-        drawn = [stack.enter_context(Progress(study)) for study in studies]
+        drawn = [
+            # As if each took no time: how often it reads what runs depends on no clock.
+            stack.enter_context(Progress(study, now_s=lambda which=which: TICK_S * n_drawn[which]))
+            for which, study in enumerate(studies)
+        ]
 
         def draw(which: int) -> None:
+            n_drawn[which] += 1
             drawn[which].read()
             drawn[which].update(studies[which].ledger.trials)
             console.print(drawn[which]._picture())
 
         to_main.send("ready")
-        which: int | None = None
-        took: list[tuple[float, float]] = []
-        while True:
-            if to_main.poll(None if which is None else TICK_S):
-                if (task := to_main.recv()) == "end":
-                    break
-                to_main.send(took)
-                which, took = task, []
-            if which is not None:
+        while (task := to_main.recv()) is not None:
+            which, n_pictures = task
+            took = []
+            for _ in range(n_pictures):
                 took.append(_timed(partial(draw, which))[:2])
+                time.sleep(TICK_S)
+            to_main.send(took)
 
 
 # --- measuring ----------------------------------------------------------------------------------------------
@@ -434,11 +439,11 @@ def _measure(
         url, proxy = stack.enter_context(_proxy(server.url)) if is_proxy else (server.url, None)
         hosts = [
             stack.enter_context(
-                _process(run_host, None, studies, url, f"host{i}", Share(row.sampler, tuple(running)))
+                _process(run_host, studies, url, f"host{i}", Share(row.sampler, tuple(running)))
             )
             for i, running in enumerate(zip(*shares, strict=True))
         ]
-        watcher = stack.enter_context(_process(run_watcher, "end", studies, url, "watcher"))
+        watcher = stack.enter_context(_process(run_watcher, studies, url, "watcher"))
         told = [process.recv() for process in (*hosts, watcher)]
         assert told == ["ready"] * len(told), told
         cells = [Cell() for _ in sizes]
@@ -458,18 +463,15 @@ def _turn(
     watcher: Connection,
     n_asks: int,
 ) -> None:
-    watcher.send(which)
-    watcher.recv()
-
     def cpu_s() -> tuple[float, float]:
         return server.cpu_s(), _cpu_s(proxy) if proxy else 0.0
 
     before, began = cpu_s(), time.perf_counter()
+    watcher.send((which, n_asks // ASKS_OF_A_PICTURE))
     for i, host in enumerate(hosts):
         host.send((which, len(range(i, n_asks, len(hosts)))))
     cell.turns.append([step for host in hosts for step in host.recv()])
     cell.took_s += time.perf_counter() - began
-    watcher.send(None)
     cell.pictures += watcher.recv()
     after = cpu_s()
     cell.server_s += after[0] - before[0]
@@ -479,9 +481,9 @@ def _turn(
 
 @contextmanager
 def _process(
-    body: Callable[..., None], last: str | None, read: Sequence[Study], url: str, name: str, *more: Any
+    body: Callable[..., None], read: Sequence[Study], url: str, name: str, *more: Any
 ) -> Iterator[Connection]:
-    """A fork of this process, which ends when it is sent ``last``."""
+    """A fork of this process."""
     here, there = get_context("fork").Pipe()
     arguments = body, there, read, url, name, *more
     process = get_context("fork").Process(target=_run, args=arguments, daemon=True)
@@ -489,7 +491,7 @@ def _process(
     there.close()
     try:
         yield here
-        here.send(last)
+        here.send(None)
         process.join(60)
     finally:
         process.kill()
