@@ -171,6 +171,28 @@ def test_what_ended_is_read_as_all_is(tmp_path: Path, space: Space) -> None:
     worker.end()
 
 
+def test_what_runs_is_read_once_it_has_drawn(tmp_path: Path, space: Space) -> None:
+    """TPE sees what others have drawn that still run; of those that have begun to train it asks no more."""
+    url = f"sqlite:///{tmp_path}/studies.db"
+    here = Study.open(search(tmp_path / "s"), open_storage(url), space, ())
+    there = Study.load(here.search, open_storage(url))
+    worker = Worker(there.search)
+    asked = [there.ask(space, worker) for _ in range(2)]
+    assert None not in asked
+    assert [(t.number, t.params) for t in here.ledger.read_drawn()] == [(0, {}), (1, {})]
+    first, second = (trial for trial in asked if trial is not None)
+    space.draw(suggest(first))
+    space.draw(suggest(second))
+    first.set_user_attr("folder", "0")
+    changed = here.ledger.read_drawn()
+    assert [(t.number, t.params) for t in changed] == [(0, first.params), (1, second.params)]
+    first.report(0.5, step=0)
+    second.set_user_attr("folder", "1")
+    assert [t.number for t in here.ledger.read_drawn()] == [1]
+    assert [t.number for t in here.ledger.read()] == [0]
+    worker.end()
+
+
 def test_what_runs_on_is_compared_once(tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     """Running trials that were read whole, and are as before, are not compared again at each later read."""
     url = f"sqlite:///{tmp_path}/studies.db"

@@ -45,12 +45,12 @@ class Database(RDBStorage):
         return found[0]
 
     def read_changed(
-        self, study_id: int, known: Mapping[int, TrialState], until: int
+        self, study_id: int, known: Mapping[int, TrialState | None], until: int
     ) -> list[FrozenTrial] | None:
         """The trials of a study that are new, and those whose state has changed.
 
         Args:
-            known: the states of trials by their ids, as somebody knows them.
+            known: the states of trials by their ids, as somebody knows them; None reads them in any case.
             until: the largest id that is not new.
 
         Returns:
@@ -65,8 +65,10 @@ class Database(RDBStorage):
         which = sqlalchemy.and_(trial.study_id == study_id, trial.trial_id > until)
         for state in {*known.values()}:  # what is as it was known stays with the database
             ids = [trial_id for trial_id, its in known.items() if its is state]
-            has_changed = sqlalchemy.and_(self._is_one_of(trial.trial_id, ids), trial.state != state)
-            which = sqlalchemy.or_(which, has_changed)
+            found = self._is_one_of(trial.trial_id, ids)
+            if state is not None:
+                found = sqlalchemy.and_(found, trial.state != state)
+            which = sqlalchemy.or_(which, found)
         with _create_scoped_session(self.scoped_session) as session:
             rows = _rows(session, which)
             if not rows:

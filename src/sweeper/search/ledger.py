@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import outcome, ranking
 from sweeper.outcome import FIRST_TRY, is_surplus
-from sweeper.search.storage import changed_trials
+from sweeper.search.storage import IsSettled, changed_trials
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 """The states that the budget counts."""
@@ -109,14 +109,16 @@ class Ledger:
 
         It takes far less from a database: whoever asks and tells need not know that.
         """
-        return self._read(POOL)
+        return self._read(has_begun)
 
-    def _read(self, last_attribute: str | None = None) -> list[FrozenTrial]:
+    def read_drawn(self) -> list[FrozenTrial]:
+        """As ``read``, but only what trials have reported that still run may be older."""
+        return self._read(has_drawn)
+
+    def _read(self, is_settled: IsSettled | None = None) -> list[FrozenTrial]:
         with self._lock:
             unfinished, n_known = [*self.waiting, *self.running], len(self.trials)
-            n_there, found = changed_trials(
-                self._storage, self._study_id, n_known, unfinished, last_attribute
-            )
+            n_there, found = changed_trials(self._storage, self._study_id, n_known, unfinished, is_settled)
             if n_there < len(self.trials):  # a journal has lost its end
                 self._forget()
                 _, found = changed_trials(self._storage, self._study_id, 0, ())
@@ -307,6 +309,16 @@ class Ledger:
             if trial._trial_id == trial_id:
                 return trial
         raise KeyError(trial_id)
+
+
+def has_begun(trial: FrozenTrial) -> bool:
+    """Whether a running trial was read when all was there that it begins with."""
+    return POOL in trial.system_attrs
+
+
+def has_drawn(trial: FrozenTrial) -> bool:
+    """Whether a running trial was read when it had all of its parameters."""
+    return has_begun(trial) and was_composed(trial)
 
 
 def was_composed(trial: FrozenTrial) -> bool:

@@ -327,7 +327,7 @@ class Study:
         ends_at = engine.ends_at()
         if ends_at is None:
             return True
-        self.ledger.read()
+        self.ledger.read_ends()
         took_s = self.ledger.durations_s
         usual_s = took_s[int(_USUAL * (len(took_s) - 1))] if took_s else 0.0
         return time.time() + usual_s < ends_at
