@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeper.fault import Fault
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import certificate
 from sweeper.results.certificate import Certificate, lines
 from sweeper.results.plan import Candidate, Plan

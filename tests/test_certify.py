@@ -19,8 +19,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.trial import TrialState
 
 import sweeper as product
-from sweeper.commands.certify import Wish, about_time, half_of, workers_of
-from sweeper.record import StudyFiles
+from sweeper.commands.certification.duration import about_time, half_of, workers_of
+from sweeper.commands.certification.wish import Wish
+from sweeper.record.study_files import StudyFiles
 from sweeper.results.plan import CANDIDATE, Candidate, Plan
 from tests import planned
 from tests.foreign_app import FINISHED, App

@@ -15,7 +15,7 @@ import pytest
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.search import life
 from sweeper.search.heart import Heart
 from sweeper.search.ledger import POOL

@@ -19,7 +19,8 @@ from optuna.trial import TrialState
 
 from sweeper import filesystem, schema
 from sweeper.fault import Fault
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import markup
 from sweeper.results.answer import answers, confusion, losses, most_confused
 from sweeper.results.panel import Panel

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import filesystem
 from sweeper.fault import Fault
-from sweeper.record import FORMAT, StudyFiles, check_format
+from sweeper.record.mark import FORMAT, check_format
+from sweeper.record.study_files import StudyFiles
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan, scores
 from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race
 from sweeper.results.study_record import StudyRecord

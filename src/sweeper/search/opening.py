@@ -27,7 +27,7 @@ from sweeper import caller
 from sweeper.caller import VARIABLE as CALLER
 from sweeper.errors import BadInput
 from sweeper.lock import is_alive
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.screen import fall_silent, whoever_reads
 from sweeper.search import engine, life
 from sweeper.search.engine import order

@@ -33,18 +33,20 @@ from sweeper.fault import Fault
 from sweeper.filesystem import sweep_up
 from sweeper.lock import forget_the_dead, locked
 from sweeper.outcome import shown
-from sweeper.record import FORMAT, StudyFiles, check_format
+from sweeper.record.mark import FORMAT, check_format
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import study_record
 from sweeper.results.plan import CANDIDATE, REPEAT
 from sweeper.results.study_record import StudyRecord
 from sweeper.search import engine, life, window
+from sweeper.search.arrival import ASK_BYTES, Arrival
 from sweeper.search.ledger import Ledger
 from sweeper.search.locked_study import LockedStudy, Worker
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.search import Search
+from sweeper.search.sender import Sender
 from sweeper.search.space import Space
 from sweeper.search.storage import check_many_machines, opening_lock
-from sweeper.search.travel import ASK_BYTES, Arrival, Sender
 from sweeper.search.window import Window, WindowedTrial, window_for
 from sweeper.secret import hide_secrets
 
@@ -163,7 +165,7 @@ class Study:
                 origin.write(storage, study.optuna._study_id, begun)
             files.mark(search.study_name, search.storage, study.read_id(), search.travels)
             locked_study.write_results()
-        if files.choice.exists():
+        if files.best.choice.exists():
             what = (
                 "best/ holds what sweeper certify has chosen; when a trial ends, it is the best trial's again"
             )

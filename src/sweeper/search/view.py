@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import origin
 from sweeper.outcome import shown
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.search import life
 from sweeper.search.look import seen
 from sweeper.search.storage import look_into_storage
