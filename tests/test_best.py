@@ -124,6 +124,9 @@ def test_a_chosen_run_is_not_taken_for_the_best_trial(said: Said, tmp_path: Path
     told = re.search(r"^Chosen: +(.*)$", shown, re.MULTILINE)
     assert told is not None
     assert told[1] == "trial 1, trained again: test_accuracy 0.75000  (outputs/s/best)"
+    assert "What follows is of it" in shown[told.end() :]
+    search.certified_by.certificate.unlink()
+    assert "Chosen: " in said("best", "s")[1]
 
 
 def test_a_search_says_how_sure_its_best_trial_is(searched: Path) -> None:

@@ -310,7 +310,7 @@ def test_the_chosen_one_is_the_best_of_the_search(digits: Path) -> None:
     """With weights and test score, for best, export and reproduce; repeated, nothing is measured again."""
     best = digits / "outputs" / "mine" / "best"
     found = certificate_of(digits / "outputs" / "mine-certificate")
-    (chosen,) = [one for one in found["candidates"] if one["name"] == found["cheapest"]]
+    (chosen,) = [one for one in found["candidates"] if one["name"] == found["choice"]]
     said = sweeper(digits, "certify", "mine", "--choose")
     assert "trainings are done" not in said
     choice = json.loads((digits / "outputs" / "mine" / "best" / ".sweeper" / "choice.json").read_text())

@@ -63,6 +63,7 @@ def show(name: str | None, source: Source = HERE) -> None:
         console.print(_table(title, results["best_params"] | measured))
     show_belief(files)
     show_certificate_of(files)
+    show_choice(files)
     show_signs(files)
     show_commands(files)
 
@@ -151,15 +152,24 @@ def tell_certificate(found: Certificate) -> None:
 
 
 def show_certificate_of(files: StudyFiles) -> None:
-    """What the certificate of a search says, where there is one, and which of its runs was chosen."""
+    """What the certificate of a search says, where there is one."""
     found = report.certificate_of(files)
     if found is None:
         return
-    from sweeper.results import certificate, verdict  # with scipy
+    from sweeper.results import certificate  # with scipy
 
     Screen().label("Certified", certificate.lines(found))
+
+
+def show_choice(files: StudyFiles) -> None:
+    """Which run of a certificate is in ``best/``, where one was chosen: signs and commands are of it."""
+    if not files.best.choice.exists():
+        return
+    from sweeper.results import verdict  # with scipy
+
     if (chosen := verdict.chosen(files)) is not None:
-        print(f"Chosen:    {chosen}  ({near(files.best.folder)})")
+        of = "What follows is of it, and not of the best trial."
+        Screen().label("Chosen", [f"{chosen}  ({near(files.best.folder)})", of])
 
 
 def show_signs(files: StudyFiles) -> None:

@@ -120,7 +120,7 @@ def _check(seen: StudyRecord) -> None:
 def _show_commands(pair: Pair, certificate: Certificate, has_chosen: bool) -> None:
     written = near(pair.files.report) if pair.files.has_report else ""
     print(f"Report:    {written or f'{program()} report {pair.files.typed}'}")
-    name = certificate.cheapest if pair.is_ours and len(certificate.candidates) > 1 else None
+    name = certificate.choice if pair.is_ours and len(certificate.candidates) > 1 else None
     if not has_chosen and name is not None:
         whom = certificate_of.told_name(name)
         print(f"Choose:    {program()} certify {pair.typed} --choose  ({whom})", flush=True)

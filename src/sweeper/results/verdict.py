@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from sweeper.record.study_files import StudyFiles
-from sweeper.results.certificate import Certificate, Certified
+from sweeper.results.certificate import Certificate, Certified, told_name
 from sweeper.results.panel import Table
 from sweeper.words import measured, number
 
@@ -32,7 +32,7 @@ def chosen(files: StudyFiles) -> str | None:
         log.warning("%s", error)
         return None
     told = ", ".join(f"{name} {number(value)}" for name, value in scores.items())
-    return f"{choice.candidate}, trained again{f': {told}' if told else ''}"
+    return f"{told_name(choice.candidate)}, trained again{f': {told}' if told else ''}"
 
 
 def short(certificate: Certificate) -> str:

@@ -46,7 +46,7 @@ def choose(pair: Pair, certificate: Certificate) -> None:
     Raises:
         BadInput: if the certificate is unfinished, or its weights are gone.
     """
-    name, target = certificate.cheapest, pair.seen.files.best
+    name, target = certificate.choice, pair.seen.files.best
     if not certificate.finished or name is None:
         done = f"{certificate.n_trainings} of {counted(certificate.n_planned, 'training')} ended"
         reason = f"the certificate is unfinished: {done}" if name else "no candidate has a score"
