@@ -284,7 +284,7 @@ def test_a_kill_while_writing_leaves_whole_or_nothing(tmp_path: Path) -> None:
     """However often the writer is killed, what can be read is whole."""
     code = (
         "import sys; from pathlib import Path; from tests.test_prediction import of_two; "
-        "from sweeper.record import RunFiles\n"
+        "from sweeper.record.run_files import RunFiles\n"
         "while True: of_two(20_000).write(RunFiles(Path(sys.argv[1])))"
     )
     files = RunFiles(tmp_path)
