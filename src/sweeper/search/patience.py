@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from optuna.exceptions import (
 from optuna.storages import BaseStorage, GrpcStorageProxy
 from optuna.trial import TrialState
 
+from sweeper.search.delegate import Delegate
 from sweeper.search.proxy import Proxy
 from sweeper.search.storage_error import Away, StudyDeleted, fault_of, is_away, named, reason_of, remedy_of
 from sweeper.secret import hide_secrets
@@ -32,7 +32,7 @@ _OF_A_STUDY = ("create_new_trial", "get_all_trials")
 """What is asked with the number of a study."""
 
 
-class PatientStorage(BaseStorage):
+class PatientStorage(Delegate):
     """A storage whose faults are one line each, and whose server is tried again while it cannot be reached.
 
     What Optuna itself raises (a parameter of another kind, a trial that has ended) passes. A server may have
@@ -48,7 +48,7 @@ class PatientStorage(BaseStorage):
     """
 
     def __init__(self, storage: BaseStorage, url: str, wait_s: float) -> None:
-        self._storage = storage
+        super().__init__(storage)
         self._url = url
         self.wait_s = wait_s
         """How long a server is tried again; may be changed at any time."""
@@ -99,18 +99,6 @@ class PatientStorage(BaseStorage):
         """Whether a trial has ended with this state and these values."""
         trial = self.get_trial(trial_id)
         return trial.state == state and (values is None or list(values) == trial.values)
-
-
-def _method(name: str) -> Any:
-    def call(self: PatientStorage, *arguments: Any, **named: Any) -> Any:
-        return self._call(name, *arguments, **named)
-
-    return call
-
-
-for _name in [name for name in vars(BaseStorage) if not name.startswith("_")]:
-    setattr(PatientStorage, _name, _method(_name))
-abc.update_abstractmethods(PatientStorage)  # type: ignore[type-abstract]
 
 
 def patient(storage: BaseStorage, url: str, wait_s: float) -> BaseStorage:

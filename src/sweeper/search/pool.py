@@ -19,7 +19,17 @@ from sweeper.search import engine, life
 from sweeper.search.heart import Heart
 from sweeper.search.ledger import POOL, was_composed
 from sweeper.search.patience import PatientStorage
-from sweeper.search.process import LOST, Board, Crew, NotStarted, Process, ending, for_the_pool, is_heard
+from sweeper.search.process import (
+    LOST,
+    Board,
+    Crew,
+    NotStarted,
+    Process,
+    ending,
+    for_the_pool,
+    handling,
+    is_heard,
+)
 from sweeper.search.progress import Progress
 from sweeper.search.sampler import is_grid
 from sweeper.search.study import Study
@@ -249,12 +259,8 @@ class Pool:
                 self._storage.wait_s = 0  # nobody wants to wait for a server any more
             self._tell_to_stop()
 
-        before = {signum: signal.signal(signum, stop) for signum in requests()}
-        try:
+        with handling(stop, *requests()):
             yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
 
     def _tell_to_stop(self) -> None:
         """Pass the signals on to all workers, also to one that was just being started when they came."""

@@ -32,7 +32,7 @@ from sweeper.search.hooks import Hooks
 from sweeper.search.job import to_yaml
 from sweeper.search.life import Entry
 from sweeper.search.pool import Pool, requests, shared_cores
-from sweeper.search.process import Board, Crew
+from sweeper.search.process import Board, Crew, handling
 from sweeper.search.progress import Progress
 from sweeper.search.sampler import is_grid, try_out
 from sweeper.search.search import Search
@@ -81,7 +81,8 @@ def sweep(
         has_none = is_here or is_launched
         crew = contextlib.nullcontext() if has_none else _open_crew(app, n_workers, search)
         with crew as workers:
-            with _ended_by_ctrl_c():
+            # A Ctrl-C ends the process at once: within a composition it might be lost.
+            with handling(lambda signum, frame: os._exit(128 + signum), signal.SIGINT):
                 app, study, storage, space = _begin(app, search)
                 search = study.search
             if is_launched:
@@ -159,16 +160,6 @@ def _heart(study: Study, storage: BaseStorage, n_workers: int, is_here: bool) ->
 
 
 @contextmanager
-def _ended_by_ctrl_c() -> Iterator[None]:
-    """While nothing has begun, a Ctrl-C ends the process at once: within a composition it might be lost."""
-    before = signal.signal(signal.SIGINT, lambda signum, frame: os._exit(128 + signum))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
 def _open_crew(app: App, n_workers: int, search: Search) -> Iterator[tuple[Crew, Board]]:
     """Fork the server of the workers, or say in the log why they are spawned."""
     reason = why_not_fork()
@@ -212,14 +203,9 @@ def check(hooks: Hooks, space: Space, search: Search, named_by: str) -> None:
 
 def _run_here(app: App, study: Study, storage: BaseStorage, space: Space) -> int | None:
     interruption = Interruption(second_kills=True)
-    signums = requests()
-    before = {signum: signal.getsignal(signum) for signum in signums}
-    interruption.install(*signums)
     try:
-        work(app, study.search, storage, interruption, is_own_process=False, space=space)
+        with handling(interruption.hear, *requests()):
+            work(app, study.search, storage, interruption, is_own_process=False, space=space)
     except Interrupted as stop:
         return stop.signum
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
     return None

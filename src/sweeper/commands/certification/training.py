@@ -103,11 +103,10 @@ def _heeding_sigterm() -> Iterator[None]:
     def stop(signum: int, frame: object) -> None:
         sys.exit(128 + signum)
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
+    from sweeper.search.process import handling
+
+    with handling(stop, signal.SIGTERM):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _pass_on(said: Mapping[str, Any]) -> None:
