@@ -130,6 +130,7 @@ def work(
     """
     space = space or Space(app.master, app.arguments, app.context.config_loader)
     study = Study.load(search, storage)
+    study.ledger.read_ends()
     optuna.logging.enable_propagation()  # so that Hydra's log files have Optuna's lines too
     optuna.logging.disable_default_handler()
     worker = Worker(search, search.pool)
