@@ -7,7 +7,6 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -22,7 +21,7 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.outcome import WORDS
 from sweeper.program import program, use
-from sweeper.record.mark import JOURNAL, OUTPUTS
+from sweeper.record.mark import default_journal
 from sweeper.record.study_files import StudyFiles
 from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
@@ -235,7 +234,7 @@ def show_commands(files: StudyFiles) -> None:
     from sweeper.search.progress import tell_how_to_make_sure
 
     study = files.typed
-    journal = str(Path(OUTPUTS, JOURNAL).absolute())
+    journal = str(default_journal())
     is_elsewhere = files.read_storage() not in (None, "memory", journal)  # its folder remembers where
     if _can_certify(files) and not files.certified_by.is_certificate:
         tell_how_to_make_sure(files)

@@ -73,7 +73,7 @@ def serve(study: str | None, storage_url: str | None, host: str, port: int) -> N
 
 
 def _storage_url(study: str | None, url: str | None) -> str:
-    from sweeper.search.settings import storage_url
+    from sweeper.search.storage import absolute
 
     key, named = "--storage", url
     if study and not url:
@@ -83,7 +83,7 @@ def _storage_url(study: str | None, url: str | None) -> str:
         raise BadInput(key, url or study, "is the memory of one process", remedy)
     if named is not None and named.startswith("grpc:"):
         raise BadInput(key, url or study, "is a proxy already", remedy)
-    return storage_url(named)
+    return absolute(named)
 
 
 def _take_port(n_threads: int, host: str, port: int) -> Any:
