@@ -124,7 +124,7 @@ def bring(files: StudyFiles, source: Source = HERE, needs_model: bool = False) -
 def _bring(files: StudyFiles, source: Source, needs_model: bool) -> None:
     import optuna
 
-    from sweeper.search.arrival import ASK_BYTES, Arrival
+    from sweeper.search.arrival import Arrival
     from sweeper.search.artifact import absolute
     from sweeper.search.storage import look_into_storage
 
@@ -134,7 +134,7 @@ def _bring(files: StudyFiles, source: Source, needs_model: bool) -> None:
     with _progress() as shown:
         Arrival(files, storage, place).bring(_admit(files, source, needs_model), shown)
         for other in _related(files, storage):
-            Arrival(other, storage, place).bring(lambda n: n <= ASK_BYTES)
+            Arrival(other, storage, place).bring()
 
 
 def _check_artifacts(place: str) -> None:
@@ -144,10 +144,10 @@ def _check_artifacts(place: str) -> None:
 
 
 def _admit(files: StudyFiles, source: Source, needs_model: bool) -> Callable[[int], bool]:
-    from sweeper.search.arrival import ASK_BYTES
+    from sweeper.search.arrival import is_small
 
     def admit(n_bytes: int) -> bool:
-        if n_bytes <= ASK_BYTES or source.is_sure:
+        if is_small(n_bytes) or source.is_sure:
             return True
         what = f"{disk_space(n_bytes)} would be downloaded"
         if not needs_model:

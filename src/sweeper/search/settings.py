@@ -116,9 +116,14 @@ def _check_launcher(master: DictConfig) -> None:
     """Say that Hydra's own launcher, which somebody asked for, has no effect."""
     is_typed = any(o.startswith("hydra/launcher=") for o in _typed(master, "hydra"))
     if not has_launcher(master) and is_typed:
-        launcher = master.hydra.runtime.choices.get("hydra/launcher")
+        launcher = launcher_name(master)
         remedy = "the search starts its own workers; hydra.sweeper.n_jobs says how many"
         log.warning("hydra/launcher=%s: has no effect; %s", launcher, remedy)
+
+
+def launcher_name(master: DictConfig) -> str:
+    """The launcher that was chosen, in the group ``hydra/launcher``."""
+    return str(master.hydra.runtime.choices.get("hydra/launcher"))
 
 
 def has_launcher(master: DictConfig) -> bool:
