@@ -80,13 +80,8 @@ def look_into_storage(url: str, wait_s: float = LOOK_WAIT_S) -> BaseStorage:
     return patient(_patiently(partial(_find, url), url, wait_s), url, wait_s)
 
 
-class _Patience:
-    def __init__(self, wait_s: float) -> None:
-        self.wait_s = wait_s
-
-
 def _patiently(opening: Callable[[], BaseStorage], url: str, wait_s: float) -> BaseStorage:
-    waiting, n_met = Waiting(url, _Patience(wait_s), Unreachable), 0
+    waiting, n_met = Waiting(url, lambda: wait_s, Unreachable), 0
     while True:
         try:
             return opening()
