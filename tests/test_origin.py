@@ -67,6 +67,13 @@ def test_people_see_rows_and_no_json(study: optuna.Study) -> None:
     assert origin.read(study._storage, study._study_id) == BEGUN
 
 
+def test_it_is_found_by_the_name_of_the_study(study: optuna.Study) -> None:
+    """Of a study that is not there nothing is known."""
+    origin.write(study._storage, study._study_id, BEGUN)
+    assert origin.of(study._storage, study.study_name) == BEGUN
+    assert origin.of(study._storage, "another") == {}
+
+
 def test_what_nobody_said_is_no_row() -> None:
     """Without names, fixed values or a command there are no rows of them."""
     begun = {"folder": "/f", "directions": ["minimize"], "metrics": [], "space": {}, "fixed": []}

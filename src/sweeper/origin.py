@@ -47,6 +47,13 @@ def read(storage: BaseStorage, study_id: int) -> dict[str, Any]:
     return {name: value for name, value in begun.items() if _is_ours(name, value)}
 
 
+def of(storage: BaseStorage, study_name: str) -> dict[str, Any]:
+    """How the study of that name was begun, as ``read`` says it; empty where there is none."""
+    with suppress(KeyError):
+        return read(storage, storage.get_study_id_from_name(study_name))
+    return {}
+
+
 def _is_ours(name: str, value: Any) -> bool:
     """Whether a value is of the kind that this entry has."""
     if value is None:

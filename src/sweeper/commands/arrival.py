@@ -255,11 +255,10 @@ def _begun_elsewhere(name: str | None) -> StudyFiles | None:
     with suppress(BadInput, Fault):
         storage = look_into_storage(str(journal))
         name = name or _newest(storage)
-        for study in storage.get_all_studies():
-            begun = origin.read(storage, study._study_id)
-            if study.study_name == name and (there := origin.folder(begun)) is not None:
-                files = StudyFiles(there)
-                return files if files.is_of(name, begun.get("id")) else None
+        begun = origin.of(storage, name)
+        if (there := origin.folder(begun)) is not None:
+            files = StudyFiles(there)
+            return files if files.is_of(name, begun.get("id")) else None
     return None
 
 
@@ -277,7 +276,7 @@ def _newest(storage: BaseStorage) -> str:
 
 def _home(name: str, storage: BaseStorage, url: str, files: StudyFiles) -> StudyFiles:
     """The folder of a study: where it was begun, if that is here; else this one."""
-    begun = origin.read(storage, storage.get_study_id_from_name(name))
+    begun = origin.of(storage, name)
     study_id = begun.get("id")
     there = origin.folder(begun)
     if there is not None and StudyFiles(there).is_of(name, study_id):
