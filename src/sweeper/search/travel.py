@@ -12,9 +12,8 @@ import binascii
 import hashlib
 import json
 import logging
-import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -184,7 +183,7 @@ class Sender:
         known |= {"mimetype": "application/zip" if name.endswith(".zip") else "application/octet-stream"}
         if n_bytes is not None:
             known["n_bytes"] = n_bytes  # type: ignore[assignment]
-        key = f"{_ARTIFACT}{known['artifact_id']}"
+        key = _key(self._artifacts, name)
         self._study._storage.set_trial_system_attr(trial._trial_id, key, json.dumps(known))
         self._artifacts.put(name, path)
 
@@ -195,32 +194,38 @@ class Sender:
             self._put(told, _logits(self._id, told.number), path, n_bytes)
 
     def tidy(self, trials: Sequence[FrozenTrial]) -> None:
-        """Remove the models of trials that are not the best any more, after one was told that is.
+        """Remove what trials have sent that nobody wants: after the best one was told, and at the end.
 
         Whoever is told last sees all others: so nobody's model is left, and none is removed that is wanted.
         """
         if self._artifacts is None:
             return
         kept = self._kept([trial for trial in trials if trial.state == TrialState.COMPLETE])
+        over = {trial.number for trial in trials if trial.state.is_finished()}
+        unwanted = self._sent(_model, trials, over - kept) | self._sent(_logits, trials, self._mute(trials))
         with self._logged("a model that is not the best any more is still there"):
-            for trial in trials:
-                name = _model(self._id, trial.number)
-                is_over = trial.state.is_finished() and trial.number not in kept
-                key = f"{_ARTIFACT}{self._artifacts.id_of(name)}"
-                if is_over and key in trial.system_attrs and name not in self._removed:
-                    self._artifacts.remove(name)
-                    self._removed.add(name)
-            self._tidy_logits(trials)
+            self._artifacts.remove(*sorted(unwanted - self._removed))
+            self._removed |= unwanted
 
-    def _tidy_logits(self, trials: Sequence[FrozenTrial]) -> None:
+    def _sent(
+        self, name_of: Callable[[str, int], str], trials: Sequence[FrozenTrial], numbers: Collection[int]
+    ) -> set[str]:
+        """What these trials have sent, or have begun to send."""
         assert self._artifacts is not None
+        return {
+            name
+            for trial in trials
+            if trial.number in numbers
+            and _key(self._artifacts, name := name_of(self._id, trial.number)) in trial.system_attrs
+        }
+
+    def _mute(self, trials: Sequence[FrozenTrial]) -> set[int]:
+        """The trials whose logits nobody reads: they have failed, or there is no room for those."""
+        mute = {trial.number for trial in trials if trial.state == TrialState.FAIL}
         sizes = self._sizes(trials)
         if sum(sizes.values()) > _LOGITS_BYTES:
-            inside = {t.number for t in within(trials, sizes, outcome.directions(self._study))}
-            for number in sizes.keys() - inside:
-                if (name := _logits(self._id, number)) not in self._removed:
-                    self._artifacts.remove(name)
-                    self._removed.add(name)
+            mute |= sizes.keys() - {t.number for t in within(trials, sizes, outcome.directions(self._study))}
+        return mute
 
     def _sizes(self, trials: Iterable[FrozenTrial]) -> dict[int, int]:
         assert self._artifacts is not None
@@ -231,6 +236,8 @@ class Sender:
 
         Call without the study's lock.
         """
+        if self._artifacts is not None:
+            self.tidy(self._study.get_trials(deepcopy=False))
         storage, study_id = self._study._storage, self._study._study_id
         attributes = storage.get_study_system_attrs(study_id)
         if (packed := pack(self._files.read_texts())) != attributes.get(FILES):
@@ -260,12 +267,9 @@ class Sender:
 
     @contextmanager
     def _zipped(self, run: record.RunFiles) -> Iterator[Path]:
-        path = self._files.heartbeats / f"model-{os.getpid()}.zip"
-        try:
+        with filesystem.temporary(self._files.heartbeats / "model.zip") as path:
             run.zip_model(path)
             yield path
-        finally:
-            path.unlink(missing_ok=True)
 
     @contextmanager
     def _logged(self, what: str) -> Iterator[None]:
@@ -284,16 +288,20 @@ def forget(storage: BaseStorage, study_id: int) -> None:
     begun = origin.read(storage, study_id)
     if "id" not in begun or (place := begun.get("artifacts")) is None:
         return
-    artifacts = Artifacts(place)
-    artifacts.remove(_best(begun["id"]))
+    artifacts, names = Artifacts(place), [_best(begun["id"])]
     for trial in storage.get_all_trials(study_id, deepcopy=False):
         for name in (_model(begun["id"], trial.number), _logits(begun["id"], trial.number)):
-            if f"{_ARTIFACT}{artifacts.id_of(name)}" in trial.system_attrs:
-                artifacts.remove(name)
+            if _key(artifacts, name) in trial.system_attrs:
+                names.append(name)
+    artifacts.remove(*names)
 
 
 _ARTIFACT = "artifacts:"
 """What Optuna's tools look for among system attributes."""
+
+
+def _key(artifacts: Artifacts, name: str) -> str:
+    return f"{_ARTIFACT}{artifacts.id_of(name)}"
 
 
 def _model(study_id: str, number: int) -> str:
@@ -325,7 +333,7 @@ def logits_sizes(trials: Iterable[FrozenTrial], study_id: str, artifacts: Artifa
     """Of the trials that have sent their logits, by their numbers, the bytes."""
     sizes = {}
     for trial in trials:
-        key = f"{_ARTIFACT}{artifacts.id_of(_logits(study_id, trial.number))}"
+        key = _key(artifacts, _logits(study_id, trial.number))
         if trial.state == TrialState.COMPLETE and key in trial.system_attrs:
             with suppress(ValueError, TypeError, KeyError):
                 sizes[trial.number] = int(json.loads(trial.system_attrs[key])["n_bytes"])
