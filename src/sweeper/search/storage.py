@@ -206,8 +206,8 @@ class PatientStorage(BaseStorage):
                 has_read = bool(self._call("get_all_trials", self._study_id, deepcopy=False))
             except Exception as error:
                 if _is_away(error):
+                    _connect_again(self._storage)  # also where nobody waits, for the next that is asked
                     waiting.go_on(error)
-                    _connect_again(self._storage)
                 elif (fault := _fault_of(error, self._url)) is not None:
                     raise fault from error
                 else:
@@ -779,8 +779,10 @@ _CHANNEL = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
 )
-"""A machine that is gone without a word is missed within a minute, and a proxy of the web is none of studies.
+"""A machine that is gone without a word is missed within a minute, a proxy of the web is none of studies, and
+a new channel connects at once: else it would share the others' connection, with its ever longer pauses.
 Source: https://github.com/grpc/grpc/blob/master/doc/keepalive.md.
 """
 
@@ -900,7 +902,7 @@ def _remedy(url: str, error: Exception) -> str | None:
         return f'{other}python -m pip install "sweeper[postgresql]"'
     said = _reason(error)
     if re.search("too many (connections|clients)|connection slots", said, re.IGNORECASE):
-        return "let it have more connections (each pool and worker has one), or write grpc://HOST:PORT (sweeper serve)"
+        return "let it have more connections, one for each worker and pool, or put sweeper serve before it"
     if re.search("password|authentication|access denied|pg_hba", said, re.IGNORECASE):
         return "check user and password in it, and what the server admits"
     if re.search(r"database .* does not exist|unknown database", said, re.IGNORECASE):
