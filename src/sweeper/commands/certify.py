@@ -33,9 +33,10 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import living, locked
 from sweeper.program import TRUST, program, start, typed_besides
+from sweeper.ranking import seconds_of
 from sweeper.record import Choice, StudyFiles
 from sweeper.results import certificate as certificate_of
-from sweeper.results.certificate import Certificate, Certified, seconds_of
+from sweeper.results.certificate import Certificate, Certified
 from sweeper.results.plan import CANDIDATE, Candidate, Plan
 from sweeper.results.study_record import StudyRecord
 from sweeper.screen import Screen, whoever_reads
