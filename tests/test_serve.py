@@ -14,9 +14,11 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
 from sweeper.commands import serve
-from sweeper.commands.serve import address
 from sweeper.search.ledger import POOL, Ledger
-from sweeper.search.storage import Away, StudyDeleted, aside, open_storage
+from sweeper.search.patience import aside
+from sweeper.search.proxy import address
+from sweeper.search.storage import open_storage
+from sweeper.search.storage_error import Away, StudyDeleted
 from tests.conftest import Cli
 from tests.journal import open_journal
 from tests.program import Program, finish, free_port, kill_group, start

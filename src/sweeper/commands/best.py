@@ -7,14 +7,13 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeper import filesystem, outcome, record, saved
+from sweeper import filesystem, outcome, saved
 from sweeper.commands import report
 from sweeper.commands.arrival import HERE, Source, find, show_whereabouts
 from sweeper.commands.studies import PIPED_WIDTH
@@ -22,7 +21,7 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.outcome import WORDS
 from sweeper.program import program, use
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
 from sweeper.results.sign import Sign
@@ -58,10 +57,11 @@ def show(name: str | None, source: Source = HERE) -> None:
         console.print("No trial is done yet.")
     else:
         title = _title(files, results["best_trial"], [results["best_value"]])
-        measured = {} if files.choice.exists() else _measured(files)  # best/ holds another run
+        measured = {} if files.best.choice.exists() else _measured(files)  # best/ holds another run
         console.print(_table(title, results["best_params"] | measured))
     show_belief(files)
     show_certificate_of(files)
+    show_choice(files)
     show_signs(files)
     show_commands(files)
 
@@ -150,15 +150,24 @@ def tell_certificate(found: Certificate) -> None:
 
 
 def show_certificate_of(files: StudyFiles) -> None:
-    """What the certificate of a search says, where there is one, and which of its runs was chosen."""
+    """What the certificate of a search says, where there is one."""
     found = report.certificate_of(files)
     if found is None:
         return
-    from sweeper.results import certificate, verdict  # with scipy
+    from sweeper.results import certificate  # with scipy
 
     Screen().label("Certified", certificate.lines(found))
+
+
+def show_choice(files: StudyFiles) -> None:
+    """Which run of a certificate is in ``best/``, where one was chosen: signs and commands are of it."""
+    if not files.best.choice.exists():
+        return
+    from sweeper.results import verdict  # with scipy
+
     if (chosen := verdict.chosen(files)) is not None:
-        print(f"Chosen:    {chosen}  ({near(files.best.folder)})")
+        of = "What follows is of it, and not of the best trial."
+        Screen().label("Chosen", [f"{chosen}  ({near(files.best.folder)})", of])
 
 
 def show_signs(files: StudyFiles) -> None:
@@ -213,10 +222,10 @@ def _table(title: str, rows: dict[str, Any]) -> Table:
 
 
 def _can_certify(files: StudyFiles) -> bool:
-    """Whether there is a trial to train again, in a storage that is still there."""
+    """Whether there is a trial to train again, in a storage that is still there, and nobody has yet."""
     results = filesystem.read_yaml(files.results)
     is_done = results.get("best_trial") is not None or bool(results.get("solutions"))
-    return is_done and files.read_storage() not in (None, "memory")
+    return is_done and files.can_be_read_again and not files.certified_by.is_certificate
 
 
 def show_commands(files: StudyFiles) -> None:
@@ -224,11 +233,9 @@ def show_commands(files: StudyFiles) -> None:
     from sweeper.search.progress import tell_how_to_make_sure
 
     study = files.typed
-    journal = str(Path(record.OUTPUTS, record.JOURNAL).absolute())
-    is_elsewhere = files.read_storage() not in (None, "memory", journal)  # its folder remembers where
-    if _can_certify(files) and not files.certified_by.is_certificate:
+    if _can_certify(files):
         tell_how_to_make_sure(files)
-    print(f"Browse:    {program()} dashboard{f' {study}' if is_elsewhere else ''}")
+    print(f"Browse:    {report.browse(files)}")
     if files.best.is_complete:
         trust = saved.trust_option_of(files.best.config)
         if files.travels and not files.best.has_model:

@@ -28,12 +28,12 @@ from sweeper.errors import BadInput
 from sweeper.literal import literal
 from sweeper.program import TRUST, program
 from sweeper.saved import Line, saved_run
-from sweeper.search import opening, pool
+from sweeper.search import opening, sweep
 from sweeper.search.engine import n_cores
 from sweeper.search.hooks import Hooks
 from sweeper.search.parameter import Parameter, written
 from sweeper.search.search import Search
-from sweeper.search.settings import check_objective, read_settings, study_key
+from sweeper.search.settings import check_objective, launcher_name, read_settings, study_key
 from sweeper.search.space import Draw, Space
 from sweeper.secret import hide_secrets
 from sweeper.training import freeze, summary, weights
@@ -121,7 +121,7 @@ def show(arguments: Sequence[str], trust: bool = False) -> None:
         # What it would ask our task is asked below, without downloads.
         if opening.is_chosen(master):
             opening.check(master, search, master.hydra.sweeper.in_process)
-        pool.check(Hooks(), space, search, study_key(master))
+        sweep.check(Hooks(), space, search, study_key(master))
         draws = list(space.variations())
         points = _points(draws, search)
         networks, columns, console = _networks(points), _columns(points), _console()
@@ -242,7 +242,7 @@ def _jobs(master: DictConfig) -> str:
     """What a launcher is asked for: how many workers a job has is known where its engine starts it."""
     sweeper = master.hydra.sweeper
     n, each = opening.n_jobs(sweeper.n_jobs), sweeper.workers_per_job
-    asked = f"{counted(n, 'job')} of hydra/launcher={opening.choice(master)}"
+    asked = f"{counted(n, 'job')} of hydra/launcher={launcher_name(master)}"
     if each != "auto":
         return f"{asked}, {counted(each, 'worker')} each"
     return f"{asked}, a worker for each GPU or core that it gives"

@@ -50,7 +50,8 @@ def serve(study: str | None, storage_url: str | None, host: str, port: int) -> N
         BadInput: if the storage cannot be opened or served, or the port is taken.
         Fault: if the disk fails.
     """
-    from sweeper.search.storage import PatientStorage, open_storage
+    from sweeper.search.patience import PatientStorage
+    from sweeper.search.storage import open_storage
 
     url = _storage_url(study, storage_url)
     n_threads = 1 if url.startswith("sqlite") else _N_THREADS
@@ -72,7 +73,7 @@ def serve(study: str | None, storage_url: str | None, host: str, port: int) -> N
 
 
 def _storage_url(study: str | None, url: str | None) -> str:
-    from sweeper.search.settings import storage_url
+    from sweeper.search.storage import absolute
 
     key, named = "--storage", url
     if study and not url:
@@ -82,13 +83,15 @@ def _storage_url(study: str | None, url: str | None) -> str:
         raise BadInput(key, url or study, "is the memory of one process", remedy)
     if named is not None and named.startswith("grpc:"):
         raise BadInput(key, url or study, "is a proxy already", remedy)
-    return storage_url(named)
+    return absolute(named)
 
 
 def _take_port(n_threads: int, host: str, port: int) -> Any:
     """A server that has its port, and does not answer yet."""
+    from sweeper.search.proxy import PORT, address
+
     if not 0 < port < 1 << 16:
-        raise BadInput("--port", port, "no machine has such a port", "write --port 13000")
+        raise BadInput("--port", port, "no machine has such a port", f"write --port {PORT}")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what is wrong is told here
     try:
         for package in ("google.protobuf", "grpc"):
@@ -139,7 +142,7 @@ def _own_methods(service: Any) -> Any:
     import grpc
     from optuna.storages._grpc.auto_generated import api_pb2
 
-    from sweeper.search.storage import ENDS, SERVICE
+    from sweeper.search.proxy import ENDS, SERVICE
 
     answer = grpc.unary_unary_rpc_method_handler(
         service.GetEnds,
@@ -147,11 +150,6 @@ def _own_methods(service: Any) -> Any:
         response_serializer=api_pb2.GetTrialsReply.SerializeToString,
     )
     return grpc.method_handlers_generic_handler(SERVICE, {ENDS: answer})
-
-
-def address(host: str, port: int) -> str:
-    """``HOST:PORT``, in which an address of IPv6 stands in brackets."""
-    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
 # ------------------------------------------------------------------------------------------------- answering
@@ -164,7 +162,7 @@ def _service(storage: BaseStorage) -> Any:
     from optuna.storages._grpc.servicer import OptunaStorageProxyService, _to_proto_trial
 
     from sweeper.search.ledger import POOL
-    from sweeper.search.storage import Away
+    from sweeper.search.storage_error import Away
 
     read = _Reading(storage)
 
@@ -224,7 +222,7 @@ class _Reading:
         Args:
             last_attribute: see ``changed_trials``.
         """
-        from sweeper.search.storage import changed_trials
+        from sweeper.search.change import changed_trials
 
         with self._lock:
             ids = self._ids.setdefault(study_id, [])
@@ -239,6 +237,8 @@ class _Reading:
 
 
 def _told(url: str, n_studies: int, host: str, port: int) -> list[str]:
+    from sweeper.search.proxy import address
+
     here = address(host if _is_this_machine(host) else _reached_as(host), port)
     lines = [
         f"Storage: {hide_secrets(url)} ({counted(n_studies, 'study', 'studies')})",

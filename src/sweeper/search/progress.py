@@ -20,11 +20,12 @@ from rich.text import Text
 from sweeper import ranking
 from sweeper.outcome import best_trials, is_surplus, shown, told_counts, word
 from sweeper.program import program
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan
 from sweeper.screen import Bar, Screen, live, whoever_reads
+from sweeper.search.life import host_of
 from sweeper.search.study import Study
 from sweeper.words import clock, counted, near, number, objectives, one_line
 
@@ -303,7 +304,7 @@ def _reported(trial: FrozenTrial) -> list[float]:
 
 def _host(trial: FrozenTrial) -> str:
     """The machine of its worker."""
-    return str(trial.user_attrs.get("worker", "")).rsplit("-", 2)[0]
+    return host_of(str(trial.user_attrs.get("worker", "")))
 
 
 def describe(params: dict[str, Any]) -> str:
