@@ -166,7 +166,8 @@ def test_large_weights_are_only_downloaded_after_a_yes(there: Host, tmp_path: Pa
 @pytest.mark.slow
 def test_every_reader_says_the_same_on_another_machine(postgres: Postgres, tmp_path: Path) -> None:
     """Of a search and its certificate, with PostgreSQL and S3: best and report to the last byte, reproduce to
-    the last bit; predict, export and choose work, and the last to delete leaves nothing in the store.
+    the last bit; predict, export and choose work, and the last to delete leaves nothing in the store, and no
+    half of a file.
     """
     a, b = tmp_path / "a", tmp_path / "b"
     for folder in (a, b):
@@ -194,9 +195,11 @@ def test_every_reader_says_the_same_on_another_machine(postgres: Postgres, tmp_p
         assert "to the last bit" in sweeper(b, "export", "mine", "--format", "safetensors")
         assert "Chosen:" in sweeper(b, "certify", "mine", "--choose")
         assert "2 studies" in sweeper(b, "studies")
+        s3.leave_half_of(next(name for name in s3.names() if name.endswith("best.zip")))
         for name in ("mine", "mine-certificate"):
             sweeper(b, "studies", "--delete", name, "--yes")
         assert s3.names() == []
+        assert s3.halves() == []
 
 
 @pytest.mark.slow

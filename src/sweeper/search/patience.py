@@ -88,8 +88,8 @@ class PatientStorage(Delegate):
                 has_read = bool(self._call("get_all_trials", self._study_id, deepcopy=False))
             except Exception as error:
                 if is_away(error):
+                    _connect_again(self._storage)  # also where nobody waits, for the next that is asked
                     waiting.go_on(error)
-                    _connect_again(self._storage)
                 elif (fault := fault_of(error, self._url)) is not None:
                     raise fault from error
                 else:

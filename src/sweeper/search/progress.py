@@ -292,10 +292,9 @@ def _ended(trial: FrozenTrial) -> tuple[Any, int]:
 
 def _seconds(trial: FrozenTrial) -> float:
     """How long it took, or has taken."""
-    if trial.duration is not None:
-        return trial.duration.total_seconds()
-    began = trial.datetime_start or datetime.now()
-    return (datetime.now() - began).total_seconds()
+    began, now = trial.datetime_start or datetime.now(), datetime.now()
+    ended = trial.datetime_complete or now
+    return max(0.0, (ended - began).total_seconds())  # they may be of two hosts' clocks
 
 
 def _reported(trial: FrozenTrial) -> list[float]:

@@ -23,8 +23,10 @@ _CHANNEL = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
 )
-"""A machine that is gone without a word is missed within a minute, and a proxy of the web is none of studies.
+"""A machine that is gone without a word is missed within a minute, a proxy of the web is none of studies, and
+a new channel connects at once: else it would share the others' connection, with its ever longer pauses.
 Source: https://github.com/grpc/grpc/blob/master/doc/keepalive.md.
 """
 

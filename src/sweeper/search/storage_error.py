@@ -156,6 +156,8 @@ def remedy_of(url: str, error: Exception) -> str | None:
         other = "" if is_ours else "write postgresql+psycopg://…, and "
         return f'{other}python -m pip install "sweeper[postgresql]"'
     said = reason_of(error)
+    if re.search("too many (connections|clients)|connection slots", said, re.IGNORECASE):
+        return "let it have more connections, one for each worker and pool, or put sweeper serve before it"
     if re.search("password|authentication|access denied|pg_hba", said, re.IGNORECASE):
         return "check user and password in it, and what the server admits"
     if re.search(r"database .* does not exist|unknown database", said, re.IGNORECASE):
