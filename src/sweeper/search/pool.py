@@ -34,7 +34,7 @@ from sweeper.outcome import shown
 from sweeper.program import program, typed_besides
 from sweeper.record import StudyFiles
 from sweeper.results import belief, sign, study_sign
-from sweeper.results.study_record import HIDDEN
+from sweeper.results.study_record import HIDDEN, override
 from sweeper.screen import Screen, fall_silent, whoever_reads
 from sweeper.search import artifact, engine, keys, life, opening, repeat
 from sweeper.search.fork import ForkingCrew, why_not_fork
@@ -645,9 +645,9 @@ def _command(search: Search | None, master: DictConfig) -> str:
         arguments = [a for a in arguments if key_of(a) not in storage_keys]
     named_by, typed = study_key(master), {key_of(a) for a in arguments}
     if search and not {named_by, "hydra.sweeper.study_name"} & typed:
-        arguments = [*arguments, f"{named_by}={search.study_name}"]
+        arguments = [*arguments, override(named_by, search.study_name)]
     if search and "hydra.sweep.dir" not in typed and is_named_by_time(master):
-        arguments = [*arguments, f"hydra.sweep.dir={search.folder}"]
+        arguments = [*arguments, override("hydra.sweep.dir", str(search.folder))]
     return " ".join([_started_by(), *map(shlex.quote, arguments)])
 
 

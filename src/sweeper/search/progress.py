@@ -67,6 +67,8 @@ class Progress:
         self._told_s: dict[int, float] = {}
         """When a running trial was first seen, or last told of."""
         self._error: str | None = None
+        self.n_jobs_waiting = 0
+        """Of a launcher: they are in its queue, or on their way."""
         self._score_widths = [7] * len(self._search.directions)
         self._best = list(study.ledger.best)
         self._told_out: set[str] = set()
@@ -251,6 +253,8 @@ class Progress:
             rest.insert(0, f"{left} left")
         if self._best and len(self._search.directions) == 1 and self._search.plan is None:
             rest.insert(0, f"best {number(self._best[0].values[0])}")
+        if self.n_jobs_waiting:
+            rest.append(f"{counted(self.n_jobs_waiting, 'job')} not begun")
         if (n_hosts := len({_host(trial) for trial in running})) > 1:
             rest.append(f"{n_hosts} hosts")
         done = None if n_trials is None else n_finished / n_trials
