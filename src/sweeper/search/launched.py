@@ -118,10 +118,11 @@ def _passed_on(stream: IO[bytes] | None) -> Iterator[deque[str]]:
     lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
     def pass_on() -> None:
-        for line in stream:
-            lines.append(line.decode(errors="replace").strip())
-            with suppress(OSError):  # nobody reads it, and the child must not wait
-                os.write(2, line)
+        with stream:
+            for line in stream:
+                lines.append(line.decode(errors="replace").strip())
+                with suppress(OSError):  # nobody reads it, and the child must not wait
+                    os.write(2, line)
 
     reader = threading.Thread(target=pass_on, daemon=True)
     reader.start()
