@@ -31,7 +31,7 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault, FaultElsewhere, find_told
 from sweeper.note import write_note
 from sweeper.outcome import shown
-from sweeper.program import program, typed_besides
+from sweeper.program import program, python, typed_besides
 from sweeper.record import StudyFiles
 from sweeper.results import belief, sign, study_sign
 from sweeper.results.study_record import HIDDEN, override
@@ -674,4 +674,4 @@ def _started_by() -> str:
     module = spec.name.removesuffix(".__main__") if spec is not None else ""
     if module == "sweeper" or Path(sys.argv[0]).name == "sweeper":
         return program()
-    return f"python -m {module}" if module else f"python {shlex.quote(sys.argv[0])}"
+    return f"{python()} -m {module}" if module else f"{python()} {shlex.quote(sys.argv[0])}"
