@@ -15,7 +15,8 @@ from optuna.distributions import (
 )
 
 from sweeper import origin
-from sweeper.record import FORMAT, StudyFiles
+from sweeper.record.mark import FORMAT
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import study_record
 from sweeper.search.storage import open_storage
 from tests.journal import open_journal

@@ -15,7 +15,6 @@ import tempfile
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,12 +24,13 @@ from sweeper import caller
 from sweeper.errors import MAX_CHARACTERS, shortened
 from sweeper.search import engine
 from sweeper.search.engine import Order
+from sweeper.search.process import handling
 from sweeper.secret import hide_secrets
 from sweeper.words import one_line
 
 STORAGE = "SWEEPER_STORAGE"
 """The variable by which the storage's URL, which may hold a password, reaches jobs that inherit variables."""
-_KEPT_LINES, _LAST_WORDS_S = 100, 2
+_KEPT_BYTES, _LAST_WORDS_S = 8192, 2
 _TO_STOP = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 
@@ -89,7 +89,7 @@ def run_pool(orders: Orders, config: object = None) -> dict[str, Any]:
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        with _passed_on(child.stderr) as lines:
+        with _passed_on(child.stderr) as end:
             code = _wait(child, heard)
         said = caller.heard(file.fileno())
     error = said.get("error")
@@ -98,7 +98,7 @@ def run_pool(orders: Orders, config: object = None) -> dict[str, Any]:
     _let_the_engine_have_its_turn(heard)
     is_short = engine.OUT_OF_TIME in said or bool({signal.SIGUSR1, signal.SIGUSR2} & set(heard))
     told = None if error is None else caller.written(error)
-    return {"job": job, "code": code, "again": is_short, "error": told, "last": _telling(lines)}
+    return {"job": job, "code": code, "again": is_short, "error": told, "last": _telling(bytes(end))}
 
 
 def _number() -> int | str:
@@ -112,28 +112,29 @@ def _number() -> int | str:
 
 
 @contextmanager
-def _passed_on(stream: IO[bytes] | None) -> Iterator[deque[str]]:
-    """The last lines that come by a stream, which all go on to where this process's errors go."""
+def _passed_on(stream: IO[bytes] | None) -> Iterator[bytearray]:
+    """The end of what comes by a stream; all of it goes on to where this process's errors go."""
     assert stream is not None
-    lines: deque[str] = deque(maxlen=_KEPT_LINES)
+    end, file = bytearray(), stream.fileno()
 
     def pass_on() -> None:
         with stream:
-            for line in stream:
-                lines.append(line.decode(errors="replace").strip())
+            while piece := os.read(file, _KEPT_BYTES):
+                end[:] = (end + piece)[-_KEPT_BYTES:]
                 with suppress(OSError):  # nobody reads it, and the child must not wait
-                    os.write(2, line)
+                    os.write(2, piece)
 
     reader = threading.Thread(target=pass_on, daemon=True)
     reader.start()
-    yield lines
+    yield end
     reader.join(_LAST_WORDS_S)  # a process that outlives the child may hold the other end
 
 
-def _telling(lines: Sequence[str]) -> str | None:
+def _telling(end: bytes) -> str | None:
     """The line that says why a program ended, as Python and Hydra write it."""
+    lines = end.decode(errors="replace").splitlines()
     named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit)\b", line)]
-    told = named or [line for line in lines if line]
+    told = named or [line for line in lines if line.strip()]
     return hide_secrets(shortened(one_line(told[-1]), MAX_CHARACTERS)) if told else None
 
 
@@ -151,15 +152,10 @@ def _wait(child: subprocess.Popen[bytes], heard: list[int]) -> int:
 def _heeding() -> Iterator[list[int]]:
     """Collect the engine's signals, and put its own handlers back."""
     heard: list[int] = []
-    before: dict[int, Any] = {}
-    with suppress(ValueError):  # not the main thread: then the engine sends no signals, or to the child alone
-        for signum in map(int, _TO_STOP):
-            before[signum] = signal.signal(signum, lambda n, _: heard.append(n))
-    try:
+    # In another thread the engine sends no signals, or to the child alone.
+    signums = _TO_STOP if threading.current_thread() is threading.main_thread() else ()
+    with handling(lambda signum, _: heard.append(signum), *signums):
         yield heard
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
 
 def _let_the_engine_have_its_turn(heard: Sequence[int]) -> None:
