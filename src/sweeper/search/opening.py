@@ -34,7 +34,7 @@ from sweeper.search.engine import order
 from sweeper.search.launch import BEGIN_S, JOB, Job, Launch, asked_queue
 from sweeper.search.launched import STORAGE, Orders
 from sweeper.search.process import FOR_THE_POOL, handling, is_heard
-from sweeper.search.progress import Progress
+from sweeper.search.progress import Progress, not_begun
 from sweeper.search.search import Search
 from sweeper.search.settings import has_launcher
 from sweeper.search.storage import check_many_machines
@@ -280,8 +280,10 @@ class Opening:
             with whoever_reads():
                 print("All pools of the study are asked to stop; their trials are queued again.", flush=True)
                 if n_waiting:
-                    told = f"{counted(n_waiting, 'job')} {_has_or_have(n_waiting)} not begun"
-                    print(f"{told}, and will end on beginning: nobody has to wait for that.", flush=True)
+                    print(
+                        f"{not_begun(n_waiting)}, and will end on beginning: nobody has to wait for that.",
+                        flush=True,
+                    )
 
     # ---------------------------------------------------------------------------------------- how they ended
 
@@ -321,10 +323,6 @@ def _told_code(code: int) -> str:
 
 def _is_or_are(n: int) -> str:
     return "is" if n == 1 else "are"
-
-
-def _has_or_have(n: int) -> str:
-    return "has" if n == 1 else "have"
 
 
 def register(study: Study, storage: BaseStorage, launch: Launch, numbers: Sequence[int]) -> None:

@@ -224,7 +224,7 @@ class Progress:
 
     def _picture(self) -> Group:
         running = self._running()
-        n_rows = max(1, self._screen.size.height - 3)  # what is higher than the screen cannot be painted over
+        n_rows = max(1, self._screen.size.height - 4)  # what is higher than the screen cannot be painted over
         hidden = [Text(f"… {len(running) - n_rows} more")] if len(running) > n_rows else []
         shown = running[:n_rows]
         steps = [self._step(trial) or word(trial) for trial in shown]
@@ -234,7 +234,8 @@ class Progress:
             self._row(trial, step.ljust(width), f"{_host(trial)}  " if several else "")
             for trial, step in zip(shown, steps, strict=True)
         ]
-        return Group(*rows, *hidden, self._total(running))
+        waiting = [Text(not_begun(self.n_jobs_waiting), style="dim")] if self.n_jobs_waiting else []
+        return Group(*rows, *hidden, *waiting, self._total(running))
 
     def _row(self, trial: FrozenTrial, step: str, host: str) -> Bar:
         resource = self._max_resource()
@@ -253,8 +254,6 @@ class Progress:
             rest.insert(0, f"{left} left")
         if self._best and len(self._search.directions) == 1 and self._search.plan is None:
             rest.insert(0, f"best {number(self._best[0].values[0])}")
-        if self.n_jobs_waiting:
-            rest.append(f"{counted(self.n_jobs_waiting, 'job')} not begun")
         if (n_hosts := len({_host(trial) for trial in running})) > 1:
             rest.append(f"{n_hosts} hosts")
         done = None if n_trials is None else n_finished / n_trials
@@ -320,6 +319,11 @@ def describe(params: dict[str, Any]) -> str:
         for name, value in params.items()
     )
     return one_line(" ".join(told))
+
+
+def not_begun(n: int) -> str:
+    """What is said of jobs that wait in a queue."""
+    return f"{counted(n, 'job')} {'has' if n == 1 else 'have'} not begun"
 
 
 def metric_names(study: Study) -> Sequence[str]:
