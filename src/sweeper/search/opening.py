@@ -280,10 +280,7 @@ class Opening:
             with whoever_reads():
                 print("All pools of the study are asked to stop; their trials are queued again.", flush=True)
                 if n_waiting:
-                    print(
-                        f"{not_begun(n_waiting)}, and will end on beginning: nobody has to wait for that.",
-                        flush=True,
-                    )
+                    print(f"{not_begun(n_waiting)}, and will end at once when they do.", flush=True)
 
     # ---------------------------------------------------------------------------------------- how they ended
 
