@@ -7,6 +7,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -200,11 +201,22 @@ def _counts(files: StudyFiles, written: dict[str, int]) -> str:
 
 
 def _title(files: StudyFiles, number: int, values: Sequence[float]) -> str:
-    """As a search names its best trial; what another app calls its values is not in its files."""
-    objective = files.run(number).read_result().get("objective", objectives(None, len(values)))
+    """As a search names its best trial; what another app calls its values, only the study knows."""
+    objective = files.run(number).read_result().get("objective") or _metrics(files, len(values))
     names = [objective] if isinstance(objective, str) else objective
     scores = ", ".join(f"{name} {told(value)}" for name, value in zip(names, values, strict=False))
     return f"Best trial: number {number}, {scores}"
+
+
+@cache
+def _metrics(files: StudyFiles, n: int) -> tuple[str, ...]:
+    from sweeper.search.look import read
+
+    try:
+        return objectives(read(files).metrics, n)
+    except (BadInput, Fault) as error:
+        log.debug("%s", error)
+        return objectives(None, n)
 
 
 def _measured(files: StudyFiles) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from sweeper.caller import VARIABLE as CALLER
 from sweeper.lock import Heartbeat
 from sweeper.outcome import n_finished
 from sweeper.record.study_files import StudyFiles
+from sweeper.results.study_record import override
 from sweeper.search import engine, life
 from sweeper.search.launched import STORAGE, Orders, run_pool
 from sweeper.search.search import Search
@@ -115,13 +116,20 @@ class Launch:
         )
 
     @property
+    def outputs(self) -> Path:
+        """Where what its jobs print is found."""
+        folder = str(self.node.get("submitit_folder") or "").partition("%")[0]
+        return Path(folder) if folder else StudyFiles(Path(self.study_folder)).launcher_log
+
+    @property
     def is_slurms(self) -> bool:
         """Whether Slurm runs its jobs, whose queue can be asked."""
         return _is_slurms(self.node)
 
     def job(self, files: StudyFiles) -> Job:
         """What the study is told of each job that it asks for."""
-        return Job(self.orders.batch, self.name, life.place_of(files), self.is_slurms)
+        orders = self.orders
+        return Job(orders.batch, self.name, life.place_of(files), self.is_slurms, orders.stops)
 
     def written(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -160,9 +168,9 @@ def _words(search: Search) -> list[str]:
         for word in words
     ]
     if search.named_by not in {_key(word) for word in words}:
-        words.append(f"{search.named_by}={search.study_name}")
+        words.append(override(search.named_by, search.study_name))
     if search.folder_by == "time":
-        words.append(f"hydra.sweep.dir={search.folder}")
+        words.append(override("hydra.sweep.dir", str(search.folder)))
     return words
 
 
@@ -196,6 +204,8 @@ class Job:
     place: str
     """Of that process's lock: who has the same machine and folder sees whether it lives."""
     is_slurms: bool = False
+    stops: int = 0
+    """How often the study had been stopped when it was asked for: after one more it ends as it begins."""
     ended: dict[str, Any] | None = None
     """What ``run_pool`` gave, or the launcher raised, once that is known."""
 
@@ -267,8 +277,9 @@ def _launch(launch: Launch, files: StudyFiles) -> None:
         except Exception as error:
             print(hide_secrets(traceback.format_exc()), flush=True)
             ends = {launch.orders.job(first + n): {"raised": _line(error)} for n in range(n_jobs)}
-        job = launch.job(files)
-        for name, end in ends.items():
+        # Some launchers do not tell a job which one it is, and then it has a name of its own.
+        job, asked = launch.job(files), map(launch.orders.job, range(first, first + n_jobs))
+        for name, end in ({name: {} for name in asked} | ends).items():
             storage.set_study_system_attr(study_id, f"{JOB}{name}", asdict(replace(job, ended=end)))
         first += n_jobs
         n_jobs = sum(bool(end.get("again")) for end in ends.values())

@@ -32,10 +32,10 @@ from sweeper.screen import fall_silent, whoever_reads
 from sweeper.search import engine, life
 from sweeper.search.engine import order
 from sweeper.search.launch import BEGIN_S, JOB, Job, Launch, asked_queue
-from sweeper.search.launched import STORAGE
+from sweeper.search.launched import STORAGE, Orders
 from sweeper.search.life import Told
 from sweeper.search.process import FOR_THE_POOL, handling, is_heard
-from sweeper.search.progress import Progress
+from sweeper.search.progress import Progress, not_begun
 from sweeper.search.search import Search
 from sweeper.search.settings import has_launcher, launcher_name
 from sweeper.search.storage import check_many_machines
@@ -94,6 +94,8 @@ class Jobs:
         self.n_stops = 0
         self.alive: set[str] = set()
         """Those that have a pool which lives."""
+        self.waiting: set[str] = set()
+        """Those that have not begun."""
 
     def read(self) -> dict[str, Job]:
         said = self._storage.get_study_system_attrs(self._id)
@@ -110,7 +112,7 @@ class Jobs:
         queue = self._queued() if any(job.is_slurms for job in jobs.values()) else None
         present = {name for name in jobs if name in self.alive}
         for name, job in jobs.items():
-            if name in present:
+            if name in present or job.stops < told.n_stops:
                 continue
             waited_s = now_s - self._first_seen_s.setdefault(name, now_s)
             if job.is_slurms and queue is not None:  # it knows also those that will be started again
@@ -122,6 +124,9 @@ class Jobs:
             else:
                 is_there = self._launches(job) or waited_s < self._grace_s
             present |= {name} if is_there else set()
+        # Launchers that tell a job no number: which of theirs have begun is not known.
+        untold = {Orders.batch_of(name) for name in began - jobs.keys()}
+        self.waiting = {name for name in present - began if jobs[name].batch not in untold}
         return present
 
     def _see_pools(self, told: Told, dead: Collection[str]) -> None:
@@ -169,7 +174,8 @@ class Opening:
     def __init__(self, study: Study, storage: BaseStorage, master: DictConfig, n_jobs: int) -> None:
         self._study, self._storage, self._master, self._n_jobs = study, storage, master, n_jobs
         self._jobs = Jobs(study, storage)
-        self._batches: set[str] = set()
+        self._launched: dict[str, Launch] = {}
+        """What this command has launched, by batch."""
         self._signums: list[int] = []
         self._next_s = 0.0
         self._is_stopping = False
@@ -191,17 +197,21 @@ class Opening:
             trials, now_s = self._study.trials(), time.monotonic()
             with whoever_reads():
                 progress.update(trials)
-            self._answer()
             present = self._jobs.look()
-            if self._jobs.has_seen_dead and now_s - began_s < 2 * self._study.search.grace_s:
+            self._answer()
+            progress.n_jobs_waiting = len(self._jobs.waiting)
+            is_early = now_s - began_s < 2 * self._study.search.grace_s
+            if self._jobs.has_seen_dead and is_early and not self._is_stopping:
                 self._jobs.has_seen_dead = False
                 self._add_missing()
             is_running = any(trial.state == TrialState.RUNNING for trial in trials)
             if present or is_running:
                 heard_s = now_s
             is_done = self._has_no_work() and not is_running
+            is_stopped = self._is_stopping and not is_running
+            is_left = not present and (is_stopped or self._is_left(now_s - heard_s))
             is_at_work = bool(self._jobs.alive)  # a pool may be writing its last results
-            if (is_done and not is_at_work) or (not present and self._is_left(now_s - heard_s)):
+            if is_left or (is_done and not is_at_work):
                 break
             time.sleep(_TICK_S)
         with whoever_reads():
@@ -220,7 +230,7 @@ class Opening:
         if (n_missing := self._n_jobs - there) > 0 and not self._has_no_work():
             launch = Launch.of(self._study, self._master, n_missing, self._jobs.n_stops)
             register(self._study, self._storage, launch, range(n_missing))
-            self._batches.add(launch.orders.batch)
+            self._launched[launch.orders.batch] = launch
             _start(launch, self._study.files)
             more = "more " if there else ""
             told = f"{self._choice} is asked for {counted(n_missing, f'{more}job')}"
@@ -255,21 +265,24 @@ class Opening:
                 said = f"The jobs of study {name} go on, also if the terminal is closed."
                 print(f"{said} Ctrl-C once more stops the study on all machines.", flush=True)
         if n_asked >= 2 and not self._is_stopping:
-            self._is_stopping = True
+            self._is_stopping, n_waiting = True, len(self._jobs.waiting)
             life.stop(self._storage, self._study.optuna._study_id)
             with whoever_reads():
                 print("All pools of the study are asked to stop; their trials are queued again.", flush=True)
+                if n_waiting:
+                    print(f"{not_begun(n_waiting)}, and will end at once when they do.", flush=True)
 
     # ---------------------------------------------------------------------------------------- how they ended
 
     def _raise_for_jobs(self) -> None:
         """Say why none of the jobs that this command started has run a trial."""
-        jobs = {name: job for name, job in self._jobs.read().items() if job.batch in self._batches}
+        jobs = {name: job for name, job in self._jobs.read().items() if job.batch in self._launched}
         told = life.read(self._storage, self._study.optuna._study_id)
-        if not jobs or self._is_stopping or any(entry.job in jobs for entry in told.entries.values()):
+        began = {Orders.batch_of(entry.job) for entry in told.entries.values() if entry.job}
+        if not jobs or self._is_stopping or began & self._launched.keys():
             return
         log_file = near(self._study.files.launcher_log)
-        ends = [job.ended for job in jobs.values() if job.ended is not None]
+        ends = [job.ended for job in jobs.values() if job.ended]
         if error := next((end["error"] for end in ends if end.get("error")), None):
             raise caller.read(error)
         if raised := next((end["raised"] for end in ends if end.get("raised")), None):
@@ -278,6 +291,9 @@ class Opening:
         if codes or not ends:
             code = _told_code(codes[0]) if codes else "gave no sign of life"
             reason = f"its jobs {code} before they joined the study"
+            if last := next((end["last"] for end in ends if end.get("last")), None):
+                outputs = near(next(iter(self._launched.values())).outputs)
+                raise BadInput("hydra/launcher", self._choice, f"{reason}: {last}", f"see {outputs}")
             folder = self._study.search.folder
             remedy = f"see {log_file}; the jobs must see {folder}, or find the study in a server"
             raise BadInput("hydra/launcher", self._choice, reason, remedy)
