@@ -104,7 +104,7 @@ def _serve(caller: socket.socket) -> bool:
         os.close(err)
         caller.send(str(pid).encode())
         ended = os.pidfd_open(pid)
-        if ended not in select.select([ended, caller], [], [])[0]:  # the caller is gone
+        if ended not in select.select([ended, caller.fileno()], [], [])[0]:  # the caller is gone
             os.kill(pid, signal.SIGKILL)
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)  # what it has started
