@@ -87,7 +87,7 @@ class JournalBackend(BaseJournalBackend):
         except ValueError as error:
             n_line = len(self._reader._log_number_offset)
             if n_line == 1:
-                raise ValueError("it is not an Optuna journal") from error
+                raise ValueError(_NO_JOURNAL) from error
             remedy = "remove that line, or restore an intact copy"
             raise Fault(self._path, f"line {n_line} cannot be read", remedy) from error
 
@@ -155,6 +155,12 @@ class Away(Fault):
 
 class Unreachable(Away):
     """The same before anything began: as any other storage that cannot be opened."""
+
+    exit_code = BadInput.exit_code
+
+
+class Unwritable(Fault):
+    """A storage that its user may not write, or a file of one that cannot be opened: it was the wrong one."""
 
     exit_code = BadInput.exit_code
 
@@ -529,17 +535,23 @@ def _grpc_code(error: BaseException) -> str | None:
     return getattr(code, "name", None)
 
 
+_DENIED = re.compile("permission denied|command denied|readonly database", re.IGNORECASE)
+"""What databases say to somebody who may only read: PostgreSQL, MySQL, SQLite."""
+
+
 def _fault_of(error: Exception, url: str) -> Fault | None:
     if isinstance(error, OSError):
         return of_disk(error, url)
     is_servers = isinstance(error, StorageInternalError) or _is_sqlalchemys(error, "SQLAlchemyError")
     if is_servers or _grpc_code(error) is not None:
+        if _DENIED.search(said := _reason(error)):
+            return Unwritable(_named(url), said, "let this user write there, or take another storage")
         remedy = (
             "make room on the disk, or let it be written to"
             if "sqlite" in url
             else "see what the server says"
         )
-        return Fault(_named(url), _reason(error), remedy)
+        return Fault(_named(url), said, remedy)
     return find_fault(error)
 
 
@@ -636,7 +648,7 @@ def _patiently(opening: Callable[[], BaseStorage], url: str, wait_s: float) -> B
             elif _has_met_another(error) and n_met < _MAX_MET:
                 time.sleep(_MET_S)
             elif (fault := find_fault(error)) is not None:
-                raise fault from error
+                raise Unwritable(*fault.args) from error
             else:
                 raise _cannot_be_opened(url, _why(error), _remedy(url, error)) from error
 
@@ -657,8 +669,9 @@ def _create(url: str, n_connections: int) -> BaseStorage:
         return _grpc(url)
     with opening_lock(url):
         if "://" not in url:
+            _check_begin(Path(url))
             _check_lock(Path(url))
-            return JournalStorage(JournalBackend(Path(url)))
+            return _journal(Path(url))
         if (path := file_of(url)) is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         return _database(url, n_connections, creates=True)
@@ -669,7 +682,32 @@ def _find(url: str) -> BaseStorage:
         return _grpc(url)
     if "://" in url:
         return _database(url, n_connections=1, creates=False)
-    return JournalStorage(JournalBackend(Path(url)))
+    _check_begin(Path(url))
+    return _journal(Path(url))
+
+
+_BEGIN = b'{"op_code"'
+"""Of each journal."""
+_NO_JOURNAL = "it is not an Optuna journal"
+
+
+def _check_begin(path: Path) -> None:
+    """Raises ValueError for a file of somebody else, which would be taken for a torn line, and cut off."""
+    if path.is_dir() or not path.exists():  # which say so themselves
+        return
+    if not path.is_file():
+        raise ValueError("it is no file")
+    with path.open("rb") as file:
+        begin = file.read(len(_BEGIN))
+    if begin != _BEGIN[: len(begin)]:
+        raise ValueError(_NO_JOURNAL)
+
+
+def _journal(path: Path) -> BaseStorage:
+    try:
+        return JournalStorage(JournalBackend(path))
+    except (AssertionError, LookupError, TypeError, AttributeError) as error:  # Optuna's, for other records
+        raise ValueError(f"{_NO_JOURNAL}, or one of another version") from error
 
 
 def _check_lock(journal: Path) -> None:
@@ -894,7 +932,7 @@ def _remedy(url: str, error: Exception) -> str | None:
         if url.startswith("grpc"):
             return 'python -m pip install "sweeper[grpc]"'
         if not url.startswith("postgres"):
-            return f"python -m pip install {missing}"
+            return f"python -m pip install {_PACKAGES.get(missing, missing)}"
         is_ours = url.startswith("postgresql+psycopg:")
         other = "" if is_ours else "write postgresql+psycopg://…, and "
         return f'{other}python -m pip install "sweeper[postgresql]"'
@@ -908,6 +946,10 @@ def _remedy(url: str, error: Exception) -> str | None:
     if re.search("SSL|certificate|encryption", said):
         return "let both ends agree on TLS: sslmode=require or sslmode=disable at the end of the URL"
     return None
+
+
+_PACKAGES = {"MySQLdb": "mysqlclient", "mysql": "mysql-connector-python"}
+"""What installs a driver of SQLAlchemy's, where its module has another name."""
 
 
 def _missing_package(error: BaseException | None) -> str | None:
