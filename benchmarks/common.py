@@ -13,7 +13,7 @@ from time import perf_counter
 
 from scipy.stats import ttest_ind
 
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from optuna.distributions import (
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results.importance import importances
 from sweeper.results.study_record import StudyRecord
 

@@ -43,7 +43,7 @@ from optuna.storages import GrpcStorageProxy
 from optuna.storages._grpc.client import GrpcClientCacheEntry
 from optuna.trial import Trial, TrialState
 
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.search.ledger import POOL
 from sweeper.search.locked_study import Worker
 from sweeper.search.parameter import suggest

@@ -18,8 +18,9 @@ from pathlib import Path
 from statistics import median
 
 from common import Compared, agreement, count_epochs, print_verdict, run_python, share_cores
-from sweeper import filesystem, record, schema
-from sweeper.record import StudyFiles
+from sweeper import filesystem, schema
+from sweeper.record.mark import OUTPUTS
+from sweeper.record.study_files import StudyFiles
 from sweeper.training import images
 
 USUAL_WAY = Path(__file__).with_name("usual_way.py")
@@ -120,7 +121,7 @@ def _search_with_ours(folder: Path, options: argparse.Namespace, seed: int) -> S
         f"study={study}",
     ]
     seconds = run_python(["-m", "sweeper", "-m", *overrides], folder)
-    outputs = folder / record.OUTPUTS / study
+    outputs = folder / OUTPUTS / study
     best_accuracy = filesystem.read_yaml(StudyFiles(outputs).results)["best_value"]
     return _searched(seconds, count_epochs(outputs, options.n_trials), best_accuracy)
 

@@ -31,8 +31,9 @@ import usual_training
 import usual_way
 from augmentation import standard, usual_transform
 from common import Compared, agreement, count_epochs, print_verdict, run_python, share_cores
-from sweeper import record, schema
-from sweeper.record import RunFiles
+from sweeper import schema
+from sweeper.record.mark import OUTPUTS
+from sweeper.record.run_files import RunFiles
 from sweeper.training import cache, data
 from sweeper.training.fit import fit
 from sweeper.training.machine import resolve_precision
@@ -310,7 +311,7 @@ def _time_command(
     """The wall time of `python -m sweeper`, which must have finished all epochs."""
     study = f"{options.case}-{seed}"
     seconds = run_python([*_command(run, n_trials, seed, options), f"study={study}"], folder)
-    outputs = folder / record.OUTPUTS / study
+    outputs = folder / OUTPUTS / study
     n_epochs = count_epochs(outputs, n_trials) if n_trials > 1 else len(RunFiles(outputs).read_history())
     print(f"seed {seed}  our command {seconds:.1f} s, {n_epochs} epochs", flush=True)
     return seconds

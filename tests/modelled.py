@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sweeper.card import ONE, SEVERAL, Card, Network
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from sweeper.training import state
 from sweeper.training.model import build
 

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results.plan import CANDIDATE, REPEAT, Candidate, Plan
 from tests.foreign_app import FINISHED, App
 from tests.journal import load_study

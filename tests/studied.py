@@ -15,7 +15,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper import origin
 from sweeper.outcome import Outcome
-from sweeper.record import FORMAT, StudyFiles
+from sweeper.record.mark import FORMAT
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import certificate, study_record
 from sweeper.results.plan import DEFAULTS, Candidate, Plan
 from sweeper.results.study_record import StudyRecord

@@ -20,11 +20,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.trial import TrialState
 
 import sweeper
-from sweeper import record
 from sweeper.api import _override
 from sweeper.fault import Fault, FaultElsewhere
 from sweeper.outcome import Outcome
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles, is_report
 from tests.foreign_app import App
 from tests.program import run
 from tests.studied import on_disk, trial
@@ -356,7 +355,7 @@ def test_looking_leaves_optuna_as_loud_as_it_was(here: Path) -> None:
         assert optuna.logging.get_verbosity() == optuna.logging.INFO
     finally:
         optuna.logging.set_verbosity(before)
-    assert record.is_report(here / "r.html")
+    assert is_report(here / "r.html")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import sweeper as api
 from sweeper import filesystem
 from sweeper.commands.arrival import find_study
 from sweeper.errors import BadInput
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from tests import s3
 from tests.conftest import Said
 from tests.foreign_app import App

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from sweeper.results import belief, score
 from sweeper.results.belief import Belief, Difference, Estimate
 from sweeper.results.study_record import StudyRecord

@@ -11,7 +11,8 @@ import pytest
 
 import sweeper as sweeper_api
 from sweeper import filesystem
-from sweeper.record import Choice, StudyFiles
+from sweeper.record.best_files import Choice
+from sweeper.record.study_files import StudyFiles
 from sweeper.results.belief import from_json, lines
 from sweeper.words import number
 from tests.conftest import Said
@@ -112,7 +113,9 @@ def test_a_chosen_run_is_not_taken_for_the_best_trial(said: Said, tmp_path: Path
     certificate_of(tmp_path, {"trial 0": [0.9, 0.91], "trial 1": [0.89, 0.91]})
     search.best.mark()
     filesystem.write_json(search.best.result, {"study": "s-certificate", "trial": 0, "test_accuracy": 0.75})
-    filesystem.write_json(search.choice, asdict(Choice("s-certificate", "trial 1", trial=0, of_search=1)))
+    filesystem.write_json(
+        search.best.choice, asdict(Choice("s-certificate", "trial 1", trial=0, of_search=1))
+    )
     search.write_belief(0, {"value": 0.98})
     assert "belief" not in search.best.read_result()
     code, shown = said("best", "s")
@@ -121,6 +124,9 @@ def test_a_chosen_run_is_not_taken_for_the_best_trial(said: Said, tmp_path: Path
     told = re.search(r"^Chosen: +(.*)$", shown, re.MULTILINE)
     assert told is not None
     assert told[1] == "trial 1, trained again: test_accuracy 0.75000  (outputs/s/best)"
+    assert "What follows is of it" in shown[told.end() :]
+    search.certified_by.certificate.unlink()
+    assert "Chosen: " in said("best", "s")[1]
 
 
 def test_a_search_says_how_sure_its_best_trial_is(searched: Path) -> None:

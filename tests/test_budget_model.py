@@ -14,7 +14,7 @@ import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results.plan import CANDIDATE, REPEAT
 from sweeper.search.life import LOST
 from sweeper.search.locked_study import Worker

@@ -14,7 +14,8 @@ from sweeper import filesystem
 from sweeper.card import ONE, SEVERAL, Card, Network
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.schema import Model
 from tests import program
 

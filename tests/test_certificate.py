@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeper.fault import Fault
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import certificate
 from sweeper.results.certificate import Certificate, lines
 from sweeper.results.plan import Candidate, Plan
@@ -71,7 +71,7 @@ def test_the_words_of_a_whole_certificate() -> None:
     )
     assert made.best == "trial 3"
     assert made.not_worse == ("trial 3", "trial 7", "trial 11")
-    assert made.cheapest == "trial 11"
+    assert made.choice == "trial 11"
     expected = made["trial 3"].expected[0]
     assert expected.value == pytest.approx(0.974)
     assert expected.luck == pytest.approx(0.009)
@@ -109,7 +109,7 @@ def test_an_early_end_is_told() -> None:
     assert made.finished
     told = "It ended after 8 of 10 trainings: more of them would hardly tell the defaults from 3."
     assert lines(made)[-1] == told
-    assert made.cheapest == "defaults"
+    assert made.choice == "defaults"
 
 
 def test_erratic_defaults_that_are_out_are_worse_in_every_sentence() -> None:
@@ -153,7 +153,7 @@ def test_defaults_that_fell_behind_another_are_worse() -> None:
 def test_the_defaults_may_be_the_best() -> None:
     """Then it is said that no trial of the search is better."""
     made = of(plan_of((0.983,)), {"trial 3": around(0.9), "defaults": around(0.95)})
-    assert made.best == made.cheapest == "defaults"
+    assert made.best == made.choice == "defaults"
     told = lines(made)
     assert told[0].startswith("The defaults are expected to reach val_accuracy 0.950 ±")
     assert told[1] == "The trial of the search is worse."
@@ -184,7 +184,7 @@ def test_of_those_as_quick_the_best_is_the_cheapest() -> None:
     )
     made = of(plan, {"trial 3": around(0.974), "trial 7": around(0.973)})
     assert made.not_worse == ("trial 3", "trial 7")
-    assert made.cheapest == "trial 3"
+    assert made.choice == "trial 3"
     told = "It is not told apart from trial 7, and is the cheapest of those about as good."
     assert told in lines(made)
 
@@ -228,7 +228,7 @@ def test_a_diverged_training_is_out() -> None:
     assert made["trial 3"].verdict == "diverged"
     assert made["trial 3"].trainings[0].values is None
     assert "Trial 3 is out: a training diverged." in lines(made)
-    assert made.cheapest == "trial 7"
+    assert made.choice == "trial 7"
 
 
 def test_scores_that_never_vary_are_told() -> None:
@@ -250,20 +250,22 @@ def test_each_of_several_objectives_has_its_line() -> None:
     b = [(0.8 + noise, 0.1 + noise) for noise in NOISE]
     made = of(plan, {"trial 3": a, "trial 7": b}, ("maximize", "minimize"), ("val_accuracy", "val_loss"))
     assert made.best is None
-    assert made.cheapest is None
+    assert made.choice is None
     told = lines(made)
     assert told[0].startswith("val_accuracy: trial 3 is expected to reach 0.900 ±")
     assert told[1].startswith("val_loss: trial 7 is expected to reach 0.100 ±")
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
-    """All of it; a damaged one is told in one line."""
+    """All of it, also where the choice had its former name; a damaged one is told in one line."""
     files = StudyFiles(tmp_path / "mine-certificate")
     assert Certificate.read(files) is None
     made = of(plan_of((0.983,)), {"trial 3": around(0.97), "defaults": around(0.8, 2)}, folder=files.folder)
     made.write(files)
     assert Certificate.read(files) == made
     assert made.compare("defaults", "trial 3").value == pytest.approx(-0.168)  # type: ignore[union-attr]
+    files.certificate.write_text(files.certificate.read_text().replace('"choice":', '"cheapest":'))
+    assert Certificate.read(files) == made
     files.certificate.write_text('{"format": 1, "study": "mine"}')
     with pytest.raises(Fault, match="is no certificate: the file is damaged"):
         Certificate.read(files)

@@ -19,8 +19,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.trial import TrialState
 
 import sweeper as product
-from sweeper.commands.certify import Wish, about_time, half_of, workers_of
-from sweeper.record import StudyFiles
+from sweeper.commands.certification.duration import about_time, half_of, workers_of
+from sweeper.commands.certification.wish import Wish
+from sweeper.record.study_files import StudyFiles
 from sweeper.results.plan import CANDIDATE, Candidate, Plan
 from tests import planned
 from tests.foreign_app import FINISHED, App
@@ -309,7 +310,7 @@ def test_the_chosen_one_is_the_best_of_the_search(digits: Path) -> None:
     """With weights and test score, for best, export and reproduce; repeated, nothing is measured again."""
     best = digits / "outputs" / "mine" / "best"
     found = certificate_of(digits / "outputs" / "mine-certificate")
-    (chosen,) = [one for one in found["candidates"] if one["name"] == found["cheapest"]]
+    (chosen,) = [one for one in found["candidates"] if one["name"] == found["choice"]]
     said = sweeper(digits, "certify", "mine", "--choose")
     assert "trainings are done" not in said
     choice = json.loads((digits / "outputs" / "mine" / "best" / ".sweeper" / "choice.json").read_text())

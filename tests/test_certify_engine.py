@@ -13,7 +13,8 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper.record import StudyFiles, TrialFiles
+from sweeper.record.study_files import StudyFiles
+from sweeper.record.trial_files import TrialFiles
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan
 from sweeper.search import look
 from tests import planned

@@ -24,7 +24,7 @@ from sweeper import run
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.inference.classifier import Classifier, Predictions, load
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from sweeper.search.trial import trial
 from sweeper.training import data
 from sweeper.training.image_format import suffixes

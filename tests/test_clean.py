@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import record
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
+from sweeper.record.trial_files import LONG_OUTPUT
 from tests.conftest import Said
 from tests.test_studies import make
 
@@ -43,7 +43,7 @@ def test_the_record_stays(said: Said) -> None:
     give_weights(folder, 1)
     (folder / "1" / ".weights.safetensors.4711").write_bytes(bytes(10))
     (folder / ".sweeper" / "lost" / "1-2" / "model").mkdir(parents=True)
-    (folder / "1" / "sweeper_output.log").write_bytes(bytes(record.LONG_OUTPUT + 1))
+    (folder / "1" / "sweeper_output.log").write_bytes(bytes(LONG_OUTPUT + 1))
     _, text = said("clean", "--keep-top", "1")  # the newest
     assert text == "3.0 MB freed, of 2 trials in outputs/a\n"
     after = {path for path in folder.rglob("*") if path.is_file()}

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import optuna
 import pytest
 
-from sweeper.record import FORMAT, StudyFiles
+from sweeper.record.mark import FORMAT
+from sweeper.record.study_files import StudyFiles
 from tests.conftest import Cli
 from tests.journal import open_journal
 from tests.program import dashboard, finish, free_port, start, until

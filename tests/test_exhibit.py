@@ -16,7 +16,9 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note, save_note
 
 from sweeper import filesystem, origin
-from sweeper.record import FORMAT, RunFiles, StudyFiles
+from sweeper.record.mark import FORMAT
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import sign
 from sweeper.results.sign import Sign
 from tests.journal import open_journal

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from sweeper import record
 from sweeper.card import Network
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.inference.classifier import Classifier, Predictions, load
 from sweeper.inference.export import FORMATS, export
-from sweeper.record import RunFiles
+from sweeper.record.run_files import CARD, RunFiles
 from tests.conftest import Cli
 from tests.modelled import write_model
 from tests.models import CNN, made
@@ -148,11 +147,11 @@ def check_texts(folder: Path, model: Classifier) -> None:
 
     session = onnxruntime.InferenceSession(folder / "m.onnx")
     thresholds = {} if model.card.thresholds is None else {"thresholds": ""}
-    found = {"classes": "", record.CARD: "", **thresholds}
+    found = {"classes": "", CARD: "", **thresholds}
     torch.export.load(folder / "m.pt2", extra_files=found)
     assert session.get_modelmeta().custom_metadata_map == found
     assert tuple(json.loads(found["classes"])) == model.classes
-    assert found[record.CARD] == model.card.to_json()
+    assert found[CARD] == model.card.to_json()
     if model.card.thresholds is not None:
         assert tuple(json.loads(found["thresholds"])) == model.card.thresholds
     assert [(i.name, i.shape) for i in session.get_inputs()] == [("pictures", ["n", 3, "height", "width"])]

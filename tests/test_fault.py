@@ -27,7 +27,7 @@ for step in range(4):
 return cfg.x
 """
 
-N_KILLS = 60
+N_KILLS = 32
 
 
 def test_a_system_may_lack_an_error(tmp_path: Path) -> None:
@@ -83,20 +83,31 @@ def n_operations(app: App, shim: Shim) -> int:
     return shim.n_operations
 
 
+def moments(n_all: int, n: int, seed: int) -> list[int]:
+    """So many random numbers from 1 to ``n_all``, spread over all of it, in random order."""
+    dice = random.Random(seed)
+    found = [1 + int((i + dice.random()) * n_all / n) for i in range(n)]
+    dice.shuffle(found)
+    return found
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(600)
 def test_a_kill_at_any_write_loses_nothing(app: App, library: Path) -> None:
-    """Killed whole at 60 random file operations, a search goes on each time to exactly its budget."""
+    """Killed whole at 32 random file operations, a search goes on each time to exactly its budget.
+
+    Three times out of four it is killed again as it goes on, so that this is tried as often as a beginning.
+    """
     shim = Shim(app.out, library)
     n_all = n_operations(app, shim)
     assert n_all > 200
-    for at in sorted(random.Random(11).sample(range(1, n_all), N_KILLS)):
+    for n, at in enumerate(moments(n_all, N_KILLS, 11), 1):
         done = app.run(env=shim.env(at, KILL), limit_s=60)
-        if done.returncode == 0:  # a shorter way to the end
-            continue
-        assert done.returncode == -signal.SIGKILL, f"at {at}: {done.stdout}{done.stderr}"
-        assert_goes_on(app)
-        app.remove_outputs()
+        # Who goes on may need fewer operations, and be there before the kill.
+        assert done.returncode in (-signal.SIGKILL, 0), f"at {at}: {done.stdout}{done.stderr}"
+        if n % 4 == 0 or done.returncode == 0:
+            assert_goes_on(app)
+            app.remove_outputs()
 
 
 FAULTS = [
@@ -110,19 +121,23 @@ FAULTS = [
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("error", "said"), FAULTS)
-def test_a_disk_that_fails_at_any_operation_is_one_line(
-    app: App, library: Path, error: int, said: str
-) -> None:
-    """From a random operation on nothing can be written: one line with the remedy, and the study goes on."""
+def test_a_disk_that_fails_at_any_operation_is_one_line(app: App, library: Path) -> None:
+    """From a random operation on nothing can be written: one line with the remedy, and the study goes on.
+
+    Each error in turn, at operations from the first to the last.
+    """
     shim = Shim(app.out, library)
     n_all = n_operations(app, shim)
-    for at in [1, 2, *random.Random(error).sample(range(3, n_all), 8)]:
+    n_told = dict.fromkeys(FAULTS, 0)
+    for n, at in enumerate([1, 1, 1, 1, 1, *moments(n_all, 15, 28)]):
+        error, said = fault = FAULTS[n % len(FAULTS)]
         done = app.run(env=shim.env(at, error), limit_s=60)
         if done.returncode != 0:  # else what was left to write could be done without
             assert_one_line(done, said)
+            n_told[fault] += 1
         assert_goes_on(app)
         app.remove_outputs()
+    assert min(n_told.values()) >= 2, n_told
 
 
 def test_a_full_disk_is_one_line_and_the_study_goes_on(app: App, library: Path) -> None:

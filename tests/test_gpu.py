@@ -11,7 +11,7 @@ import torch
 
 from sweeper import check, filesystem
 from sweeper import run as runs
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from sweeper.schema import Augmentation, Dataset, EarlyStopping, Freezing, Model, Optimizer, Run, Training
 from sweeper.search.trial import trial
 from sweeper.training import fit, step

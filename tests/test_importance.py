@@ -19,7 +19,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import importance
 from sweeper.results.importance import Importance, importances, panels, warning
 from sweeper.results.study_record import StudyRecord

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from sweeper import run, schema
 from sweeper.card import Card
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results.prediction import Predictions
 from sweeper.search.trial import Trial
 from sweeper.training import data, freeze, state

@@ -232,7 +232,7 @@ def test_ctrl_c_while_the_search_is_imported_shows_no_traceback(tmp_path: Path) 
         top="""
 class Impatient:
     def find_spec(self, name, path=None, target=None):
-        if name == "sweeper.search.pool":
+        if name == "sweeper.search.sweep":
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Impatient())

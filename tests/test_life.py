@@ -15,7 +15,7 @@ import pytest
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.search import life
 from sweeper.search.heart import Heart
 from sweeper.search.ledger import POOL
@@ -205,7 +205,7 @@ def test_a_place_is_a_machine_and_a_folder(tmp_path: Path) -> None:
         each.heartbeats.mkdir(parents=True)
     assert life.place_of(one) != life.place_of(other)
     code = (
-        "import sys; from pathlib import Path; from sweeper.record import StudyFiles;"
+        "import sys; from pathlib import Path; from sweeper.record.study_files import StudyFiles;"
         "from sweeper.search.life import place_of; print(place_of(StudyFiles(Path(sys.argv[1]))))"
     )
     assert run(tmp_path, "-c", code, one.folder).stdout.strip() == life.place_of(one)

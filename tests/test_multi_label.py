@@ -11,7 +11,7 @@ import optuna
 import pytest
 from PIL import Image, ImageDraw
 
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from tests.journal import load_study
 from tests.program import sweeper
 

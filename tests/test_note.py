@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note, save_note
 
 from sweeper.note import write_note
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import sign
 from sweeper.results.belief import Belief, Estimate
 from sweeper.results.sign import Sign

@@ -15,7 +15,8 @@ from optuna.distributions import (
 )
 
 from sweeper import origin
-from sweeper.record import FORMAT, StudyFiles
+from sweeper.record.mark import FORMAT
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import study_record
 from sweeper.search.storage import open_storage
 from tests.journal import open_journal
@@ -116,5 +117,6 @@ def test_what_somebody_else_has_put_there_is_left_out(study: optuna.Study, nonse
 @pytest.mark.parametrize("told", [{"id": "../other"}, {"id": ""}, {"id": "a\0b"}, {"artifacts": "a\0b"}])
 def test_what_cannot_be_of_a_name_is_left_out(study: optuna.Study, told: dict[str, str]) -> None:
     """Files are named by it: it leads nowhere else."""
-    study._storage.set_study_system_attr(study._study_id, origin.KEY, {**BEGUN, **told})
+    begun: dict[str, Any] = {**BEGUN, **told}
+    study._storage.set_study_system_attr(study._study_id, origin.KEY, begun)
     assert not told.keys() & origin.read(study._storage, study._study_id).keys()

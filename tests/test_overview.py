@@ -8,7 +8,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from sweeper import filesystem, words
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from sweeper.results import overview, sign
 from sweeper.results.panel import Panel
 from sweeper.results.sign import Sign

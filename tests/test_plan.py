@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeper.fault import Fault
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan, first_trainings
 from sweeper.search.locked_study import LockedStudy
 from tests.planned import of_trials

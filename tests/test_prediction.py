@@ -19,7 +19,8 @@ from optuna.trial import TrialState
 
 from sweeper import filesystem, schema
 from sweeper.fault import Fault
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import markup
 from sweeper.results.answer import answers, confusion, losses, most_confused
 from sweeper.results.panel import Panel
@@ -283,7 +284,7 @@ def test_a_kill_while_writing_leaves_whole_or_nothing(tmp_path: Path) -> None:
     """However often the writer is killed, what can be read is whole."""
     code = (
         "import sys; from pathlib import Path; from tests.test_prediction import of_two; "
-        "from sweeper.record import RunFiles\n"
+        "from sweeper.record.run_files import RunFiles\n"
         "while True: of_two(20_000).write(RunFiles(Path(sys.argv[1])))"
     )
     files = RunFiles(tmp_path)

@@ -13,7 +13,8 @@ import torch
 from sweeper import provenance, saved
 from sweeper.fault import Fault
 from sweeper.provenance import remark_changed
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.schema import Dataset, Freezing, Model, Run
 from sweeper.training import images
 from tests.pictures import write_classes, write_picture

@@ -15,11 +15,15 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweeper import filesystem, outcome, outputs, record
+from sweeper import filesystem, outcome, outputs
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.outcome import Outcome
-from sweeper.record import Choice, RunFiles, StudyFiles, TrialFiles
+from sweeper.record.best_files import Choice
+from sweeper.record.run_files import PER_CLASS, RunFiles, remove_refused_run
+from sweeper.record.study_files import StudyFiles
+from sweeper.record.target import check_out
+from sweeper.record.trial_files import TrialFiles
 from sweeper.results import standing, study_record
 from sweeper.results.val_logits import ValLogits
 from tests.studied import trial
@@ -130,7 +134,7 @@ def test_a_model_comes_and_goes_as_a_whole(tmp_path: Path, study: optuna.Study, 
     assert (tmp_path / "best" / "model.json").read_text() == "1"
     assert RunFiles(tmp_path / "1").has_weights
     assert StudyFiles(tmp_path).best.has_weights
-    TrialFiles(tmp_path / "1").begin(StudyFiles(tmp_path), 1)
+    StudyFiles(tmp_path).begin(TrialFiles(tmp_path / "1"), 1)
     assert {path.name for path in TrialFiles(tmp_path / "1").room()} == {name, "model.json"}
     StudyFiles(tmp_path).remove_trials()
     assert not list(tmp_path.glob(f"*/{name}"))
@@ -168,12 +172,12 @@ def test_a_study_does_not_begin_in_anothers_folder(tmp_path: Path, study: optuna
 def test_a_lost_trials_folder_is_moved_but_nobody_elses(tmp_path: Path) -> None:
     """A folder that is marked as a trial's makes room for the next of that number, and is kept."""
     study = StudyFiles(tmp_path)
-    TrialFiles(tmp_path / "0").begin(study, 0)
+    study.begin(TrialFiles(tmp_path / "0"), 0)
     (tmp_path / "0" / "model.bin").touch()
     (tmp_path / "1" / ".hydra").mkdir(parents=True)  # of a sweep with another sweeper
     (tmp_path / "1" / "mine.txt").write_text("mine")
-    TrialFiles(tmp_path / "0").begin(study, 0)
-    TrialFiles(tmp_path / "1").begin(study, 1)
+    study.begin(TrialFiles(tmp_path / "0"), 0)
+    study.begin(TrialFiles(tmp_path / "1"), 1)
     assert not (tmp_path / "0" / "model.bin").exists()
     assert len(list(study.lost.glob("0-*/model.bin"))) == 1
     assert (tmp_path / "1" / "mine.txt").exists()
@@ -182,9 +186,9 @@ def test_a_lost_trials_folder_is_moved_but_nobody_elses(tmp_path: Path) -> None:
 def test_an_app_may_put_its_trials_into_one_folder(tmp_path: Path) -> None:
     """Another trial that has the folder is no lost one: nothing is moved."""
     study = StudyFiles(tmp_path)
-    TrialFiles(tmp_path / "same").begin(study, 0)
+    study.begin(TrialFiles(tmp_path / "same"), 0)
     (tmp_path / "same" / "model.bin").touch()
-    TrialFiles(tmp_path / "same").begin(study, 1)
+    study.begin(TrialFiles(tmp_path / "same"), 1)
     assert (tmp_path / "same" / "model.bin").exists()
 
 
@@ -234,7 +238,7 @@ def test_the_folders_of_a_moved_study_are_found(tmp_path: Path, study: optuna.St
     for number in range(2):
         asked = study.ask()
         asked.set_user_attr("folder", str(before.folder / str(number)))
-        TrialFiles(before.folder / str(number)).begin(before, number)
+        before.begin(TrialFiles(before.folder / str(number)), number)
         study.tell(asked, 0.5)
     first, second = study.get_trials()
     assert before.trial(first).folder == before.folder / "0"
@@ -278,7 +282,7 @@ def test_a_choice_and_its_run_come_and_go_together(tmp_path: Path, study: optuna
 
     def check() -> None:
         if files.best.is_ours:
-            assert files.holds(RunFiles(again / "0")) == (files.read_choice() is not None)
+            assert files.best.holds(RunFiles(again / "0")) == (files.best.read_choice() is not None)
             assert files.best.weights.exists()
         else:
             assert not files.best.folder.exists()
@@ -291,14 +295,14 @@ def test_a_choice_and_its_run_come_and_go_together(tmp_path: Path, study: optuna
         n += 1
     assert n > 10
     choose()
-    assert files.read_choice() == replace(choice, n_ended=1)
+    assert files.best.read_choice() == replace(choice, n_ended=1)
     study.add_trial(trial(0.4))
     n = 0
     while _die_at(n, lambda: files.write_results(Outcome.of(study))):
         check()
         n += 1
     assert n > 10
-    assert files.read_choice() is None
+    assert files.best.read_choice() is None
     assert files.best.read_result()["val_accuracy"] == 0.5
 
 
@@ -316,8 +320,8 @@ def test_a_refused_run_takes_back_only_what_hydra_wrote(tmp_path: Path) -> None:
         (tmp_path / name / ".hydra").mkdir(parents=True)
         (tmp_path / name / "sweeper.log").touch()
     (tmp_path / "mine" / "other.log").touch()
-    record.remove_refused_run(tmp_path / "mine", "sweeper")
-    record.remove_refused_run(tmp_path / "empty", "sweeper")
+    remove_refused_run(tmp_path / "mine", "sweeper")
+    remove_refused_run(tmp_path / "empty", "sweeper")
     assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [
         ".hydra",
         "other.log",
@@ -505,7 +509,7 @@ def test_what_a_killed_command_left_of_a_file_is_removed(tmp_path: Path) -> None
     left.touch()
     others.touch()
     with filesystem.whole(out) as written:
-        record.check_out(out, "--csv", "said.csv")
+        check_out(out, "--csv", "said.csv")
         assert written.exists()
     assert sorted(tmp_path.iterdir()) == sorted([others, out])
 
@@ -514,7 +518,7 @@ def test_what_two_add_to_the_best_result_is_there_in_the_end(tmp_path: Path, stu
     """A search says how sure it is while its last worker tests the model: nothing of either is lost."""
     files = StudyFiles(tmp_path)
     end(study, tmp_path, 0.5)
-    filesystem.write_json(files.best.result, {**files.best.read_result(), record.PER_CLASS: {"val": {}}})
+    filesystem.write_json(files.best.result, {**files.best.read_result(), PER_CLASS: {"val": {}}})
     before, n = files.best.read_result(), 50
     with ThreadPoolExecutor(2) as both:
         adding = both.map(
@@ -523,7 +527,7 @@ def test_what_two_add_to_the_best_result_is_there_in_the_end(tmp_path: Path, stu
         assert [all(each) for each in adding] == [True, True]
     after = files.best.read_result()
     assert after == before | {f"{name}_{i}": i for name in ("test", "other") for i in range(n)}
-    assert list(after)[-1] == record.PER_CLASS
+    assert list(after)[-1] == PER_CLASS
     assert not files.add_to_best(1, {"test_accuracy": 1.0})
     assert files.best.read_result() == after
 

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.commands.report import write_after_search
 from sweeper.filesystem import write_json
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import report, standing
 from sweeper.results.study_record import StudyRecord
 from tests.conftest import Cli, Said
@@ -351,7 +351,7 @@ def test_a_search_writes_its_report(searched: Path) -> None:
 
 def test_starting_a_search_loads_no_plots() -> None:
     """What draws is imported when there is something to draw."""
-    code = "import sys, sweeper.commands.train, sweeper.search.pool; print('plotly' in sys.modules)"
+    code = "import sys, sweeper.commands.train, sweeper.search.sweep; print('plotly' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from sweeper import filesystem, run, schema
 from sweeper.conf import VERSION_BASE, composing, conf_folder
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from tests.journal import load_study
 from tests.pictures import write_classes
 from tests.program import IN_PROCESS, sweeper

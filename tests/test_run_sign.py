@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from sweeper import saved, schema
 from sweeper.check import to_run
 from sweeper.conf import VERSION_BASE, composing, conf_folder
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from sweeper.results import sign
 from sweeper.results.course import Course
 from sweeper.results.remedy import calm, hasten

@@ -23,7 +23,7 @@ from sweeper import check, saved, schema
 from sweeper.check import to_run
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.run import test_best as try_best
 from sweeper.search.space import Draw, Space
 from tests.conftest import mostly_slow

@@ -16,7 +16,8 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import Engine, event
 
-from sweeper import filesystem, record
+from sweeper import filesystem
+from sweeper.record import study_files
 from sweeper.search.locked_study import Worker
 from sweeper.search.parameter import suggest
 from sweeper.search.progress import Progress
@@ -121,7 +122,7 @@ def test_only_the_counts_of_the_results_may_wait(
     tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new best is there at once, and so is the end; of other trials the count may be a second old."""
-    monkeypatch.setattr(record, "RESULTS_S", 3600.0)  # as long as this test may take
+    monkeypatch.setattr(study_files, "RESULTS_S", 3600.0)  # as long as this test may take
     study = begin(tmp_path / "s", space, 0)
     worker = Worker(study.search)
 

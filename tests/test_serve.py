@@ -14,7 +14,8 @@ from optuna.trial import TrialState, create_trial
 from sweeper.commands import serve
 from sweeper.commands.serve import address
 from sweeper.search.ledger import POOL, Ledger
-from sweeper.search.storage import StudyDeleted, open_storage
+from sweeper.search.storage import open_storage
+from sweeper.search.storage_error import StudyDeleted
 from tests.conftest import Cli
 from tests.journal import open_journal
 from tests.program import Program, finish, free_port, kill_group, start

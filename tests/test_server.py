@@ -12,7 +12,8 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeper.errors import BadInput
-from sweeper.search.storage import Unreachable, look_into_storage, open_storage
+from sweeper.search.storage import look_into_storage, open_storage
+from sweeper.search.storage_error import Unreachable
 from tests.foreign_app import FINISHED, App
 from tests.program import Done, Program, finish, free_port, until
 from tests.server import PASSWORD, Postgres, Proxy, opened, trials

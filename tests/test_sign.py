@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from sweeper.commands.show import SingleRun
 from sweeper.fault import Fault
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import sign
 from sweeper.results.sign import MOST_SHOWN, Sign
 from sweeper.schema import Run

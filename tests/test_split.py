@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sweeper import check
 from sweeper.errors import BadInput
 from sweeper.filesystem import read_yaml
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from sweeper.schema import Dataset
 from sweeper.training import group, images
 from sweeper.training.dataset import Images

@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from sweeper import origin
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from sweeper.results import overview, report, standing, study_sign
 from sweeper.results.standing import Pause, Price, Span
 from tests.studied import record_of, trial

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sweeper.fault import Fault
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from sweeper.schema import Model
 from sweeper.training import checkpoint, state
 from sweeper.training.model import build
@@ -144,7 +144,7 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 from sweeper.card import Card
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from sweeper.training import state
 from tests.test_card import CARD
 

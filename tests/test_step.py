@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sweeper import check, filesystem
 from sweeper import run as runs
 from sweeper.errors import BadInput
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from sweeper.schema import Dataset, EarlyStopping, Freezing, Loss, Model, Optimizer, Run, Training
 from sweeper.search.trial import trial
 from sweeper.training import fit, step

@@ -29,18 +29,13 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.search import database
-from sweeper.search import storage as storage_module
+from sweeper.search import change, database
+from sweeper.search.change import changed_trials
 from sweeper.search.database import Database
-from sweeper.search.storage import (
-    JournalBackend,
-    PatientStorage,
-    Unwritable,
-    changed_trials,
-    check_many_machines,
-    open_storage,
-    pause_s,
-)
+from sweeper.search.journal import JournalBackend
+from sweeper.search.patience import PatientStorage, pause_s
+from sweeper.search.storage import check_many_machines, open_storage
+from sweeper.search.storage_error import Unwritable
 from tests.conftest import mostly_slow
 from tests.journal import open_journal
 from tests.program import finish, go_on, kill_group, run, start, start_holding, until
@@ -311,7 +306,7 @@ KINDS = ["memory", "journal", "sqlite"]
 def test_this_optuna_has_the_members_that_make_an_ask_cheap(tmp_path: Path, kind: str) -> None:
     """A release that renames them fails here, and not by asks that read the whole study each."""
     storage, study = opened(tmp_path, kind)
-    found = storage_module._changed_inside(storage, study._study_id, 1, [0], None)
+    found = change._changed_inside(storage, study._study_id, 1, [0], None)
     assert found == (3, study.get_trials(deepcopy=False))
 
 
@@ -325,7 +320,7 @@ def test_an_optuna_with_other_members_costs_time_but_no_trials(
     def renamed(*arguments: object) -> None:
         raise AttributeError("_studies")
 
-    monkeypatch.setattr(storage_module, "_changed_inside", renamed)
+    monkeypatch.setattr(change, "_changed_inside", renamed)
     trials = study.get_trials(deepcopy=False)
     assert changed_trials(storage, study._study_id, 2, [1]) == (3, trials[1:])
 

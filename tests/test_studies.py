@@ -13,7 +13,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, dis
 from optuna.trial import TrialState
 
 from sweeper.outcome import Outcome
-from sweeper.record import FORMAT, StudyFiles, TrialFiles
+from sweeper.record.mark import FORMAT
+from sweeper.record.study_files import StudyFiles
+from sweeper.record.trial_files import TrialFiles
 from sweeper.search import life
 from sweeper.search.ledger import POOL
 from sweeper.search.storage import open_storage
@@ -39,7 +41,7 @@ def make(
     files.mark(name, url)
     for value in (*values, None):
         trial = study.ask()
-        TrialFiles(path / str(trial.number)).begin(files, trial.number)
+        files.begin(TrialFiles(path / str(trial.number)), trial.number)
         trial.set_user_attr("folder", str(path / str(trial.number)))
         if value is not None:
             leave(path, trial.number, value)

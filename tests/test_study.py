@@ -19,14 +19,14 @@ from optuna.trial import TrialState
 
 from sweeper import origin
 from sweeper.errors import BadInput
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.search.engine import VARIABLE, Order
+from sweeper.search.journal import JournalBackend
 from sweeper.search.locked_study import Worker
 from sweeper.search.look import seen
 from sweeper.search.parameter import suggest
 from sweeper.search.search import Search
 from sweeper.search.space import Space
-from sweeper.search.storage import JournalBackend
 from sweeper.search.study import Study
 from tests.program import finish, run, start_holding
 

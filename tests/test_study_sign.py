@@ -25,7 +25,7 @@ from optuna.distributions import (
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import study_record, study_sign
 from sweeper.results.sign import Sign
 from sweeper.results.study_record import StudyRecord

@@ -18,12 +18,18 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeper import filesystem, origin, outcome, record
+from sweeper import filesystem, origin, outcome
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.record import FORMAT, RunFiles, StudyFiles, TrialFiles
+from sweeper.record.best_files import Choice
+from sweeper.record.mark import FORMAT
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
+from sweeper.record.trial_files import TrialFiles
 from sweeper.search import artifact
-from sweeper.search.travel import FILES, MOST, Arrival, Sender, forget, left_out, pack, travels, unpack
+from sweeper.search.arrival import Arrival
+from sweeper.search.sender import Sender, forget
+from sweeper.search.travel import FILES, MOST, left_out, pack, travels, unpack
 from tests.journal import open_journal
 
 ID = "5a" * 16
@@ -62,7 +68,7 @@ class Host:
         """Train a trial up to the point where it is told."""
         trial = self.study.ask()
         files = TrialFiles(self.files.folder / str(trial.number))
-        files.begin(self.files, trial.number)
+        self.files.begin(files, trial.number)
         trial.set_user_attr("folder", str(files.folder))
         trial.set_user_attr("worker", "there-1-abcdef12")
         run = files.run
@@ -226,7 +232,7 @@ def test_the_config_of_another_app_arrives(tmp_path: Path) -> None:
     host = Host(tmp_path, "there")
     trial = host.study.ask()
     files = TrialFiles(host.files.folder / "0")
-    files.begin(host.files, 0)
+    host.files.begin(files, 0)
     trial.set_user_attr("folder", str(files.folder))
     filesystem.write_whole(files.folder / ".hydra" / "config.yaml", "x: 1\n")
     host.end(0, 0.5)
@@ -390,17 +396,17 @@ def test_a_chosen_model_arrives_as_the_choice(tmp_path: Path) -> None:
     host.train(0.1)
     chosen = Host(tmp_path, "certificate").begin(b"chosen")
     run = RunFiles(tmp_path / "certificate" / "outputs" / "s" / str(chosen))
-    choice = record.Choice("s-certificate", "trial 0", chosen, 0)
+    choice = Choice("s-certificate", "trial 0", chosen, 0)
     trials = host.study.get_trials(deepcopy=False)
     host.files.choose(run, choice, trials)
     host.sender.send_study()
     away(host)
     files = bring(tmp_path)
     assert files.best.weights.read_bytes() == b"chosen"
-    assert files.read_choice() == record.Choice("s-certificate", "trial 0", chosen, 0, n_ended=1)
+    assert files.best.read_choice() == Choice("s-certificate", "trial 0", chosen, 0, n_ended=1)
     host.study.tell(chosen, 0.05)
     files = bring(tmp_path)
-    assert files.read_choice() is None
+    assert files.best.read_choice() is None
     assert files.best.weights.read_bytes() == b"weights"
 
 

@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 
 from sweeper import filesystem, schema
 from sweeper.fault import Fault
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results.answer import losses
 from sweeper.results.val_logits import LOGITS_BYTES, ValLogits, rounded
 from sweeper.run import train
@@ -366,7 +367,8 @@ import sys
 from pathlib import Path
 import optuna
 from tests.test_record import leave
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.search.locked_study import LockedStudy
 folder = Path(sys.argv[1])
 study = optuna.create_study(direction="maximize", storage=sys.argv[2], study_name="s", load_if_exists=True)
@@ -384,7 +386,7 @@ WRITE = """
 import sys
 from pathlib import Path
 import numpy as np
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from sweeper.results.val_logits import ValLogits
 ValLogits(np.zeros((6, 2), np.float16), np.zeros(6, np.int64), "f").write(RunFiles(Path(sys.argv[1])))
 """

@@ -10,7 +10,9 @@ import pytest
 
 from sweeper.commands.best import tell_certificate
 from sweeper.filesystem import write_json
-from sweeper.record import FORMAT, Choice, StudyFiles
+from sweeper.record.best_files import Choice
+from sweeper.record.mark import FORMAT
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import verdict
 from sweeper.results.certificate import Certificate, Compared, lines
 from tests.studied import certificate_of
@@ -101,7 +103,7 @@ def test_a_damaged_score_costs_no_more_than_itself(tmp_path: Path, score: object
     files = StudyFiles(tmp_path)
     files.best.folder.mkdir()
     files.best.mark()
-    write_json(files.choice, asdict(Choice("s-certificate", "trial 3", 0, 3)) | {"format": FORMAT})
+    write_json(files.best.choice, asdict(Choice("s-certificate", "trial 3", 0, 3)) | {"format": FORMAT})
     write_json(files.best.result, {"test_loss": score, "test_accuracy": 0.5})
     assert verdict.chosen(files) == "trial 3, trained again: test_accuracy 0.50000"
 

@@ -11,7 +11,8 @@ import pytest
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from sweeper.record import FORMAT, StudyFiles
+from sweeper.record.mark import FORMAT
+from sweeper.record.study_files import StudyFiles
 from sweeper.search.storage import open_storage
 from sweeper.search.view import view
 from tests.program import end, run, start_holding

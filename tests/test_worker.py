@@ -381,7 +381,7 @@ def test_a_custom_search_space_that_is_not_there_is_told(tmp_path: Path, path: s
 
 ENDED_BY_OTHERS = """
 from optuna.storages import JournalStorage
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from sweeper.search.storage import open_storage
 run = RunFiles(HERE / "out" / str(number))
 if number < 5:

@@ -299,8 +299,9 @@ def certify(
     those. The trainings are a study of their own, STUDY-certificate.
     """
     from sweeper.commands import certify
+    from sweeper.commands.certification.wish import Wish
 
-    wish = certify.Wish(top, seeds, folds, baseline)
+    wish = Wish(top, seeds, folds, baseline)
     return certify.certify(study, wish, choose, trust, source)
 
 

@@ -28,7 +28,8 @@ from sweeper.fault import Fault
 from sweeper.limit import MAX_AGAIN, MAX_FOLDS
 from sweeper.literal import written
 from sweeper.program import TRUST
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import sign
 from sweeper.results.sign import Sign
 from sweeper.words import near, objectives
@@ -313,7 +314,7 @@ class Study:
         if results["best_trial"] is None:
             raise BadInput("study", self.name, "no trial of it is complete", "wait, or see .trials")
         number, kept = results["best_trial"], self._files.best
-        if (choice := self._files.read_choice()) is not None:
+        if (choice := self._files.best.read_choice()) is not None:
             return self._chosen(choice.of_search)
         is_kept = kept.is_ours and kept.read_result().get("trial") == number
         folder = kept.folder if is_kept else self._folder_of(number)

@@ -19,7 +19,8 @@ from sweeper.fault import Fault, disk
 from sweeper.filesystem import write_whole
 from sweeper.limit import Limit, mapping, number, option, or_null, whole
 from sweeper.program import program
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.words import near
 
 FORMAT = 1

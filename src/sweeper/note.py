@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-    from sweeper.record import StudyFiles
+    from sweeper.record.study_files import StudyFiles
     from sweeper.results.sign import Sign
     from sweeper.results.study_record import StudyRecord
 
@@ -106,7 +106,7 @@ def _one(best: FrozenTrial, seen: StudyRecord) -> Iterator[str]:
     except Fault as error:  # a damaged file must not cost the note
         log.warning("%s", error)
         result = {}
-    if result.get("trial") == best.number and not seen.files.choice.exists():
+    if result.get("trial") == best.number and not seen.files.best.choice.exists():
         scores = [f"{code(name)} {told:.5g}" for name, told in result.items() if name.startswith("test_")]
         yield from ["On the test images: " + ", ".join(scores), ""] if scores else []
     yield from table(["searched", "best trial"], best.params.items())

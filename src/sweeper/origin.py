@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.fault import Fault
-from sweeper.record import FORMAT, StudyFiles
+from sweeper.record.mark import FORMAT
+from sweeper.record.study_files import StudyFiles
 from sweeper.secret import hide_secrets
 from sweeper.words import counted
 

@@ -13,7 +13,9 @@ from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault
 from sweeper.filesystem import read_yaml
 from sweeper.program import program
-from sweeper.record import JOURNAL, OUTPUTS, RunFiles, StudyFiles, study_folders
+from sweeper.record.mark import JOURNAL, OUTPUTS, study_folders
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.words import expanded, near
 
 

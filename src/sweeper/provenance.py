@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sweeper import schema
 from sweeper.fault import Fault
 from sweeper.filesystem import read_yaml
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.words import counted, expanded
 
 Digests = NDArray[np.uint64]

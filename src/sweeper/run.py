@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sweeper import caller, check, environment, filesystem, provenance, record, saved, schema
+from sweeper import caller, check, environment, filesystem, provenance, saved, schema
 from sweeper.caller import Ended
 from sweeper.card import ONE, SEVERAL, Card, Network
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record.run_files import PER_CLASS, RunFiles, remove_refused_run
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import run_sign, sign
 from sweeper.results.run_record import RunRecord, Task
 from sweeper.results.sign import Sign
@@ -82,7 +83,7 @@ def main(
         if current.number is not None:
             raise
         if isinstance(error, BadInput):
-            record.remove_refused_run(folder, HydraConfig.get().job.name)
+            remove_refused_run(folder, HydraConfig.get().job.name)
         caller.print_last(str(error))
         raise Ended(error) from None  # not an Exception: Hydra would print more about that
 
@@ -247,7 +248,7 @@ def _write_result(
     result["task"] = asdict(task)
     if fitted is not None:
         result |= {} if fitted.dead_units is None else {"dead_units": fitted.dead_units}
-        result[record.PER_CLASS] = {"val": fitted.per_class}
+        result[PER_CLASS] = {"val": fitted.per_class}
     filesystem.write_json(files.result, result)
     return result
 
@@ -307,7 +308,7 @@ def _tested(model: Any, run: schema.Run, loaded: Data, result: dict[str, Any]) -
         per_class = metric.by_class(logits, labels, loaded.classes)
     named = {f"test_{name}": value for name, value in measured.items()}
     # The long part comes last.
-    return {**result, **named, record.PER_CLASS: {**result.pop(record.PER_CLASS, {}), "test": per_class}}
+    return {**result, **named, PER_CLASS: {**result.pop(PER_CLASS, {}), "test": per_class}}
 
 
 def _write_predictions(files: RunFiles, logits: Tensor, loaded: Data) -> None:
@@ -423,9 +424,7 @@ def test_best(folder: Path) -> None:
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not is_tested(result):
         result = _tested(model, run, loaded, result)
-        added = {
-            name: result[name] for name in result if name.startswith("test_") or name == record.PER_CLASS
-        }
+        added = {name: result[name] for name in result if name.startswith("test_") or name == PER_CLASS}
         if not study.add_to_best(result.get("trial"), added):
             return  # another trial is the best now, and its files are there
     with machine.threads(run.training.n_threads):

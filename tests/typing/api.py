@@ -47,7 +47,7 @@ def certifies(study: sweeper.Study) -> float | None:
     best: str | None = certificate.best
     defaults = certificate["defaults"].expected[0]
     compared = certificate.compare("trial 7", "defaults")
-    print(certificate.finished, best, certificate.not_worse, certificate.cheapest, defaults.told())
+    print(certificate.finished, best, certificate.not_worse, certificate.choice, defaults.told())
     print([(one.name, one.verdict, one.seconds, one.n) for one in certificate.candidates])
     print(study.certify(folds=4).n_trainings, defaults.low, defaults.high, defaults.luck)
     return None if compared is None or not compared.told_apart else compared.value

@@ -100,7 +100,7 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         try:
             from sweeper import caller
-            from sweeper.search.pool import sweep
+            from sweeper.search.sweep import sweep
         except KeyboardInterrupt:  # nothing has begun
             sys.exit(130)
 

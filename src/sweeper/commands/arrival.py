@@ -17,7 +17,8 @@ from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault
 from sweeper.limit import check_study_name
 from sweeper.program import program
-from sweeper.record import CERTIFICATE, JOURNAL, OUTPUTS, StudyFiles
+from sweeper.record.mark import JOURNAL, OUTPUTS
+from sweeper.record.study_files import CERTIFICATE, StudyFiles
 from sweeper.words import disk_space, near
 
 if TYPE_CHECKING:
@@ -123,9 +124,9 @@ def bring(files: StudyFiles, source: Source = HERE, needs_model: bool = False) -
 def _bring(files: StudyFiles, source: Source, needs_model: bool) -> None:
     import optuna
 
+    from sweeper.search.arrival import ASK_BYTES, Arrival
     from sweeper.search.artifact import absolute
     from sweeper.search.storage import look_into_storage
-    from sweeper.search.travel import ASK_BYTES, Arrival
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     place = None if source.artifacts is None else absolute(source.artifacts, "--artifacts")
@@ -143,7 +144,7 @@ def _check_artifacts(place: str) -> None:
 
 
 def _admit(files: StudyFiles, source: Source, needs_model: bool) -> Callable[[int], bool]:
-    from sweeper.search.travel import ASK_BYTES
+    from sweeper.search.arrival import ASK_BYTES
 
     def admit(n_bytes: int) -> bool:
         if n_bytes <= ASK_BYTES or source.is_sure:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeper import filesystem, outcome, record, saved
+from sweeper import filesystem, outcome, saved
 from sweeper.commands import report
 from sweeper.commands.arrival import HERE, Source, find, show_whereabouts
 from sweeper.commands.studies import PIPED_WIDTH
@@ -22,7 +22,8 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.outcome import WORDS
 from sweeper.program import program, use
-from sweeper.record import StudyFiles
+from sweeper.record.mark import JOURNAL, OUTPUTS
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
 from sweeper.results.sign import Sign
@@ -58,10 +59,11 @@ def show(name: str | None, source: Source = HERE) -> None:
         console.print("No trial is done yet.")
     else:
         title = _title(files, results["best_trial"], [results["best_value"]])
-        measured = {} if files.choice.exists() else _measured(files)  # best/ holds another run
+        measured = {} if files.best.choice.exists() else _measured(files)  # best/ holds another run
         console.print(_table(title, results["best_params"] | measured))
     show_belief(files)
     show_certificate_of(files)
+    show_choice(files)
     show_signs(files)
     show_commands(files)
 
@@ -150,15 +152,24 @@ def tell_certificate(found: Certificate) -> None:
 
 
 def show_certificate_of(files: StudyFiles) -> None:
-    """What the certificate of a search says, where there is one, and which of its runs was chosen."""
+    """What the certificate of a search says, where there is one."""
     found = report.certificate_of(files)
     if found is None:
         return
-    from sweeper.results import certificate, verdict  # with scipy
+    from sweeper.results import certificate  # with scipy
 
     Screen().label("Certified", certificate.lines(found))
+
+
+def show_choice(files: StudyFiles) -> None:
+    """Which run of a certificate is in ``best/``, where one was chosen: signs and commands are of it."""
+    if not files.best.choice.exists():
+        return
+    from sweeper.results import verdict  # with scipy
+
     if (chosen := verdict.chosen(files)) is not None:
-        print(f"Chosen:    {chosen}  ({near(files.best.folder)})")
+        of = "What follows is of it, and not of the best trial."
+        Screen().label("Chosen", [f"{chosen}  ({near(files.best.folder)})", of])
 
 
 def show_signs(files: StudyFiles) -> None:
@@ -224,7 +235,7 @@ def show_commands(files: StudyFiles) -> None:
     from sweeper.search.progress import tell_how_to_make_sure
 
     study = files.typed
-    journal = str(Path(record.OUTPUTS, record.JOURNAL).absolute())
+    journal = str(Path(OUTPUTS, JOURNAL).absolute())
     is_elsewhere = files.read_storage() not in (None, "memory", journal)  # its folder remembers where
     if _can_certify(files) and not files.certified_by.is_certificate:
         tell_how_to_make_sure(files)

@@ -12,12 +12,13 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import optuna
 
-from sweeper import outputs, record
+from sweeper import outputs
 from sweeper.commands.arrival import HERE, Source, find
 from sweeper.commands.exhibit import exhibiting
 from sweeper.commands.guard import guarded
 from sweeper.errors import BadInput
 from sweeper.program import program
+from sweeper.record.mark import JOURNAL, OUTPUTS
 from sweeper.secret import hide_secrets
 
 HOST = "127.0.0.1"
@@ -42,7 +43,7 @@ def serve(port: int, study: str | None, source: Source = HERE) -> None:
         storage_url = find(study, source).read_storage()
     storage_url, *others = [storage_url] if storage_url else outputs.find_storages()
     if storage_url is None:
-        journal = Path(record.OUTPUTS, record.JOURNAL)
+        journal = Path(OUTPUTS, JOURNAL)
         remedy = f"run {program()} -m optimizer=adam,sgd, or write --storage URL"
         raise BadInput("outputs", journal, "there are no studies yet", remedy)
     with _listen(port) as server:

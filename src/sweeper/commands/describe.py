@@ -28,7 +28,7 @@ from sweeper.errors import BadInput
 from sweeper.literal import literal
 from sweeper.program import TRUST, program
 from sweeper.saved import Line, saved_run
-from sweeper.search import opening, pool
+from sweeper.search import opening, sweep
 from sweeper.search.engine import n_cores
 from sweeper.search.hooks import Hooks
 from sweeper.search.parameter import Parameter, written
@@ -121,7 +121,7 @@ def show(arguments: Sequence[str], trust: bool = False) -> None:
         # What it would ask our task is asked below, without downloads.
         if opening.is_chosen(master):
             opening.check(master, search, master.hydra.sweeper.in_process)
-        pool.check(Hooks(), space, search, study_key(master))
+        sweep.check(Hooks(), space, search, study_key(master))
         draws = list(space.variations())
         points = _points(draws, search)
         networks, columns, console = _networks(points), _columns(points), _console()

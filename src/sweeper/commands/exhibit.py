@@ -23,7 +23,9 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.markdown import block, text
 from sweeper.note import told_signs
-from sweeper.record import FORMAT, RunFiles, StudyFiles
+from sweeper.record.mark import FORMAT
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import sign
 from sweeper.results.drawing import loss_by_epoch
 from sweeper.results.sign import Sign
@@ -213,7 +215,7 @@ def _shown(storage: BaseStorage, study_id: int, study: dict[str, Any]) -> dict[s
 
 def _bring(files: StudyFiles, storage: BaseStorage) -> None:
     """Let what other machines have sent since be there, too; what fails leaves what is here."""
-    from sweeper.search.travel import Arrival
+    from sweeper.search.arrival import Arrival
 
     with suppress(BadInput, Fault):
         Arrival(files, storage).bring_texts()

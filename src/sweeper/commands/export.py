@@ -9,12 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper import outputs, record
+from sweeper import outputs
 from sweeper.commands.arrival import HERE, Source, bring_model
 from sweeper.errors import named, visible
 from sweeper.fault import Fault
 from sweeper.program import TRUST, use
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
+from sweeper.record.target import check_out
 from sweeper.words import counted, disk_space, expanded
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def show(study: str | None, format: str, out: str | None, trust: bool, source: S
         files = outputs.find_model(name)
     weights = files.weights
     file = expanded(f"{_name(weights.absolute())}.{format}" if out is None else out)
-    record.check_out(file, "--out", f"model.{format}", filter(None, (weights, files.card)))
+    check_out(file, "--out", f"model.{format}", filter(None, (weights, files.card)))
 
     from sweeper.inference import export
     from sweeper.inference.classifier import load

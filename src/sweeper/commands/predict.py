@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.table import Table
 from rich.text import Text
 
-from sweeper import filesystem, outputs, record
+from sweeper import filesystem, outputs
 from sweeper.commands.arrival import HERE, Source, bring_model
 from sweeper.errors import BadInput, named, visible
+from sweeper.record.target import check_out
 from sweeper.screen import Screen
 from sweeper.words import counted, expanded, some
 
@@ -62,7 +63,7 @@ def show(
         with named("STUDY", "model"):
             files, read = outputs.find_model(study), (picture.content for picture in pictures)
         inputs = (path for path in (files.weights, files.card, *read) if isinstance(path, Path))
-        record.check_out(file, "--csv", "predictions.csv", inputs)
+        check_out(file, "--csv", "predictions.csv", inputs)
     model = _load(study, device, trust)
     with _progress(len(pictures)) as done:
         said = model.predict(pictures, skip_unreadable=True, progress=done)

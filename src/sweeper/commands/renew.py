@@ -9,7 +9,7 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import locked
 from sweeper.note import write_note
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +19,8 @@ def renew(files: StudyFiles) -> None:
     import optuna
 
     from sweeper.search.look import read
+    from sweeper.search.sender import Sender
     from sweeper.search.storage import open_storage
-    from sweeper.search.travel import Sender
 
     try:
         seen = read(files)

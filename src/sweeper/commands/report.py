@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeper import record, saved
+from sweeper import saved
 from sweeper.commands.arrival import HERE, Source, find
 from sweeper.errors import BadInput
 from sweeper.program import program, use
-from sweeper.record import StudyFiles
+from sweeper.record.mark import JOURNAL, OUTPUTS
+from sweeper.record.study_files import StudyFiles, is_report
+from sweeper.record.target import check_out
 from sweeper.results.study_record import StudyRecord
 from sweeper.words import expanded, near
 
@@ -54,13 +56,13 @@ def place(files: Sequence[StudyFiles], out: str | None) -> Path:
         BadInput: where that is a folder, or something else than a report has the place.
     """
     if out is None:
-        path = files[0].report if len(files) == 1 else Path(record.OUTPUTS, SEVERAL)
-        if path.exists() and not record.is_report(path):
+        path = files[0].report if len(files) == 1 else Path(OUTPUTS, SEVERAL)
+        if path.exists() and not is_report(path):
             remedy = "write another, as --out FILE"
             raise BadInput("--out", near(path), "is there, and is no report of this program's", remedy)
         return path
     path = expanded(out)
-    record.check_out(path, "--out", SEVERAL)
+    check_out(path, "--out", SEVERAL)
     return path
 
 
@@ -133,7 +135,7 @@ def _commands(seen: StudyRecord) -> list[tuple[str, str]]:
             ("Change it, and train once", f"{program()} {config} training.epochs=50"),
         ]
     found += _certificate_commands(seen) if seen.files.is_certificate else _search_commands(seen)
-    journal = str(Path(record.OUTPUTS, record.JOURNAL).absolute())
+    journal = str(Path(OUTPUTS, JOURNAL).absolute())
     is_elsewhere = seen.files.read_storage() not in (None, "memory", journal)
     found.append(("Browse the trials", f"{program()} dashboard{f' {name}' if is_elsewhere else ''}"))
     found.append(("Write this report again", f"{program()} report {name}"))

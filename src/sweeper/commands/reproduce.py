@@ -6,12 +6,14 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from sweeper import check, filesystem, record
+from sweeper import check, filesystem
 from sweeper import saved as saved_run
 from sweeper.commands.arrival import HERE, Source, find
 from sweeper.environment import environment
 from sweeper.errors import BadInput
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record.mark import OUTPUTS
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.words import counted, near
 
 IDENTICAL, DIFFERENT = 0, 3
@@ -67,7 +69,7 @@ def reproduce(name: str | None, number: int | None, trust: bool = False, source:
 
 def _find_run(name: str | None, number: int | None, source: Source) -> RunFiles:
     is_run = name is not None and number is None and source.storage is None
-    for folder in (Path(record.OUTPUTS, name), Path(name)) if name is not None and is_run else ():
+    for folder in (Path(OUTPUTS, name), Path(name)) if name is not None and is_run else ():
         if RunFiles(folder).is_complete and not StudyFiles(folder).is_ours:
             return RunFiles(folder)
     study = find(name, source)

@@ -50,7 +50,8 @@ def serve(study: str | None, storage_url: str | None, host: str, port: int) -> N
         BadInput: if the storage cannot be opened or served, or the port is taken.
         Fault: if the disk fails.
     """
-    from sweeper.search.storage import PatientStorage, open_storage
+    from sweeper.search.patience import PatientStorage
+    from sweeper.search.storage import open_storage
 
     url = _storage_url(study, storage_url)
     n_threads = 1 if url.startswith("sqlite") else _N_THREADS
@@ -139,7 +140,7 @@ def _own_methods(service: Any) -> Any:
     import grpc
     from optuna.storages._grpc.auto_generated import api_pb2
 
-    from sweeper.search.storage import ENDS, SERVICE
+    from sweeper.search.proxy import ENDS, SERVICE
 
     answer = grpc.unary_unary_rpc_method_handler(
         service.GetEnds,
@@ -164,7 +165,7 @@ def _service(storage: BaseStorage) -> Any:
     from optuna.storages._grpc.servicer import OptunaStorageProxyService, _to_proto_trial
 
     from sweeper.search.ledger import POOL
-    from sweeper.search.storage import Away
+    from sweeper.search.storage_error import Away
 
     read = _Reading(storage)
 
@@ -224,7 +225,7 @@ class _Reading:
         Args:
             last_attribute: see ``changed_trials``.
         """
-        from sweeper.search.storage import changed_trials
+        from sweeper.search.change import changed_trials
 
         with self._lock:
             ids = self._ids.setdefault(study_id, [])

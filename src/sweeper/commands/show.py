@@ -16,7 +16,7 @@ from rich.text import Text
 
 from sweeper import saved, schema
 from sweeper.program import program, use
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from sweeper.results import sign
 from sweeper.results.sign import Sign
 from sweeper.run import Observer

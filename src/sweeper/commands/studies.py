@@ -24,13 +24,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeper import filesystem, origin, outcome, outputs, record
+from sweeper import filesystem, origin, outcome, outputs
 from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault
 from sweeper.lock import living, locked
 from sweeper.outcome import WORDS
 from sweeper.program import program
-from sweeper.record import StudyFiles
+from sweeper.record.mark import OUTPUTS, study_folders
+from sweeper.record.study_files import StudyFiles
 from sweeper.secret import hide_secrets
 from sweeper.words import counted, disk_space, number, one_line
 
@@ -89,7 +90,7 @@ def find(storage: str | None = None) -> tuple[list[Listed], dict[str, str]]:
         BadInput: if there is no such storage.
     """
     found, problems = list[Listed](), dict[str, str]()
-    folders = [] if storage else [StudyFiles(folder.absolute()) for folder in record.study_folders()]
+    folders = [] if storage else [StudyFiles(folder.absolute()) for folder in study_folders()]
     for url in [storage] if storage else outputs.find_storages():
         if url is None:
             continue
@@ -251,7 +252,7 @@ def show(storage: str | None) -> None:
         console.print(f"{counted(len(found), 'study', 'studies')}, {disk_space(n_bytes)}")
         console.print(f"Remove one: {program()} studies --delete STUDY", soft_wrap=True)
     elif not problems:
-        where = told_storage(storage) if storage else Path(record.OUTPUTS).absolute()
+        where = told_storage(storage) if storage else Path(OUTPUTS).absolute()
         begin = f"start one: {program()} -m optimizer=adam,sgd"
         console.print(f"There are no studies in {where}; {begin}", soft_wrap=True)
     for url, reason in problems.items():
@@ -374,7 +375,7 @@ def _chosen(name: str, storage: str | None) -> Listed:
 
 
 def _is_at(files: StudyFiles, name: str) -> bool:
-    return files.folder == Path(record.OUTPUTS, name).absolute()
+    return files.folder == Path(OUTPUTS, name).absolute()
 
 
 def _check_ended(study: Listed) -> None:
@@ -401,7 +402,7 @@ def _check_silent(study: Listed) -> None:
 
 def _forget_artifacts(storage: BaseStorage, study_id: int) -> None:
     """Remove what was sent to an artifact store; where that cannot be, say where it is left."""
-    from sweeper.search.travel import forget
+    from sweeper.search.sender import forget
 
     try:
         forget(storage, study_id)

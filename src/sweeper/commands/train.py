@@ -17,7 +17,7 @@ from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.errors import BadInput
 from sweeper.literal import literal
 from sweeper.program import program
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.saved import saved_run
 from sweeper.search.hooks import hooks
 from sweeper.search.trial import trial

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from sweeper import outputs, record
+from sweeper import outputs
 from sweeper.card import Card
 from sweeper.errors import BadInput, named, shortened
 from sweeper.fault import Fault, disk
 from sweeper.inference.picture import KEY, Transform, decoded, each
 from sweeper.inference.pipeline import Scorer
+from sweeper.record.run_files import CARD
 from sweeper.training import machine, state
 from sweeper.training.model import build, outline, outline_custom
 from sweeper.training.picture import UnreadableError
@@ -312,12 +313,12 @@ def _card_inside(file: Path) -> Card:
     with disk(file):
         try:
             with safe_open(file, "pt") as opened:
-                told = (opened.metadata() or {}).get(record.CARD)
+                told = (opened.metadata() or {}).get(CARD)
         except (SafetensorError, ValueError) as error:
             reason = "cannot be read as safetensors: the file is damaged"
             raise Fault(file, reason, "restore an intact copy") from error
     if told is None:
-        reason, remedy = f"holds weights alone, and no {record.CARD}", "write the folder of the model"
+        reason, remedy = f"holds weights alone, and no {CARD}", "write the folder of the model"
         raise BadInput("model", file, reason, remedy)
     return Card.from_json(told, file)
 

@@ -30,7 +30,8 @@ from sweeper.fault import find_fault
 from sweeper.filesystem import whole
 from sweeper.inference.classifier import Classifier
 from sweeper.inference.pipeline import Pipeline, Scorer
-from sweeper.record import CARD, check_out
+from sweeper.record.run_files import CARD
+from sweeper.record.target import check_out
 from sweeper.training import state
 from sweeper.words import disk_space, one_line
 

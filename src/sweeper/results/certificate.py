@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import filesystem
 from sweeper.fault import Fault
-from sweeper.record import FORMAT, StudyFiles, check_format
+from sweeper.record.mark import FORMAT, check_format
+from sweeper.record.study_files import StudyFiles
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan, scores
 from sweeper.results.race import ALPHA, DIVERGED, MANY, WORSE, Race
 from sweeper.results.study_record import StudyRecord
@@ -169,7 +170,7 @@ class Certificate:
     """The candidate with the best mean; None of several objectives, and while nothing is known."""
     not_worse: tuple[str, ...]
     """It, and those that are not told apart from it."""
-    cheapest: str | None
+    choice: str | None
     """What ``--choose`` takes: of those within one standard error of the best, and above the defaults by more
     than that, the one that takes the least time; where there is none, the defaults."""
     compared: tuple[Compared, ...]
@@ -180,7 +181,7 @@ class Certificate:
     def __repr__(self) -> str:
         """Short, as a cell of a notebook ends with it."""
         state = "finished" if self.finished else "unfinished"
-        return f"<Certificate of {self.study}: {state}, best {self.best}, cheapest {self.cheapest}>"
+        return f"<Certificate of {self.study}: {state}, best {self.best}, choice {self.choice}>"
 
     def __str__(self) -> str:
         return "\n".join(lines(self))
@@ -220,6 +221,8 @@ class Certificate:
             return None
         found = filesystem.read_json(files.certificate)
         check_format("STUDY", str(files.folder), found)
+        if "cheapest" in found:  # as it was called before
+            found["choice"] = found.pop("cheapest")
         try:
             certificate = structured(cls, found)
             certificate._check()
@@ -231,7 +234,7 @@ class Certificate:
     def _check(self) -> None:
         """Raises ValueError unless its parts go together."""
         names = {each.name for each in self.candidates}
-        told = {self.best, self.cheapest} - {None} | {*self.not_worse}
+        told = {self.best, self.choice} - {None} | {*self.not_worse}
         told |= {name for each in self.compared for name in (each.of, each.to)}
         n = len(self.metrics)
         is_whole = 0 < n == len(self.directions) and all(len(c.expected) == n for c in self.candidates)
@@ -272,7 +275,7 @@ def of(seen: StudyRecord, plan: Plan) -> Certificate:
         ),
         best=race.leader if is_one else None,
         not_worse=race.not_worse if is_one else (),
-        cheapest=race.choice(costs) if is_one else None,
+        choice=race.choice(costs) if is_one else None,
         compared=tuple(
             each
             for race, metric in zip(races, seen.metrics, strict=True)
@@ -452,12 +455,12 @@ def _against_defaults(certificate: Certificate, objective: int = 0) -> Iterator[
     elif gap.high is None:
         yield "It is not told apart from the defaults yet."
     else:
-        choice = ", so the defaults are the choice" if certificate.cheapest == name else ""
-        yield f"It is not told apart from the defaults (the difference is {gap.told()}){choice}."
+        so = ", so the defaults are the choice" if certificate.choice == name else ""
+        yield f"It is not told apart from the defaults (the difference is {gap.told()}){so}."
 
 
 def _against_others(certificate: Certificate) -> Iterator[str]:
-    best, cheapest = certificate.best, certificate.cheapest
+    best, choice = certificate.best, certificate.choice
     it, be = ("They", "are") if best is not None and _is(best) == "are" else ("It", "is")
     diverged = {c.name for c in _out(certificate, DIVERGED)}  # of those that is told, and no more
     searched = [c.name for c in certificate.candidates if c.trial is not None]
@@ -467,11 +470,11 @@ def _against_others(certificate: Certificate) -> Iterator[str]:
         if best is not None and certificate[best].trial is not None and len(trials) > 0:
             yield "The other trials are worse." if len(trials) > 1 else "The other trial is worse."
         return
-    if cheapest is not None and cheapest in others:
-        of_them = f"of which {_short(cheapest)} is" if len(others) > 1 else "which is"
+    if choice is not None and choice in others:
+        of_them = f"of which {_short(choice)} is" if len(others) > 1 else "which is"
         tail = f", {of_them} the cheapest of those about as good"
     else:
-        tail = f", and {be} the cheapest of those about as good" if cheapest == best else ""
+        tail = f", and {be} the cheapest of those about as good" if choice == best else ""
     yield f"{it} {be} not told apart from {_names(others)}{tail}."
 
 
@@ -497,7 +500,7 @@ def _more(certificate: Certificate) -> Iterator[str]:
     if best is None or not others:
         return
     defaults = [name for name in others if certificate[name].trial is None]
-    chosen = [name for name in others if name == certificate.cheapest]
+    chosen = [name for name in others if name == certificate.choice]
     other = (defaults or chosen or others)[0]
     gap = certificate.compare(best, other)
     if gap is None or gap.high is None:

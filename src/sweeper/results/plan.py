@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import filesystem
 from sweeper.fault import Fault
-from sweeper.record import FORMAT, StudyFiles, check_format
+from sweeper.record.mark import FORMAT, check_format
+from sweeper.record.study_files import StudyFiles
 from sweeper.structure import structured
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from sweeper.errors import shortened, visible
 from sweeper.fault import Fault
 from sweeper.filesystem import arrays, whole
 from sweeper.program import program
-from sweeper.record import PER_CLASS, RunFiles
+from sweeper.record.run_files import PER_CLASS, RunFiles
 from sweeper.results import markup
 from sweeper.results.answer import (
     Bin,

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import outcome, ranking
 from sweeper.fault import Fault
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 from sweeper.results.markup import told
 from sweeper.results.study_record import StudyRecord
 from sweeper.secret import hide_secrets
@@ -56,7 +56,7 @@ def best_trials(seen: StudyRecord) -> list[FrozenTrial]:
 def best_run(seen: StudyRecord) -> RunFiles | None:
     """The files of the best trial, if it is a training run of ours."""
     best = best_trials(seen)
-    is_chosen = seen.files.choice.exists()  # best/ is a certificate's then
+    is_chosen = seen.files.best.choice.exists()  # best/ is a certificate's then
     files, numbers = seen.files.best, {trial.number for trial in best}
     if not is_chosen and files.is_ours and files.read_result().get("trial") in numbers:
         return files

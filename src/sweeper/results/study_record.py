@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from sweeper import origin, outcome
 from sweeper.outcome import shown
 from sweeper.program import TRUST
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.words import near, objectives
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from sweeper import filesystem, ranking
 from sweeper.fault import Fault, disk
 from sweeper.outcome import Outcome
-from sweeper.record import RunFiles, StudyFiles
+from sweeper.record.run_files import RunFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results.answer import Labels, Logits
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from sweeper.record import StudyFiles
-from sweeper.results.certificate import Certificate, Certified
+from sweeper.record.study_files import StudyFiles
+from sweeper.results.certificate import Certificate, Certified, told_name
 from sweeper.results.panel import Table
 from sweeper.words import measured, number
 
@@ -25,14 +25,14 @@ def of_folder(files: StudyFiles) -> Certificate | None:
 def chosen(files: StudyFiles) -> str | None:
     """Whose run a search has in ``best/`` by choice, and its test scores; None where nobody has chosen."""
     try:
-        if (choice := files.read_choice()) is None:
+        if (choice := files.best.read_choice()) is None:
             return None
         scores = files.best.read_test_scores()
     except Exception as error:
         log.warning("%s", error)
         return None
     told = ", ".join(f"{name} {number(value)}" for name, value in scores.items())
-    return f"{choice.candidate}, trained again{f': {told}' if told else ''}"
+    return f"{told_name(choice.candidate)}, trained again{f': {told}' if told else ''}"
 
 
 def short(certificate: Certificate) -> str:

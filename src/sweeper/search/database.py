@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
 
+import optuna
 import sqlalchemy
 from optuna.distributions import json_to_distribution
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+from sweeper.errors import BadInput
+from sweeper.search.storage_error import KEY, cannot_be_opened
 
 _FEW = 2000
 """So many trials are named one by one: the database finds them by their index, whatever its statistics say.
@@ -200,3 +207,82 @@ class _Parts:
 def _local(stored: datetime | None) -> datetime | None:
     """The time of this machine, which Optuna's trials have, of the UTC that its tables have."""
     return None if stored is None else stored.replace(tzinfo=timezone.utc).astimezone().replace(tzinfo=None)
+
+
+# ------------------------------------------------------------------------------------------------- opening
+
+
+def open_database(url: str, n_connections: int, creates: bool) -> BaseStorage:
+    """A database, cached as Optuna itself would. Tables are made where there are none, and never changed."""
+    _quieten()
+    has_tables = _has_tables(url)
+    if not (has_tables or creates):
+        raise cannot_be_opened(url, "there are no studies in it")
+    engine = _engine(url, n_connections)
+    written = url.replace("{", "{{").replace("}", "}}")  # Optuna fills templates, and a password is none
+    storage = Database(
+        written, engine_kwargs=engine, skip_compatibility_check=True, skip_table_creation=has_tables
+    )
+    try:
+        storage._version_manager.check_table_schema_compatibility()
+    except RuntimeError as error:
+        storage.remove_session()
+        storage.engine.dispose()
+        if made := re.search(r"table schema \(set up by optuna ([\w.]+)\)", str(error)):
+            raise _other_schema(url, made[1], is_older="storage upgrade" in str(error)) from error
+        raise
+    return optuna.storages.get_storage(storage)
+
+
+def _has_tables(url: str) -> bool:
+    """Whether all of Optuna's tables are there, or those of another version of it."""
+    engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=_engine(url, 1)["connect_args"])
+    try:
+        there = set(sqlalchemy.inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
+    return "alembic_version" in there or there >= set(models.BaseModel.metadata.tables)
+
+
+def _other_schema(url: str, made_by: str, is_older: bool) -> BadInput:
+    remedy = (
+        'when nobody uses it, write: optuna --storage "URL" storage upgrade'
+        if is_older
+        else "write: python -m pip install --upgrade optuna"
+    )
+    reason = f"optuna {made_by} has made its tables, and {optuna.__version__} has others"
+    return BadInput(KEY, url, reason, remedy)
+
+
+_LIBPQ = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "fallback_application_name": "sweeper",
+}
+"""A machine that is gone without a word is missed within a minute, instead of in two hours.
+Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS.
+"""
+
+
+def _engine(url: str, n_connections: int) -> dict[str, Any]:
+    """The arguments of SQLAlchemy's engine: a connection for each thread is kept, and no more."""
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": 60}}
+    is_libpq = re.match(r"postgres(ql)?(\+psycopg2?)?://", url) is not None
+    written = set(re.findall(r"[?&](\w+)=", url))
+    arguments = {name: value for name, value in _LIBPQ.items() if is_libpq and name not in written}
+    # A connection that the server has closed meanwhile is replaced before it is used.
+    return {"pool_pre_ping": True, "pool_size": n_connections, "connect_args": arguments}
+
+
+def _quieten() -> None:
+    """Of a server that is away we say one line; SQLAlchemy's pool and Optuna have tracebacks and queries."""
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+    logging.getLogger("optuna.storages._rdb.storage").addFilter(_is_no_query)
+
+
+def _is_no_query(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Caught an error from sqlalchemy")

@@ -17,8 +17,8 @@ from optuna.storages import BaseStorage
 from sweeper.fault import Fault
 from sweeper.search import life
 from sweeper.search.life import Entry, Observer
+from sweeper.search.patience import aside
 from sweeper.search.process import blocked
-from sweeper.search.storage import aside
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from optuna.samplers import RandomSampler
 from sweeper.caller import VARIABLE as CALLER
 from sweeper.lock import Heartbeat
 from sweeper.outcome import n_finished
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.search import engine, life
 from sweeper.search.launched import STORAGE, Orders, run_pool
 from sweeper.search.search import Search

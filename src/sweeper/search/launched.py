@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any
 from sweeper import caller
 from sweeper.search import engine
 from sweeper.search.engine import Order
+from sweeper.search.process import handling
 
 STORAGE = "SWEEPER_STORAGE"
 """The variable by which the storage's URL, which may hold a password, reaches jobs that inherit variables."""
@@ -111,15 +113,10 @@ def _wait(child: subprocess.Popen[bytes], heard: list[int]) -> int:
 def _heeding() -> Iterator[list[int]]:
     """Collect the engine's signals, and put its own handlers back."""
     heard: list[int] = []
-    before: dict[int, Any] = {}
-    with suppress(ValueError):  # not the main thread: then the engine sends no signals, or to the child alone
-        for signum in map(int, _TO_STOP):
-            before[signum] = signal.signal(signum, lambda n, _: heard.append(n))
-    try:
+    # In another thread the engine sends no signals, or to the child alone.
+    signums = _TO_STOP if threading.current_thread() is threading.main_thread() else ()
+    with handling(lambda signum, _: heard.append(signum), *signums):
         yield heard
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
 
 def _let_the_engine_have_its_turn(heard: Sequence[int]) -> None:

@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import outcome, ranking
 from sweeper.outcome import FIRST_TRY, is_surplus
-from sweeper.search.storage import changed_trials
+from sweeper.search.change import changed_trials
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 """The states that the budget counts."""

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial
 
 from sweeper import __version__
 from sweeper.lock import is_alive
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.search.engine import machine
 from sweeper.search.ledger import POOL
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeper import outcome
 from sweeper.lock import Heartbeat, forget, is_alive
 from sweeper.outcome import FIRST_TRY, SURPLUS, Outcome, is_surplus, shown
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.search import life

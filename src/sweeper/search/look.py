@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.lock import is_locked
 from sweeper.outcome import shown
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import study_record
 from sweeper.results.study_record import StudyRecord
 from sweeper.search import life

@@ -27,13 +27,13 @@ from sweeper import caller
 from sweeper.caller import VARIABLE as CALLER
 from sweeper.errors import BadInput
 from sweeper.lock import is_alive
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.screen import fall_silent, whoever_reads
 from sweeper.search import engine, life
 from sweeper.search.engine import order
 from sweeper.search.launch import BEGIN_S, JOB, SLURM, Job, Launch, asked_queue
 from sweeper.search.launched import STORAGE
-from sweeper.search.process import is_heard
+from sweeper.search.process import FOR_THE_POOL, handling, is_heard
 from sweeper.search.progress import Progress
 from sweeper.search.search import Search
 from sweeper.search.settings import has_launcher
@@ -251,13 +251,8 @@ class Opening:
                 os._exit(128 + signum)
             self._signums.append(signum)
 
-        signums = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if is_heard(n)]
-        before = {signum: signal.signal(signum, hear) for signum in signums}
-        try:
+        with handling(hear, *filter(is_heard, FOR_THE_POOL)):
             yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
 
     def _answer(self) -> None:
         """At the first Ctrl-C say what the second one does; at the second one ask all hosts to stop."""

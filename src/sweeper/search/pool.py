@@ -1,72 +1,41 @@
-"""The pool: checks a sweep, starts its worker processes, watches them, and replaces the dead."""
+"""The pool: starts worker processes, watches them, and replaces the dead."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import shlex
 import signal
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
-from itertools import count
 from multiprocessing.connection import wait
-from pathlib import Path
-from typing import Any, NoReturn
 
 import optuna
-from hydra.core.singleton import Singleton
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
 
-from sweeper import caller, filesystem, record
-from sweeper.caller import Ended, Failed
-from sweeper.errors import BadInput
-from sweeper.fault import Fault, FaultElsewhere, find_told
-from sweeper.note import write_note
-from sweeper.outcome import shown
-from sweeper.program import program, typed_besides
-from sweeper.record import StudyFiles
-from sweeper.results import belief, sign, study_sign
-from sweeper.results.study_record import HIDDEN
-from sweeper.screen import Screen, fall_silent, whoever_reads
-from sweeper.search import artifact, engine, keys, life, opening, repeat
-from sweeper.search.fork import ForkingCrew, why_not_fork
+from sweeper.fault import FaultElsewhere
+from sweeper.screen import fall_silent, whoever_reads
+from sweeper.search import engine, life
 from sweeper.search.heart import Heart
-from sweeper.search.hooks import Hooks, call_logged
-from sweeper.search.job import to_yaml
 from sweeper.search.ledger import POOL, was_composed
-from sweeper.search.life import Entry
-from sweeper.search.process import LOST, Board, Crew, NotStarted, Process, ending, for_the_pool, is_heard
-from sweeper.search.progress import Progress, summarize, tell_belief, tell_how_to_make_sure
-from sweeper.search.sampler import is_grid, try_out
-from sweeper.search.search import Search
-from sweeper.search.settings import (
-    check_objective,
-    find_function,
-    is_named_by_time,
-    key_of,
-    read_settings,
-    rename,
-    source_key,
-    study_key,
+from sweeper.search.patience import PatientStorage
+from sweeper.search.process import (
+    LOST,
+    Board,
+    Crew,
+    NotStarted,
+    Process,
+    ending,
+    for_the_pool,
+    handling,
+    is_heard,
 )
-from sweeper.search.space import Space
-from sweeper.search.spawn import SpawningCrew
-from sweeper.search.storage import PatientStorage, look_into_storage, open_storage
-from sweeper.search.study import NameTaken, Study
-from sweeper.search.trial import Interrupted, Interruption
-from sweeper.search.worker import App, main, work
-from sweeper.secret import hide_known_secrets, hide_secrets
-from sweeper.words import counted, near, sentence
+from sweeper.search.progress import Progress
+from sweeper.search.sampler import is_grid
+from sweeper.search.study import Study
 
 log = logging.getLogger(__name__)
+
 
 _TICK_S = 0.25
 _SHOWN_AT_ONCE = 20
@@ -74,169 +43,8 @@ _SHOWN_AT_ONCE = 20
 _SAME_SIGTERM_S = 0.5
 _LAST_WORDS_S = 5.0
 """How long workers may take to tell their trials when the pool itself cannot go on."""
-_RACE = "sweeper.results.race"
-"""What the workers of a certificate ask who is next: it imports scipy."""
-_DATABASE = "sweeper.search.database"
-"""What workers need for a storage in a database: it imports SQLAlchemy, which takes half a second."""
 _MAX_STILLBORN = 3
 """Workers in a row that died before they asked for a trial: the fourth would die as well."""
-
-
-def sweep(
-    settings: Mapping[str, Any],
-    context: HydraContext,
-    task: TaskFunction,
-    master: DictConfig,
-    arguments: Sequence[str],
-) -> optuna.Study:
-    """Run a whole sweep: what Hydra calls for ``-m``. Exits with 2, 1 or 130 (143) as docs/files.md says."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    app = App(context, task, master, tuple(arguments), Singleton.get_state())
-    search: Search | None = None
-    try:
-        search, n_workers, gpus = read_settings(settings, master)
-        is_here, n_jobs = (keys.read(settings)[name] for name in ("in_process", "n_jobs"))
-        is_launched = opening.is_chosen(master)
-        if is_launched:
-            opening.check(master, search, is_here)
-        # While nothing is open yet.
-        has_none = is_here or is_launched
-        crew = contextlib.nullcontext() if has_none else _open_crew(app, n_workers, search)
-        with crew as workers:
-            with _ended_by_ctrl_c():
-                app, study, storage, space = _begin(app, search)
-                search = study.search
-            if is_launched:
-                signum = opening.run(study, storage, master, opening.n_jobs(n_jobs))
-            else:
-                signum = _run_pool(app, study, storage, space, workers, n_workers, gpus)
-        _finish(study, task, master, signum)
-    except KeyboardInterrupt:  # nothing has begun
-        sys.exit(128 + signal.SIGINT)
-    except Exception as error:
-        if (told := find_told(error)) is None:
-            raise
-        to_go_on = f"; to go on: {_to_go_on(search, master)}" if isinstance(told, Fault) else ""
-        caller.print_last(f"{told}{to_go_on}")
-        raise Ended(told) from error
-    return study.optuna
-
-
-def _run_pool(
-    app: App,
-    study: Study,
-    storage: BaseStorage,
-    space: Space,
-    workers: tuple[Crew, Board] | None,
-    n_workers: int,
-    gpus: Sequence[str],
-) -> int | None:
-    """Run the trials in worker processes of this machine, or here where there are none."""
-    with _heart(study, storage, n_workers, is_here=workers is None) as heart:
-        study.search = replace(study.search, pool=heart.name)
-        if workers is None:
-            return _run_here(app, study, storage, space)
-        with Progress(study) as progress:
-            return Pool(study, storage, *workers, n_workers, gpus, progress, heart).run()
-
-
-def _begin(app: App, search: Search) -> tuple[App, Study, BaseStorage, Space]:
-    """Check everything, then open the study."""
-    named_by, arguments = study_key(app.master), list(app.arguments)
-    for n in count(2):
-        space = Space(app.master, arguments, app.context.config_loader)
-        check(Hooks.of(app.task), space, search, named_by)
-        if search.plan is not None:
-            has_own_space = search.custom_search_space is not None
-            search = search.of_plan(repeat.checked(app.task, search.plan, space, has_own_space))
-        if search.artifacts is not None:
-            artifact.check(search.artifacts)
-        opened = look_into_storage if search.is_joined else open_storage
-        storage = opened(search.storage, search.storage_wait_s)
-        if search.artifacts is None and (search := search.with_its_artifacts(storage)).artifacts is not None:
-            artifact.check(search.artifacts)
-        search = replace(search.in_its_folder(storage), command=tuple(_words()))
-        fixed = [hide_secrets(o) for o in space.fixed if o.partition("=")[0] != named_by]
-        try:
-            study = Study.open(search, storage, space, fixed)
-        except NameTaken:  # two searches began in one second
-            search, arguments = rename(search, app.master, app.arguments, n)
-            continue
-        caller.say(study=str(study.files.folder))
-        if search.plan is not None:
-            search.plan.write(study.files)
-        if not (search.is_joined and study.files.sweep_config.exists()):
-            filesystem.write_whole(study.files.sweep_config, to_yaml(app.master))
-        break
-    return replace(app, arguments=tuple(arguments)), study, storage, space
-
-
-def _heart(study: Study, storage: BaseStorage, n_workers: int, is_here: bool) -> Heart:
-    """What tells the study of this pool; a search in its own process has no beat: the task may hold it up."""
-    search = study.search
-    entry = Entry.here(study.files, n_workers, None if is_here else search.heartbeat_s, engine.job())
-    ordered = engine.order()
-    n_stops = None if ordered is None else ordered.stops
-    return Heart(storage, study.optuna._study_id, life.new_name(), entry, search.grace_s, n_stops)
-
-
-@contextmanager
-def _ended_by_ctrl_c() -> Iterator[None]:
-    """While nothing has begun, a Ctrl-C ends the process at once: within a composition it might be lost."""
-    before = signal.signal(signal.SIGINT, lambda signum, frame: os._exit(128 + signum))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _open_crew(app: App, n_workers: int, search: Search) -> Iterator[tuple[Crew, Board]]:
-    """Fork the server of the workers, or say in the log why they are spawned."""
-    reason = why_not_fork()
-    with contextlib.closing(Board(n_workers, is_forked=reason is None)) as board:
-        body = partial(main, app, board)
-        crew: Crew
-        if reason is None:
-            modules = [*Hooks.of(app.task).modules(app.master), *_own_modules(search)]
-            crew = ForkingCrew(body, modules, _shared_cores(n_workers))
-        else:
-            log.info("Workers are spawned, not forked from this process: %s. They start later.", reason)
-            crew = SpawningCrew(body, reason)
-        with contextlib.closing(crew):
-            yield crew, board
-
-
-def _own_modules(search: Search) -> list[str]:
-    """What each worker would import itself."""
-    is_database = "://" in search.storage and not search.storage.startswith("grpc://")
-    return [*([_RACE] if search.plan is not None else []), *([_DATABASE] if is_database else [])]
-
-
-def _shared_cores(n_workers: int) -> dict[str, str]:
-    """Each worker's share of the cores, unless the person has said how many threads to use."""
-    if "OMP_NUM_THREADS" in os.environ:
-        return {}
-    return {"OMP_NUM_THREADS": str(max(1, engine.n_cores() // n_workers))}
-
-
-def check(hooks: Hooks, space: Space, search: Search, named_by: str) -> None:
-    """Compose each option and set each range's ends, before anything is written or started.
-
-    Args:
-        named_by: the key that names the study.
-    """
-    for draw in space.variations():
-        if hooks.check is not None and search.plan is None:  # of a certificate only what it will train
-            check_objective(search, draw.config)
-            hooks.check(draw.config)
-    if search.custom_search_space is not None:
-        find_function("hydra.sweeper.custom_search_space", search.custom_search_space)
-    if named_by in space.parameters():
-        raise BadInput(named_by, "several", "a search is one study", "write one name")
-    try_out(search.sampler, search.pruner, search.seed, search.directions, space)
-    if is_grid(search.sampler):
-        next(space.points())
 
 
 class Pool:
@@ -386,7 +194,7 @@ class Pool:
 
     def _environment(self, index: int) -> dict[str, str]:
         """The worker's GPU, and its share of the cores."""
-        environment = _shared_cores(self._n_workers)
+        environment = shared_cores(self._n_workers)
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[index % len(self._gpus)]
         return environment
@@ -451,12 +259,8 @@ class Pool:
                 self._storage.wait_s = 0  # nobody wants to wait for a server any more
             self._tell_to_stop()
 
-        before = {signum: signal.signal(signum, stop) for signum in _requests()}
-        try:
+        with handling(stop, *requests()):
             yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
 
     def _tell_to_stop(self) -> None:
         """Pass the signals on to all workers, also to one that was just being started when they came."""
@@ -490,188 +294,13 @@ def _stop_this_process() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _requests() -> list[signal.Signals]:
+def requests() -> list[signal.Signals]:
     """The signals that ask a search to stop."""
     return [signum for signum in for_the_pool() if is_heard(signum)]
 
 
-def _run_here(app: App, study: Study, storage: BaseStorage, space: Space) -> int | None:
-    interruption = Interruption(second_kills=True)
-    signums = _requests()
-    before = {signum: signal.getsignal(signum) for signum in signums}
-    interruption.install(*signums)
-    try:
-        work(app, study.search, storage, interruption, is_own_process=False, space=space)
-    except Interrupted as stop:
-        return stop.signum
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-    return None
-
-
-def _finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | None) -> None:
-    """Last words: the best trial and what to do next, or why it ended."""
-    _bring(study)
-    with study.locked() as locked:
-        locked.reap()
-        locked.write_results()  # a worker may have been killed before it did
-    search, trials = study.search, shown(study.trials())
-    if search.plan is None:  # who certifies says what the trainings show
-        with whoever_reads():
-            summarize(study)
-        _show_belief(study)
-        call_logged(partial(_show_signs, study), study.files.folder)
-        _note(study, master)
-        _send(study)
-    if signum is not None:
-        with whoever_reads():
-            print(f"Stopped. To go on: {_to_go_on(search, master)}", flush=True)
-        sys.exit(128 + signum)
-    if study.has_failed():
-        _raise_for_failures(study)
-    # Trials that still run are another sweep's, which goes on with this study at the same time.
-    is_short = search.n_trials is not None and study.has_work() and not study.is_decided()
-    if is_short and not study.has_time():
-        caller.say(**{engine.OUT_OF_TIME: True})
-        with whoever_reads():
-            print("The time that is left to this job holds no other trial.", flush=True)
-        return
-    if is_short and search.deadline is None and not is_grid(search.sampler):
-        n_finished = study.ledger.n_finished
-        reason = f"only {n_finished} of {counted(search.n_trials or 0, 'trial')} could be run"
-        if opening.is_chosen(master):  # whose jobs may be over, lost, or ended by somebody
-            reason += f" before the jobs ended; see {near(study.files.launcher_log)}"
-            caller.print_last(f"{sentence(reason)}\nTo ask for more jobs: {_to_go_on(search, master)}")
-        else:
-            caller.print_last(sentence(reason))
-        raise Ended(Failed(f"study {search.study_name}", reason, "its output says why"))
-    on_finish = Hooks.of(task).on_finish if search.plan is None else None
-    if on_finish is not None and trials:
-        call_logged(on_finish, study.files.folder)
-        _note(study, master)  # with what the app has only now added: its report, its test scores
-        _send(study)
-    elif search.plan is None and _can_certify(study, trials):
-        with whoever_reads():
-            tell_how_to_make_sure(study.files)
-
-
-def _raise_for_failures(study: Study) -> NoReturn:
-    """Show the last failure, and end as a search of which too many trials failed."""
-    failures, search = study.ledger.failed, study.search
-    last = failures[max(failures)]
-    with whoever_reads():
-        print(last.user_attrs.get("traceback") or last.user_attrs.get("reason"), file=sys.stderr)
-    reason = f"{counted(len(failures), 'trial')} failed, the last is number {last.number}"
-    remedy = "fix the cause and start another study, or allow more failures"
-    rate = f"hydra.sweeper.max_failure_rate={search.max_failure_rate}"
-    caller.print_last(f"{rate}: {reason}; {remedy}")
-    raise Ended(Failed(f"study {search.study_name}", reason, f"{remedy} ({rate})"))
-
-
-def _can_certify(study: Study, trials: Sequence[optuna.trial.FrozenTrial]) -> bool:
-    """Whether there is a trial to train again, in a storage that stays, and nobody has yet."""
-    is_done = any(t.state == TrialState.COMPLETE for t in trials)
-    stays = study.files.read_storage() not in (None, "memory")
-    return is_done and stays and not study.files.certified_by.is_certificate
-
-
-def _note(study: Study, master: DictConfig) -> None:
-    with study.locked():
-        write_note(study.optuna, study.files, _command(study.search, master))
-
-
-def _bring(study: Study) -> None:
-    """Bring what other machines have sent, so that all say the same; what fails costs no result."""
-    try:
-        study.bring()
-    except (BadInput, Fault) as error:
-        log.warning("what other machines have trained is not here: %s", error)
-
-
-def _send(study: Study) -> None:
-    """Let other machines have what was found at the end; what fails costs no result."""
-
-    def send(folder: Path) -> None:
-        if study.sender is not None:
-            study.sender.send_study()
-
-    call_logged(send, study.files.folder)
-
-
-def _show_belief(study: Study) -> None:
-    """Say how sure the best trial is, and keep it for whoever reads the study; what fails costs no result."""
-    try:
-        if (found := belief.of(study.record())) is not None:
-            study.files.write_belief(found.trial, found.to_json())
-            with whoever_reads():
-                tell_belief(found)
-    except Exception as error:
-        log.warning("how sure the best trial is cannot be said: %s", error)
-        log.debug("", exc_info=True)
-
-
-def _show_signs(study: Study, folder: Path) -> None:
-    """Write what the study says, and show it with what its best trial says."""
-    files, signs = study.files, study_sign.signs_of(study.record())
-    sign.write(files.signs, signs)
-    best = sign.read_whole(files.best.signs) if files.best.is_ours else []
-    with whoever_reads():
-        sign.show(screen := Screen(), shown := [*best, *signs], files.signs, files.best.signs)
-        if not shown:  # else they stand apart from what follows
-            screen.tell([""])
-
-
-def _to_go_on(search: Search | None, master: DictConfig) -> str:
-    """The command that goes on with a search, or with a certificate, whose own one nobody has typed."""
-    if search is None or search.plan is None:
-        return _command(search, master)
-    folder = Path(search.plan.folder)
-    is_found = Path(record.OUTPUTS, search.plan.study).absolute() == folder
-    return f"{program()} certify {shlex.quote(search.plan.study if is_found else near(folder))}"
-
-
-def _command(search: Search | None, master: DictConfig) -> str:
-    """This command, as it was typed; with the name of the study, which may have been made of the time.
-
-    Where the settings of the search could not be read there was none yet: it is the same command.
-
-    The folder remembers the storage, whose URL may hold a password; so it is the folder that is named where
-    the app would take another one the next time. Until it does, the storage is told, but for a password.
-    """
-    arguments = _arguments()
-    storage_keys = {"hydra.sweeper.storage", source_key(master, "storage")}
-    if search and _is_remembered(search):
-        arguments = [a for a in arguments if key_of(a) not in storage_keys]
-    named_by, typed = study_key(master), {key_of(a) for a in arguments}
-    if search and not {named_by, "hydra.sweeper.study_name"} & typed:
-        arguments = [*arguments, f"{named_by}={search.study_name}"]
-    if search and "hydra.sweep.dir" not in typed and is_named_by_time(master):
-        arguments = [*arguments, f"hydra.sweep.dir={search.folder}"]
-    return " ".join([_started_by(), *map(shlex.quote, arguments)])
-
-
-def _words() -> list[str]:
-    """Of this command, as it was typed, but for passwords."""
-    return [*shlex.split(_started_by()), *_arguments()]
-
-
-def _arguments() -> list[str]:
-    arguments = [*sys.argv[1:], *typed_besides]
-    is_open = {a: hide_known_secrets(a) == a == hide_secrets(a) for a in arguments}
-    return [a if is_open[a] else f"{key_of(a)}={HIDDEN}" for a in arguments]
-
-
-def _is_remembered(search: Search) -> bool:
-    with contextlib.suppress(Fault):
-        return StudyFiles(search.folder).read_storage() == search.storage
-    return True  # the disk fails: its folder is there
-
-
-def _started_by() -> str:
-    """The first words of this command."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    module = spec.name.removesuffix(".__main__") if spec is not None else ""
-    if module == "sweeper" or Path(sys.argv[0]).name == "sweeper":
-        return program()
-    return f"python -m {module}" if module else f"python {shlex.quote(sys.argv[0])}"
+def shared_cores(n_workers: int) -> dict[str, str]:
+    """Each worker's share of the cores, unless the person has said how many threads to use."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, engine.n_cores() // n_workers))}

@@ -155,6 +155,17 @@ def name_prefix(pid: int | None) -> str:
 
 
 @contextmanager
+def handling(handler: Callable[[int, Any], object], *signums: int) -> Iterator[None]:
+    """Let this handle these signals for a while; then they are handled as before."""
+    before = {signum: signal.signal(signum, handler) for signum in signums}
+    try:
+        yield
+    finally:
+        for signum, earlier in before.items():
+            signal.signal(signum, signal.SIG_DFL if earlier is None else earlier)
+
+
+@contextmanager
 def blocked(*signums: signal.Signals) -> Iterator[None]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
     try:

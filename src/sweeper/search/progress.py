@@ -20,7 +20,7 @@ from rich.text import Text
 from sweeper import ranking
 from sweeper.outcome import best_trials, is_surplus, shown, told_counts, word
 from sweeper.program import program
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan

@@ -9,7 +9,7 @@ from typing import Any
 from optuna.storages import BaseStorage
 
 from sweeper import origin
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.results.plan import Plan
 from sweeper.search.storage import WAIT_S
 from sweeper.search.travel import travels

@@ -15,10 +15,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from sweeper import outputs, record
+from sweeper import outputs
 from sweeper.errors import BadInput
 from sweeper.limit import check_study_name, path_fault, text
-from sweeper.record import StudyFiles
+from sweeper.record.mark import JOURNAL, OUTPUTS
+from sweeper.record.study_files import StudyFiles
 from sweeper.results.plan import Plan
 from sweeper.search import artifact, keys
 from sweeper.search.engine import n_cores, order, visible_gpus
@@ -176,7 +177,7 @@ def _folder(study_name: str, master: DictConfig) -> str:
     """Where the app says; an app that says nothing has its studies where ours are."""
     sweep = OmegaConf.to_container(master.hydra.sweep, resolve=False)
     is_hydras = isinstance(sweep, dict) and sweep["dir"] == _HYDRAS_FOLDER
-    return f"{record.OUTPUTS}/{study_name}" if is_hydras else str(master.hydra.sweep.dir)
+    return f"{OUTPUTS}/{study_name}" if is_hydras else str(master.hydra.sweep.dir)
 
 
 def _without_missing(node: dict[str, Any]) -> dict[str, Any]:
@@ -339,7 +340,7 @@ def key_of(override: str) -> str:
 def storage_url(storage: str | None) -> str:
     """What a person wrote, or the default journal; paths become absolute: a worker may run elsewhere."""
     if storage is None:
-        return str(Path(record.OUTPUTS, record.JOURNAL).absolute())
+        return str(Path(OUTPUTS, JOURNAL).absolute())
     if _SQLITE_IN_MEMORY.match(storage):
         reason = "is a database that no other process sees"
         raise BadInput("hydra.sweeper.storage", storage, reason, "write sqlite:///FILE, or memory")

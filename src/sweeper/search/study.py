@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import socket
 import time
-import uuid
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import optuna
-from optuna.distributions import (
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
-    json_to_distribution,
-)
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import origin, outcome
-from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.filesystem import sweep_up
 from sweeper.lock import forget_the_dead, locked
 from sweeper.outcome import shown
-from sweeper.record import FORMAT, StudyFiles, check_format
+from sweeper.record.study_files import StudyFiles
 from sweeper.results import study_record
 from sweeper.results.plan import CANDIDATE, REPEAT
 from sweeper.results.study_record import StudyRecord
-from sweeper.search import engine, life, window
+from sweeper.search import engine, window
+from sweeper.search.arrival import ASK_BYTES, Arrival
+from sweeper.search.beginning import (
+    as_begun,
+    check_hosts,
+    check_same,
+    create,
+    nothing_to_join,
+    with_its_budget,
+)
+from sweeper.search.grid import Points, key_of_point
 from sweeper.search.ledger import Ledger
 from sweeper.search.locked_study import LockedStudy, Worker
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.search import Search
+from sweeper.search.sender import Sender
 from sweeper.search.space import Space
-from sweeper.search.storage import check_many_machines, opening_lock
-from sweeper.search.travel import ASK_BYTES, Arrival, Sender
+from sweeper.search.storage import opening_lock
 from sweeper.search.window import Window, WindowedTrial, window_for
-from sweeper.secret import hide_secrets
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +83,7 @@ class Study:
         self.search = search
         self.optuna = study
         self.files = StudyFiles(search.folder)
-        key = _key_of_training if search.plan else _key_of_point if is_grid(search.sampler) else _no_key
+        key = _key_of_training if search.plan else key_of_point if is_grid(search.sampler) else _no_key
         directions = outcome.directions(study)
         self.ledger = Ledger(study._storage, study._study_id, directions, search.n_trials, key)
         self._points = Points()
@@ -134,10 +129,10 @@ class Study:
                 does not exist.
             NameTaken: if nobody wrote its name, and there is such a study or folder.
         """
-        begun = _as_begun(search, space, fixed)
+        begun = as_begun(search, space, fixed)
         files = StudyFiles(search.folder)
         if search.is_joined and search.study_name not in [s.study_name for s in storage.get_all_studies()]:
-            raise _nothing_to_join(search)  # before anything is made here
+            raise nothing_to_join(search)  # before anything is made here
         with opening_lock(search.storage), locked(files.lock):
             names = [study.study_name for study in storage.get_all_studies()]
             if search.is_unnamed and (files.is_ours or search.study_name in names):
@@ -145,12 +140,12 @@ class Study:
             files.refuse_others(search.study_name, search.storage)
             if search.study_name not in names:
                 with suppress(DuplicatedStudyError):  # another machine was faster: go on with its study
-                    _create(search, storage)
+                    create(search, storage)
             if search.is_joined:
-                search = _with_its_budget(search, storage)
+                search = with_its_budget(search, storage)
             study = cls.load(search, storage)
-            _check_same(search, study.optuna, begun)
-            _check_hosts(search, study)
+            check_same(search, study.optuna, begun)
+            check_hosts(search, study.optuna)
             locked_study = study._under_lock()
             locked_study.reap(take_over=search.take_over)
             study.ledger.read()
@@ -163,7 +158,7 @@ class Study:
                 origin.write(storage, study.optuna._study_id, begun)
             files.mark(search.study_name, search.storage, study.read_id(), search.travels)
             locked_study.write_results()
-        if files.choice.exists():
+        if files.best.choice.exists():
             what = (
                 "best/ holds what sweeper certify has chosen; when a trial ends, it is the best trial's again"
             )
@@ -340,149 +335,6 @@ class Study:
         return len(self.ledger.failed) > rate * whole
 
 
-class Points:
-    """The points of a grid, one after the other."""
-
-    def __init__(self) -> None:
-        self._rest: Iterator[Mapping[str, Any]] | None = None
-        self._n_freed = -1
-        self._free: list[Mapping[str, Any]] = []
-        """Those that were free when they were come across."""
-
-    def next_free(self, space: Space, ledger: Ledger, n_ahead: int = 0) -> Mapping[str, Any] | None:
-        """The first point that no trial has, or had; None when there is none left.
-
-        Args:
-            n_ahead: how many others are about to take the ones before.
-        """
-        if self._rest is None or self._n_freed != ledger.n_freed:  # or go on where it was
-            self._rest, self._n_freed, self._free = space.points(), ledger.n_freed, []
-        self._free = [point for point in self._free if not ledger.is_taken(_point_key(point))]
-        while len(self._free) <= n_ahead and (point := next(self._rest, None)) is not None:
-            if not ledger.is_taken(_point_key(point)):
-                self._free.append(point)
-        return self._free[min(n_ahead, len(self._free) - 1)] if self._free else None
-
-
-# --- opening ------------------------------------------------------------------------------------------------
-
-
-def _as_begun(search: Search, space: Space, fixed: Sequence[str]) -> dict[str, Any]:
-    """What a study remembers of how it was begun; see ``origin``."""
-    return {
-        "format": FORMAT,
-        "folder": str(search.folder),
-        "directions": list(search.directions),
-        "metrics": list(search.metrics or ()),
-        "space": {name: distribution_to_json(p.distribution) for name, p in space.parameters().items()},
-        "fixed": list(fixed),
-        "max_retries": search.max_retries,
-        "n_trials": search.n_trials,
-        "sampler": search.sampler.get("_target_"),
-        "command": list(search.command),
-        "named_by": search.named_by,
-        "stored_by": search.stored_by,
-        "folder_by": search.folder_by,
-        "id": uuid.uuid4().hex,
-        "artifacts": search.artifacts,
-        "travels": search.travels,
-    }
-
-
-def _create(search: Search, storage: BaseStorage) -> None:
-    study = optuna.create_study(
-        study_name=search.study_name,
-        storage=storage,
-        directions=[StudyDirection[name.upper()] for name in search.directions],
-    )
-    if search.metrics:
-        with warnings.catch_warnings():  # metric names are still called experimental
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names(list(search.metrics))
-
-
-def _with_its_budget(search: Search, storage: BaseStorage) -> Search:
-    """The search with the budget that the study has: all who take part must mean the same."""
-    study_id = storage.get_study_id_from_name(search.study_name)
-    begun = origin.read(storage, study_id)
-    joined = replace(
-        search,
-        n_trials=begun.get("n_trials", search.n_trials) if search.plan is None else search.n_trials,
-        max_retries=begun.get("max_retries", search.max_retries),
-    )
-    if joined.n_trials != search.n_trials:
-        log.warning("hydra.sweeper.n_trials is %s, as the study has it.", joined.n_trials)
-    return joined
-
-
-def _nothing_to_join(search: Search) -> BadInput:
-    reason = f"there is no such study in {search.storage}"
-    remedy = "begin it without hydra.sweeper.join=true, or name the storage in which it is"
-    return BadInput(search.named_by, search.study_name, hide_secrets(reason), remedy)
-
-
-def _check_hosts(search: Search, study: Study) -> None:
-    """Raises BadInput where another host works on a study in a storage that is for one."""
-    pools = life.read(study.optuna._storage, study.optuna._study_id).open.values()
-    if not search.take_over and any(pool.host != socket.gethostname() for pool in pools):
-        check_many_machines(search.storage)
-
-
-def _check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> None:
-    directions = outcome.directions(study)
-    # Plain Optuna, or the official sweeper, may have begun it.
-    before = origin.read(study._storage, study._study_id) or now
-    check_format("study", search.study_name, before)
-    remedy = f"write it as before, or start another study than {search.study_name}"
-    before = {**now, **before}  # of damaged entries nothing is known
-    before["fixed"] = list(map(hide_secrets, before["fixed"]))  # an earlier version kept passwords
-    if before["metrics"] and before["metrics"] != now["metrics"]:
-        was = f"the study was started with {', '.join(before['metrics'])}"
-        raise BadInput(search.metrics_key, ", ".join(now["metrics"]), was, remedy)
-    if directions != now["directions"]:
-        was = f"the study was started with {', '.join(directions)}"
-        raise BadInput("hydra.sweeper.direction", ", ".join(now["directions"]), was, remedy)
-    space = before["space"]
-    for name in {**space, **now["space"]}:
-        _check_same_range(name, space.get(name), now["space"].get(name), remedy)
-    if before["fixed"] != now["fixed"]:
-        values = (" ".join(fixed["fixed"]) or "none" for fixed in (now, before))
-        log.warning("%s goes on with other values: %s; before: %s", study.study_name, *values)
-
-
-def _check_same_range(name: str, before: str | None, now: str | None, remedy: str) -> None:
-    if before is None:
-        raise BadInput(name, _show(now), "the study was started without searching it", remedy)
-    if now is None:
-        raise BadInput(name, "not searched", f"the study was started with {_show(before)}", remedy)
-    if before == now:
-        return
-    a, b = json_to_distribution(before), json_to_distribution(now)
-    if (
-        type(a) is not type(b)
-        or isinstance(a, CategoricalDistribution)
-        or getattr(a, "log", 0) != getattr(b, "log", 0)
-    ):
-        raise BadInput(name, _show(now), f"the study was started with {_show(before)}", remedy)
-    log.warning("%s: the bounds are now %s, before: %s", name, _show(now), _show(before))
-
-
-def _show(distribution_json: str | None) -> str:
-    """A distribution as one writes it."""
-    assert distribution_json is not None
-    match json_to_distribution(distribution_json):
-        case CategoricalDistribution(choices=choices):
-            return f"choice({', '.join(json.dumps(c) if not isinstance(c, str) else c for c in choices)})"
-        case FloatDistribution(low=low, high=high, log=log, step=step):
-            text = f"interval({low}, {high})" if step is None else f"range({low} … {high}, step={step})"
-            return f"tag(log, {text})" if log else text
-        case IntDistribution(low=low, high=high, log=log, step=step):
-            text = f"range({low} … {high}, step={step})"
-            return f"tag(log, {text})" if log else text
-        case other:
-            return str(other)
-
-
 def _no_key(trial: FrozenTrial) -> None:
     return None
 
@@ -490,12 +342,3 @@ def _no_key(trial: FrozenTrial) -> None:
 def _key_of_training(trial: FrozenTrial) -> tuple[Any, Any] | None:
     names = trial.user_attrs.get(CANDIDATE), trial.user_attrs.get(REPEAT)
     return None if None in names else names
-
-
-def _key_of_point(trial: FrozenTrial) -> str:
-    # A trial that was just asked for has its point as fixed_params before it has drawn it.
-    return _point_key(trial.system_attrs.get("fixed_params", trial.params))
-
-
-def _point_key(params: Mapping[str, Any]) -> str:
-    return json.dumps(params, sort_keys=True)

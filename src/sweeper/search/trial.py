@@ -43,7 +43,7 @@ class Interruption:
     def install(self, *signums: int) -> None:
         self._pid = os.getpid()
         for signum in signums:
-            signal.signal(signum, self._on_signal)
+            signal.signal(signum, self.hear)
 
     def check(self) -> None:
         if self._signum is not None:
@@ -62,7 +62,8 @@ class Interruption:
         if before:
             self.check()
 
-    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+    def hear(self, signum: int, frame: FrameType | None) -> None:
+        """The handler of a stop signal."""
         if signum == signal.SIGHUP and self._signum is not None:
             return  # the system and the shell both say that the terminal is gone
         is_childs = os.getpid() != self._pid  # that of a process which the app has just forked

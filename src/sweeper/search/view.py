@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Callable, Container
+from collections.abc import Container
 from copy import deepcopy as copied
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.samplers import RandomSampler
@@ -15,8 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import origin
 from sweeper.outcome import shown
-from sweeper.record import StudyFiles
+from sweeper.record.study_files import StudyFiles
 from sweeper.search import life
+from sweeper.search.delegate import Delegate
 from sweeper.search.look import seen
 from sweeper.search.storage import look_into_storage
 
@@ -41,13 +41,13 @@ def frame(files: StudyFiles) -> pd.DataFrame:
     return study.trials_dataframe()
 
 
-class _View(BaseStorage):
+class _View(Delegate):
     """Nothing is written for that: the search itself ends such trials, when it goes on. All else is read from
     the storage, and what is written goes to it.
     """
 
-    def __init__(self, storage: BaseStorage) -> None:
-        self._storage = storage
+    # Optuna's own, which ask for all trials: so they are of those that are shown.
+    get_n_trials, get_best_trial = BaseStorage.get_n_trials, BaseStorage.get_best_trial
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -64,15 +64,3 @@ class _View(BaseStorage):
         files = None if folder is None else StudyFiles(folder)
         read_again = partial(self._storage.get_all_trials, study_id, deepcopy=False)
         return seen(trials, files, read_again, partial(life.read, self._storage, study_id))
-
-
-def _delegate(name: str) -> Callable[..., Any]:
-    def method(self: _View, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self._storage, name)(*args, **kwargs)
-
-    return method
-
-
-for _name in _View.__abstractmethods__:
-    setattr(_View, _name, _delegate(_name))
-abc.update_abstractmethods(_View)  # type: ignore[type-abstract]

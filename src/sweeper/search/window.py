@@ -20,12 +20,10 @@ samplers the best besides. What that means for each:
 
 from __future__ import annotations
 
-import abc
 from bisect import insort
 from collections.abc import Callable, Container, Sequence
 from copy import copy
 from copy import deepcopy as copied
-from typing import Any
 
 import optuna
 from optuna.pruners import (
@@ -40,6 +38,7 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeper.search.delegate import Delegate
 from sweeper.search.ledger import Ledger
 
 LARGEST = 1024
@@ -190,7 +189,7 @@ def seen(study: optuna.Study, storage: BaseStorage) -> optuna.Study:
     return shown
 
 
-class _Part(BaseStorage):
+class _Part(Delegate):
     """Lists some trials; all else is read from the storage, and what is written goes to it.
 
     Args:
@@ -200,7 +199,8 @@ class _Part(BaseStorage):
     def __init__(
         self, storage: BaseStorage, trials: Callable[[], list[FrozenTrial]], known: FrozenTrial | None = None
     ) -> None:
-        self._storage, self._trials, self.known = storage, trials, known
+        super().__init__(storage)
+        self._trials, self.known = trials, known
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -217,15 +217,3 @@ class _Part(BaseStorage):
         if self.known is not None and self.known.number == trial_number:
             return self.known._trial_id
         return self._storage.get_trial_id_from_study_id_trial_number(study_id, trial_number)
-
-
-def _delegate(name: str) -> Callable[..., Any]:
-    def method(self: _Part, *arguments: Any, **named: Any) -> Any:
-        return getattr(self._storage, name)(*arguments, **named)
-
-    return method
-
-
-for _name in [name for name in vars(BaseStorage) if not name.startswith("_") and name not in vars(_Part)]:
-    setattr(_Part, _name, _delegate(_name))
-abc.update_abstractmethods(_Part)  # type: ignore[type-abstract]

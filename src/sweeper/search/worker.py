@@ -29,7 +29,8 @@ from optuna.trial import TrialState
 from sweeper import filesystem
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, disk, find_fault
-from sweeper.record import StudyFiles, TrialFiles
+from sweeper.record.study_files import StudyFiles
+from sweeper.record.trial_files import TrialFiles
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.search import repeat
 from sweeper.search.fork import flush_files
@@ -178,7 +179,7 @@ def _run_trial(
         _listen_to_the_pool(interruption)  # the trial before may have set handlers of its own
     try:
         config, files = _compose(app, study, space, trial)
-        files.begin(study.files, trial.number)
+        study.files.begin(files, trial.number)
         trial.set_user_attr("folder", str(files.folder))
         trial.set_user_attr("overrides", [hide_known_secrets(o) for o in config.hydra.overrides.task])
         output = _output_to(files.output) if is_own_process else contextlib.nullcontext()

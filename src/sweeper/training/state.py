@@ -14,7 +14,7 @@ from xxhash import xxh3_128
 from sweeper.card import Card
 from sweeper.fault import Fault, disk
 from sweeper.filesystem import whole
-from sweeper.record import RunFiles
+from sweeper.record.run_files import RunFiles
 
 
 def of(model: nn.Module) -> dict[str, Tensor]:

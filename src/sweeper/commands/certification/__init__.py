@@ -1,0 +1,1 @@
+"""What ``sweeper certify`` does, step by step."""

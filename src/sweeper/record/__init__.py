@@ -1,0 +1,1 @@
+"""What runs and studies leave on disk: the only part that knows the names of the files."""
