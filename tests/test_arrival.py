@@ -127,6 +127,10 @@ def test_a_folder_of_something_else_is_refused(there: Host) -> None:
     [
         (("best", "nobody"), "STUDY=nobody: there is no such study in that storage"),
         (("best", "s", "--storage", "nowhere.journal"), "there is no such file"),
+        (
+            ("best", "s", "--storage", "postgresql:me:secret@host/db"),
+            "is neither a path nor a URL; write a URL",
+        ),
         (("best", "s", "--artifacts", "nowhere"), "there is no such folder"),
         (("predict", "s", "p.png", "--artifacts", "empty"), "the weights of its best trial are"),
     ],

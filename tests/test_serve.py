@@ -12,8 +12,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from sweeper.commands import serve
-from sweeper.commands.serve import address
 from sweeper.search.ledger import POOL, Ledger
+from sweeper.search.proxy import address
 from sweeper.search.storage import open_storage
 from sweeper.search.storage_error import StudyDeleted
 from tests.conftest import Cli

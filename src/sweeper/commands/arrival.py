@@ -17,7 +17,7 @@ from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault
 from sweeper.limit import check_study_name
 from sweeper.program import program
-from sweeper.record.mark import JOURNAL, OUTPUTS
+from sweeper.record.mark import OUTPUTS, default_journal
 from sweeper.record.study_files import CERTIFICATE, StudyFiles
 from sweeper.secret import hide_secrets
 from sweeper.words import disk_space, near
@@ -125,7 +125,7 @@ def bring(files: StudyFiles, source: Source = HERE, needs_model: bool = False) -
 def _bring(files: StudyFiles, source: Source, needs_model: bool) -> None:
     import optuna
 
-    from sweeper.search.arrival import ASK_BYTES, Arrival
+    from sweeper.search.arrival import Arrival
     from sweeper.search.artifact import absolute
     from sweeper.search.storage import look_into_storage
 
@@ -135,7 +135,7 @@ def _bring(files: StudyFiles, source: Source, needs_model: bool) -> None:
     with _progress() as shown:
         Arrival(files, storage, place).bring(_admit(files, source, needs_model), shown)
         for other in _related(files, storage):
-            Arrival(other, storage, place).bring(lambda n: n <= ASK_BYTES)
+            Arrival(other, storage, place).bring()
 
 
 def _check_artifacts(place: str) -> None:
@@ -145,10 +145,10 @@ def _check_artifacts(place: str) -> None:
 
 
 def _admit(files: StudyFiles, source: Source, needs_model: bool) -> Callable[[int], bool]:
-    from sweeper.search.arrival import ASK_BYTES
+    from sweeper.search.arrival import is_small
 
     def admit(n_bytes: int) -> bool:
-        if n_bytes <= ASK_BYTES or source.is_sure:
+        if is_small(n_bytes) or source.is_sure:
             return True
         what = f"{disk_space(n_bytes)} would be downloaded"
         if not needs_model:
@@ -189,14 +189,11 @@ def _model_elsewhere(files: StudyFiles) -> BadInput:
 
 def whereabouts(files: StudyFiles) -> tuple[str, str, str | None]:
     """The host and the folder that have the weights of the best trial, and the artifact store, if any."""
-    import optuna
-
     from sweeper.search.life import host_of
-    from sweeper.search.storage import look_into_storage
+    from sweeper.search.look import load
 
-    storage = look_into_storage(files.read_storage() or "memory")
-    study = optuna.load_study(study_name=files.read_name(), storage=storage)
-    begun = origin.read(storage, study._study_id)
+    study = load(files)
+    begun = origin.read(study._storage, study._study_id)
     best = outcome.best_trials(study)
     if not best:
         return "another machine", str(begun.get("folder")), begun.get("artifacts")
@@ -234,9 +231,9 @@ def _related(files: StudyFiles, storage: BaseStorage) -> list[StudyFiles]:
 
 def _from_storage(name: str | None, url: str) -> StudyFiles:
     """The folder of a study that is known by its storage, made where there is none."""
-    from sweeper.search.storage import look_into_storage
+    from sweeper.search.storage import absolute, look_into_storage
 
-    url = _absolute(url)
+    url = absolute(url)
     storage = look_into_storage(url)
     names = [study.study_name for study in storage.get_all_studies()]
     if name is None:
@@ -253,7 +250,7 @@ def _begun_elsewhere(name: str | None) -> StudyFiles | None:
     """The folder of a study that the default journal knows by its name, or has as its newest."""
     from sweeper.search.storage import look_into_storage
 
-    journal = Path(OUTPUTS, JOURNAL).absolute()
+    journal = default_journal()
     if not journal.exists():
         return None
     with suppress(BadInput, Fault):
@@ -265,12 +262,6 @@ def _begun_elsewhere(name: str | None) -> StudyFiles | None:
                 files = StudyFiles(there)
                 return files if files.is_of(name, begun.get("id")) else None
     return None
-
-
-def _absolute(url: str) -> str:
-    if url.startswith("sqlite:///") and not url.startswith("sqlite:////"):
-        return f"sqlite:///{Path(url.removeprefix('sqlite:///')).absolute()}"
-    return url if "://" in url or url == "memory" else str(Path(url).absolute())
 
 
 def _newest(storage: BaseStorage) -> str:

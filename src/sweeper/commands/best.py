@@ -7,7 +7,6 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -22,7 +21,6 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.outcome import WORDS
 from sweeper.program import program, use
-from sweeper.record.mark import JOURNAL, OUTPUTS
 from sweeper.record.study_files import StudyFiles
 from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
@@ -224,10 +222,10 @@ def _table(title: str, rows: dict[str, Any]) -> Table:
 
 
 def _can_certify(files: StudyFiles) -> bool:
-    """Whether there is a trial to train again, in a storage that is still there."""
+    """Whether there is a trial to train again, in a storage that is still there, and nobody has yet."""
     results = filesystem.read_yaml(files.results)
     is_done = results.get("best_trial") is not None or bool(results.get("solutions"))
-    return is_done and files.read_storage() not in (None, "memory")
+    return is_done and files.can_be_read_again and not files.certified_by.is_certificate
 
 
 def show_commands(files: StudyFiles) -> None:
@@ -235,11 +233,9 @@ def show_commands(files: StudyFiles) -> None:
     from sweeper.search.progress import tell_how_to_make_sure
 
     study = files.typed
-    journal = str(Path(OUTPUTS, JOURNAL).absolute())
-    is_elsewhere = files.read_storage() not in (None, "memory", journal)  # its folder remembers where
-    if _can_certify(files) and not files.certified_by.is_certificate:
+    if _can_certify(files):
         tell_how_to_make_sure(files)
-    print(f"Browse:    {program()} dashboard{f' {study}' if is_elsewhere else ''}")
+    print(f"Browse:    {report.browse(files)}")
     if files.best.is_complete:
         trust = saved.trust_option_of(files.best.config)
         if files.travels and not files.best.has_model:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -31,12 +31,13 @@ from sweeper.record.study_files import StudyFiles
 from sweeper.screen import fall_silent, whoever_reads
 from sweeper.search import engine, life
 from sweeper.search.engine import order
-from sweeper.search.launch import BEGIN_S, JOB, SLURM, Job, Launch, asked_queue
+from sweeper.search.launch import BEGIN_S, JOB, Job, Launch, asked_queue
 from sweeper.search.launched import STORAGE
+from sweeper.search.life import Told
 from sweeper.search.process import FOR_THE_POOL, handling, is_heard
 from sweeper.search.progress import Progress
 from sweeper.search.search import Search
-from sweeper.search.settings import has_launcher
+from sweeper.search.settings import has_launcher, launcher_name
 from sweeper.search.storage import check_many_machines
 from sweeper.search.study import Study
 from sweeper.words import counted, near
@@ -54,11 +55,6 @@ def is_chosen(master: DictConfig) -> bool:
     return has_launcher(master) and order() is None and not master.hydra.sweeper.join
 
 
-def choice(master: DictConfig) -> str:
-    """The launcher's name in the group ``hydra/launcher``."""
-    return str(master.hydra.runtime.choices.get("hydra/launcher"))
-
-
 def n_jobs(told: int | str) -> int:
     """How many jobs a launcher is asked for: ``auto`` is one, which has all that its engine gives."""
     return told if isinstance(told, int) else 1
@@ -70,17 +66,13 @@ def check(master: DictConfig, search: Search, is_in_process: bool) -> None:
     Raises:
         BadInput: naming the key.
     """
-    name = choice(master)
+    name = launcher_name(master)
     target = str(OmegaConf.select(master, "hydra.launcher._target_"))
     if target.endswith(_NOT_INSTALLED):
         raise BadInput("hydra/launcher", name, "is not installed", master.hydra.launcher.install)
     if is_in_process:
         reason = f"the jobs of hydra/launcher={name} are processes of their own"
         raise BadInput("hydra.sweeper.in_process", True, reason, "leave it out, or the launcher")
-    if search.storage.startswith("sqlite") and not any(place in target for place in _HERE):
-        reason = f"SQLite is for one machine, and the jobs of hydra/launcher={name} may run on several"
-        remedy = "write the path of a journal on a file system that they share, or postgresql+psycopg://…"
-        raise BadInput("hydra.sweeper.storage", search.storage, reason, remedy)
     if not any(place in target for place in _HERE):
         check_many_machines(search.storage)
 
@@ -108,21 +100,15 @@ class Jobs:
         found = {name[len(JOB) :]: Job.read(each) for name, each in said.items() if name.startswith(JOB)}
         return {name: job for name, job in found.items() if job is not None}
 
-    def present(self) -> set[str]:
-        """The jobs that run, wait in the queue of their engine, or are on their way."""
+    def look(self) -> set[str]:
+        """Take in how the study stands; gives the jobs that run, wait in a queue, or are on their way."""
         jobs, now_s = self.read(), time.monotonic()
         told = life.read(self._storage, self._id)
         self.n_stops = told.n_stops
-        dead = self._observer.see(told, now_s)
+        self._see_pools(told, self._observer.see(told, now_s))
         began = {entry.job for entry in told.entries.values() if entry.job}
-        alive = {entry.job for name, entry in told.open.items() if entry.job and name not in dead}
-        self.alive = alive
-        living = told.open.keys() - dead
-        died = {name for name in self._living - living if not told.has_ended(name)}
-        self.has_seen_dead |= any(told.entries[name].job for name in died if name in told.entries)
-        self._living = living
         queue = self._queued() if any(job.is_slurms for job in jobs.values()) else None
-        present = {name for name, job in jobs.items() if name in alive}
+        present = {name for name in jobs if name in self.alive}
         for name, job in jobs.items():
             if name in present:
                 continue
@@ -137,6 +123,14 @@ class Jobs:
                 is_there = self._launches(job) or waited_s < self._grace_s
             present |= {name} if is_there else set()
         return present
+
+    def _see_pools(self, told: Told, dead: Collection[str]) -> None:
+        """Note whose pools live, and whether one has died since the last look."""
+        self.alive = {entry.job for name, entry in told.open.items() if entry.job and name not in dead}
+        living = told.open.keys() - dead
+        died = {name for name in self._living - living if not told.has_ended(name)}
+        self.has_seen_dead |= any(told.entries[name].job for name in died if name in told.entries)
+        self._living = living
 
     def is_launching(self) -> bool:
         """Whether a process of this machine may still start jobs."""
@@ -179,7 +173,7 @@ class Opening:
         self._signums: list[int] = []
         self._next_s = 0.0
         self._is_stopping = False
-        self._choice = choice(master)
+        self._choice = launcher_name(master)
         self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def run(self) -> int | None:
@@ -198,7 +192,7 @@ class Opening:
             with whoever_reads():
                 progress.update(trials)
             self._answer()
-            present = self._jobs.present()
+            present = self._jobs.look()
             if self._jobs.has_seen_dead and now_s - began_s < 2 * self._study.search.grace_s:
                 self._jobs.has_seen_dead = False
                 self._add_missing()
@@ -206,7 +200,8 @@ class Opening:
             if present or is_running:
                 heard_s = now_s
             is_done = self._has_no_work() and not is_running
-            if (is_done and not self._is_alive()) or (not present and self._is_left(now_s - heard_s)):
+            is_at_work = bool(self._jobs.alive)  # a pool may be writing its last results
+            if (is_done and not is_at_work) or (not present and self._is_left(now_s - heard_s)):
                 break
             time.sleep(_TICK_S)
         with whoever_reads():
@@ -216,16 +211,12 @@ class Opening:
         """Whether no more jobs will begin, as nobody launches them, or for so long none has."""
         return not self._jobs.is_launching() or silent_s > BEGIN_S
 
-    def _is_alive(self) -> bool:
-        """Whether a pool is still at work, which may be writing its last results."""
-        return bool(self._jobs.alive)
-
     def _has_no_work(self) -> bool:
         study = self._study
         return study.is_over() or not study.has_work() or study.is_decided()
 
     def _add_missing(self) -> None:
-        there = len(self._jobs.present())
+        there = len(self._jobs.look())
         if (n_missing := self._n_jobs - there) > 0 and not self._has_no_work():
             launch = Launch.of(self._study, self._master, n_missing, self._jobs.n_stops)
             register(self._study, self._storage, launch, range(n_missing))
@@ -307,8 +298,7 @@ def _is_or_are(n: int) -> str:
 
 def register(study: Study, storage: BaseStorage, launch: Launch, numbers: Sequence[int]) -> None:
     """Say in the study that these jobs are asked for, before they are."""
-    is_slurms = SLURM in launch.node["_target_"]
-    job = Job(launch.orders.batch, launch.name, life.place_of(study.files), is_slurms)
+    job = launch.job(study.files)
     for number in numbers:
         name = f"{JOB}{launch.orders.job(number)}"
         storage.set_study_system_attr(study.optuna._study_id, name, asdict(job))

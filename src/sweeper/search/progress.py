@@ -25,6 +25,7 @@ from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan
 from sweeper.screen import Bar, Screen, live, whoever_reads
+from sweeper.search.life import host_of
 from sweeper.search.study import Study
 from sweeper.words import clock, counted, near, number, objectives, one_line
 
@@ -304,7 +305,7 @@ def _reported(trial: FrozenTrial) -> list[float]:
 
 def _host(trial: FrozenTrial) -> str:
     """The machine of its worker."""
-    return str(trial.user_attrs.get("worker", "")).rsplit("-", 2)[0]
+    return host_of(str(trial.user_attrs.get("worker", "")))
 
 
 def describe(params: dict[str, Any]) -> str:

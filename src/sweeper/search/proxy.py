@@ -109,6 +109,11 @@ def host_and_port(url: str) -> tuple[str, int]:
     return host, number
 
 
+def address(host: str, port: int) -> str:
+    """``HOST:PORT``, as ``host_and_port`` reads it."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
 def _why_not_ready(host: str, port: int) -> str:
     """What keeps a gRPC proxy from answering, which gRPC does not say."""
     try:

@@ -24,10 +24,10 @@ from sweeper.record.trial_files import TrialFiles
 from sweeper.results.plan import Plan
 from sweeper.search.artifact import Artifacts
 from sweeper.search.travel import (
-    ARTIFACT,
     BEST,
     FILES,
     LOGITS_ROOM,
+    attribute,
     best_name,
     filename,
     left_out,
@@ -112,7 +112,7 @@ class Sender:
         known |= {"mimetype": "application/zip" if name.endswith(".zip") else "application/octet-stream"}
         if n_bytes is not None:
             known["n_bytes"] = n_bytes  # type: ignore[assignment]
-        key = f"{ARTIFACT}{known['artifact_id']}"
+        key = attribute(self._artifacts, name)
         self._study._storage.set_trial_system_attr(trial._trial_id, key, json.dumps(known))
         self._artifacts.put(name, path)
 
@@ -134,10 +134,9 @@ class Sender:
             for trial in trials:
                 name = model_name(self._id, trial.number)
                 is_over = trial.state.is_finished() and trial.number not in kept
-                key = f"{ARTIFACT}{self._artifacts.id_of(name)}"
-                if is_over and key in trial.system_attrs and name not in self._removed:
-                    self._artifacts.remove(name)
-                    self._removed.add(name)
+                key = attribute(self._artifacts, name)
+                if is_over and key in trial.system_attrs:
+                    self._remove(name)
             self._tidy_logits(trials)
 
     def _tidy_logits(self, trials: Sequence[FrozenTrial]) -> None:
@@ -146,9 +145,14 @@ class Sender:
         if sum(sizes.values()) > LOGITS_ROOM:
             inside = {t.number for t in within(trials, sizes, outcome.directions(self._study))}
             for number in sizes.keys() - inside:
-                if (name := logits_name(self._id, number)) not in self._removed:
-                    self._artifacts.remove(name)
-                    self._removed.add(name)
+                self._remove(logits_name(self._id, number))
+
+    def _remove(self, name: str) -> None:
+        """Remove an artifact; a second time asks nobody."""
+        assert self._artifacts is not None
+        if name not in self._removed:
+            self._artifacts.remove(name)
+            self._removed.add(name)
 
     def _sizes(self, trials: Iterable[FrozenTrial]) -> dict[int, int]:
         assert self._artifacts is not None
@@ -224,5 +228,5 @@ def forget(storage: BaseStorage, study_id: int) -> None:
     artifacts.remove(best_name(begun["id"]))
     for trial in storage.get_all_trials(study_id, deepcopy=False):
         for name in (model_name(begun["id"], trial.number), logits_name(begun["id"], trial.number)):
-            if f"{ARTIFACT}{artifacts.id_of(name)}" in trial.system_attrs:
+            if attribute(artifacts, name) in trial.system_attrs:
                 artifacts.remove(name)
