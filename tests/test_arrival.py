@@ -73,6 +73,20 @@ def test_a_folder_that_is_seen_is_read_itself(tmp_path: Path, monkeypatch: pytes
     assert not list(Path.cwd().iterdir())
 
 
+def test_a_copy_of_a_study_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the folder remembers another storage than the one that was typed, it is said which is shown."""
+    host = Host(tmp_path, "there")
+    host.train(0.1)
+    monkeypatch.chdir(tmp_path)
+    assert api.open_study("s", storage=str(host.journal)).name == "s"
+    assert not caplog.text
+    copy = shutil.copy(host.journal, tmp_path / "copy.journal")
+    assert api.open_study("s", storage=str(copy)).folder == host.files.folder
+    assert f"has it in {host.journal}, which is what is shown" in caplog.text
+
+
 def test_a_study_with_its_folder_elsewhere_is_found_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

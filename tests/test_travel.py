@@ -547,6 +547,7 @@ def test_a_study_travels_unless_all_of_it_is_on_one_disk(tmp_path: Path) -> None
         ("s3://", "is no bucket with a prefix"),
         ("s3://A_bucket", "is no bucket with a prefix"),
         ("s3://models/a b", "is no bucket with a prefix"),
+        ("s3:/models", "is neither a folder nor on S3"),
         ("gs://models", "is neither a folder nor on S3"),
         ("s3://key:hunter2hunter2@models", "has more than a bucket and a prefix in it"),
     ],

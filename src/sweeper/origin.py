@@ -28,7 +28,7 @@ _KEY_LENGTH = 512
 """What Optuna's tables have room for, also of a parameter's name."""
 
 
-_TEXTS = ("folder", "sampler", "named_by", "stored_by", "folder_by", "id", "artifacts")
+_TEXTS = ("folder", "sampler", "named_by", "stored_by", "folder_by", "artifacts")
 _LISTS = ("metrics", "directions", "fixed", "command")
 _NUMBERS = ("n_trials", "max_retries")
 
@@ -58,8 +58,10 @@ def _is_ours(name: str, value: Any) -> bool:
     """Whether a value is of the kind that this entry has."""
     if value is None:
         return name in ("metrics", "n_trials", "sampler", "artifacts")
+    if name == "id":  # files have it in their names
+        return isinstance(value, str) and value.isalnum()
     if name in _TEXTS:
-        return isinstance(value, str)
+        return isinstance(value, str) and "\0" not in value
     if name in _LISTS:
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
     if name == "travels":

@@ -19,6 +19,7 @@ from sweeper.limit import check_study_name
 from sweeper.program import program
 from sweeper.record.mark import OUTPUTS, default_journal
 from sweeper.record.study_files import CERTIFICATE, StudyFiles
+from sweeper.secret import hide_secrets
 from sweeper.words import disk_space, near
 
 if TYPE_CHECKING:
@@ -279,8 +280,10 @@ def _home(name: str, storage: BaseStorage, url: str, files: StudyFiles) -> Study
     begun = origin.of(storage, name)
     study_id = begun.get("id")
     there = origin.folder(begun)
-    if there is not None and StudyFiles(there).is_of(name, study_id):
-        return StudyFiles(there)
+    if there is not None and (home := StudyFiles(there)).is_of(name, study_id):
+        if (known := home.read_storage()) != url:  # a copy of the study, or another way to the same
+            log.warning("%s has it in %s, which is what is shown", near(there), hide_secrets(str(known)))
+        return home
     if files.is_ours:
         if files.read_name() != name or (study_id and files.read_id() not in (None, study_id)):
             what = "is the folder of another study of that name, which that storage does not hold"

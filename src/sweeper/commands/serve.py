@@ -195,7 +195,7 @@ def _service(storage: BaseStorage) -> Any:
                 return answer(self, request, context)
             except Fault as fault:
                 code = grpc.StatusCode.UNAVAILABLE if isinstance(fault, Away) else grpc.StatusCode.INTERNAL
-                context.abort(code=code, details=str(fault))
+                context.abort(code=code, details=hide_secrets(fault.reason))
 
         return call
 

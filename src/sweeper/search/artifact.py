@@ -24,6 +24,8 @@ KEY = "hydra.sweeper.artifacts"
 
 _S3 = "s3://"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_WITHOUT_SLASHES = re.compile(r"(?i)(s3|gs|https?):")
+"""Of a store on which somebody has forgotten slashes; no folder is called so."""
 _PREFIX = re.compile(r"[\w!.*'()/-]*", re.ASCII)
 _REMEDY = "write a folder that can be written to, or s3://BUCKET/PREFIX"
 _PIECE = 1 << 20
@@ -40,7 +42,7 @@ def absolute(place: str, key: str = KEY) -> str:
     Raises:
         BadInput: for what is no place.
     """
-    if "://" not in place:
+    if "://" not in place and not _WITHOUT_SLASHES.match(place):
         return str(expanded(place).absolute())
     bucket, _, prefix = place.removeprefix(_S3).partition("/")
     if not place.startswith(_S3):

@@ -10,19 +10,20 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 
 from sweeper.errors import BadInput
 from sweeper.fault import find_fault
 from sweeper.lock import locked_on_machine, why_locks_are_local
 from sweeper.record.mark import default_journal
-from sweeper.search.journal import JournalBackend, check_lock
+from sweeper.search.journal import check_lock, open_journal
 from sweeper.search.patience import Waiting, patient
 from sweeper.search.proxy import open_proxy
 from sweeper.search.storage_error import (
     KEY,
     WRONG,
     Unreachable,
+    Unwritable,
     cannot_be_opened,
     is_away,
     is_sqlalchemys,
@@ -94,7 +95,7 @@ def _patiently(opening: Callable[[], BaseStorage], url: str, wait_s: float) -> B
             elif _has_met_another(error) and n_met < _MAX_MET:
                 time.sleep(_MET_S)
             elif (fault := find_fault(error)) is not None:
-                raise fault from error
+                raise Unwritable(*fault.args) from error
             else:
                 raise cannot_be_opened(url, _why(error), remedy_of(url, error)) from error
 
@@ -116,7 +117,7 @@ def _create(url: str, n_connections: int) -> BaseStorage:
     with opening_lock(url):
         if "://" not in url:
             check_lock(Path(url))
-            return JournalStorage(JournalBackend(Path(url)))
+            return open_journal(Path(url))
         if (path := file_of(url)) is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         from sweeper.search.database import open_database
@@ -131,7 +132,7 @@ def _find(url: str) -> BaseStorage:
         from sweeper.search.database import open_database
 
         return open_database(url, n_connections=1, creates=False)
-    return JournalStorage(JournalBackend(Path(url)))
+    return open_journal(Path(url))
 
 
 def absolute(url: str | None) -> str:
