@@ -6,7 +6,7 @@ import gc
 import os
 import shutil
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
-    seconds = Counter[str]()
+    seconds = defaultdict[str, float](float)
     for item in items:
         seconds[_group(item)] += _seconds(item)
     items.sort(key=lambda item: -seconds[_group(item)])
