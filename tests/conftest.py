@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
-    seconds: dict[str, float] = defaultdict(float)
+    seconds = defaultdict[str, float](float)
     for item in items:
         seconds[_group(item)] += _seconds(item)
     items.sort(key=lambda item: -seconds[_group(item)])
