@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,20 +35,54 @@ Said = Callable[..., tuple[int, str]]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+gc.disable()  # until all is imported, which stays: looking for garbage takes a fifth of that time
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the processes their tests in our order: xdist would begin with the groups of most tests."""
+    config.option.loadscopereorder = False
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together, but for those of a group; skip those that need a missing GPU."""
+    """Keep the tests of a file together, but for those of a group; skip those that need a missing GPU.
+
+    The groups that take longest come first: what is long and comes last is waited for by all.
+    """
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+    seconds = defaultdict[str, float](float)
+    for item in items:
+        seconds[_group(item)] += _seconds(item)
+    items.sort(key=lambda item: -seconds[_group(item)])
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu and not torch.cuda.is_available():
         for item in on_gpu:
             item.add_marker(pytest.mark.skip(reason="needs a GPU that torch can use"))
 
 
+def pytest_collection_finish() -> None:
+    """Look for garbage again, but not among the tests and libraries."""
+    gc.freeze()
+    gc.enable()
+
+
+def _group(item: pytest.Item) -> str:
+    mark = item.get_closest_marker("xdist_group")
+    assert mark is not None
+    return str(mark.kwargs.get("name") or mark.args[0])
+
+
+def _seconds(item: pytest.Item) -> float:
+    """About how long a test takes."""
+    if (limit := item.get_closest_marker("timeout")) is not None:
+        return float(limit.args[0]) / 10
+    return 5.0 if item.get_closest_marker("slow") else 0.05
+
+
 torch.set_num_threads(1)
-"""Two processes run the tests: each using both cores of a machine would wait for the other."""
+"""Several processes run the tests: each using all cores of a machine would wait for the others."""
 
 
 def mostly_slow(cases: Iterable[Any], every: int) -> list[Any]:
@@ -61,11 +97,15 @@ def mostly_slow(cases: Iterable[Any], every: int) -> list[Any]:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where this session, and the processes that it starts, decode to: never the user's own cache."""
+    """Where this session, and the processes that it starts, decode to: never the user's own cache.
+
+    These processes compute with one thread each, too, unless a test lets a search decide.
+    """
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWEEPER_CACHE", str(folder))
         patch.delenv("SWEEPER_CACHE_GB", raising=False)
+        patch.setenv("OMP_NUM_THREADS", "1")
         yield folder
 
 

@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -77,8 +77,15 @@ BUDGET = ("training.epochs=2", "hydra.sweeper.n_trials=3")
 """Of a run, and of a search, where the page says none."""
 AS_THEY_STAND = {*verbs.commands, "--cfg", "--help", "--version"} - {"train"}
 """What may follow ``sweeper`` and takes no time that a rule could save."""
-OF_FIRST = ("how-sure.md", "search.md", "what-a-search-tells.md")
-"""Pages that speak of a search that the reader of README.md has done already, the study ``digits``."""
+OF_README = "who begins with README.md"
+READERS = {
+    OF_README: (
+        *("README.md", "first-search.md", "how-sure.md", "search.md"),
+        *("transfer-learning.md", "what-a-search-tells.md"),
+    ),
+    "who has pets": ("own-images.md", "use-the-model.md"),
+}
+"""Pages that go on with a search that another page has begun: they are read one after the other."""
 
 NOTEBOOKS = ("tour.md",)
 """Pages that are a notebook, which test_examples.py executes."""
@@ -162,6 +169,21 @@ class Program:
             (folder / self.name).write_text(self.text, encoding="utf-8")
         else:
             _run(folder, [sys.executable, "-c", _replaced(self.text)], env)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Who does in one folder what the pages say, but types no command twice."""
+
+    folder: Path
+    typed: set[str] = field(default_factory=set)
+
+    def do(self, step: Step) -> None:
+        if isinstance(step, Command) and not step.left_out:
+            if step.shortened in self.typed:
+                return
+            self.typed.add(step.shortened)
+        step.run(self.folder)
 
 
 @dataclass(frozen=True)
@@ -259,11 +281,6 @@ def prepare(folder: Path) -> None:
         _picture(folder / "new" / f"{name}.jpg", i + 200)
     rows = [f"pets/{path.parent.name}/{path.name},{path.parent.name}" for path in folder.glob("pets/*/*.png")]
     (folder / "pets.csv").write_text("\n".join(["path,label", *sorted(rows)]) + "\n")
-
-
-def search(folder: Path, study: str) -> None:
-    """A search that is over before the page begins."""
-    Command(f"sweeper -m experiment=quick optimizer=adam,sgd study={study}").run(folder)
 
 
 def _picture(path: Path, seed: int) -> None:

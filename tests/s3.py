@@ -47,3 +47,17 @@ def names() -> list[str]:
     """What the bucket holds."""
     boto3 = pytest.importorskip("boto3")
     return [each["Key"] for each in boto3.client("s3").list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+
+
+def leave_half_of(name: str) -> None:
+    """What a killed process leaves that was sending a large file."""
+    boto3 = pytest.importorskip("boto3")
+    boto3.client("s3").create_multipart_upload(Bucket=BUCKET, Key=name)
+
+
+def halves() -> list[str]:
+    """What was begun to be sent, and is not there."""
+    boto3 = pytest.importorskip("boto3")
+    return [
+        each["Key"] for each in boto3.client("s3").list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+    ]

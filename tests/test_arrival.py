@@ -73,6 +73,20 @@ def test_a_folder_that_is_seen_is_read_itself(tmp_path: Path, monkeypatch: pytes
     assert not list(Path.cwd().iterdir())
 
 
+def test_a_copy_of_a_study_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the folder remembers another storage than the one that was typed, it is said which is shown."""
+    host = Host(tmp_path, "there")
+    host.train(0.1)
+    monkeypatch.chdir(tmp_path)
+    assert api.open_study("s", storage=str(host.journal)).name == "s"
+    assert not caplog.text
+    copy = shutil.copy(host.journal, tmp_path / "copy.journal")
+    assert api.open_study("s", storage=str(copy)).folder == host.files.folder
+    assert f"has it in {host.journal}, which is what is shown" in caplog.text
+
+
 def test_a_study_with_its_folder_elsewhere_is_found_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +127,10 @@ def test_a_folder_of_something_else_is_refused(there: Host) -> None:
     [
         (("best", "nobody"), "STUDY=nobody: there is no such study in that storage"),
         (("best", "s", "--storage", "nowhere.journal"), "there is no such file"),
+        (
+            ("best", "s", "--storage", "postgresql:me:secret@host/db"),
+            "is neither a path nor a URL; write a URL",
+        ),
         (("best", "s", "--artifacts", "nowhere"), "there is no such folder"),
         (("predict", "s", "p.png", "--artifacts", "empty"), "the weights of its best trial are"),
     ],
@@ -162,7 +180,8 @@ def test_large_weights_are_only_downloaded_after_a_yes(there: Host, tmp_path: Pa
 @pytest.mark.slow
 def test_every_reader_says_the_same_on_another_machine(postgres: Postgres, tmp_path: Path) -> None:
     """Of a search and its certificate, with PostgreSQL and S3: best and report to the last byte, reproduce to
-    the last bit; predict, export and choose work, and the last to delete leaves nothing in the store.
+    the last bit; predict, export and choose work, and the last to delete leaves nothing in the store, and no
+    half of a file.
     """
     a, b = tmp_path / "a", tmp_path / "b"
     for folder in (a, b):
@@ -190,9 +209,11 @@ def test_every_reader_says_the_same_on_another_machine(postgres: Postgres, tmp_p
         assert "to the last bit" in sweeper(b, "export", "mine", "--format", "safetensors")
         assert "Chosen:" in sweeper(b, "certify", "mine", "--choose")
         assert "2 studies" in sweeper(b, "studies")
+        s3.leave_half_of(next(name for name in s3.names() if name.endswith("best.zip")))
         for name in ("mine", "mine-certificate"):
             sweeper(b, "studies", "--delete", name, "--yes")
         assert s3.names() == []
+        assert s3.halves() == []
 
 
 @pytest.mark.slow

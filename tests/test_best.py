@@ -63,14 +63,14 @@ def test_a_study_of_another_app_is_shown_too(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_several_objectives_show_the_front(tmp_path: Path) -> None:
-    """One table for each solution that no other beats."""
+    """One table for each solution that no other beats, with what the app calls its scores."""
     app = App(tmp_path, "return cfg.x, -cfg.x")
-    directions = ("hydra.sweeper.direction=[minimize,minimize]", "hydra/sweeper/pruner=none")
-    assert app.run(*IN_PROCESS, *directions, "hydra.sweeper.n_trials=3").returncode == 0
+    two = ("hydra.sweeper.direction=[minimize,minimize]", "hydra.sweeper.metric_names=[loss,size]")
+    assert app.run(*IN_PROCESS, *two, "hydra.sweeper.n_trials=3").returncode == 0
     shown = sweeper(tmp_path, "best", "out")
     for each in app.trials():
         first, second = map(number, each.values)
-        assert f"Best trial: number {each.number}, value_0 {first}, value_1 {second}" in shown
+        assert f"Best trial: number {each.number}, loss {first}, size {second}" in shown
 
 
 @pytest.mark.slow

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.documented import (
-    OF_FIRST,
+    OF_README,
+    READERS,
     Command,
+    Reader,
     Section,
     documented,
     here,
     named,
     prepare,
-    search,
     searched,
     sections,
     steps,
@@ -52,35 +54,37 @@ def test_each_study_that_a_page_names_was_begun_by_one_command() -> None:
             assert not missing, f"{page.name}: nothing began {missing}"
 
 
-def alone(page: Path, is_of_first: bool) -> Any:
-    """A page as a case that any process of the tests may take; those that share a search stay together."""
-    group = "pages of the first search" if is_of_first else f"page {page.name}"
-    return pytest.param(page, id=str(page.relative_to(ROOT)), marks=pytest.mark.xdist_group(group))
+def alone(page: Path) -> Any:
+    """A page as a case that any process of the tests may take; those that one reader reads stay together."""
+    group = next((name for name, pages in READERS.items() if page.name in pages), page.name)
+    return pytest.param(page, group, id=str(page.relative_to(ROOT)), marks=pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="module")
-def searched_first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a search that is over, ``digits``: one for all pages that speak of one."""
-    folder = tmp_path_factory.mktemp("first")
-    prepare(folder)
-    search(folder, "digits")
-    return folder
+def readers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Reader]:
+    """``readers(name)``: who reads one page, or several in one folder."""
+
+    @cache
+    def reader(name: str) -> Reader:
+        prepare(folder := tmp_path_factory.mktemp("reader"))
+        return Reader(folder)
+
+    return reader
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # a page has up to a dozen commands
-@pytest.mark.parametrize("page", [alone(page, page.name in OF_FIRST) for page in PAGES])
-def test_a_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("page", "group"), [alone(page) for page in PAGES])
+def test_a_page_does_what_it_says(page: Path, group: str, readers: Callable[[str], Reader]) -> None:
     """All of its commands and programs, one after the other in one folder, end with exit code 0.
 
     But for those that need an engine, of which each section is a test of its own.
     """
-    if page.name in OF_FIRST:
-        folder = request.getfixturevalue("searched_first")
-    else:
-        prepare(folder := tmp_path)
+    reader = readers(group)
+    if page.name in READERS[OF_README]:
+        reader.do(next(step for step in steps(ROOT / "README.md") if any(searched(step))))
     for step in here(page):
-        step.run(folder)
+        reader.do(step)
 
 
 @pytest.fixture(scope="module")

@@ -394,7 +394,7 @@ def test_noise_is_called_important_in_few_cases(n: int) -> None:
     called = [
         one.matters
         for score in (noise, additive)
-        for seed in range(50)
+        for seed in range(20)
         for one in importances(study(score, n=n, seed=seed))
         if score is noise or truth[one.name] < 0.005
     ]
@@ -407,7 +407,7 @@ def test_noise_is_called_important_in_few_cases(n: int) -> None:
 def test_what_tpe_gathers_is_not_called_important(n: int) -> None:
     """TPE draws closer with time, also where it does not matter: that is no effect."""
     called = []
-    for seed in range(20):
+    for seed in range(12):
         searched = create_study(seed)
         rng = np.random.default_rng(seed)
         for _ in range(n):
@@ -422,25 +422,24 @@ def test_what_tpe_gathers_is_not_called_important(n: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [40, 100, 300])
-@pytest.mark.parametrize("scores", [(hump, additive), (cliff,), (peak,), (step,)])
-def test_nine_of_ten_intervals_hold_the_true_share(
-    scores: Sequence[Callable[[Point, np.random.Generator], float]], n: int
-) -> None:
+def test_nine_of_ten_intervals_hold_the_true_share(n: int) -> None:
     """As the report says, for what has an effect, smooth or not; hardly any of it is said to do little."""
-    held, wrong = [], 0
-    for score in scores:
+    held, wrong = dict[str, list[bool]](), 0
+    for score in (hump, additive, cliff, peak, step):
         truth = {name: share for name, share in true_shares(score).items() if share > 0.02}
-        for seed in range(40):
+        of_score = held.setdefault(score.__name__, [])
+        for seed in range(16):
             found = by_name(importances(study(score, n=n, seed=seed)))
-            held += [found[name].low <= share <= found[name].high for name, share in truth.items()]
+            of_score += [found[name].low <= share <= found[name].high for name, share in truth.items()]
             wrong += sum(
                 found[name].says.endswith("by itself") for name, share in truth.items() if share > 0.05
             )
-    print(
-        f"{n} trials: {np.mean(held):.1%} of {len(held)} intervals hold the true share; {wrong} called little"
-    )
-    assert np.mean(held) >= 0.85
-    assert wrong <= 0.05 * len(held)
+    every = [one for several in held.values() for one in several]
+    print(f"{n} trials: {np.mean(every):.1%} of {len(every)} intervals hold the true share; {wrong} little")
+    print({name: f"{np.mean(several):.1%} of {len(several)}" for name, several in held.items()})
+    assert np.mean(every) >= 0.85
+    assert min(np.mean(several) for several in held.values()) >= 0.75
+    assert wrong <= 0.05 * len(every)
 
 
 def test_a_hundred_trials_are_weighed_in_a_second() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.trial import TrialState
 
 from sweeper.search import launch, opening
@@ -161,6 +162,18 @@ def test_the_words_of_a_job_name_the_study_and_no_password(monkeypatch: pytest.M
     assert words[4:] == ["hydra.sweeper.study_name=s-2", f"hydra.sweep.dir={search.folder}"]
 
 
+def test_the_words_of_a_job_are_read_as_they_are_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra's grammar takes neither spaces nor umlauts without quotes."""
+    monkeypatch.setattr(sys, "orig_argv", ["python", "app.py", "-m"])
+    folder = Path("/home/jörg/it's (my) work/runs")
+    words = launch._words(search_of(study_name="größer als 2", folder=folder, folder_by="time"))
+    read = OverridesParser.create().parse_overrides(words[2:])
+    assert {each.key_or_group: each.value() for each in read} == {
+        "hydra.sweeper.study_name": "größer als 2",
+        "hydra.sweep.dir": str(folder),
+    }
+
+
 def test_a_launcher_that_is_not_installed_is_one_line(tmp_path: Path) -> None:
     """It names the package to install, also in an app of somebody else."""
     app = App(tmp_path)
@@ -238,6 +251,90 @@ def test_no_password_is_left_where_others_can_read_it(tmp_path: Path, postgres: 
     assert done.returncode == 0, done.stdout + done.stderr
     readable = [path for path in app.folder.rglob("*") if path.is_file() and path.stat().st_mode & 0o044]
     assert not [path for path in readable if PASSWORD.encode() in path.read_bytes()]
+
+
+OWN_LAUNCHER = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+
+
+@dataclass
+class Conf:
+    _target_: str = "hydra_plugins.own.launcher.Own"
+    waits_for: str = "."
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="own", node=Conf)
+
+
+class Own(Launcher):
+    def __init__(self, waits_for):
+        self.waits_for = Path(waits_for)
+
+    def setup(self, *, hydra_context, task_function, config):
+        self.task = task_function
+
+    def launch(self, job_overrides, initial_job_idx):
+        while not self.waits_for.exists():
+            time.sleep(0.01)
+        with ThreadPoolExecutor() as threads:
+            return list(threads.map(self.run, job_overrides))
+
+    def run(self, overrides):
+        return JobReturn(status=JobStatus.COMPLETED, _return_value=self.task(None))
+"""
+"""A launcher as a person writes it: jobs in threads, which are told no number, begin when a path is there."""
+
+
+def app_with_own_launcher(folder: Path, top: str = "") -> App:
+    """In a folder that is not easily written, and with one for each sweep that the time names."""
+    home = folder / "Jörg's Büro"
+    plugin = home / "hydra_plugins" / "own"
+    plugin.mkdir(parents=True)
+    (plugin / "__init__.py").touch()
+    (plugin / "launcher.py").write_text(OWN_LAUNCHER)
+    app = App(home, BODY, TOP + top)
+    app.configure("dir: out", "dir: out/${now:%H-%M-%S-%f}")
+    return app
+
+
+OWN = ("hydra/launcher=own", "hydra.sweeper.n_jobs=2", "hydra.sweeper.workers_per_job=1", *QUICK)
+
+
+@pytest.mark.slow
+def test_jobs_that_have_not_begun_hold_nobody_up(tmp_path: Path) -> None:
+    """A stop does not wait for them, who starts it again gets others, and they end as they begin."""
+    app = app_with_own_launcher(tmp_path)
+    process = app.start(*OWN, "hydra.launcher.waits_for=later")
+    read_until(process, "own is asked for 2 jobs")
+    process.send_signal(signal.SIGINT)
+    read_until(process, "Ctrl-C once more")
+    process.send_signal(signal.SIGINT)
+    done = finish(process)
+    assert done.returncode == 130, done.stdout + done.stderr
+    assert "2 jobs have not begun" in done.stdout
+    done = app.run(*OWN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_exactly(app, 6)
+    app.touch("later")
+    until(lambda: not processes_in(tmp_path))
+    assert_exactly(app, 6)
+
+
+@pytest.mark.slow
+def test_why_a_job_does_not_begin_is_told(tmp_path: Path) -> None:
+    """Also where the app raised before the search was asked."""
+    app = app_with_own_launcher(tmp_path, 'if "SWEEPER_JOB" in os.environ:\n    import not_on_the_nodes\n')
+    done = app.run(*OWN)
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "exit code 1 before they joined the study: ModuleNotFoundError: No module named" in line
 
 
 # --- Slurm --------------------------------------------------------------------------------------------------

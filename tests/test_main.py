@@ -129,6 +129,10 @@ BAD_INPUT = [
         "-m hydra.sweeper.storage=sqlite:////dev/null/x.db",
         r"^hydra.sweeper.storage=sqlite:////dev/null/x.db: cannot be",
     ),
+    (
+        "-m hydra.sweeper.storage=${oc.env:NO_SUCH}",
+        r"^hydra.sweeper.storage=\${oc.env:NO_SUCH}: the environment variable NO_SUCH is not set; export",
+    ),
     ("-m hydra.sweeper.storage=oracle://x", r"^hydra.sweeper.storage=oracle://x: cannot be opened"),
     (
         "-m loss.class_weights=[1,2]",

@@ -352,7 +352,10 @@ def test_the_basic_launcher_that_is_asked_for_is_told_so(
             r"^hydra\.sweeper\.in_process=True: the jobs of hydra/launcher=mine",
         ),
         ("hydra.sweeper.storage=memory", r"^hydra\.sweeper\.storage=memory: worker processes do not share"),
-        ("hydra.sweeper.storage=sqlite:///a.db", r"^hydra\.sweeper\.storage=sqlite.*: SQLite is for one"),
+        (
+            "hydra.sweeper.storage=sqlite:///a.db",
+            r"^hydra\.sweeper\.storage=sqlite.*: a database file of SQLite is for one machine",
+        ),
     ],
 )
 def test_what_the_jobs_of_a_launcher_could_not_do_is_refused(

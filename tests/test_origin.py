@@ -67,6 +67,13 @@ def test_people_see_rows_and_no_json(study: optuna.Study) -> None:
     assert origin.read(study._storage, study._study_id) == BEGUN
 
 
+def test_it_is_found_by_the_name_of_the_study(study: optuna.Study) -> None:
+    """Of a study that is not there nothing is known."""
+    origin.write(study._storage, study._study_id, BEGUN)
+    assert origin.of(study._storage, study.study_name) == BEGUN
+    assert origin.of(study._storage, "another") == {}
+
+
 def test_what_nobody_said_is_no_row() -> None:
     """Without names, fixed values or a command there are no rows of them."""
     begun = {"folder": "/f", "directions": ["minimize"], "metrics": [], "space": {}, "fixed": []}
@@ -112,3 +119,11 @@ def test_what_somebody_else_has_put_there_is_left_out(study: optuna.Study, nonse
     for name, value in read.items():
         assert value is None or type(value) is type(BEGUN[name])
     assert study_record.of(study, StudyFiles(Path("s"))).metrics == ("value",)
+
+
+@pytest.mark.parametrize("told", [{"id": "../other"}, {"id": ""}, {"id": "a\0b"}, {"artifacts": "a\0b"}])
+def test_what_cannot_be_of_a_name_is_left_out(study: optuna.Study, told: dict[str, str]) -> None:
+    """Files are named by it: it leads nowhere else."""
+    begun: dict[str, Any] = {**BEGUN, **told}
+    study._storage.set_study_system_attr(study._study_id, origin.KEY, begun)
+    assert not told.keys() & origin.read(study._storage, study._study_id).keys()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.program import program
+from sweeper.program import program, python
 
 
 @pytest.fixture
@@ -38,6 +38,6 @@ def test_a_command_begins_as_this_one_did(
 ) -> None:
     """And it works in the person's shell: with a path where the PATH would find nothing."""
     monkeypatch.setattr(sys, "argv", [started.format(bin=bin_folder)])
-    assert program() == other
+    assert (program(), python()) == (other, "env/bin/python3")
     monkeypatch.setenv("PATH", str(bin_folder))
-    assert program() == active
+    assert (program(), python()) == (active, "python3")

@@ -239,6 +239,7 @@ for columns in map(int, sys.argv[1:]):
     for names in (("val_accuracy",), ("val_mean_average_precision", "peak_memory_mb"), None):
         study = a_study(*["maximize"] * len(names or "1"), metrics=names)
         with Progress(study) as progress:
+            progress.n_jobs_waiting = 2
             for i, state in enumerate(states):
                 values = [0.5 + i] * len(study.search.directions)
                 add(study, a_trial(state, *values, seconds=i, reason="a long story of\\na failure " * 9))
@@ -272,6 +273,7 @@ def test_an_ended_trial_is_one_line_at_any_width(environment: dict[str, str]) ->
             assert re.search(r"trial   0 done    val_accuracy 0\.5000", piece)
         if "TERM" not in environment:
             assert re.search(r"^trial 4 +step  7 of 20", piece, re.MULTILINE), piece
+            assert re.search(r"^2 jobs have not begun$", piece, re.MULTILINE), piece
             assert re.search(r"^3/40  ", piece, re.MULTILINE), piece
 
 

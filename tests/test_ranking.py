@@ -67,6 +67,13 @@ def test_where_no_seconds_are_told_the_duration_counts() -> None:
     assert numbers(ranking.ranked(trials, ONE)) == [1, 2, 0]
 
 
+def test_a_clock_that_went_back_makes_no_trial_quick() -> None:
+    """How long it took is not known, so it stands behind those of which it is."""
+    trials = numbered(trial(1.0, seconds=-3600.0), trial(1.0, seconds=2.0))
+    assert numbers(ranking.ranked(trials, ONE)) == [1, 0]
+    assert [ranking.seconds_of(each) for each in trials] == [None, 2.0]
+
+
 @pytest.mark.parametrize(
     ("attributes", "by"),
     [

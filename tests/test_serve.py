@@ -5,17 +5,20 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
 from sweeper.commands import serve
-from sweeper.commands.serve import address
 from sweeper.search.ledger import POOL, Ledger
+from sweeper.search.patience import aside
+from sweeper.search.proxy import address
 from sweeper.search.storage import open_storage
-from sweeper.search.storage_error import StudyDeleted
+from sweeper.search.storage_error import Away, StudyDeleted
 from tests.conftest import Cli
 from tests.journal import open_journal
 from tests.program import Program, finish, free_port, kill_group, start
@@ -183,5 +186,29 @@ def test_who_asks_what_ended_is_not_told_what_runs(tmp_path: Path, is_ours: bool
         served.delete_study(study._study_id)
         with pytest.raises(StudyDeleted, match="was deleted"):
             ledger.read_ends()
+    finally:
+        server.stop(None).wait()
+
+
+def test_who_found_a_server_away_meets_the_next_at_once(tmp_path: Path) -> None:
+    """Also the heart of a pool, which never waits, and after attempts at which gRPC itself would pause."""
+    port, served = free_port(), open_journal(tmp_path / "studies.journal")
+    url = f"grpc://127.0.0.1:{port}"
+    with _serving(served, port):
+        clients = [open_storage(url, wait_s=0)]
+        clients.append(aside(clients[0]))
+    for client in clients * 3:
+        with pytest.raises(Away, match="cannot be reached"):
+            client.get_all_studies()
+    with _serving(served, port):
+        assert [client.get_all_studies() for client in clients] == [[], []]
+
+
+@contextmanager
+def _serving(storage: BaseStorage, port: int) -> Iterator[None]:
+    server = serve._take_port(2, "127.0.0.1", port)
+    serve._answer(server, storage)
+    try:
+        yield
     finally:
         server.stop(None).wait()

@@ -106,6 +106,18 @@ def test_what_is_no_server_of_studies_is_told_so(postgres: Postgres) -> None:
         open_storage(postgres.url.replace(str(postgres.port), str(free_port())), wait_s=0)
 
 
+def test_a_server_without_a_free_connection_is_told_so(postgres: Postgres) -> None:
+    """As one that is away, with a remedy of its own."""
+    with opened(postgres.url) as other:
+        assert other.get_all_studies() == []
+        postgres.sql("alter user searcher connection limit 1")
+        try:
+            with pytest.raises(Unreachable, match=r"too many connections.*; let it have more connections"):
+                open_storage(postgres.url, wait_s=0)
+        finally:
+            postgres.sql("alter user searcher connection limit -1")
+
+
 def test_whoever_looks_at_an_empty_database_makes_no_tables(postgres: Postgres) -> None:
     """Only a search does."""
     with pytest.raises(BadInput, match=r"cannot be opened \(there are no studies in it\)"):

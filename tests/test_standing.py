@@ -107,6 +107,13 @@ def test_each_worker_has_a_lane(tmp_path: Path) -> None:
     assert (times.wall_s, times.trial_s) == (7, 8)
 
 
+def test_no_trial_ends_before_it_began(tmp_path: Path) -> None:
+    """Also where a clock went back, or that of another host has told its end."""
+    seen = record_of(tmp_path, trial(0.1, seconds=5), trial(0.1, begin_s=3600, seconds=-3595))
+    assert [span.end_s - span.begin_s for span in standing.times(seen).spans] == [5, 0]
+    assert [price.cost for price in standing.prices(seen, "seconds")] == [5]
+
+
 def test_without_workers_the_first_free_lane_is_taken(tmp_path: Path) -> None:
     """A study of plain Optuna names none: trials that overlap stand below each other."""
     seen = record_of(tmp_path, *(trial(0.1, begin_s=b, seconds=2) for b in (0, 1, 2)))

@@ -9,6 +9,7 @@ import os
 import random
 import re
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate
@@ -34,6 +35,7 @@ from sweeper.search.database import Database
 from sweeper.search.journal import JournalBackend
 from sweeper.search.patience import PatientStorage, pause_s
 from sweeper.search.storage import check_many_machines, open_storage
+from sweeper.search.storage_error import Unwritable
 from tests.conftest import mostly_slow
 from tests.journal import open_journal
 from tests.program import finish, go_on, kill_group, run, start, start_holding, until
@@ -336,6 +338,8 @@ def test_memory_is_gone_with_its_process() -> None:
         "{}",
         "{}/file/studies.journal",
         "{}/broken",
+        "{}/pipe",
+        "{}/newer",
         "sqlite:///{}/file/studies.db",
         "sqlite:///{}/broken",
         "nonsense://x",
@@ -347,10 +351,27 @@ def test_what_cannot_be_opened_is_bad_input(tmp_path: Path, url: str) -> None:
     """A storage that cannot be opened is one line with the URL, the reason and what to write instead."""
     (tmp_path / "file").touch()
     (tmp_path / "broken").write_text("this is not a study\n" * 100)
+    (tmp_path / "newer").write_text('{"op_code":99}\n')
+    os.mkfifo(tmp_path / "pipe")  # which nobody writes to
     expected = r"^hydra\.sweeper\.storage=.*cannot be opened \(.+\); write a path for a journal file"
     with pytest.raises(BadInput, match=expected) as error:
         open_storage(url.format(tmp_path))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b'{"a": 1}', b"{", b"one line", b"\x00\x01"])
+def test_a_file_of_somebody_else_is_no_torn_journal(tmp_path: Path, content: bytes) -> None:
+    """Without an end of line in it, too, it stays as it is; the first bytes of a journal alone are one."""
+    file = tmp_path / "theirs"
+    file.write_bytes(content)
+    if content == b"{":
+        run_study(open_storage(str(file)), "s")
+        assert len(optuna.load_study(study_name="s", storage=open_journal(file)).trials) == 1
+        return
+    with pytest.raises(BadInput, match="it is not an Optuna journal"):
+        open_storage(str(file))
+    assert file.read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
 
 
 class LosesAnswers(InMemoryStorage):
@@ -479,14 +500,17 @@ def test_what_passes_at_a_server_is_waited_for(error: Exception) -> None:
 
 
 def test_what_does_not_pass_is_told_at_once() -> None:
-    """A full disk of the server, and a permission that it does not give."""
-    for error in (
-        psycopg.errors.DiskFull("no space"),
-        psycopg.errors.InsufficientPrivilege("denied for table"),
+    """A full disk of the server is its fault; a permission that it does not give was never there."""
+    denied = "permission denied for table studies"
+    for error, kind, remedy in (
+        (psycopg.errors.DiskFull("no space"), Fault, "see what the server says"),
+        (psycopg.errors.InsufficientPrivilege(denied), Unwritable, "let this user write there"),
+        (sqlite3.OperationalError("attempt to write a readonly database"), Unwritable, "let this user"),
     ):
         study = optuna.create_study(storage=patient(BreaksOff(DBAPIError("SELECT 1", None, error))))
-        with pytest.raises(Fault, match=f"grpc://host: {error}; see what the server says"):
+        with pytest.raises(kind, match=f"grpc://host: {error}; {remedy}") as raised:
             _ = study.trials
+        assert raised.value.exit_code == (2 if kind is Unwritable else 1)
 
 
 @pytest.mark.parametrize("error", mostly_slow([errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS], 3))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import resource
 import shutil
+import signal
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeper import filesystem, origin, outcome
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
+from sweeper.filesystem import sweep_up
 from sweeper.record.best_files import Choice
 from sweeper.record.mark import FORMAT
 from sweeper.record.run_files import RunFiles
@@ -377,6 +381,34 @@ def test_the_next_removes_what_a_killed_worker_has_sent(tmp_path: Path) -> None:
     assert [path.name for path in artifacts.glob("*.zip")] == [f"{ID}-trial-1.zip"]
 
 
+@pytest.mark.parametrize("which", ["weights", "logits"])
+def test_half_of_what_a_killed_worker_was_sending_is_removed(tmp_path: Path, which: str) -> None:
+    """In the store and beside the study, whatever it was sending; and no other machine is given it."""
+    artifacts = tmp_path / "store" / "artifacts"
+    host = Host(tmp_path, "there", artifacts)
+    large = bytes(3 * 10**6)
+    number = host.begin(weights=large) if which == "weights" else host.begin(logits=large)
+    worker = get_context("fork").Process(target=_send_and_die, args=(host, number))
+    worker.start()
+    worker.join()
+    assert worker.exitcode == -signal.SIGXFSZ
+    left = [path for folder in (artifacts, host.files.heartbeats) for path in folder.glob(".*.sweeper-new")]
+    assert [path.stat().st_size for path in left] == [2 * 10**6]
+    host.study.tell(number, state=TrialState.FAIL)
+    host.sender.send_study()
+    sweep_up(host.files.folder, depth=1)  # as whoever opens the study
+    assert not any(path.exists() for path in left)
+    assert not list(artifacts.iterdir())
+
+
+def _send_and_die(host: Host, number: int) -> None:
+    """The system ends this process in the midst of a large file."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * 10**6, 2 * 10**6))
+    host.send(number, [0.9])
+
+
 def test_the_models_of_a_front_arrive_with_their_trials(tmp_path: Path) -> None:
     """Of several objectives there is no best/: each trial of the front has its own weights."""
     artifacts = tmp_path / "store" / "artifacts"
@@ -515,6 +547,7 @@ def test_a_study_travels_unless_all_of_it_is_on_one_disk(tmp_path: Path) -> None
         ("s3://", "is no bucket with a prefix"),
         ("s3://A_bucket", "is no bucket with a prefix"),
         ("s3://models/a b", "is no bucket with a prefix"),
+        ("s3:/models", "is neither a folder nor on S3"),
         ("gs://models", "is neither a folder nor on S3"),
         ("s3://key:hunter2hunter2@models", "has more than a bucket and a prefix in it"),
     ],

@@ -193,6 +193,11 @@ def bad_override(error: BaseException, overrides: Sequence[str], keys: Sequence[
     override = getattr(error, "override", None) or _guilty(text, full_key, overrides)
     if not override and (name := re.search("Interpolation key '(.+?)' not found", reason)):
         override = next((o for o in overrides if f"${{{name[1]}" in o), "")
+    if variable := re.search(r"Environment variable '(.+?)' not found", reason):
+        override = next((o for o in overrides if f"oc.env:{variable[1]}" in o), override)
+        key, _, value = (override or full_key).partition("=")
+        written, told = f"${{oc.env:{variable[1]}}}", f"the environment variable {variable[1]} is not set"
+        return BadInput(key or "config", value or written, told, f"export {variable[1]}=…")
     key, _, value = override.partition("=")
     shown = "--cfg job shows the keys there are"
     if key.startswith("hydra"):

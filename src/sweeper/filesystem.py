@@ -53,19 +53,28 @@ def whole(path: Path, mode: int = 0o666) -> Iterator[Path]:
         check_replaceable(path)
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
         try:
-            with open_locked(temporary, mode):  # so that nobody sweeps it up meanwhile
-                yield temporary
-                temporary.replace(path)
+            with temporary(path, mode) as new:
+                yield new
+                new.replace(path)
         except BaseException as error:
-            with suppress(OSError):  # what failed first is what matters
-                temporary.unlink(missing_ok=True)
             if isinstance(error, OSError):
                 raise of_disk(error, path) from error  # nobody knows the other name
             if (fault := find_fault(error)) is not None:  # libraries raise others on top of it
                 raise Fault(path, fault.reason, fault.remedy) from error
             raise
+
+
+@contextmanager
+def temporary(path: Path, mode: int = 0o666) -> Iterator[Path]:
+    """A file beside another, for as long as this takes; ``sweep_up`` removes it if this process is killed."""
+    new = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    try:
+        with open_locked(new, mode):  # so that nobody sweeps it up meanwhile
+            yield new
+    finally:
+        with suppress(OSError):  # what failed first is what matters
+            new.unlink(missing_ok=True)
 
 
 def sweep_up(folder: Path, depth: int) -> None:

@@ -28,7 +28,7 @@ _KEY_LENGTH = 512
 """What Optuna's tables have room for, also of a parameter's name."""
 
 
-_TEXTS = ("folder", "sampler", "named_by", "stored_by", "folder_by", "id", "artifacts")
+_TEXTS = ("folder", "sampler", "named_by", "stored_by", "folder_by", "artifacts")
 _LISTS = ("metrics", "directions", "fixed", "command")
 _NUMBERS = ("n_trials", "max_retries")
 
@@ -47,12 +47,21 @@ def read(storage: BaseStorage, study_id: int) -> dict[str, Any]:
     return {name: value for name, value in begun.items() if _is_ours(name, value)}
 
 
+def of(storage: BaseStorage, study_name: str) -> dict[str, Any]:
+    """How the study of that name was begun, as ``read`` says it; empty where there is none."""
+    with suppress(KeyError):
+        return read(storage, storage.get_study_id_from_name(study_name))
+    return {}
+
+
 def _is_ours(name: str, value: Any) -> bool:
     """Whether a value is of the kind that this entry has."""
     if value is None:
         return name in ("metrics", "n_trials", "sampler", "artifacts")
+    if name == "id":  # files have it in their names
+        return isinstance(value, str) and value.isalnum()
     if name in _TEXTS:
-        return isinstance(value, str)
+        return isinstance(value, str) and "\0" not in value
     if name in _LISTS:
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
     if name == "travels":

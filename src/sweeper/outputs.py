@@ -13,7 +13,7 @@ from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault
 from sweeper.filesystem import read_yaml
 from sweeper.program import program
-from sweeper.record.mark import JOURNAL, OUTPUTS, study_folders
+from sweeper.record.mark import OUTPUTS, default_journal, study_folders
 from sweeper.record.run_files import RunFiles
 from sweeper.record.study_files import StudyFiles
 from sweeper.words import expanded, near
@@ -173,7 +173,7 @@ def study_names() -> list[str]:
 
 def find_storages() -> list[str | None]:
     """Where the studies under ``outputs/`` are kept, the default journal first; [None] if there are none."""
-    journal = Path(OUTPUTS, JOURNAL).absolute()
+    journal = default_journal()
     urls = [str(journal)] if journal.exists() else []
     urls += [files.read_storage() or "memory" for files in _studies()]
     found = [url for url in dict.fromkeys(urls) if "://" in url or Path(url).exists()]

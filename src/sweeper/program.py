@@ -21,8 +21,13 @@ def program() -> str:
     is_module = started.parts[-2:] == ("sweeper", "__main__.py")
     if not is_module and _here("sweeper"):  # an app of somebody else
         return "sweeper"
+    return f"{python()} -m sweeper"
+
+
+def python() -> str:
+    """This Python, as it is typed."""
     names = [name for name in ("python", "python3") if _here(name)]
-    return f"{names[0] if names else _found(sys.executable)} -m sweeper"
+    return names[0] if names else _found(sys.executable)
 
 
 def start() -> list[str]:

@@ -92,9 +92,15 @@ def _val_loss(trial: FrozenTrial) -> float:
 
 def _seconds(trial: FrozenTrial) -> float:
     told = _finite(trial.user_attrs.get("seconds"))
-    if told < math.inf or (took := trial.duration) is None:
+    if told < math.inf or (took_s := seconds_of(trial)) is None:
         return told
-    return took.total_seconds()
+    return took_s
+
+
+def seconds_of(trial: FrozenTrial) -> float | None:
+    """How long a trial took; None while it runs, and where its two times are of clocks that disagree."""
+    took = trial.duration
+    return None if took is None or took.total_seconds() < 0 else took.total_seconds()
 
 
 def _number(trial: FrozenTrial) -> int:

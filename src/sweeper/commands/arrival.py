@@ -17,8 +17,9 @@ from sweeper.errors import BadInput, nearest
 from sweeper.fault import Fault
 from sweeper.limit import check_study_name
 from sweeper.program import program
-from sweeper.record.mark import JOURNAL, OUTPUTS
+from sweeper.record.mark import OUTPUTS, default_journal
 from sweeper.record.study_files import CERTIFICATE, StudyFiles
+from sweeper.secret import hide_secrets
 from sweeper.words import disk_space, near
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def bring(files: StudyFiles, source: Source = HERE, needs_model: bool = False) -
 def _bring(files: StudyFiles, source: Source, needs_model: bool) -> None:
     import optuna
 
-    from sweeper.search.arrival import ASK_BYTES, Arrival
+    from sweeper.search.arrival import Arrival
     from sweeper.search.artifact import absolute
     from sweeper.search.storage import look_into_storage
 
@@ -134,7 +135,7 @@ def _bring(files: StudyFiles, source: Source, needs_model: bool) -> None:
     with _progress() as shown:
         Arrival(files, storage, place).bring(_admit(files, source, needs_model), shown)
         for other in _related(files, storage):
-            Arrival(other, storage, place).bring(lambda n: n <= ASK_BYTES)
+            Arrival(other, storage, place).bring()
 
 
 def _check_artifacts(place: str) -> None:
@@ -144,10 +145,10 @@ def _check_artifacts(place: str) -> None:
 
 
 def _admit(files: StudyFiles, source: Source, needs_model: bool) -> Callable[[int], bool]:
-    from sweeper.search.arrival import ASK_BYTES
+    from sweeper.search.arrival import is_small
 
     def admit(n_bytes: int) -> bool:
-        if n_bytes <= ASK_BYTES or source.is_sure:
+        if is_small(n_bytes) or source.is_sure:
             return True
         what = f"{disk_space(n_bytes)} would be downloaded"
         if not needs_model:
@@ -188,14 +189,11 @@ def _model_elsewhere(files: StudyFiles) -> BadInput:
 
 def whereabouts(files: StudyFiles) -> tuple[str, str, str | None]:
     """The host and the folder that have the weights of the best trial, and the artifact store, if any."""
-    import optuna
-
     from sweeper.search.life import host_of
-    from sweeper.search.storage import look_into_storage
+    from sweeper.search.look import load
 
-    storage = look_into_storage(files.read_storage() or "memory")
-    study = optuna.load_study(study_name=files.read_name(), storage=storage)
-    begun = origin.read(storage, study._study_id)
+    study = load(files)
+    begun = origin.read(study._storage, study._study_id)
     best = outcome.best_trials(study)
     if not best:
         return "another machine", str(begun.get("folder")), begun.get("artifacts")
@@ -233,9 +231,9 @@ def _related(files: StudyFiles, storage: BaseStorage) -> list[StudyFiles]:
 
 def _from_storage(name: str | None, url: str) -> StudyFiles:
     """The folder of a study that is known by its storage, made where there is none."""
-    from sweeper.search.storage import look_into_storage
+    from sweeper.search.storage import absolute, look_into_storage
 
-    url = _absolute(url)
+    url = absolute(url)
     storage = look_into_storage(url)
     names = [study.study_name for study in storage.get_all_studies()]
     if name is None:
@@ -252,24 +250,17 @@ def _begun_elsewhere(name: str | None) -> StudyFiles | None:
     """The folder of a study that the default journal knows by its name, or has as its newest."""
     from sweeper.search.storage import look_into_storage
 
-    journal = Path(OUTPUTS, JOURNAL).absolute()
+    journal = default_journal()
     if not journal.exists():
         return None
     with suppress(BadInput, Fault):
         storage = look_into_storage(str(journal))
         name = name or _newest(storage)
-        for study in storage.get_all_studies():
-            begun = origin.read(storage, study._study_id)
-            if study.study_name == name and (there := origin.folder(begun)) is not None:
-                files = StudyFiles(there)
-                return files if files.is_of(name, begun.get("id")) else None
+        begun = origin.of(storage, name)
+        if (there := origin.folder(begun)) is not None:
+            files = StudyFiles(there)
+            return files if files.is_of(name, begun.get("id")) else None
     return None
-
-
-def _absolute(url: str) -> str:
-    if url.startswith("sqlite:///") and not url.startswith("sqlite:////"):
-        return f"sqlite:///{Path(url.removeprefix('sqlite:///')).absolute()}"
-    return url if "://" in url or url == "memory" else str(Path(url).absolute())
 
 
 def _newest(storage: BaseStorage) -> str:
@@ -286,11 +277,13 @@ def _newest(storage: BaseStorage) -> str:
 
 def _home(name: str, storage: BaseStorage, url: str, files: StudyFiles) -> StudyFiles:
     """The folder of a study: where it was begun, if that is here; else this one."""
-    begun = origin.read(storage, storage.get_study_id_from_name(name))
+    begun = origin.of(storage, name)
     study_id = begun.get("id")
     there = origin.folder(begun)
-    if there is not None and StudyFiles(there).is_of(name, study_id):
-        return StudyFiles(there)
+    if there is not None and (home := StudyFiles(there)).is_of(name, study_id):
+        if (known := home.read_storage()) != url:  # a copy of the study, or another way to the same
+            log.warning("%s has it in %s, which is what is shown", near(there), hide_secrets(str(known)))
+        return home
     if files.is_ours:
         if files.read_name() != name or (study_id and files.read_id() not in (None, study_id)):
             what = "is the folder of another study of that name, which that storage does not hold"

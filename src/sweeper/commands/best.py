@@ -7,7 +7,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -22,7 +22,6 @@ from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.outcome import WORDS
 from sweeper.program import program, use
-from sweeper.record.mark import JOURNAL, OUTPUTS
 from sweeper.record.study_files import StudyFiles
 from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
@@ -202,11 +201,22 @@ def _counts(files: StudyFiles, written: dict[str, int]) -> str:
 
 
 def _title(files: StudyFiles, number: int, values: Sequence[float]) -> str:
-    """As a search names its best trial; what another app calls its values is not in its files."""
-    objective = files.run(number).read_result().get("objective", objectives(None, len(values)))
+    """As a search names its best trial; what another app calls its values, only the study knows."""
+    objective = files.run(number).read_result().get("objective") or _metrics(files, len(values))
     names = [objective] if isinstance(objective, str) else objective
     scores = ", ".join(f"{name} {told(value)}" for name, value in zip(names, values, strict=False))
     return f"Best trial: number {number}, {scores}"
+
+
+@cache
+def _metrics(files: StudyFiles, n: int) -> tuple[str, ...]:
+    from sweeper.search.look import read
+
+    try:
+        return objectives(read(files).metrics, n)
+    except (BadInput, Fault) as error:
+        log.debug("%s", error)
+        return objectives(None, n)
 
 
 def _measured(files: StudyFiles) -> dict[str, Any]:
@@ -224,10 +234,10 @@ def _table(title: str, rows: dict[str, Any]) -> Table:
 
 
 def _can_certify(files: StudyFiles) -> bool:
-    """Whether there is a trial to train again, in a storage that is still there."""
+    """Whether there is a trial to train again, in a storage that is still there, and nobody has yet."""
     results = filesystem.read_yaml(files.results)
     is_done = results.get("best_trial") is not None or bool(results.get("solutions"))
-    return is_done and files.read_storage() not in (None, "memory")
+    return is_done and files.can_be_read_again and not files.certified_by.is_certificate
 
 
 def show_commands(files: StudyFiles) -> None:
@@ -235,11 +245,9 @@ def show_commands(files: StudyFiles) -> None:
     from sweeper.search.progress import tell_how_to_make_sure
 
     study = files.typed
-    journal = str(Path(OUTPUTS, JOURNAL).absolute())
-    is_elsewhere = files.read_storage() not in (None, "memory", journal)  # its folder remembers where
-    if _can_certify(files) and not files.certified_by.is_certificate:
+    if _can_certify(files):
         tell_how_to_make_sure(files)
-    print(f"Browse:    {program()} dashboard{f' {study}' if is_elsewhere else ''}")
+    print(f"Browse:    {report.browse(files)}")
     if files.best.is_complete:
         trust = saved.trust_option_of(files.best.config)
         if files.travels and not files.best.has_model:

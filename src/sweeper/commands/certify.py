@@ -76,7 +76,7 @@ def _open(name: str | None, trust: bool, source: Source) -> Pair:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = _search_of(find(name, source))
-    if (search.read_storage() or "memory") == "memory":
+    if not search.can_be_read_again:
         reason, remedy = "its trials were in the memory of a process", "search with a storage that stays"
         raise BadInput("STUDY", search.read_name(), reason, remedy)
     from sweeper.search.look import read

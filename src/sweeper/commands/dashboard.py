@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
-from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -18,8 +17,9 @@ from sweeper.commands.exhibit import exhibiting
 from sweeper.commands.guard import guarded
 from sweeper.errors import BadInput
 from sweeper.program import program
-from sweeper.record.mark import JOURNAL, OUTPUTS
+from sweeper.record.mark import default_journal
 from sweeper.secret import hide_secrets
+from sweeper.words import near
 
 HOST = "127.0.0.1"
 """optuna-dashboard has no authentication, and routes that delete."""
@@ -43,7 +43,7 @@ def serve(port: int, study: str | None, source: Source = HERE) -> None:
         storage_url = find(study, source).read_storage()
     storage_url, *others = [storage_url] if storage_url else outputs.find_storages()
     if storage_url is None:
-        journal = Path(OUTPUTS, JOURNAL)
+        journal = near(default_journal())
         remedy = f"run {program()} -m optimizer=adam,sgd, or write --storage URL"
         raise BadInput("outputs", journal, "there are no studies yet", remedy)
     with _listen(port) as server:

@@ -33,7 +33,7 @@ from sweeper.search.engine import n_cores
 from sweeper.search.hooks import Hooks
 from sweeper.search.parameter import Parameter, written
 from sweeper.search.search import Search
-from sweeper.search.settings import check_objective, read_settings, study_key
+from sweeper.search.settings import check_objective, launcher_name, read_settings, study_key
 from sweeper.search.space import Draw, Space
 from sweeper.secret import hide_secrets
 from sweeper.training import freeze, summary, weights
@@ -242,7 +242,7 @@ def _jobs(master: DictConfig) -> str:
     """What a launcher is asked for: how many workers a job has is known where its engine starts it."""
     sweeper = master.hydra.sweeper
     n, each = opening.n_jobs(sweeper.n_jobs), sweeper.workers_per_job
-    asked = f"{counted(n, 'job')} of hydra/launcher={opening.choice(master)}"
+    asked = f"{counted(n, 'job')} of hydra/launcher={launcher_name(master)}"
     if each != "auto":
         return f"{asked}, {counted(each, 'worker')} each"
     return f"{asked}, a worker for each GPU or core that it gives"

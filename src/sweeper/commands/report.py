@@ -14,7 +14,7 @@ from sweeper import saved
 from sweeper.commands.arrival import HERE, Source, find
 from sweeper.errors import BadInput
 from sweeper.program import program, use
-from sweeper.record.mark import JOURNAL, OUTPUTS
+from sweeper.record.mark import OUTPUTS
 from sweeper.record.study_files import StudyFiles, is_report
 from sweeper.record.target import check_out
 from sweeper.results.study_record import StudyRecord
@@ -135,11 +135,15 @@ def _commands(seen: StudyRecord) -> list[tuple[str, str]]:
             ("Change it, and train once", f"{program()} {config} training.epochs=50"),
         ]
     found += _certificate_commands(seen) if seen.files.is_certificate else _search_commands(seen)
-    journal = str(Path(OUTPUTS, JOURNAL).absolute())
-    is_elsewhere = seen.files.read_storage() not in (None, "memory", journal)
-    found.append(("Browse the trials", f"{program()} dashboard{f' {name}' if is_elsewhere else ''}"))
+    found.append(("Browse the trials", browse(seen.files)))
     found.append(("Write this report again", f"{program()} report {name}"))
     return found
+
+
+def browse(files: StudyFiles) -> str:
+    """The command that opens the dashboard; a folder that another storage belongs to remembers it."""
+    is_elsewhere = files.can_be_read_again and not files.is_in_default_journal
+    return f"{program()} dashboard{f' {files.typed}' if is_elsewhere else ''}"
 
 
 def _search_commands(seen: StudyRecord) -> list[tuple[str, str]]:

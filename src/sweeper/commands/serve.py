@@ -73,7 +73,7 @@ def serve(study: str | None, storage_url: str | None, host: str, port: int) -> N
 
 
 def _storage_url(study: str | None, url: str | None) -> str:
-    from sweeper.search.settings import storage_url
+    from sweeper.search.storage import absolute
 
     key, named = "--storage", url
     if study and not url:
@@ -83,13 +83,15 @@ def _storage_url(study: str | None, url: str | None) -> str:
         raise BadInput(key, url or study, "is the memory of one process", remedy)
     if named is not None and named.startswith("grpc:"):
         raise BadInput(key, url or study, "is a proxy already", remedy)
-    return storage_url(named)
+    return absolute(named)
 
 
 def _take_port(n_threads: int, host: str, port: int) -> Any:
     """A server that has its port, and does not answer yet."""
+    from sweeper.search.proxy import PORT, address
+
     if not 0 < port < 1 << 16:
-        raise BadInput("--port", port, "no machine has such a port", "write --port 13000")
+        raise BadInput("--port", port, "no machine has such a port", f"write --port {PORT}")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what is wrong is told here
     try:
         for package in ("google.protobuf", "grpc"):
@@ -150,11 +152,6 @@ def _own_methods(service: Any) -> Any:
     return grpc.method_handlers_generic_handler(SERVICE, {ENDS: answer})
 
 
-def address(host: str, port: int) -> str:
-    """``HOST:PORT``, in which an address of IPv6 stands in brackets."""
-    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
-
-
 # ------------------------------------------------------------------------------------------------- answering
 
 
@@ -198,7 +195,7 @@ def _service(storage: BaseStorage) -> Any:
                 return answer(self, request, context)
             except Fault as fault:
                 code = grpc.StatusCode.UNAVAILABLE if isinstance(fault, Away) else grpc.StatusCode.INTERNAL
-                context.abort(code=code, details=str(fault))
+                context.abort(code=code, details=hide_secrets(fault.reason))
 
         return call
 
@@ -245,6 +242,8 @@ class _Reading:
 
 
 def _told(url: str, n_studies: int, host: str, port: int) -> list[str]:
+    from sweeper.search.proxy import address
+
     here = address(host if _is_this_machine(host) else _reached_as(host), port)
     lines = [
         f"Storage: {hide_secrets(url)} ({counted(n_studies, 'study', 'studies')})",

@@ -18,8 +18,7 @@ FORMAT = 1
 MARK = ".sweeper"
 OUTPUTS = "outputs"
 """The folder of all studies, in that where a command is typed."""
-JOURNAL = "studies.journal"
-"""In it, the storage of those that name none."""
+_JOURNAL = "studies.journal"
 
 
 def check_format(key: str, value: object, mark: Mapping[str, Any]) -> None:
@@ -27,6 +26,11 @@ def check_format(key: str, value: object, mark: Mapping[str, Any]) -> None:
     if mark.get("format") != FORMAT:
         reason = f"was written by another version of sweeper (format {mark.get('format', 0)}, not {FORMAT})"
         raise BadInput(key, value, reason, "use that version, or start another study")
+
+
+def default_journal() -> Path:
+    """The storage of those that name none: one file for all studies here."""
+    return Path(OUTPUTS, _JOURNAL).absolute()
 
 
 def study_folders(top: str | Path = OUTPUTS) -> list[Path]:

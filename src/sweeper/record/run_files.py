@@ -220,11 +220,11 @@ class RunFiles:
                 write_whole(path, text)
 
     def zip_model(self, path: Path) -> None:
-        """Write one file that holds all of a model and its record, for another machine: whole, or not at all.
+        """Write one file that holds all of a model and its record, for another machine.
 
         Weights hardly get smaller by compressing. What is not compressed cannot grow when it is read.
         """
-        with whole(path) as new, zipfile.ZipFile(new, "w", zipfile.ZIP_STORED) as file:
+        with disk(path), zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
             for name, each in {**self._texts, **self._arrays}.items():
                 if each.is_file() and name != self.choice.name:
                     file.write(each, name)

@@ -29,7 +29,7 @@ from sweeper.filesystem import (
 from sweeper.lock import locked
 from sweeper.outcome import Outcome
 from sweeper.record.best_files import BestFiles, Choice
-from sweeper.record.mark import FORMAT, MARK, OUTPUTS, check_format, study_folders
+from sweeper.record.mark import FORMAT, MARK, OUTPUTS, check_format, default_journal, study_folders
 from sweeper.record.run_files import PER_CLASS, RunFiles
 from sweeper.record.trial_files import TrialFiles
 
@@ -227,6 +227,16 @@ class StudyFiles:
         if not url.isprintable() or not url:
             raise damaged(self._storage, "names no storage")
         return url
+
+    @property
+    def can_be_read_again(self) -> bool:
+        """Whether its study is in a storage that outlives the process which began it."""
+        return self.read_storage() not in (None, "memory")
+
+    @property
+    def is_in_default_journal(self) -> bool:
+        """Whether the study is where those are that name no storage."""
+        return self.read_storage() == str(default_journal())
 
     def read_name(self) -> str:
         """The name of the study whose folder this is.

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import filesystem
 from sweeper.fault import Fault
+from sweeper.ranking import seconds_of
 from sweeper.record.mark import FORMAT, check_format
 from sweeper.record.study_files import StudyFiles
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Candidate, Plan, scores
@@ -293,11 +294,6 @@ def _again(trial: FrozenTrial, plan: Plan) -> Again:
         values=scores(trial),
         seconds=seconds_of(trial),
     )
-
-
-def seconds_of(trial: FrozenTrial) -> float | None:
-    """How long a trial took, with all that belongs to it."""
-    return None if trial.duration is None else trial.duration.total_seconds()
 
 
 def _seconds(candidate: Candidate, done: Sequence[tuple[str, Again]]) -> float | None:

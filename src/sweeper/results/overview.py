@@ -10,6 +10,7 @@ from markupsafe import Markup
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import outcome
+from sweeper.ranking import seconds_of
 from sweeper.results import sign, standing, study_sign
 from sweeper.results.markup import command, duration, facts, paragraph, table, told
 from sweeper.results.panel import Panel, Table
@@ -97,7 +98,7 @@ def found(seen: StudyRecord) -> Panel:
     about["trial"] = str(trial.number)
     if "best_epoch" in result:
         about["best epoch"] = f"{result['best_epoch']} of {result['epochs']} ({result.get('ending', '')})"
-    seconds = result.get("seconds", trial.duration.total_seconds() if trial.duration else None)
+    seconds = result.get("seconds", seconds_of(trial))
     about |= {"time": duration(seconds)} if seconds is not None else {}
     for attribute, name in (("peak_memory_mb", "peak memory, MB"), ("n_parameters", "parameters")):
         if attribute in result:
@@ -187,7 +188,7 @@ def trials(seen: StudyRecord) -> Panel | None:
             outcome.word(t),
             *(t.values if t.state == TrialState.COMPLETE else [None] * len(seen.metrics)),
             *(t.params.get(name) for name in names),
-            t.duration.total_seconds() if t.duration is not None else None,
+            seconds_of(t),
         ]
         for t in ordered
     ]

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import outcome, ranking
 from sweeper.fault import Fault
+from sweeper.ranking import seconds_of
 from sweeper.record.run_files import RunFiles
 from sweeper.results.markup import told
 from sweeper.results.study_record import StudyRecord
@@ -227,8 +228,8 @@ def times(seen: StudyRecord) -> Times:
     first = begun[0].datetime_start
     assert first is not None
     stretches = [
-        ((t.datetime_start - first).total_seconds(), max(0.0, (end - first).total_seconds()))
-        for t, end in zip(begun, ends, strict=True)
+        ((t.datetime_start - first).total_seconds(), (max(t.datetime_start, end) - first).total_seconds())
+        for t, end in zip(begun, ends, strict=True)  # two clocks may have told these
         if t.datetime_start is not None
     ]
     pauses = _pauses(stretches)
@@ -315,8 +316,8 @@ def prices(seen: StudyRecord, attribute: str) -> list[Price]:
     found = []
     for trial in completed(seen):
         cost, reached = trial.user_attrs.get(attribute), score(trial)
-        if cost is None and attribute == "seconds" and trial.duration is not None:
-            cost = trial.duration.total_seconds()
+        if cost is None and attribute == "seconds":
+            cost = seconds_of(trial)
         if isinstance(cost, int | float) and math.isfinite(cost) and reached is not None:
             found.append(Price(trial.number, float(cost), reached))
     return found

@@ -66,9 +66,9 @@ class StudyRecord:
 
     def again(self, *changes: str) -> str | None:
         """The command that goes on with this study, with other overrides; None where nobody knows it."""
-        names = [f"{self._named_by}={self.name}"]
+        names = [override(self._named_by, self.name)]
         if self.attributes.get("folder_by") == "time":
-            names.append(f"hydra.sweep.dir={self._folder}")
+            names.append(override("hydra.sweep.dir", str(self._folder)))
         # The folder remembers the storage.
         return self._command(without={_STORAGE, *self._storage_keys}, changes=[*names, *changes])
 
@@ -93,9 +93,9 @@ class StudyRecord:
             n_before: how many such commands are told beside it: each begins a study of its own.
         """
         name, folder = self._next("", n_before)
-        names = [f"{self._named_by}={name}"]
+        names = [override(self._named_by, name)]
         if self.attributes.get("folder_by", "name") != "name":
-            names.append(f"hydra.sweep.dir={folder}")
+            names.append(override("hydra.sweep.dir", str(folder)))
         return self._command(changes=[*names, *changes])
 
     def alone(self, trial: FrozenTrial) -> str | None:

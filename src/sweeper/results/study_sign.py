@@ -23,6 +23,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import ranking, schema
+from sweeper.ranking import seconds_of
 from sweeper.results import curve
 from sweeper.results.sign import Finding, Rule, Sign, found
 from sweeper.results.study_record import (
@@ -633,7 +634,8 @@ def _seconds(trial: FrozenTrial) -> float:
     told = trial.user_attrs.get("seconds")
     if isinstance(told, int | float):
         return max(float(told), 1e-9)
-    return max(trial.duration.total_seconds(), 1e-9) if trial.duration else math.inf
+    took_s = seconds_of(trial)
+    return math.inf if took_s is None else max(took_s, 1e-9)
 
 
 def _noise(seen: StudyRecord, best: FrozenTrial) -> float | None:

@@ -36,10 +36,15 @@ from sweeper.search.travel import (
 
 log = logging.getLogger(__name__)
 
-ASK_BYTES = 100 * 10**6
+_ASK_BYTES = 100 * 10**6
 """From here on somebody is asked before it is downloaded."""
 _AT_ONCE = 8
 """Downloads of small files, each of which mostly waits for an answer."""
+
+
+def is_small(n_bytes: int) -> bool:
+    """Whether so much is downloaded unasked."""
+    return n_bytes <= _ASK_BYTES
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,9 @@ class Arrival:
         self._attributes = storage.get_study_system_attrs(self._study._study_id)
         self._best = self._outcome.best
 
-    def bring(self, admit: Callable[[int], bool], shown: Callable[[int], object] = lambda n: None) -> None:
+    def bring(
+        self, admit: Callable[[int], bool] = is_small, shown: Callable[[int], object] = lambda n: None
+    ) -> None:
         """Bring all of it.
 
         Args:

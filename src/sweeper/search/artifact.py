@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, of_disk
-from sweeper.filesystem import size, whole
+from sweeper.filesystem import size, sweep_up_beside, whole
 from sweeper.secret import hide_secrets
 from sweeper.words import expanded
 
@@ -24,6 +24,8 @@ KEY = "hydra.sweeper.artifacts"
 
 _S3 = "s3://"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_WITHOUT_SLASHES = re.compile(r"(?i)(s3|gs|https?):")
+"""Of a store on which somebody has forgotten slashes; no folder is called so."""
 _PREFIX = re.compile(r"[\w!.*'()/-]*", re.ASCII)
 _REMEDY = "write a folder that can be written to, or s3://BUCKET/PREFIX"
 _PIECE = 1 << 20
@@ -40,7 +42,7 @@ def absolute(place: str, key: str = KEY) -> str:
     Raises:
         BadInput: for what is no place.
     """
-    if "://" not in place:
+    if "://" not in place and not _WITHOUT_SLASHES.match(place):
         return str(expanded(place).absolute())
     bucket, _, prefix = place.removeprefix(_S3).partition("/")
     if not place.startswith(_S3):
@@ -79,6 +81,7 @@ class Artifacts:
                 with path.open("rb") as file:
                     self._store.write(self.id_of(name), file)
             else:
+                sweep_up_beside(self._folder / name)
                 with whole(self._folder / name) as new:
                     _copy(path, new)
 
@@ -114,15 +117,30 @@ class Artifacts:
                     return None
                 raise
 
-    def remove(self, name: str) -> None:
-        """Remove it, where it is there."""
+    def remove(self, *names: str) -> None:
+        """Remove them, where they are there, and what killed processes have sent of them by halves."""
         from optuna.artifacts.exceptions import ArtifactNotFound
 
         with self._told():
-            try:
-                self._store.remove(self.id_of(name))
-            except ArtifactNotFound:
-                return
+            for name in names:
+                with suppress(ArtifactNotFound):
+                    self._store.remove(self.id_of(name))
+                if self._folder is not None:
+                    sweep_up_beside(self._folder / name)
+            if self._folder is None and names:
+                self._abort({self.id_of(name) for name in names})
+
+    def _abort(self, ids: Collection[str]) -> None:
+        """Give up the parts of uploads to S3, which it keeps, shows to nobody, and wants to be paid for."""
+        with suppress(self._s3.exceptions.ClientError):  # these credentials must not, or it knows no parts
+            pages = self._s3.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=self._prefix
+            )
+            for upload in (each for page in pages for each in page.get("Uploads", ())):
+                if upload["Key"] in ids:
+                    self._s3.abort_multipart_upload(
+                        Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
 
     @property
     def _store(self) -> Any:

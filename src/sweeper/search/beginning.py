@@ -70,8 +70,7 @@ def create(search: Search, storage: BaseStorage) -> None:
 
 def with_its_budget(search: Search, storage: BaseStorage) -> Search:
     """The search with the budget that the study has: all who take part must mean the same."""
-    study_id = storage.get_study_id_from_name(search.study_name)
-    begun = origin.read(storage, study_id)
+    begun = origin.of(storage, search.study_name)
     joined = replace(
         search,
         n_trials=begun.get("n_trials", search.n_trials) if search.plan is None else search.n_trials,

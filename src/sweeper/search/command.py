@@ -10,10 +10,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from sweeper.fault import Fault
-from sweeper.program import program, typed_besides
+from sweeper.program import program, python, typed_besides
 from sweeper.record.mark import OUTPUTS
 from sweeper.record.study_files import StudyFiles
-from sweeper.results.study_record import HIDDEN
+from sweeper.results.study_record import HIDDEN, override
 from sweeper.search.search import Search
 from sweeper.search.settings import (
     is_named_by_time,
@@ -48,9 +48,9 @@ def typed(search: Search | None, master: DictConfig) -> str:
         arguments = [a for a in arguments if key_of(a) not in storage_keys]
     named_by, given = study_key(master), {key_of(a) for a in arguments}
     if search and not {named_by, "hydra.sweeper.study_name"} & given:
-        arguments = [*arguments, f"{named_by}={search.study_name}"]
+        arguments = [*arguments, override(named_by, search.study_name)]
     if search and "hydra.sweep.dir" not in given and is_named_by_time(master):
-        arguments = [*arguments, f"hydra.sweep.dir={search.folder}"]
+        arguments = [*arguments, override("hydra.sweep.dir", str(search.folder))]
     return " ".join([_started_by(), *map(shlex.quote, arguments)])
 
 
@@ -77,4 +77,4 @@ def _started_by() -> str:
     module = spec.name.removesuffix(".__main__") if spec is not None else ""
     if module == "sweeper" or Path(sys.argv[0]).name == "sweeper":
         return program()
-    return f"python -m {module}" if module else f"python {shlex.quote(sys.argv[0])}"
+    return f"{python()} -m {module}" if module else f"{python()} {shlex.quote(sys.argv[0])}"

@@ -94,8 +94,7 @@ def _raise_for_failures(study: Study) -> NoReturn:
 def _can_certify(study: Study, trials: Sequence[optuna.trial.FrozenTrial]) -> bool:
     """Whether there is a trial to train again, in a storage that stays, and nobody has yet."""
     is_done = any(t.state == TrialState.COMPLETE for t in trials)
-    stays = study.files.read_storage() not in (None, "memory")
-    return is_done and stays and not study.files.certified_by.is_certificate
+    return is_done and study.files.can_be_read_again and not study.files.certified_by.is_certificate
 
 
 def _note(study: Study, master: DictConfig) -> None:

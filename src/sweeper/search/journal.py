@@ -11,6 +11,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.storages.journal._storage import JournalOperation
 
@@ -28,6 +29,32 @@ _DURABLE = (
     JournalOperation.SET_TRIAL_STATE_VALUES,
 )
 """What a power cut must not take back: that a study or a trial is there, and how the trial ended."""
+
+
+_BEGIN = b'{"op_code"'
+"""Of each journal."""
+_NO_JOURNAL = "it is not an Optuna journal"
+
+
+def open_journal(path: Path) -> BaseStorage:
+    """Raises ValueError for what is none."""
+    _check_begin(path)
+    try:
+        return JournalStorage(JournalBackend(path))
+    except (AssertionError, LookupError, TypeError, AttributeError) as error:  # Optuna's, for other records
+        raise ValueError(f"{_NO_JOURNAL}, or one of another version") from error
+
+
+def _check_begin(path: Path) -> None:
+    """Raises ValueError for a file of somebody else, which would be taken for a torn line, and cut off."""
+    if path.is_dir() or not path.exists():  # which say so themselves
+        return
+    if not path.is_file():
+        raise ValueError("it is no file")
+    with path.open("rb") as file:
+        begin = file.read(len(_BEGIN))
+    if begin != _BEGIN[: len(begin)]:
+        raise ValueError(_NO_JOURNAL)
 
 
 class JournalBackend(BaseJournalBackend):
@@ -57,7 +84,7 @@ class JournalBackend(BaseJournalBackend):
         except ValueError as error:
             n_line = len(self._reader._log_number_offset)
             if n_line == 1:
-                raise ValueError("it is not an Optuna journal") from error
+                raise ValueError(_NO_JOURNAL) from error
             remedy = "remove that line, or restore an intact copy"
             raise Fault(self._path, f"line {n_line} cannot be read", remedy) from error
 
@@ -111,6 +138,7 @@ def _cut_torn_tail(file: FileIO) -> None:
 
 def check_lock(journal: Path) -> None:
     """Make the folder of a journal. Raises BadInput where nobody could append alone; nothing is left then."""
+    _check_begin(journal)
     lock, had_folder, had_journal = lock_of(journal), journal.parent.exists(), journal.exists()
     journal.parent.mkdir(parents=True, exist_ok=True)
     if had_journal and not os.access(journal, os.W_OK):

@@ -32,9 +32,11 @@ from sweeper.caller import VARIABLE as CALLER
 from sweeper.lock import Heartbeat
 from sweeper.outcome import n_finished
 from sweeper.record.study_files import StudyFiles
+from sweeper.results.study_record import override
 from sweeper.search import engine, life
 from sweeper.search.launched import STORAGE, Orders, run_pool
 from sweeper.search.search import Search
+from sweeper.search.settings import key_of, launcher_name
 from sweeper.search.storage import look_into_storage
 from sweeper.search.study import Study
 from sweeper.secret import hide_secrets, remember_secrets
@@ -49,7 +51,7 @@ _EMPTY_QUEUES, _SILENT_QUEUES = 3, 60
 """So often, a minute apart, Slurm's queue has none of the jobs any more, or does not answer, before they are
 given up."""
 
-SLURM = "submitit_launcher.SlurmLauncher"
+_SLURM = "submitit_launcher.SlurmLauncher"
 _COMMENT = "sweeper "
 """Begins that of our jobs in Slurm's queue; their batch follows."""
 _RAY = "hydra_ray_launcher"
@@ -84,7 +86,7 @@ class Launch:
         batch = uuid.uuid4().hex[:8]
         is_rays = _RAY in node["_target_"]
         delay_s = node.get("signal_delay_s") or (30 if "submitit" in node["_target_"] else 0)
-        if SLURM in node["_target_"] and not node.get("comment"):
+        if _is_slurms(node) and not node.get("comment"):
             node["comment"] = f"{_COMMENT}{batch}"  # by which the queue is asked for its jobs
         orders = Orders(
             batch=batch,
@@ -108,10 +110,26 @@ class Launch:
             study=search.study_name,
             study_folder=str(search.folder),
             storage=search.storage,
-            choice=str(master.hydra.runtime.choices.get("hydra/launcher")),
+            choice=launcher_name(master),
             node=node,
             sys_path=[str(Path(entry).absolute()) for entry in sys.path],
         )
+
+    @property
+    def outputs(self) -> Path:
+        """Where what its jobs print is found."""
+        folder = str(self.node.get("submitit_folder") or "").partition("%")[0]
+        return Path(folder) if folder else StudyFiles(Path(self.study_folder)).launcher_log
+
+    @property
+    def is_slurms(self) -> bool:
+        """Whether Slurm runs its jobs, whose queue can be asked."""
+        return _is_slurms(self.node)
+
+    def job(self, files: StudyFiles) -> Job:
+        """What the study is told of each job that it asks for."""
+        orders = self.orders
+        return Job(orders.batch, self.name, life.place_of(files), self.is_slurms, orders.stops)
 
     def written(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -120,6 +138,10 @@ class Launch:
     def read(cls, text: bytes) -> Launch:
         said = json.loads(text)
         return cls(**{**said, "orders": Orders(**said["orders"])})
+
+
+def _is_slurms(node: Mapping[str, Any]) -> bool:
+    return _SLURM in node["_target_"]
 
 
 def _node(master: DictConfig, search: Search) -> dict[str, Any]:
@@ -146,14 +168,14 @@ def _words(search: Search) -> list[str]:
         for word in words
     ]
     if search.named_by not in {_key(word) for word in words}:
-        words.append(f"{search.named_by}={search.study_name}")
+        words.append(override(search.named_by, search.study_name))
     if search.folder_by == "time":
-        words.append(f"hydra.sweep.dir={search.folder}")
+        words.append(override("hydra.sweep.dir", str(search.folder)))
     return words
 
 
 def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~") if "=" in word else ""
+    return key_of(word) if "=" in word else ""
 
 
 def _environment(master: DictConfig, is_rays: bool) -> dict[str, str]:
@@ -182,6 +204,8 @@ class Job:
     place: str
     """Of that process's lock: who has the same machine and folder sees whether it lives."""
     is_slurms: bool = False
+    stops: int = 0
+    """How often the study had been stopped when it was asked for: after one more it ends as it begins."""
     ended: dict[str, Any] | None = None
     """What ``run_pool`` gave, or the launcher raised, once that is known."""
 
@@ -215,7 +239,7 @@ def main() -> None:
     remember_secrets(launch.storage)
     files = StudyFiles(Path(launch.study_folder))
     heartbeat = Heartbeat(files.heartbeats, launch.name)
-    if SLURM in launch.node["_target_"]:
+    if launch.is_slurms:
         threading.Thread(target=_end_with_the_queue, args=(launch.orders.batch,), daemon=True).start()
     try:
         _launch(launch, files)
@@ -253,8 +277,9 @@ def _launch(launch: Launch, files: StudyFiles) -> None:
         except Exception as error:
             print(hide_secrets(traceback.format_exc()), flush=True)
             ends = {launch.orders.job(first + n): {"raised": _line(error)} for n in range(n_jobs)}
-        job = Job(launch.orders.batch, launch.name, life.place_of(files), SLURM in launch.node["_target_"])
-        for name, end in ends.items():
+        # Some launchers do not tell a job which one it is, and then it has a name of its own.
+        job, asked = launch.job(files), map(launch.orders.job, range(first, first + n_jobs))
+        for name, end in ({name: {} for name in asked} | ends).items():
             storage.set_study_system_attr(study_id, f"{JOB}{name}", asdict(replace(job, ended=end)))
         first += n_jobs
         n_jobs = sum(bool(end.get("again")) for end in ends.values())

@@ -7,6 +7,7 @@ nothing of the app is pickled, whatever its script holds.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,15 +18,19 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 from sweeper import caller
+from sweeper.errors import MAX_CHARACTERS, shortened
 from sweeper.search import engine
 from sweeper.search.engine import Order
 from sweeper.search.process import handling
+from sweeper.secret import hide_secrets
+from sweeper.words import one_line
 
 STORAGE = "SWEEPER_STORAGE"
 """The variable by which the storage's URL, which may hold a password, reaches jobs that inherit variables."""
+_KEPT_BYTES, _LAST_WORDS_S = 8192, 2
 _TO_STOP = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 
@@ -58,6 +63,10 @@ class Orders:
     def job(self, number: int | str) -> str:
         return f"{self.batch}-{number}"
 
+    @staticmethod
+    def batch_of(job: str) -> str:
+        return job.rpartition("-")[0]
+
 
 # ---------------------------------------------------------------------------------------------- in each job
 
@@ -67,7 +76,8 @@ def run_pool(orders: Orders, config: object = None) -> dict[str, Any]:
 
     Returns:
         how it ended: the ``job``, the exit ``code``, whether it ended because its time was short, so that
-        another one may go on (``again``), and the ``error`` that it told.
+        another one may go on (``again``), the ``error`` that it told, and of what it wrote to its standard
+        error the ``last`` line that names one.
     """
     job = orders.job(_number())
     with _heeding() as heard, tempfile.TemporaryFile() as file:
@@ -77,8 +87,10 @@ def run_pool(orders: Orders, config: object = None) -> dict[str, Any]:
             env=_environment(orders, job) | {caller.VARIABLE: caller.told_by(file.fileno(), "same")},
             pass_fds=[file.fileno()],
             stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
-        code = _wait(child, heard)
+        with _passed_on(child.stderr) as end:
+            code = _wait(child, heard)
         said = caller.heard(file.fileno())
     error = said.get("error")
     if error is not None:
@@ -86,7 +98,7 @@ def run_pool(orders: Orders, config: object = None) -> dict[str, Any]:
     _let_the_engine_have_its_turn(heard)
     is_short = engine.OUT_OF_TIME in said or bool({signal.SIGUSR1, signal.SIGUSR2} & set(heard))
     told = None if error is None else caller.written(error)
-    return {"job": job, "code": code, "again": is_short, "error": told}
+    return {"job": job, "code": code, "again": is_short, "error": told, "last": _telling(bytes(end))}
 
 
 def _number() -> int | str:
@@ -97,6 +109,33 @@ def _number() -> int | str:
     with suppress(ValueError, MissingMandatoryValue):  # there is no config, or nothing in it
         return HydraConfig.get().job.num
     return uuid.uuid4().hex[:8]
+
+
+@contextmanager
+def _passed_on(stream: IO[bytes] | None) -> Iterator[bytearray]:
+    """The end of what comes by a stream; all of it goes on to where this process's errors go."""
+    assert stream is not None
+    end, file = bytearray(), stream.fileno()
+
+    def pass_on() -> None:
+        with stream:
+            while piece := os.read(file, _KEPT_BYTES):
+                end[:] = (end + piece)[-_KEPT_BYTES:]
+                with suppress(OSError):  # nobody reads it, and the child must not wait
+                    os.write(2, piece)
+
+    reader = threading.Thread(target=pass_on, daemon=True)
+    reader.start()
+    yield end
+    reader.join(_LAST_WORDS_S)  # a process that outlives the child may hold the other end
+
+
+def _telling(end: bytes) -> str | None:
+    """The line that says why a program ended, as Python and Hydra write it."""
+    lines = end.decode(errors="replace").splitlines()
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit)\b", line)]
+    told = named or [line for line in lines if line.strip()]
+    return hide_secrets(shortened(one_line(told[-1]), MAX_CHARACTERS)) if told else None
 
 
 def _wait(child: subprocess.Popen[bytes], heard: list[int]) -> int:

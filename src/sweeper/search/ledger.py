@@ -28,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import outcome, ranking
 from sweeper.outcome import FIRST_TRY, is_surplus
+from sweeper.ranking import seconds_of
 from sweeper.search.change import IsSettled, changed_trials
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -181,9 +182,9 @@ class Ledger:
         self.words[outcome.word(trial)] += 1
         if trial.state in FINISHED:
             self.finished.append(trial.number)
-            if (took := trial.duration) is not None:
-                insort(self.durations_s, took.total_seconds())
-                self.total_s += took.total_seconds()
+            if (took_s := seconds_of(trial)) is not None:
+                insort(self.durations_s, took_s)
+                self.total_s += took_s
         elif _counts_as_failed(trial) and not self._goes_on(trial.number):
             self.failed[trial.number] = trial
 

@@ -51,31 +51,31 @@ def _without_worker(trials: Sequence[FrozenTrial]) -> set[int]:
     return {t.number for t in trials if t.state == TrialState.RUNNING and "worker" not in t.user_attrs}
 
 
-def look(files: StudyFiles) -> list[FrozenTrial]:
-    """The trials of the study whose folder this is, as ``seen`` shows them.
+def load(files: StudyFiles) -> optuna.Study:
+    """The study whose folder this is, for somebody who only looks.
 
     Raises:
         BadInput: if there is no such storage, or its trials were in the memory of a process.
         Fault: if the storage cannot be read.
     """
     storage = look_into_storage(files.read_storage() or "memory")
-    study_id = storage.get_study_id_from_name(files.read_name())
-    read = partial(storage.get_all_trials, study_id, deepcopy=False)
-    return seen(read(), files, read, partial(life.read, storage, study_id))
+    return optuna.load_study(study_name=files.read_name(), storage=storage, sampler=RandomSampler())
+
+
+def look(files: StudyFiles) -> list[FrozenTrial]:
+    """The trials of the study whose folder this is, as ``seen`` shows them; raises what ``load`` does."""
+    return _trials(load(files), files)
 
 
 def read(files: StudyFiles) -> StudyRecord:
-    """The record of the study whose folder this is, with the trials that ``look`` shows.
+    """The record of the study whose folder this is, with the trials of ``look``; raises as ``load``."""
+    study = load(files)
+    return study_record.of(study, files, _trials(study, files))
 
-    Raises:
-        BadInput: if there is no such storage, or its trials were in the memory of a process.
-        Fault: if the storage cannot be read.
-    """
-    storage = look_into_storage(files.read_storage() or "memory")
-    study = optuna.load_study(study_name=files.read_name(), storage=storage, sampler=RandomSampler())
+
+def _trials(study: optuna.Study, files: StudyFiles) -> list[FrozenTrial]:
     read_trials = partial(study.get_trials, deepcopy=False)
-    read_told = partial(life.read, storage, study._study_id)
-    return study_record.of(study, files, seen(read_trials(), files, read_trials, read_told))
+    return seen(read_trials(), files, read_trials, partial(life.read, study._storage, study._study_id))
 
 
 def _lost(trial: FrozenTrial, told: Told) -> FrozenTrial:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -30,12 +30,13 @@ from sweeper.record.study_files import StudyFiles
 from sweeper.screen import fall_silent, whoever_reads
 from sweeper.search import engine, life
 from sweeper.search.engine import order
-from sweeper.search.launch import BEGIN_S, JOB, SLURM, Job, Launch, asked_queue
-from sweeper.search.launched import STORAGE
+from sweeper.search.launch import BEGIN_S, JOB, Job, Launch, asked_queue
+from sweeper.search.launched import STORAGE, Orders
+from sweeper.search.life import Told
 from sweeper.search.process import FOR_THE_POOL, handling, is_heard
-from sweeper.search.progress import Progress
+from sweeper.search.progress import Progress, not_begun
 from sweeper.search.search import Search
-from sweeper.search.settings import has_launcher
+from sweeper.search.settings import has_launcher, launcher_name
 from sweeper.search.storage import check_many_machines
 from sweeper.search.study import Study
 from sweeper.words import counted, near
@@ -53,11 +54,6 @@ def is_chosen(master: DictConfig) -> bool:
     return has_launcher(master) and order() is None and not master.hydra.sweeper.join
 
 
-def choice(master: DictConfig) -> str:
-    """The launcher's name in the group ``hydra/launcher``."""
-    return str(master.hydra.runtime.choices.get("hydra/launcher"))
-
-
 def n_jobs(told: int | str) -> int:
     """How many jobs a launcher is asked for: ``auto`` is one, which has all that its engine gives."""
     return told if isinstance(told, int) else 1
@@ -69,17 +65,13 @@ def check(master: DictConfig, search: Search, is_in_process: bool) -> None:
     Raises:
         BadInput: naming the key.
     """
-    name = choice(master)
+    name = launcher_name(master)
     target = str(OmegaConf.select(master, "hydra.launcher._target_"))
     if target.endswith(_NOT_INSTALLED):
         raise BadInput("hydra/launcher", name, "is not installed", master.hydra.launcher.install)
     if is_in_process:
         reason = f"the jobs of hydra/launcher={name} are processes of their own"
         raise BadInput("hydra.sweeper.in_process", True, reason, "leave it out, or the launcher")
-    if search.storage.startswith("sqlite") and not any(place in target for place in _HERE):
-        reason = f"SQLite is for one machine, and the jobs of hydra/launcher={name} may run on several"
-        remedy = "write the path of a journal on a file system that they share, or postgresql+psycopg://…"
-        raise BadInput("hydra.sweeper.storage", search.storage, reason, remedy)
     if not any(place in target for place in _HERE):
         check_many_machines(search.storage)
 
@@ -101,29 +93,25 @@ class Jobs:
         self.n_stops = 0
         self.alive: set[str] = set()
         """Those that have a pool which lives."""
+        self.waiting: set[str] = set()
+        """Those that have not begun."""
 
     def read(self) -> dict[str, Job]:
         said = self._storage.get_study_system_attrs(self._id)
         found = {name[len(JOB) :]: Job.read(each) for name, each in said.items() if name.startswith(JOB)}
         return {name: job for name, job in found.items() if job is not None}
 
-    def present(self) -> set[str]:
-        """The jobs that run, wait in the queue of their engine, or are on their way."""
+    def look(self) -> set[str]:
+        """Take in how the study stands; gives the jobs that run, wait in a queue, or are on their way."""
         jobs, now_s = self.read(), time.monotonic()
         told = life.read(self._storage, self._id)
         self.n_stops = told.n_stops
-        dead = self._observer.see(told, now_s)
+        self._see_pools(told, self._observer.see(told, now_s))
         began = {entry.job for entry in told.entries.values() if entry.job}
-        alive = {entry.job for name, entry in told.open.items() if entry.job and name not in dead}
-        self.alive = alive
-        living = told.open.keys() - dead
-        died = {name for name in self._living - living if not told.has_ended(name)}
-        self.has_seen_dead |= any(told.entries[name].job for name in died if name in told.entries)
-        self._living = living
         queue = self._queued() if any(job.is_slurms for job in jobs.values()) else None
-        present = {name for name, job in jobs.items() if name in alive}
+        present = {name for name in jobs if name in self.alive}
         for name, job in jobs.items():
-            if name in present:
+            if name in present or job.stops < told.n_stops:
                 continue
             waited_s = now_s - self._first_seen_s.setdefault(name, now_s)
             if job.is_slurms and queue is not None:  # it knows also those that will be started again
@@ -135,7 +123,18 @@ class Jobs:
             else:
                 is_there = self._launches(job) or waited_s < self._grace_s
             present |= {name} if is_there else set()
+        # Launchers that tell a job no number: which of theirs have begun is not known.
+        untold = {Orders.batch_of(name) for name in began - jobs.keys()}
+        self.waiting = {name for name in present - began if jobs[name].batch not in untold}
         return present
+
+    def _see_pools(self, told: Told, dead: Collection[str]) -> None:
+        """Note whose pools live, and whether one has died since the last look."""
+        self.alive = {entry.job for name, entry in told.open.items() if entry.job and name not in dead}
+        living = told.open.keys() - dead
+        died = {name for name in self._living - living if not told.has_ended(name)}
+        self.has_seen_dead |= any(told.entries[name].job for name in died if name in told.entries)
+        self._living = living
 
     def is_launching(self) -> bool:
         """Whether a process of this machine may still start jobs."""
@@ -174,11 +173,12 @@ class Opening:
     def __init__(self, study: Study, storage: BaseStorage, master: DictConfig, n_jobs: int) -> None:
         self._study, self._storage, self._master, self._n_jobs = study, storage, master, n_jobs
         self._jobs = Jobs(study, storage)
-        self._batches: set[str] = set()
+        self._launched: dict[str, Launch] = {}
+        """What this command has launched, by batch."""
         self._signums: list[int] = []
         self._next_s = 0.0
         self._is_stopping = False
-        self._choice = choice(master)
+        self._choice = launcher_name(master)
         self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def run(self) -> int | None:
@@ -197,16 +197,21 @@ class Opening:
             now_s = time.monotonic()
             with whoever_reads():
                 progress.update(self._study.ledger.trials)
+            present = self._jobs.look()
             self._answer()
-            present = self._jobs.present()
-            if self._jobs.has_seen_dead and now_s - began_s < 2 * self._study.search.grace_s:
+            progress.n_jobs_waiting = len(self._jobs.waiting)
+            is_early = now_s - began_s < 2 * self._study.search.grace_s
+            if self._jobs.has_seen_dead and is_early and not self._is_stopping:
                 self._jobs.has_seen_dead = False
                 self._add_missing()
             is_running = bool(self._study.ledger.running)
             if present or is_running:
                 heard_s = now_s
             is_done = self._has_no_work() and not is_running
-            if (is_done and not self._is_alive()) or (not present and self._is_left(now_s - heard_s)):
+            is_stopped = self._is_stopping and not is_running
+            is_left = not present and (is_stopped or self._is_left(now_s - heard_s))
+            is_at_work = bool(self._jobs.alive)  # a pool may be writing its last results
+            if is_left or (is_done and not is_at_work):
                 break
             time.sleep(_TICK_S)
         with whoever_reads():
@@ -216,20 +221,16 @@ class Opening:
         """Whether no more jobs will begin, as nobody launches them, or for so long none has."""
         return not self._jobs.is_launching() or silent_s > BEGIN_S
 
-    def _is_alive(self) -> bool:
-        """Whether a pool is still at work, which may be writing its last results."""
-        return bool(self._jobs.alive)
-
     def _has_no_work(self) -> bool:
         study = self._study
         return study.is_over() or not study.has_work() or study.is_decided()
 
     def _add_missing(self) -> None:
-        there = len(self._jobs.present())
+        there = len(self._jobs.look())
         if (n_missing := self._n_jobs - there) > 0 and not self._has_no_work():
             launch = Launch.of(self._study, self._master, n_missing, self._jobs.n_stops)
             register(self._study, self._storage, launch, range(n_missing))
-            self._batches.add(launch.orders.batch)
+            self._launched[launch.orders.batch] = launch
             _start(launch, self._study.files)
             more = "more " if there else ""
             told = f"{self._choice} is asked for {counted(n_missing, f'{more}job')}"
@@ -264,21 +265,24 @@ class Opening:
                 said = f"The jobs of study {name} go on, also if the terminal is closed."
                 print(f"{said} Ctrl-C once more stops the study on all machines.", flush=True)
         if n_asked >= 2 and not self._is_stopping:
-            self._is_stopping = True
+            self._is_stopping, n_waiting = True, len(self._jobs.waiting)
             life.stop(self._storage, self._study.optuna._study_id)
             with whoever_reads():
                 print("All pools of the study are asked to stop; their trials are queued again.", flush=True)
+                if n_waiting:
+                    print(f"{not_begun(n_waiting)}, and will end at once when they do.", flush=True)
 
     # ---------------------------------------------------------------------------------------- how they ended
 
     def _raise_for_jobs(self) -> None:
         """Say why none of the jobs that this command started has run a trial."""
-        jobs = {name: job for name, job in self._jobs.read().items() if job.batch in self._batches}
+        jobs = {name: job for name, job in self._jobs.read().items() if job.batch in self._launched}
         told = life.read(self._storage, self._study.optuna._study_id)
-        if not jobs or self._is_stopping or any(entry.job in jobs for entry in told.entries.values()):
+        began = {Orders.batch_of(entry.job) for entry in told.entries.values() if entry.job}
+        if not jobs or self._is_stopping or began & self._launched.keys():
             return
         log_file = near(self._study.files.launcher_log)
-        ends = [job.ended for job in jobs.values() if job.ended is not None]
+        ends = [job.ended for job in jobs.values() if job.ended]
         if error := next((end["error"] for end in ends if end.get("error")), None):
             raise caller.read(error)
         if raised := next((end["raised"] for end in ends if end.get("raised")), None):
@@ -287,6 +291,9 @@ class Opening:
         if codes or not ends:
             code = _told_code(codes[0]) if codes else "gave no sign of life"
             reason = f"its jobs {code} before they joined the study"
+            if last := next((end["last"] for end in ends if end.get("last")), None):
+                outputs = near(next(iter(self._launched.values())).outputs)
+                raise BadInput("hydra/launcher", self._choice, f"{reason}: {last}", f"see {outputs}")
             folder = self._study.search.folder
             remedy = f"see {log_file}; the jobs must see {folder}, or find the study in a server"
             raise BadInput("hydra/launcher", self._choice, reason, remedy)
@@ -307,8 +314,7 @@ def _is_or_are(n: int) -> str:
 
 def register(study: Study, storage: BaseStorage, launch: Launch, numbers: Sequence[int]) -> None:
     """Say in the study that these jobs are asked for, before they are."""
-    is_slurms = SLURM in launch.node["_target_"]
-    job = Job(launch.orders.batch, launch.name, life.place_of(study.files), is_slurms)
+    job = launch.job(study.files)
     for number in numbers:
         name = f"{JOB}{launch.orders.job(number)}"
         storage.set_study_system_attr(study.optuna._study_id, name, asdict(job))

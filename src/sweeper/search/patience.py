@@ -67,7 +67,7 @@ class PatientStorage(Delegate):
         return self._patiently(name, lambda storage: getattr(storage, name)(*arguments, **named), *arguments)
 
     def _patiently(self, name: str, call: Callable[[BaseStorage], Any], *arguments: Any) -> Any:
-        waiting, has_read = Waiting(self._url, self), False
+        waiting, has_read = Waiting(self._url, lambda: self.wait_s), False
         while True:
             try:
                 return call(self._storage)
@@ -88,8 +88,8 @@ class PatientStorage(Delegate):
                 has_read = bool(self._call("get_all_trials", self._study_id, deepcopy=False))
             except Exception as error:
                 if is_away(error):
+                    _connect_again(self._storage)  # also where nobody waits, for the next that is asked
                     waiting.go_on(error)
-                    _connect_again(self._storage)
                 elif (fault := fault_of(error, self._url)) is not None:
                     raise fault from error
                 else:
@@ -122,10 +122,14 @@ def _connect_again(storage: BaseStorage) -> None:
 
 
 class Waiting:
-    """Waits for a server that cannot be reached, says so once, and gives up in time."""
+    """Waits for a server that cannot be reached, says so once, and gives up in time.
 
-    def __init__(self, url: str, patience: Any, kind: type[Away] = Away) -> None:
-        self._url, self._patience, self._kind = url, patience, kind
+    Args:
+        wait_s: gives how long, which may become less meanwhile.
+    """
+
+    def __init__(self, url: str, wait_s: Callable[[], float], kind: type[Away] = Away) -> None:
+        self._url, self._wait_s, self._kind = url, wait_s, kind
         self._began_s: float | None = None
         self._n_pauses = 0
 
@@ -139,7 +143,7 @@ class Waiting:
         Raises:
             Away: when that was long enough.
         """
-        wait_s, now = self._patience.wait_s, time.monotonic()
+        wait_s, now = self._wait_s(), time.monotonic()
         if self._began_s is None:
             self._began_s = now
             if wait_s:
@@ -157,7 +161,7 @@ class Waiting:
 
     def _pause(self, end: float) -> None:
         """In short steps: a stop signal ends the patience."""
-        while (left := end - time.monotonic()) > 0 and self._patience.wait_s:
+        while (left := end - time.monotonic()) > 0 and self._wait_s():
             time.sleep(min(left, _FIRST_PAUSE_S))
 
 

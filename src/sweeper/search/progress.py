@@ -25,6 +25,7 @@ from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan
 from sweeper.screen import Bar, Screen, live, whoever_reads
+from sweeper.search.life import host_of
 from sweeper.search.study import Study
 from sweeper.words import clock, counted, near, number, objectives, one_line
 
@@ -72,6 +73,8 @@ class Progress:
         self._told_s: dict[int, float] = {}
         """When a running trial was first seen, or last told of."""
         self._error: str | None = None
+        self.n_jobs_waiting = 0
+        """Of a launcher: they are in its queue, or on their way."""
         self._score_widths = [7] * len(self._search.directions)
         self._best = list(study.ledger.best)
         self._told_out: set[str] = set()
@@ -239,7 +242,7 @@ class Progress:
 
     def _picture(self) -> Group:
         running = self._running()
-        n_rows = max(1, self._screen.size.height - 3)  # what is higher than the screen cannot be painted over
+        n_rows = max(1, self._screen.size.height - 4)  # what is higher than the screen cannot be painted over
         hidden = [Text(f"… {len(running) - n_rows} more")] if len(running) > n_rows else []
         shown = running[:n_rows]
         steps = [self._step(trial) or word(trial) for trial in shown]
@@ -249,7 +252,8 @@ class Progress:
             self._row(trial, step.ljust(width), f"{_host(trial)}  " if several else "")
             for trial, step in zip(shown, steps, strict=True)
         ]
-        return Group(*rows, *hidden, self._total(running))
+        waiting = [Text(not_begun(self.n_jobs_waiting), style="dim")] if self.n_jobs_waiting else []
+        return Group(*rows, *hidden, *waiting, self._total(running))
 
     def _row(self, trial: FrozenTrial, step: str, host: str) -> Bar:
         resource = self._max_resource()
@@ -308,10 +312,9 @@ def _ended(trial: FrozenTrial) -> tuple[Any, int]:
 
 def _seconds(trial: FrozenTrial) -> float:
     """How long it took, or has taken."""
-    if trial.duration is not None:
-        return trial.duration.total_seconds()
-    began = trial.datetime_start or datetime.now()
-    return (datetime.now() - began).total_seconds()
+    began, now = trial.datetime_start or datetime.now(), datetime.now()
+    ended = trial.datetime_complete or now
+    return max(0.0, (ended - began).total_seconds())  # they may be of two hosts' clocks
 
 
 def _reported(trial: FrozenTrial) -> list[float]:
@@ -321,7 +324,7 @@ def _reported(trial: FrozenTrial) -> list[float]:
 
 def _host(trial: FrozenTrial) -> str:
     """The machine of its worker."""
-    return str(trial.user_attrs.get("worker", "")).rsplit("-", 2)[0]
+    return host_of(str(trial.user_attrs.get("worker", "")))
 
 
 def describe(params: dict[str, Any]) -> str:
@@ -333,6 +336,11 @@ def describe(params: dict[str, Any]) -> str:
         for name, value in params.items()
     )
     return one_line(" ".join(told))
+
+
+def not_begun(n: int) -> str:
+    """What is said of jobs that wait in a queue."""
+    return f"{counted(n, 'job')} {'has' if n == 1 else 'have'} not begun"
 
 
 def metric_names(study: Study) -> Sequence[str]:

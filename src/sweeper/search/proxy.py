@@ -25,8 +25,10 @@ _CHANNEL = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
 )
-"""A machine that is gone without a word is missed within a minute, and a proxy of the web is none of studies.
+"""A machine that is gone without a word is missed within a minute, a proxy of the web is none of studies, and
+a new channel connects at once: else it would share the others' connection, with its ever longer pauses.
 Source: https://github.com/grpc/grpc/blob/master/doc/keepalive.md.
 """
 
@@ -122,6 +124,11 @@ def host_and_port(url: str) -> tuple[str, int]:
     if not host or not 0 < (number := int(port)) < 1 << 16:
         raise ValueError("there is no such host or port")
     return host, number
+
+
+def address(host: str, port: int) -> str:
+    """``HOST:PORT``, as ``host_and_port`` reads it."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
 def _why_not_ready(host: str, port: int) -> str:

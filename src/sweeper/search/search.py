@@ -75,18 +75,15 @@ class Search:
 
     def with_its_artifacts(self, storage: BaseStorage) -> Search:
         """With the artifact store that the study was begun with, where none is named now."""
-        for study in storage.get_all_studies() if self.artifacts is None else ():
-            if study.study_name == self.study_name:
-                return replace(self, artifacts=origin.read(storage, study._study_id).get("artifacts"))
-        return self
+        if self.artifacts is not None:
+            return self
+        return replace(self, artifacts=origin.of(storage, self.study_name).get("artifacts"))
 
     def in_its_folder(self, storage: BaseStorage) -> Search:
         """In the folder where the study was begun, also if the app's folders are named by the time."""
-        for study in storage.get_all_studies():
-            if study.study_name == self.study_name and not StudyFiles(self.folder).is_ours:
-                begun = origin.read(storage, study._study_id)
-                folder = origin.folder(begun)
-                moved = self if folder is None else replace(self, folder=folder)
-                plan = Plan.read(StudyFiles(moved.folder))
-                return moved if plan is None else moved.of_plan(plan)
-        return self
+        if StudyFiles(self.folder).is_ours:
+            return self
+        folder = origin.folder(origin.of(storage, self.study_name))
+        moved = self if folder is None else replace(self, folder=folder)
+        plan = Plan.read(StudyFiles(moved.folder))
+        return moved if plan is None else moved.of_plan(plan)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
@@ -24,10 +23,10 @@ from sweeper.record.trial_files import TrialFiles
 from sweeper.results.plan import Plan
 from sweeper.search.artifact import Artifacts
 from sweeper.search.travel import (
-    ARTIFACT,
     BEST,
     FILES,
     LOGITS_ROOM,
+    attribute,
     best_name,
     filename,
     left_out,
@@ -112,7 +111,7 @@ class Sender:
         known |= {"mimetype": "application/zip" if name.endswith(".zip") else "application/octet-stream"}
         if n_bytes is not None:
             known["n_bytes"] = n_bytes  # type: ignore[assignment]
-        key = f"{ARTIFACT}{known['artifact_id']}"
+        key = attribute(self._artifacts, name)
         self._study._storage.set_trial_system_attr(trial._trial_id, key, json.dumps(known))
         self._artifacts.put(name, path)
 
@@ -123,32 +122,39 @@ class Sender:
             self._put(told, logits_name(self._id, told.number), path, n_bytes)
 
     def tidy(self, trials: Sequence[FrozenTrial]) -> None:
-        """Remove the models of trials that are not the best any more, after one was told that is.
+        """Remove what trials have sent that nobody wants: after the best one was told, and at the end.
 
         Whoever is told last sees all others: so nobody's model is left, and none is removed that is wanted.
         """
         if self._artifacts is None:
             return
         kept = self._kept([trial for trial in trials if trial.state == TrialState.COMPLETE])
+        over = {trial.number for trial in trials if trial.state.is_finished()}
+        unwanted = self._sent(model_name, trials, over - kept)
+        unwanted |= self._sent(logits_name, trials, self._mute(trials))
         with self._logged("a model that is not the best any more is still there"):
-            for trial in trials:
-                name = model_name(self._id, trial.number)
-                is_over = trial.state.is_finished() and trial.number not in kept
-                key = f"{ARTIFACT}{self._artifacts.id_of(name)}"
-                if is_over and key in trial.system_attrs and name not in self._removed:
-                    self._artifacts.remove(name)
-                    self._removed.add(name)
-            self._tidy_logits(trials)
+            self._artifacts.remove(*sorted(unwanted - self._removed))
+            self._removed |= unwanted  # a second time nobody is asked
 
-    def _tidy_logits(self, trials: Sequence[FrozenTrial]) -> None:
+    def _sent(
+        self, name_of: Callable[[str, int], str], trials: Sequence[FrozenTrial], numbers: Collection[int]
+    ) -> set[str]:
+        """What these trials have sent, or have begun to send."""
         assert self._artifacts is not None
+        return {
+            name
+            for trial in trials
+            if trial.number in numbers
+            and attribute(self._artifacts, name := name_of(self._id, trial.number)) in trial.system_attrs
+        }
+
+    def _mute(self, trials: Sequence[FrozenTrial]) -> set[int]:
+        """The trials whose logits nobody reads: they have failed, or there is no room for those."""
+        mute = {trial.number for trial in trials if trial.state == TrialState.FAIL}
         sizes = self._sizes(trials)
         if sum(sizes.values()) > LOGITS_ROOM:
-            inside = {t.number for t in within(trials, sizes, outcome.directions(self._study))}
-            for number in sizes.keys() - inside:
-                if (name := logits_name(self._id, number)) not in self._removed:
-                    self._artifacts.remove(name)
-                    self._removed.add(name)
+            mute |= sizes.keys() - {t.number for t in within(trials, sizes, outcome.directions(self._study))}
+        return mute
 
     def _sizes(self, trials: Iterable[FrozenTrial]) -> dict[int, int]:
         assert self._artifacts is not None
@@ -159,6 +165,8 @@ class Sender:
 
         Call without the study's lock.
         """
+        if self._artifacts is not None:
+            self.tidy(self._study.get_trials(deepcopy=False))
         storage, study_id = self._study._storage, self._study._study_id
         attributes = storage.get_study_system_attrs(study_id)
         if (packed := pack(self._files.read_texts())) != attributes.get(FILES):
@@ -188,12 +196,9 @@ class Sender:
 
     @contextmanager
     def _zipped(self, run: RunFiles) -> Iterator[Path]:
-        path = self._files.heartbeats / f"model-{os.getpid()}.zip"
-        try:
+        with filesystem.temporary(self._files.heartbeats / "model.zip") as path:
             run.zip_model(path)
             yield path
-        finally:
-            path.unlink(missing_ok=True)
 
     @contextmanager
     def _logged(self, what: str) -> Iterator[None]:
@@ -220,9 +225,9 @@ def forget(storage: BaseStorage, study_id: int) -> None:
     begun = origin.read(storage, study_id)
     if "id" not in begun or (place := begun.get("artifacts")) is None:
         return
-    artifacts = Artifacts(place)
-    artifacts.remove(best_name(begun["id"]))
+    artifacts, names = Artifacts(place), [best_name(begun["id"])]
     for trial in storage.get_all_trials(study_id, deepcopy=False):
         for name in (model_name(begun["id"], trial.number), logits_name(begun["id"], trial.number)):
-            if f"{ARTIFACT}{artifacts.id_of(name)}" in trial.system_attrs:
-                artifacts.remove(name)
+            if attribute(artifacts, name) in trial.system_attrs:
+                names.append(name)
+    artifacts.remove(*names)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from sweeper import outputs
 from sweeper.errors import BadInput
 from sweeper.limit import check_study_name, path_fault, text
-from sweeper.record.mark import JOURNAL, OUTPUTS
+from sweeper.record.mark import OUTPUTS
 from sweeper.record.study_files import StudyFiles
 from sweeper.results.plan import Plan
 from sweeper.search import artifact, keys
@@ -26,6 +26,7 @@ from sweeper.search.engine import n_cores, order, visible_gpus
 from sweeper.search.parameter import written
 from sweeper.search.sampler import build_pruner, find
 from sweeper.search.search import Search
+from sweeper.search.storage import absolute
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +35,6 @@ _HYDRAS_FOLDER = "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
 
 _BASIC_LAUNCHER = "BasicLauncher"
 
-_SQLITE_IN_MEMORY = re.compile(r"sqlite(\+\w+)?:///?(\?|$|.*:memory:|.*[?&]mode=memory)", re.IGNORECASE)
-
-_WITHOUT_SLASHES = re.compile(r"[A-Za-z][\w+.-]*:/?[^/]*@")
 
 _HYPERBAND = "optuna.pruners.HyperbandPruner"
 
@@ -118,9 +116,14 @@ def _check_launcher(master: DictConfig) -> None:
     """Say that Hydra's own launcher, which somebody asked for, has no effect."""
     is_typed = any(o.startswith("hydra/launcher=") for o in _typed(master, "hydra"))
     if not has_launcher(master) and is_typed:
-        launcher = master.hydra.runtime.choices.get("hydra/launcher")
+        launcher = launcher_name(master)
         remedy = "the search starts its own workers; hydra.sweeper.n_jobs says how many"
         log.warning("hydra/launcher=%s: has no effect; %s", launcher, remedy)
+
+
+def launcher_name(master: DictConfig) -> str:
+    """The launcher that was chosen, in the group ``hydra/launcher``."""
+    return str(master.hydra.runtime.choices.get("hydra/launcher"))
 
 
 def has_launcher(master: DictConfig) -> bool:
@@ -323,7 +326,7 @@ def _storage(url: str | None, master: DictConfig, folder: Path, is_unnamed: bool
     storage_keys = {"hydra.sweeper.storage", source_key(master, "storage")}
     is_typed = any(key_of(o) in storage_keys for o in [*_typed(master, "hydra"), *_typed(master, "task")])
     remembered = None if is_typed or is_unnamed else StudyFiles(folder).read_storage()
-    return remembered if remembered not in (None, "memory") else storage_url(url)
+    return remembered if remembered not in (None, "memory") else absolute(url)
 
 
 def _typed(master: DictConfig, whose: str) -> list[str]:
@@ -335,23 +338,6 @@ def _typed(master: DictConfig, whose: str) -> list[str]:
 def key_of(override: str) -> str:
     """What an override sets: ``a.b`` of ``++a.b=1``."""
     return override.partition("=")[0].lstrip("+~")
-
-
-def storage_url(storage: str | None) -> str:
-    """What a person wrote, or the default journal; paths become absolute: a worker may run elsewhere."""
-    if storage is None:
-        return str(Path(OUTPUTS, JOURNAL).absolute())
-    if _SQLITE_IN_MEMORY.match(storage):
-        reason = "is a database that no other process sees"
-        raise BadInput("hydra.sweeper.storage", storage, reason, "write sqlite:///FILE, or memory")
-    if storage.startswith("sqlite:///") and not storage.startswith("sqlite:////"):
-        return f"sqlite:///{Path(storage.removeprefix('sqlite:///')).absolute()}"
-    if storage == "memory" or "://" in storage:
-        return storage
-    if _WITHOUT_SLASHES.match(storage):
-        reason = "is neither a path nor a URL"
-        raise BadInput("hydra.sweeper.storage", storage, reason, "write a URL with :// in it")
-    return str(Path(storage).absolute())
 
 
 def _deadline(timeout_s: float | None) -> float | None:

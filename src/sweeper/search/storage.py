@@ -10,18 +10,20 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 
 from sweeper.errors import BadInput
 from sweeper.fault import find_fault
 from sweeper.lock import locked_on_machine, why_locks_are_local
-from sweeper.search.journal import JournalBackend, check_lock
+from sweeper.record.mark import default_journal
+from sweeper.search.journal import check_lock, open_journal
 from sweeper.search.patience import Waiting, patient
 from sweeper.search.proxy import open_proxy
 from sweeper.search.storage_error import (
     KEY,
     WRONG,
     Unreachable,
+    Unwritable,
     cannot_be_opened,
     is_away,
     is_sqlalchemys,
@@ -38,6 +40,8 @@ WAIT_S = 60.0
 LOOK_WAIT_S = 5.0
 """The same for somebody who only looks."""
 
+_SQLITE_IN_MEMORY = re.compile(r"sqlite(\+\w+)?:///?(\?|$|.*:memory:|.*[?&]mode=memory)", re.IGNORECASE)
+_WITHOUT_SLASHES = re.compile(r"[A-Za-z][\w+.-]*:/?[^/]*@")
 _MAX_MET, _MET_S = 50, 0.1
 
 
@@ -77,13 +81,8 @@ def look_into_storage(url: str, wait_s: float = LOOK_WAIT_S) -> BaseStorage:
     return patient(_patiently(partial(_find, url), url, wait_s), url, wait_s)
 
 
-class _Patience:
-    def __init__(self, wait_s: float) -> None:
-        self.wait_s = wait_s
-
-
 def _patiently(opening: Callable[[], BaseStorage], url: str, wait_s: float) -> BaseStorage:
-    waiting, n_met = Waiting(url, _Patience(wait_s), Unreachable), 0
+    waiting, n_met = Waiting(url, lambda: wait_s, Unreachable), 0
     while True:
         try:
             return opening()
@@ -96,7 +95,7 @@ def _patiently(opening: Callable[[], BaseStorage], url: str, wait_s: float) -> B
             elif _has_met_another(error) and n_met < _MAX_MET:
                 time.sleep(_MET_S)
             elif (fault := find_fault(error)) is not None:
-                raise fault from error
+                raise Unwritable(*fault.args) from error
             else:
                 raise cannot_be_opened(url, _why(error), remedy_of(url, error)) from error
 
@@ -118,7 +117,7 @@ def _create(url: str, n_connections: int) -> BaseStorage:
     with opening_lock(url):
         if "://" not in url:
             check_lock(Path(url))
-            return JournalStorage(JournalBackend(Path(url)))
+            return open_journal(Path(url))
         if (path := file_of(url)) is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         from sweeper.search.database import open_database
@@ -133,7 +132,28 @@ def _find(url: str) -> BaseStorage:
         from sweeper.search.database import open_database
 
         return open_database(url, n_connections=1, creates=False)
-    return JournalStorage(JournalBackend(Path(url)))
+    return open_journal(Path(url))
+
+
+def absolute(url: str | None) -> str:
+    """What a person wrote, or the default journal; paths become absolute: a worker may run elsewhere.
+
+    Raises:
+        BadInput: for what no other process sees, or what is neither a path nor a URL.
+    """
+    if url is None:
+        return str(default_journal())
+    if _SQLITE_IN_MEMORY.match(url):
+        reason = "is a database that no other process sees"
+        raise BadInput(KEY, url, reason, "write sqlite:///FILE, or memory")
+    if url.startswith("sqlite:///") and not url.startswith("sqlite:////"):
+        return f"sqlite:///{Path(url.removeprefix('sqlite:///')).absolute()}"
+    if url == "memory" or "://" in url:
+        return url
+    if _WITHOUT_SLASHES.match(url):
+        reason = "is neither a path nor a URL"
+        raise BadInput(KEY, url, reason, "write a URL with :// in it")
+    return str(Path(url).absolute())
 
 
 def file_of(url: str) -> Path | None:

@@ -34,6 +34,12 @@ class Unreachable(Away):
     exit_code = BadInput.exit_code
 
 
+class Unwritable(Fault):
+    """A storage that its user may not write, or a file of one that cannot be opened: it was the wrong one."""
+
+    exit_code = BadInput.exit_code
+
+
 _HOPELESS = re.compile(r"disk|readonly|no space|unable to open", re.IGNORECASE)
 """What servers and drivers say where waiting is no use."""
 
@@ -109,17 +115,23 @@ def _grpc_code(error: BaseException) -> str | None:
     return getattr(code, "name", None)
 
 
+_DENIED = re.compile("permission denied|command denied|readonly database", re.IGNORECASE)
+"""What databases say to somebody who may only read: PostgreSQL, MySQL, SQLite."""
+
+
 def fault_of(error: Exception, url: str) -> Fault | None:
     if isinstance(error, OSError):
         return of_disk(error, url)
     is_servers = isinstance(error, StorageInternalError) or is_sqlalchemys(error, "SQLAlchemyError")
     if is_servers or _grpc_code(error) is not None:
+        if _DENIED.search(said := reason_of(error)):
+            return Unwritable(named(url), said, "let this user write there, or take another storage")
         remedy = (
             "make room on the disk, or let it be written to"
             if "sqlite" in url
             else "see what the server says"
         )
-        return Fault(named(url), reason_of(error), remedy)
+        return Fault(named(url), said, remedy)
     return find_fault(error)
 
 
@@ -151,11 +163,13 @@ def remedy_of(url: str, error: Exception) -> str | None:
         if url.startswith("grpc"):
             return 'python -m pip install "sweeper[grpc]"'
         if not url.startswith("postgres"):
-            return f"python -m pip install {missing}"
+            return f"python -m pip install {_PACKAGES.get(missing, missing)}"
         is_ours = url.startswith("postgresql+psycopg:")
         other = "" if is_ours else "write postgresql+psycopg://…, and "
         return f'{other}python -m pip install "sweeper[postgresql]"'
     said = reason_of(error)
+    if re.search("too many (connections|clients)|connection slots", said, re.IGNORECASE):
+        return "let it have more connections, one for each worker and pool, or put sweeper serve before it"
     if re.search("password|authentication|access denied|pg_hba", said, re.IGNORECASE):
         return "check user and password in it, and what the server admits"
     if re.search(r"database .* does not exist|unknown database", said, re.IGNORECASE):
@@ -165,6 +179,10 @@ def remedy_of(url: str, error: Exception) -> str | None:
     if re.search("SSL|certificate|encryption", said):
         return "let both ends agree on TLS: sslmode=require or sslmode=disable at the end of the URL"
     return None
+
+
+_PACKAGES = {"MySQLdb": "mysqlclient", "mysql": "mysql-connector-python"}
+"""What installs a driver of SQLAlchemy's, where its module has another name."""
 
 
 def missing_package(error: BaseException | None) -> str | None:

@@ -24,7 +24,7 @@ from sweeper.results import study_record
 from sweeper.results.plan import CANDIDATE, REPEAT
 from sweeper.results.study_record import StudyRecord
 from sweeper.search import engine, window
-from sweeper.search.arrival import ASK_BYTES, Arrival
+from sweeper.search.arrival import Arrival
 from sweeper.search.beginning import (
     as_begun,
     check_hosts,
@@ -96,8 +96,7 @@ class Study:
             Fault: if a disk, or the artifact store, fails.
         """
         if self.sender is not None:
-            arrival = Arrival(self.files, self.optuna._storage)
-            arrival.bring(lambda n_bytes: n_bytes <= ASK_BYTES)
+            Arrival(self.files, self.optuna._storage).bring()
 
     def read_id(self) -> str | None:
         """What tells it from others of its name; None before it was begun."""

@@ -96,8 +96,13 @@ def _unpacked(packed: object) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------------- artifacts
 
 
-ARTIFACT = "artifacts:"
+_ARTIFACT = "artifacts:"
 """What Optuna's tools look for among system attributes."""
+
+
+def attribute(artifacts: Artifacts, name: str) -> str:
+    """The system attribute of a trial that says what an artifact of it is."""
+    return f"{_ARTIFACT}{artifacts.id_of(name)}"
 
 
 def model_name(study_id: str, number: int) -> str:
@@ -121,7 +126,7 @@ def logits_sizes(trials: Iterable[FrozenTrial], study_id: str, artifacts: Artifa
     """Of the trials that have sent their logits, by their numbers, the bytes."""
     sizes = {}
     for trial in trials:
-        key = f"{ARTIFACT}{artifacts.id_of(logits_name(study_id, trial.number))}"
+        key = attribute(artifacts, logits_name(study_id, trial.number))
         if trial.state == TrialState.COMPLETE and key in trial.system_attrs:
             with suppress(ValueError, TypeError, KeyError):
                 sizes[trial.number] = int(json.loads(trial.system_attrs[key])["n_bytes"])

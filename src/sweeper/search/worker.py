@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -37,6 +36,7 @@ from sweeper.search.fork import flush_files
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.job import run_job
 from sweeper.search.locked_study import Worker
+from sweeper.search.output import output_to, redirect_to, secrets_hidden_in
 from sweeper.search.parameter import Suggest, suggest
 from sweeper.search.process import Board, for_the_pool, is_heard
 from sweeper.search.search import Search
@@ -45,7 +45,7 @@ from sweeper.search.space import Draw, Space
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Study
 from sweeper.search.trial import Interrupted, Interruption, StudyTrial, running
-from sweeper.secret import hide_known_secrets, knows_secrets
+from sweeper.secret import hide_known_secrets
 
 _MAX_CHARACTERS = 20_000
 """Of a traceback that goes into the storage; the file has all of it."""
@@ -79,8 +79,8 @@ def main(app: App, board: Board, search: Search, index: int, environment: Mappin
     setup_globals()
     log_file = StudyFiles(search.folder).worker_log(index)
     try:
-        _redirect_to(log_file)  # to the very end: libraries have last words
-        with _secrets_hidden_in(log_file), _traceback_there(), contextlib.suppress(Interrupted):
+        redirect_to(log_file)  # to the very end: libraries have last words
+        with secrets_hidden_in(log_file), _traceback_there(), contextlib.suppress(Interrupted):
             storage = open_storage(search.storage, search.storage_wait_s)
             work(app, search, storage, interruption, is_own_process=True)
     except Fault as fault:  # the pool says it: here it may not even be written
@@ -183,7 +183,7 @@ def _run_trial(
         study.files.begin(files, trial.number)
         trial.set_user_attr("folder", str(files.folder))
         trial.set_user_attr("overrides", [hide_known_secrets(o) for o in config.hydra.overrides.task])
-        output = _output_to(files.output) if is_own_process else contextlib.nullcontext()
+        output = output_to(files.output) if is_own_process else contextlib.nullcontext()
         plan = study.search.plan
         first = study.ledger.first_try(trial.number)
         seeded_by = (first,) if plan is None else repeat.seeded_by(plan, trial.user_attrs[REPEAT])
@@ -373,50 +373,3 @@ def _traceback_there() -> Iterator[None]:
             raise fault from None
         traceback.print_exc()
         raise SystemExit(1) from None
-
-
-@contextlib.contextmanager
-def _output_to(path: Path) -> Iterator[None]:
-    """Everything that is printed meanwhile, by C code too, goes to a file."""
-    before = [(stream, os.dup(stream)) for stream in (1, 2)]
-    try:
-        with _secrets_hidden_in(path):
-            _redirect_to(path)
-            yield
-    finally:
-        for stream, saved in before:
-            os.dup2(saved, stream)
-            os.close(saved)
-
-
-def _redirect_to(path: Path) -> None:
-    with disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            _flush()
-            for stream in (1, 2):
-                os.dup2(file.fileno(), stream)
-
-
-@contextlib.contextmanager
-def _secrets_hidden_in(path: Path) -> Iterator[None]:
-    """An app may print its config, or a driver's words, where a password is."""
-    try:
-        yield
-    finally:
-        _flush()
-        _hide_secrets_in(path)
-
-
-def _hide_secrets_in(path: Path) -> None:
-    with contextlib.suppress(OSError, Fault):
-        printed = path.read_bytes() if knows_secrets() else b""
-        if (hidden := hide_known_secrets(text := os.fsdecode(printed))) != text:
-            with filesystem.whole(path) as temporary:
-                temporary.write_bytes(os.fsencode(hidden))
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # the app may have closed or replaced it
-            stream.flush()

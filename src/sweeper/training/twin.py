@@ -8,7 +8,6 @@ from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from sweeper.training.dataset import Indices, same
 
@@ -84,6 +83,8 @@ def _cells(pixels: NDArray[np.uint8], chosen: Indices) -> NDArray[np.float32]:
 
 def _has_near(points: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Whether there is one of the others near a point; no pairs are listed, however many there are."""
+    from scipy.spatial import cKDTree  # a quarter of a second, which few trainings need
+
     distances, _ = cKDTree(others).query(points, p=np.inf, distance_upper_bound=DIFFERENCE, workers=-1)
     found: NDArray[np.bool_] = np.isfinite(distances)
     return found

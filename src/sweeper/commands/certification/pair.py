@@ -12,9 +12,10 @@ from sweeper import filesystem, ranking
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.program import program
+from sweeper.ranking import seconds_of
 from sweeper.record.study_files import CERTIFICATE, StudyFiles
 from sweeper.results import certificate as certificate_of
-from sweeper.results.certificate import Certificate, seconds_of
+from sweeper.results.certificate import Certificate
 from sweeper.results.plan import Candidate, Plan
 from sweeper.results.study_record import StudyRecord
 
