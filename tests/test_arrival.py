@@ -179,6 +179,7 @@ def test_large_weights_are_only_downloaded_after_a_yes(there: Host, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # ten commands, of which three train
 def test_every_reader_says_the_same_on_another_machine(postgres: Postgres, tmp_path: Path) -> None:
     """Of a search and its certificate, with PostgreSQL and S3: best and report to the last byte, reproduce to
     the last bit; predict, export and choose work, and the last to delete leaves nothing in the store, and no
