@@ -25,7 +25,7 @@ from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan
 from sweeper.screen import Bar, Screen, live, whoever_reads
-from sweeper.search.life import host_of
+from sweeper.search.life import ANOTHER, host_of, pool_of, worker_of
 from sweeper.search.study import Study
 from sweeper.words import clock, counted, near, number, objectives, one_line
 
@@ -106,6 +106,12 @@ class Progress:
     def fail(self, message: str) -> None:
         """Say at the end why no more workers are started."""
         self._error = message
+
+    def tell_wait(self, running: str, wait_s: float) -> None:
+        """Say for which trials of others this search waits, as it has no work left."""
+        told = f"Waiting up to {wait_s:.0f} s for {running}: what fails is repeated here"
+        with whoever_reads():
+            self._screen.say(Text(told, style="dim"))
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Show how the study stands; what that takes depends on how many trials run, not on all.
@@ -221,7 +227,7 @@ class Progress:
 
     def _running(self) -> list[FrozenTrial]:
         running = shown(list(self._ledger.running.values()))
-        return sorted(running, key=lambda t: t.user_attrs.get("worker", ""))
+        return sorted(running, key=worker_of)
 
     def _picture(self) -> Group:
         running = self._running()
@@ -255,7 +261,7 @@ class Progress:
             rest.insert(0, f"{left} left")
         if self._best and len(self._search.directions) == 1 and self._search.plan is None:
             rest.insert(0, f"best {number(self._best[0].values[0])}")
-        if (n_hosts := len({_host(trial) for trial in running})) > 1:
+        if (n_hosts := len({_host(trial) for trial in running} - {ANOTHER})) > 1:
             rest.append(f"{n_hosts} hosts")
         done = None if n_trials is None else n_finished / n_trials
         return Bar(Text(of, style="bold"), done, Text(" · ".join(rest)))
@@ -306,8 +312,8 @@ def _reported(trial: FrozenTrial) -> list[float]:
 
 
 def _host(trial: FrozenTrial) -> str:
-    """The machine of its worker."""
-    return host_of(str(trial.user_attrs.get("worker", "")))
+    """The machine of its worker, or that it is another program's."""
+    return host_of(worker_of(trial) or pool_of(trial)) or ANOTHER
 
 
 def describe(params: dict[str, Any]) -> str:
