@@ -52,7 +52,7 @@ ANOTHER = "another program"
 _NAME = re.compile(r".+-\d+-[0-9a-f]{8}")
 """Of our workers; what other programs call theirs says nothing of ours."""
 
-_MIN_GRACE = 2
+MIN_GRACE = 2
 """Heartbeats for which nobody takes a pool for dead, however short the grace of others: one may be late."""
 _LATE = 1.5
 """Heartbeats after which a beat is missed."""
@@ -269,7 +269,7 @@ class Observer:
 
     def patience_s(self, entry: Entry) -> float:
         """How long that pool may be silent."""
-        return max(self._grace_s, _MIN_GRACE * (entry.heartbeat_s or 0.0))
+        return max(self._grace_s, MIN_GRACE * (entry.heartbeat_s or 0.0))
 
 
 def watch(storage: BaseStorage, study_id: int, files: StudyFiles | None, say: Callable[[str], None]) -> str:
@@ -294,7 +294,7 @@ def heard(
     silent = {n: e for n, e in before.open.items() if e.heartbeat_s is not None and e.place != place}
     if among is not None:
         silent = {name: entry for name, entry in silent.items() if name in among}
-    limit_s = max((_MIN_GRACE * (entry.heartbeat_s or 0.0) for entry in silent.values()), default=0.0)
+    limit_s = max((MIN_GRACE * (entry.heartbeat_s or 0.0) for entry in silent.values()), default=0.0)
     if silent:
         hosts = sorted({entry.host for entry in silent.values()})
         say(f"Looking for up to {limit_s:.0f} s whether {' or '.join(hosts)} still runs it …")

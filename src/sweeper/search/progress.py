@@ -32,6 +32,9 @@ from sweeper.words import clock, counted, near, number, objectives, one_line
 SILENCE_S = 60.0
 """Without a terminal, a worker whose trial has not ended for so long is told to be alive."""
 
+_ON_THE_WAY_S = 10.0
+"""Without a terminal, jobs that have not begun after so long are told to wait."""
+
 _STYLES = {"done": "green", "pruned": "yellow", "failed": "red", "lost": "red", "stopped": "magenta"}
 _BAR = 10
 _ADVICE = {
@@ -70,6 +73,9 @@ class Progress:
         self._error: str | None = None
         self.n_jobs_waiting = 0
         """Of a launcher: they are in its queue, or on their way."""
+        self._queued_s: float | None = None
+        """Since when there are such."""
+        self._has_told_queue = False
         self._score_widths = [7] * len(self._search.directions)
         self._best = list(study.ledger.best)
         self._told_out: set[str] = set()
@@ -132,6 +138,7 @@ class Progress:
         if self._live is not None:
             self._live.refresh()
         else:
+            self._tell_who_waits()
             self._tell_who_lives()
 
     def _changed(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -160,6 +167,17 @@ class Progress:
                 by = "" if out.by is None else f" by {number(out.by)}"
                 who = "the defaults are" if name == DEFAULTS else f"{name} is"
                 self._screen.say(Text(f"{who} out: {reason}{by}", style="bold"))
+
+    def _tell_who_waits(self) -> None:
+        """Say once in a log that jobs have to wait in a queue, and are not only on their way."""
+        if not self.n_jobs_waiting or self._has_told_queue:
+            return
+        now_s = self._now_s()
+        if self._queued_s is None:
+            self._queued_s = now_s
+        if now_s - self._queued_s >= _ON_THE_WAY_S:
+            self._has_told_queue = True
+            self._screen.say(Text(not_begun(self.n_jobs_waiting)))
 
     def _tell_who_lives(self) -> None:
         now_s, running = self._now_s(), self._running()
