@@ -543,6 +543,17 @@ def test_a_trial_of_another_program_is_left_alone(
     assert study.ledger.n_finished == 1
 
 
+def test_a_trial_beyond_the_budget_is_not_waited_for(make_search: MakeSearch, plain: Space) -> None:
+    """Another program may ask for as many as it likes; those do not keep the search from its end."""
+    study = begin(make_search(n_trials=1), plain)
+    for _ in range(2):
+        study.optuna.ask()
+    assert [t.number for t in study.unseen()] == [0]
+    study.optuna.tell(0, 1.0)
+    assert study.unseen() == []
+    assert study.awaited() == []
+
+
 def test_a_queued_trial_for_which_another_program_was_faster_is_left_alone(
     make_search: MakeSearch, plain: Space, worker: Worker
 ) -> None:

@@ -14,7 +14,6 @@ import optuna
 from optuna.storages import BaseStorage
 
 from sweeper.fault import FaultElsewhere
-from sweeper.outcome import shown
 from sweeper.screen import fall_silent, whoever_reads
 from sweeper.search import engine, life
 from sweeper.search.heart import Heart
@@ -148,7 +147,7 @@ class Pool:
         """
         if self._n_requests or self._n_stillborn >= _MAX_STILLBORN or self._study.is_over():
             return False
-        running = shown(list(self._study.ledger.running.values()))
+        running = self._study.awaited()
         pools = set(map(life.pool_of, running))
         if not pools:
             return False

@@ -296,10 +296,14 @@ class Study:
         """Whether a trial was told, by this process or by others; asked of the storage itself."""
         return self.optuna._storage.get_trial(self._id_of(number)).state.is_finished()
 
+    def awaited(self) -> list[FrozenTrial]:
+        """The running trials, as they were read last, that take room in the budget."""
+        return [trial for trial in shown(list(self.ledger.running.values())) if self.ledger.holds(trial)]
+
     def unseen(self) -> list[FrozenTrial]:
-        """The running trials of which nothing that is here can tell whether their process lives."""
+        """Those of them of which nothing that is here can tell whether their process lives."""
         self.ledger.read()
-        running = shown(list(self.ledger.running.values()))
+        running = self.awaited()
         told = self.told() if running else life.NOBODY
         return [trial for trial in running if life.is_unseen(trial, self.files, told)]
 
