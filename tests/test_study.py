@@ -688,6 +688,7 @@ def test_no_trial_begins_that_the_job_s_time_would_not_hold(
         ended.datetime_start = datetime(2026, 1, 1)
         ended.datetime_complete = ended.datetime_start + timedelta(seconds=seconds)
         study.optuna.add_trial(ended)
+    study.trials()
     assert not study.has_time()
     assert study.is_over()
     left(61)

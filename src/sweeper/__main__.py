@@ -439,6 +439,22 @@ def serve(study: str | None, storage: str | None, host: str, port: int) -> None:
 @verbs.command()
 @_study
 @click.option(
+    "--storage", metavar="URL", required=True, help="Where it goes: a URL, or the path of a journal."
+)
+def move(study: str | None, storage: str) -> None:
+    """Let a study go on in another storage.
+
+    So what one machine has begun, many go on with. Its trials keep their numbers and files, its certificate
+    goes along, and the folder remembers the new storage. STUDY is a name or a folder; default: the newest.
+    """
+    from sweeper.commands import move
+
+    move.move(study, storage)
+
+
+@verbs.command()
+@_study
+@click.option(
     "--keep-top",
     type=click.IntRange(min=0),
     default=5,

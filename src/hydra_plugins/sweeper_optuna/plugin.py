@@ -72,7 +72,7 @@ class Settings:
     max_retries: Any = 1
     """How often the same parameters are tried again after a worker died."""
     take_over: Any = False
-    """Repeat the trials about which nobody here can tell who lives: their host is gone or had another name, or
+    """Repeat the trials of which nobody here can tell who lives: their host is gone or had another name, or
     another program asked for them. Hosts that are heard keep theirs; looking on takes two heartbeats."""
     storage_wait_s: Any = 60.0
     """How long the storage's server is tried again while it cannot be reached."""

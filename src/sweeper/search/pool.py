@@ -30,16 +30,13 @@ from sweeper.search.process import (
     handling,
     is_heard,
 )
-from sweeper.search.progress import Progress
+from sweeper.search.progress import TICK_S, Progress
 from sweeper.search.sampler import is_grid
 from sweeper.search.study import Study
 
 log = logging.getLogger(__name__)
 
 
-_TICK_S = 0.25
-_SHOWN_AT_ONCE = 20
-"""So many running trials are read whole at each tick; the reports of more take many rows of a database."""
 _SAME_SIGTERM_S = 0.5
 _LAST_WORDS_S = 5.0
 """How long workers may take to tell their trials when the pool itself cannot go on."""
@@ -75,7 +72,6 @@ class Pool:
         self._fault = ""
         """What a worker said last that met a disk or a server which failed."""
         self._next_sigterm_s = 0.0
-        self._next_reports_s = 0.0
         self._n_stillborn = 0
         self._n_begun = 0
         self._has_left = False
@@ -96,7 +92,7 @@ class Pool:
             try:
                 while True:
                     self._bury()
-                    self._read()
+                    self._progress.read(self._tick_s)
                     self._repeat_the_lost()
                     if not self._n_requests:
                         self._start_missing()
@@ -113,19 +109,10 @@ class Pool:
         self._show()
         return self._signums[0] if self._signums else None
 
-    def _read(self) -> None:
-        """Read what has ended; what running trials report less often where they are many."""
-        ledger, now_s = self._study.ledger, time.monotonic()
-        if now_s < self._next_reports_s:
-            ledger.read_ends()
-            return
-        ledger.read()
-        self._next_reports_s = now_s + self._tick_s * (len(ledger.running) // _SHOWN_AT_ONCE)
-
     @property
     def _tick_s(self) -> float:
         """Many pools together look at the study as often as a few do."""
-        return max(_TICK_S, self._heart.look_s * _TICK_S)
+        return max(TICK_S, self._heart.look_s * TICK_S)
 
     def _repeat_the_lost(self) -> None:
         """Queue what pools ran that are dead: other hosts' when they were silent for too long."""
@@ -285,7 +272,7 @@ class Pool:
             p.terminate()
         limit = time.monotonic() + _LAST_WORDS_S
         while any(p.is_alive() for p in self._processes) and time.monotonic() < limit:
-            wait({p.sentinel for p in self._processes if p.is_alive()}, timeout=_TICK_S)
+            wait({p.sentinel for p in self._processes if p.is_alive()}, timeout=TICK_S)
         for p in self._processes:
             p.kill()
             p.join()

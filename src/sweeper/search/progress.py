@@ -29,6 +29,10 @@ from sweeper.search.life import ANOTHER, host_of, pool_of, worker_of
 from sweeper.search.study import Study
 from sweeper.words import clock, counted, near, number, objectives, one_line
 
+TICK_S = 0.25
+"""Between two pictures."""
+_SHOWN_AT_ONCE = 20
+"""So many running trials are read whole at each picture; the reports of more take many rows of a database."""
 SILENCE_S = 60.0
 """Without a terminal, a worker whose trial has not ended for so long is told to be alive."""
 
@@ -59,6 +63,7 @@ class Progress:
         self._study = study
         self._noun = "trial" if study.search.plan is None else "training"
         self._silence_s, self._now_s = silence_s, now_s
+        self._next_reports_s = float("-inf")
         self._screen = Screen()
         self._stack = ExitStack()
         self._live: Live | None = None
@@ -118,6 +123,18 @@ class Progress:
         told = f"Waiting up to {wait_s:.0f} s for {running}: what fails is repeated here"
         with whoever_reads():
             self._screen.say(Text(told, style="dim"))
+
+    def read(self, tick_s: float = TICK_S) -> None:
+        """Read what has ended; what running trials report less often where they are many.
+
+        Args:
+            tick_s: how long it is until the next time.
+        """
+        if self._now_s() < self._next_reports_s:
+            self._ledger.read_ends()
+            return
+        self._ledger.read()
+        self._next_reports_s = self._now_s() + tick_s * (len(self._ledger.running) // _SHOWN_AT_ONCE)
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Show how the study stands; what that takes depends on how many trials run, not on all.

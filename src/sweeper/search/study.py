@@ -324,7 +324,7 @@ class Study:
         return plan is not None and plan.next_training(shown(self.trials()), self.search.directions) is None
 
     def is_over(self) -> bool:
-        """Whether no trial should begin any more: out of time, or too many failed."""
+        """Whether no trial should begin any more, as the study was read last: no time, or too many failed."""
         if self.search.deadline is not None and time.time() >= self.search.deadline:
             return True
         return self.has_failed() or not self.has_time()
@@ -339,14 +339,12 @@ class Study:
         ends_at = engine.ends_at()
         if ends_at is None:
             return True
-        self.ledger.read()
         took_s = self.ledger.durations_s
         usual_s = took_s[int(_USUAL * (len(took_s) - 1))] if took_s else 0.0
         return time.time() + usual_s < ends_at
 
     def has_failed(self) -> bool:
-        """Whether more trials failed than ``max_failure_rate`` of the whole study admits."""
-        self.ledger.read_ends()
+        """Whether more trials failed than ``max_failure_rate`` admits of all, as the study was read last."""
         n_trials, rate = self.search.n_trials, self.search.max_failure_rate
         whole = max(10, self.ledger.counts.total()) if n_trials is None else n_trials
         return len(self.ledger.failed) > rate * whole
