@@ -67,7 +67,7 @@ class Listed:
     objective: str = ""
     searched: str = ""
     running: tuple[str, ...] = ()
-    """The workers of its running trials about whose life no beat tells."""
+    """Where trials run about whose life no beat tells: the hosts, or another program."""
     is_in_storage: bool = True
     problem: str = ""
     """Why its storage cannot be read."""
@@ -144,6 +144,7 @@ def _listed(
     read_told: Callable[[], Told],
     url: str,
 ) -> Listed:
+    from sweeper.search.life import ANOTHER
     from sweeper.search.look import seen
 
     trials = read_trials()
@@ -170,7 +171,7 @@ def _listed(
         when=max(times, default=None),
         objective=", ".join(begun.get("metrics", ())),
         searched=searched,
-        running=tuple(t.user_attrs.get("worker", "") for t in running if not told.counts(t)),
+        running=tuple(told.host_of(t) or ANOTHER for t in running if not told.counts(t)),
     )
 
 
@@ -386,12 +387,14 @@ def check_ended(study: Listed, key: str) -> None:
 
 def _check_left(study: Listed, key: str) -> None:
     """Raises BadInput while workers run its trials, for all that can be known without waiting."""
+    from sweeper.search.life import ANOTHER
+
     workers = living(study.files.heartbeats) if study.files else []
-    here = f"{socket.gethostname()}-"
-    elsewhere = [worker for worker in study.running if not worker.startswith(here)]
+    elsewhere = [where for where in study.running if where != socket.gethostname()]
     if workers or elsewhere:
-        where = "" if workers else f" on {elsewhere[0].rsplit('-', 2)[0]}"
-        raise BadInput(key, study.name, f"the study is running{where}", "stop it first")
+        where = "" if workers else f"{' in' if elsewhere[0] == ANOTHER else ' on'} {elsewhere[0]}"
+        if_gone = "" if workers else "; if it is gone, take it over: hydra.sweeper.take_over=true"
+        raise BadInput(key, study.name, f"the study is running{where}", f"stop it first{if_gone}")
 
 
 def _check_silent(study: Listed, key: str) -> None:
