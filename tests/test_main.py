@@ -13,6 +13,8 @@ from tests.conftest import Cli, Said, mostly_slow
 from tests.pictures import write_classes
 from tests.program import Done, finish, kill_group, run, start, until
 
+pytestmark = pytest.mark.hydra
+
 BAD_INPUT = [
     # what was written                            the line that answers it
     ("optimizer=adamx", r"^optimizer=adamx: .*write one of adam, adamw, rmsprop, sgd$"),

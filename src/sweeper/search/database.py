@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from sweeper.errors import BadInput
-from sweeper.search.storage_error import KEY, cannot_be_opened
+from sweeper.search.storage_error import cannot_be_opened, key
 
 _FEW = 2000
 """So many trials are named one by one: the database finds them by their index, whatever its statistics say.
@@ -265,7 +265,7 @@ def _other_schema(url: str, made_by: str, is_older: bool) -> BadInput:
         else "write: python -m pip install --upgrade optuna"
     )
     reason = f"optuna {made_by} has made its tables, and {optuna.__version__} has others"
-    return BadInput(KEY, url, reason, remedy)
+    return BadInput(key(), url, reason, remedy)
 
 
 _LIBPQ = {

@@ -17,7 +17,7 @@ from sweeper.fault import FaultElsewhere
 from sweeper.screen import fall_silent, whoever_reads
 from sweeper.search import engine, life
 from sweeper.search.heart import Heart
-from sweeper.search.ledger import POOL, was_composed
+from sweeper.search.ledger import was_composed
 from sweeper.search.patience import PatientStorage
 from sweeper.search.process import (
     LOST,
@@ -118,7 +118,7 @@ class Pool:
         """Queue what pools ran that are dead: other hosts' when they were silent for too long."""
         told, dead = self._heart.told, self._heart.dead
         running = list(self._study.ledger.running.values())
-        workers = {t.number: t.user_attrs.get("worker", "") for t in running}
+        workers = {t.number: life.worker_of(t) for t in running}
         own = {name for name in workers.values() if any(p.is_named(name) for p in self._processes)}
         others = [t for t in running if workers.get(t.number) not in own]
         if any(life.is_lost(t, self._study.files, told, dead) for t in others):
@@ -134,13 +134,15 @@ class Pool:
         """
         if self._n_requests or self._n_stillborn >= _MAX_STILLBORN or self._study.is_over():
             return False
-        pools = {t.system_attrs.get(POOL, "") for t in self._study.ledger.running.values()}
+        running = self._study.awaited()
+        pools = set(map(life.pool_of, running))
         if not pools:
             return False
         now_s = time.monotonic()
         if self._waits_until_s is None:
-            patience_s = max(map(self._heart.patience_s, pools))
-            self._waits_until_s = now_s + patience_s + self._study.search.heartbeat_s * (patience_s > 0)
+            wait_s = max(map(self._heart.patience_s, pools)) + self._study.search.heartbeat_s
+            self._waits_until_s = now_s + wait_s
+            self._progress.tell_wait(life.told_running(running, self._heart.told), wait_s)
         return now_s < self._waits_until_s or any(map(self._heart.is_silent, pools))
 
     @property
@@ -196,7 +198,7 @@ class Pool:
         said = [self._board.take(p.index) for p in ended]
         self._fault = self._fault or next(filter(None, said), "")
         self._study.ledger.read()
-        workers = {t.user_attrs.get("worker", "") for t in self._study.ledger.running.values()}
+        workers = {life.worker_of(t) for t in self._study.ledger.running.values()}
         reasons = {name: ending(p.exitcode) for p in ended for name in workers if p.is_named(name)}
         spared = {name for p in self._processes for name in workers if p.is_named(name)}
         with self._study.locked() as study:
@@ -218,7 +220,7 @@ class Pool:
         if n_begun > self._n_begun or self._n_requests:
             self._n_stillborn = 0
         self._n_begun = n_begun
-        workers = {t.user_attrs.get("worker", "") for t in trials if was_composed(t)}
+        workers = {life.worker_of(t) for t in trials if was_composed(t)}
         stillborn = [p for p in died if not any(p.is_named(worker) for worker in workers)]
         at_once = [p for p in stillborn if p.exitcode == LOST]  # with the process that forks them
         self._n_stillborn += len(stillborn) - len(at_once) + bool(at_once)
