@@ -374,6 +374,7 @@ OPTIONS = {
     "export": ["--format", "--out FILE", "--trust"],
     "dashboard": ["--port INTEGER", "--storage URL"],
     "serve": ["--port INTEGER", "--host HOST", "--storage URL"],
+    "move": ["--storage URL"],
     "clean": ["--keep-top N"],
     "cache": ["--clear"],
     "completion": ["--remove"],

@@ -97,9 +97,10 @@ def test_a_search_that_runs_is_not_moved(said: Said) -> None:
     """Its workers would go on in the old storage."""
     make("a")
     study = optuna.load_study(study_name="a", storage=open_storage("outputs/studies.journal"))
-    study.ask().set_user_attr("worker", "far-away-17-abc")
+    study.ask().set_user_attr("worker", "far-away-17-0123abcd")
+    if_gone = "if it is gone, take it over: hydra.sweeper.take_over=true"
     code, text = said("move", "a", "--storage", "new.journal")
-    assert (code, text) == (2, "STUDY=a: the study is running on far-away; stop it first\n")
+    assert (code, text) == (2, f"STUDY=a: the study is running on far-away; stop it first; {if_gone}\n")
     assert not Path("new.journal").exists()
 
 

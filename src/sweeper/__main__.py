@@ -189,6 +189,7 @@ def train(overrides: tuple[str, ...], trust: bool, **hydras: Any) -> None:
 
     if sys.argv[1:2] == ["train"]:  # Hydra reads the rest
         del sys.argv[1]
+    storage_option.clear()
     typed_besides[:] = [TRUST] if trust else []
     sys.argv[1:] = [word for word in sys.argv[1:] if word not in typed_besides]
     train.run_app(sys.argv[1:], trust)
