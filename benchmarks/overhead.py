@@ -1,7 +1,7 @@
 """What a trial costs beyond its training: our sweeper beside the official hydra-optuna-sweeper.
 
     python benchmarks/overhead.py
-    python benchmarks/overhead.py --samplers --repeats 1 --long 100 1000 3900 9900     # only how ours grows
+    python benchmarks/overhead.py --samplers --long 100 3900 9900     # only how ours grows
 
 Every contestant runs constant.py with one worker. A trial's cost is the wall time of a long sweep less that
 of a short one, divided by the trials between: so starting Python and importing Hydra cancel out.
@@ -10,6 +10,7 @@ of a short one, divided by the trials between: so starting Python and importing 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import shutil
@@ -19,9 +20,12 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from time import perf_counter
+
+from optuna.storages.journal._storage import JournalOperation
 
 APP = Path(__file__).with_name("constant.py")
 TARGET = 1 / 3
@@ -94,7 +98,7 @@ def main() -> None:
         _print_table(f"{sampler}, wall time", {name: [c.wall_ms for c in cs] for name, cs in costs.items()})
         _print_table(f"{sampler}, CPU time", {name: [c.cpu_ms for c in cs] for name, cs in costs.items()})
     if options.long:
-        _print_growth(pythons[OURS.name], options.repeats, options.long)
+        _print_growth(pythons[OURS.name], options.turns, options.long)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -105,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--long", type=int, nargs="+", metavar="NUMBER", help="also what our trials of these numbers cost"
     )
+    parser.add_argument("--turns", type=int, default=10, help="of each of these (default: %(default)s)")
     parser.add_argument(
         "--env",
         type=Path,
@@ -144,27 +149,45 @@ def _cost(contestant: Contestant, python: Path, sampler: str, few: int, many: in
     return Cost((long.wall_ms - short.wall_ms) / n, (long.cpu_ms - short.cpu_ms) / n)
 
 
-def _print_growth(python: Path, repeats: int, numbers: list[int], reach: int = 50) -> None:
-    """What ours takes from one trial to the next, a mean over ``reach`` trials before and after."""
-    costs: dict[int, list[float]] = {number: [] for number in numbers}
-    for _ in range(repeats):
-        with tempfile.TemporaryDirectory() as folder:
-            _sweep(OURS, python, "random", max(costs) + reach + 1, Path(folder))
-            begun = dict(_begun(Path(folder)))
-        for number, found in costs.items():
-            seconds = begun[number + reach] - begun[number - reach]
-            found.append(1000 * seconds / (2 * reach))
-    first = median(costs[numbers[0]])
-    for number, found in costs.items():
-        ms = median(found)
-        print(f"ours, random, around trial {number:,}: {ms:.1f} ms a trial, {ms / first:.2f} times the first")
+def _print_growth(python: Path, turns: int, numbers: list[int], each: int = 50) -> None:
+    """What a trial of ours takes after so many others, in studies that go on by turns."""
+    found: dict[int, list[float]] = {number: [] for number in numbers}
+    with tempfile.TemporaryDirectory() as folder:
+        places = {number: Path(folder, str(number)) for number in numbers}
+        for number, place in places.items():
+            _sweep(OURS, python, "random", 1, place)
+            _repeat(place, number)
+        for turn in range(turns):
+            for number, place in places.items():
+                last = number + (turn + 1) * each
+                _sweep(OURS, python, "random", last, place)
+                begun = sorted(_begun(place, last - each))
+                found[number].append(1000 * median(b - a for a, b in pairwise(begun)))
+    first = found[numbers[0]]
+    for number, costs in found.items():
+        low, middle, high = quantiles([cost / of for cost, of in zip(costs, first, strict=True)])
+        told = f"{median(costs):.1f} ms a trial, {middle:.2f} times the first ({low:.2f}–{high:.2f})"
+        print(f"ours, random, after {number:,} trials: {told}")
     print(f"target ≤ {TARGET_GROWTH}")
 
 
-def _begun(folder: Path) -> Iterator[tuple[int, float]]:
-    """When each trial began: the moment at which Hydra wrote its overrides."""
+def _repeat(place: Path, n: int) -> None:
+    """Let the one trial of a study be ``n``, as if so many had been run."""
+    journal = place / "outputs" / "studies.journal"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    of_it = [line for line in lines if "trial_id" in line or line["op_code"] == JournalOperation.CREATE_TRIAL]
+    with journal.open("a") as file:
+        for number in range(1, n):
+            (place / "sweep" / str(number)).mkdir()
+            for line in of_it:
+                file.write(json.dumps({**line, "trial_id": number} if "trial_id" in line else line) + "\n")
+
+
+def _begun(folder: Path, since: int) -> Iterator[float]:
+    """When each trial from this number on began: the moment at which Hydra wrote its overrides."""
     for path in folder.glob("sweep/*/.hydra/overrides.yaml"):
-        yield int(path.parents[1].name), path.stat().st_mtime
+        if int(path.parents[1].name) >= since:
+            yield path.stat().st_mtime
 
 
 def _sweep(contestant: Contestant, python: Path, sampler: str, n_trials: int, folder: Path) -> Cost:

@@ -1,12 +1,15 @@
 """What asking and telling cost in large studies, with many workers, on PostgreSQL and behind its proxy.
 
-    python benchmarks/scale.py
-    python benchmarks/scale.py --storage proxy --trials 100000 --workers 1000 --sampler tpe     # one cell
+    python benchmarks/scale.py                                                       # an hour or more
+    python benchmarks/scale.py --storage proxy --workers 1000 --sampler tpe          # one row
 
 Workers are simulated: each holds a running trial, and a few processes, which stand for machines, tell and
 ask for all of them by turns, through the product's own ``Study``. The server fills the studies beforehand,
-and one process reads them: the others are its forks, with connections of their own. A watcher draws the
-progress four times a second, as the pool does. Whatever ends it, nothing stays.
+and one process reads them: the others are its forks, with a connection of their own each. A watcher draws
+the progress meanwhile, as the pool does, a picture for every five asks.
+
+A row has studies of all sizes at once, and asks some trials of each by turns: what else the machine does
+meanwhile hits all alike, and each turn has its own ratio. Whatever ends it, nothing stays.
 """
 
 from __future__ import annotations
@@ -24,12 +27,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import product
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product, starmap
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, quantiles
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -42,6 +46,7 @@ from optuna.distributions import distribution_to_json
 from optuna.storages import GrpcStorageProxy
 from optuna.storages._grpc.client import GrpcClientCacheEntry
 from optuna.trial import Trial, TrialState
+from rich.console import Console
 
 from sweeper.record.study_files import StudyFiles
 from sweeper.search.ledger import POOL
@@ -53,19 +58,20 @@ from sweeper.search.space import Space
 from sweeper.search.storage import open_storage
 from sweeper.search.study import Study
 
-FEW, MANY = 1_000, 100_000
+SIZES = (1_000, 10_000, 100_000)
 TARGET = 2.0
-"""What an ask and a tell at so many trials may cost, in what they cost at few."""
+"""What an ask and a tell at the most trials may cost, in what they cost at the fewest."""
 TICK_S = 0.25
+ASKS_OF_A_PICTURE = 5
+"""A display that draws four times a second, at twenty trials a second."""
 SAMPLERS = {"random": "optuna.samplers.RandomSampler", "tpe": "optuna.samplers.TPESampler"}
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One line of the table."""
+class Row:
+    """What is measured at once, in studies of several sizes."""
 
     storage: str
-    trials: int
     workers: int
     sampler: str
 
@@ -85,11 +91,28 @@ class Step:
 
 @dataclass(frozen=True)
 class Share:
-    """What a process has to do of a cell: its sessions' running trials, by numbers, and how many asks."""
+    """What a process has to do of a row: the numbers of its sessions' running trials, in each study."""
 
     sampler: str
-    running: tuple[int, ...]
-    n_asks: int
+    running: tuple[tuple[int, ...], ...]
+
+
+@dataclass
+class Cell:
+    """What was found of one size in a row."""
+
+    turns: list[list[Step]] = field(default_factory=list)
+    pictures: list[tuple[float, float]] = field(default_factory=list)
+    """Milliseconds of the clock and of CPU."""
+    took_s: float = 0.0
+    server_s: float = 0.0
+    """CPU time."""
+    proxy_s: float = 0.0
+    n_connections: int = 0
+
+    @property
+    def steps(self) -> list[Step]:
+        return [step for turn in self.turns for step in turn]
 
 
 def main() -> None:
@@ -97,28 +120,29 @@ def main() -> None:
     for signum in (signal.SIGTERM, signal.SIGHUP):  # what is on the stack cleans up
         signal.signal(signum, lambda signum, frame: sys.exit(128 + signum))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    groups: dict[tuple[str, int], list[Cell]] = {}
-    for trials, storage, sampler, workers in product(
-        options.trials, options.storage, options.sampler, options.workers
-    ):
-        groups.setdefault((storage, trials), []).append(Cell(storage, trials, workers, sampler))
+    sizes, worst = sorted(options.trials), 0.0
     # With a short path: the name of a socket has at most 107 characters.
     with TemporaryDirectory(prefix="scale-") as folder, _postgres(Path(folder, "data")) as server:
         print(_HEAD, flush=True)
-        found: dict[Cell, list[Step]] = {}
-        for cells in groups.values():
-            for cell, steps in _measure_all(server, Path(folder), cells, options):
-                found[cell] = steps
-    _print_growth(found)
+        for row in starmap(Row, product(options.storage, options.workers, options.sampler)):
+            with TemporaryDirectory(dir=folder) as place:
+                cells = _measure(server, Path(place), row, sizes, options)
+            for size, cell in zip(sizes, cells, strict=True):
+                _print_cell(row, size, cell, cells[0])
+            worst = max(worst, *(_growth(cells[-1], cells[0], name)[1] for name in ("ask", "tell")))
+            server.do("truncate studies cascade")
+    what = f"ask and tell at {sizes[-1]:,} trials against {sizes[0]:,}"
+    print(f"{what}: at most {worst:.2f} (target ≤ {TARGET:g})")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Ask and tell in large studies with many workers.")
     parser.add_argument("--storage", nargs="+", default=["postgresql", "proxy"], metavar="KIND")
-    parser.add_argument("--trials", nargs="+", type=int, default=[FEW, MANY], metavar="N")
-    parser.add_argument("--workers", nargs="+", type=int, default=[10, 100], metavar="N")
+    parser.add_argument("--trials", nargs="+", type=int, default=SIZES, metavar="N")
+    parser.add_argument("--workers", nargs="+", type=int, default=[10, 100, 1000], metavar="N")
     parser.add_argument("--sampler", nargs="+", default=["random", "tpe"], choices=list(SAMPLERS))
     parser.add_argument("--asks", type=int, default=500, help="of each cell (default: %(default)s)")
+    parser.add_argument("--turn", type=int, default=25, help="asks at a time (default: %(default)s)")
     parser.add_argument(
         "--processes", type=int, default=2, choices=range(1, 9), help="that stand for machines (default: 2)"
     )
@@ -139,6 +163,8 @@ class Server:
         place = self._server.get_uri().partition("host=")[2]
         self.url = f"postgresql+psycopg://postgres@/postgres?host={place}"
         self.engine = sqlalchemy.create_engine(self.url, isolation_level="AUTOCOMMIT")
+        # It would clean up at some moment what has just been filled in; that is no cost of an ask.
+        self.do("alter system set autovacuum = off", "select pg_reload_conf()")
 
     def stop(self) -> None:
         self.engine.dispose()
@@ -286,26 +312,26 @@ class Session(Worker):
         self.asked = {number}
 
 
-def _join(read: Study, url: str, name: str) -> Study:
-    """The study as a machine of its own has it, which has read what the process had that it is a fork of."""
-    here = replace(read.search, storage=url, folder=read.search.folder.with_name(name))
-    StudyFiles(here.folder).mark(here.study_name, url)
-    before = _inner(read)
-    before._backend.engine.dispose(close=False)  # its connections are the other process's
-    storage = open_storage(url)
-    study = Study.load(here, storage)
-    study_id, known = study.optuna._study_id, before._studies[study.optuna._study_id]
-    if isinstance(inner := _inner(study), GrpcStorageProxy):
-        inner._cache.studies[study_id] = entry = GrpcClientCacheEntry()
-        entry.trials, entry.unfinished_trial_ids = known.trials, known.unfinished_trial_ids
-        entry.last_finished_trial_id = known.last_finished_trial_id
-    else:
-        inner._studies = before._studies
-        inner._trial_id_to_study_id_and_number = before._trial_id_to_study_id_and_number
-        inner._study_id_and_number_to_trial_id = before._study_id_and_number_to_trial_id
-    study.ledger = read.ledger
-    study.ledger._storage = storage
-    return study
+def _join(read: Sequence[Study], url: str, name: str) -> list[Study]:
+    """The studies as another machine has them, which has read what the process had that this is a fork of."""
+    storage, before, joined = open_storage(url), _inner(read[0]), []
+    for each in read:
+        here = replace(each.search, storage=url, folder=each.search.folder / name)
+        StudyFiles(here.folder).mark(here.study_name, url)
+        study = Study.load(here, storage)
+        study_id, known = study.optuna._study_id, before._studies[study.optuna._study_id]
+        if isinstance(inner := _inner(study), GrpcStorageProxy):
+            inner._cache.studies[study_id] = entry = GrpcClientCacheEntry()
+            entry.trials, entry.unfinished_trial_ids = known.trials, known.unfinished_trial_ids
+            entry.last_finished_trial_id = known.last_finished_trial_id
+        else:
+            inner._studies[study_id] = known
+            inner._trial_id_to_study_id_and_number = before._trial_id_to_study_id_and_number
+            inner._study_id_and_number_to_trial_id = before._study_id_and_number_to_trial_id
+        study.ledger = each.ledger
+        study.ledger._storage = storage
+        joined.append(study)
+    return joined
 
 
 def _inner(study: Study) -> Any:
@@ -313,35 +339,34 @@ def _inner(study: Study) -> Any:
     return study.optuna._storage._storage  # type: ignore[attr-defined]
 
 
-def run_host(to_main: Connection, read: Study, url: str, name: str) -> None:
-    """The body of a process: run shares of cells until there are no more."""
-    space, study = _space(), _join(read, url, name)
-    while (share := to_main.recv()) is not None:
+def run_host(to_main: Connection, read: Sequence[Study], url: str, name: str, share: Share) -> None:
+    """The body of a process: tell and ask so many trials of a study, until there are no more."""
+    space, studies = _space(), _join(read, url, name)
+    space.parameters()  # it keeps them
+    held = []
+    for study, running in zip(studies, share.running, strict=True):
         study.search = replace(study.search, sampler={"_target_": SAMPLERS[share.sampler]})
-        ids = {t.number: t._trial_id for t in study.trials() if t.number in share.running}
-        held = deque(
-            (Session(f"{name}-{i}-0a1b2c3d", number), Trial(study.optuna, ids[number]))
-            for i, number in enumerate(share.running)
-        )
-        to_main.send("ready")
-        to_main.recv()
+        study.trials()
+        held.append(deque((Session(f"{name}-{n}-0a1b2c3d", n), n) for n in running))
+    to_main.send("ready")
+    while (task := to_main.recv()) is not None:
+        which, n_asks = task
         steps = []
-        for _ in range(share.n_asks):
-            session, trial = held.popleft()
-            step, following = _step(study, space, session, trial)
-            held.append((session, following))
+        for _ in range(n_asks):
+            session, number = held[which].popleft()
+            step, following = _step(studies[which], space, session, number)
+            held[which].append((session, following))
             steps.append(step)
         to_main.send(steps)
 
 
-def _step(study: Study, space: Space, session: Session, trial: Trial) -> tuple[Step, Trial]:
+def _step(study: Study, space: Space, session: Session, number: int) -> tuple[Step, int]:
     """Tell a worker's trial, and ask for its next one."""
-    number = trial.number
     tell, tell_cpu, _ = _timed(lambda: study.tell(number, TrialState.COMPLETE, [number % 97 / 97]))
     ask, ask_cpu, following = _timed(lambda: study.ask(space, session))
     assert following is not None
     draw, draw_cpu, _ = _timed(lambda: _draw(study, space, following))
-    return Step(ask, ask_cpu, draw, draw_cpu, tell, tell_cpu), following
+    return Step(ask, ask_cpu, draw, draw_cpu, tell, tell_cpu), following.number
 
 
 def _draw(study: Study, space: Space, trial: Trial) -> None:
@@ -361,52 +386,107 @@ def _timed(do: Callable[[], Any]) -> tuple[float, float, Any]:
     return 1000 * (time.perf_counter() - began), 1000 * (time.thread_time() - cpu), gave
 
 
-def run_watcher(to_main: Connection, read: Study, url: str, name: str) -> None:
-    """The body of a process: draw the progress until it is told to end, and say what each picture took."""
-    study = _join(read, url, name)
-    took = []
-    with contextlib.redirect_stdout(io.StringIO()), Progress(study) as progress:
-        to_main.send(0.0)
-        while True:
-            if to_main.poll(TICK_S):
-                if to_main.recv() is None:
-                    break
-                to_main.send(took)
-                took = []
-            took.append(_timed(lambda: progress.update(study.trials()))[:2])
+def run_watcher(to_main: Connection, read: Sequence[Study], url: str, name: str) -> None:
+    """The body of a process: draw so many pictures of a study's progress, and say what they took."""
+    studies = _join(read, url, name)
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    n_drawn = [0 for _ in studies]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as stack:
+        drawn = [
+            # As if each took no time: how often it reads what runs depends on no clock.
+            stack.enter_context(Progress(study, now_s=lambda which=which: TICK_S * n_drawn[which]))
+            for which, study in enumerate(studies)
+        ]
+
+        def draw(which: int) -> None:
+            n_drawn[which] += 1
+            drawn[which].read()
+            drawn[which].update(studies[which].ledger.trials)
+            console.print(drawn[which]._picture())
+
+        to_main.send("ready")
+        while (task := to_main.recv()) is not None:
+            which, n_pictures = task
+            took = []
+            for _ in range(n_pictures):
+                took.append(_timed(partial(draw, which))[:2])
+                time.sleep(TICK_S)
+            to_main.send(took)
 
 
 # --- measuring ----------------------------------------------------------------------------------------------
 
 
-def _measure_all(
-    server: Server, folder: Path, cells: Sequence[Cell], options: argparse.Namespace
-) -> Iterator[tuple[Cell, list[Step]]]:
-    """The cells of one storage and one number of trials, by processes that have read the study once."""
-    space, first = _space(), cells[0]
-    name = f"{first.storage}-{first.trials}"
-    with contextlib.ExitStack() as stack:
-        url, pid = stack.enter_context(_proxy(server.url)) if first.storage == "proxy" else (server.url, None)
-        search = _search(server.url, folder / name, first.sampler, 10 * first.trials)
-        study = Study.open(search, open_storage(server.url), space, list(space.fixed))
-        _fill(server, study, space, first.trials, "COMPLETE")
-        began = time.perf_counter()
+def _measure(
+    server: Server, folder: Path, row: Row, sizes: Sequence[int], options: argparse.Namespace
+) -> list[Cell]:
+    """What a row takes in studies of these sizes, by turns."""
+    space, storage = _space(), open_storage(server.url)
+    studies, shares = [], []
+    for size in sizes:
+        search = _search(server.url, folder / f"{size}", row.sampler, 10 * sizes[-1])
+        study = Study.open(search, storage, space, list(space.fixed))
+        _fill(server, study, space, size, "COMPLETE")
+        begin = _fill(server, study, space, row.workers, "RUNNING")
+        numbers = range(begin, begin + row.workers)
+        shares.append([tuple(numbers[i :: options.processes]) for i in range(options.processes)])
         study.trials()
-        read_s = time.perf_counter() - began
-        gc.freeze()
+        studies.append(study)
+    _inner(studies[0])._backend.engine.dispose()
+    gc.freeze()
+    with contextlib.ExitStack() as stack:
+        is_proxy = row.storage == "proxy"
+        url, proxy = stack.enter_context(_proxy(server.url)) if is_proxy else (server.url, None)
         hosts = [
-            stack.enter_context(_process(run_host, study, url, f"host{i}")) for i in range(options.processes)
+            stack.enter_context(
+                _process(run_host, studies, url, f"host{i}", Share(row.sampler, tuple(running)))
+            )
+            for i, running in enumerate(zip(*shares, strict=True))
         ]
-        watcher = stack.enter_context(_process(run_watcher, study, url, "watcher"))
-        watcher.recv()
-        for cell in cells:
-            yield cell, _measure(server, pid, study, space, cell, hosts, watcher, options.asks, read_s)
+        watcher = stack.enter_context(_process(run_watcher, studies, url, "watcher"))
+        told = [process.recv() for process in (*hosts, watcher)]
+        assert told == ["ready"] * len(told), told
+        cells = [Cell() for _ in sizes]
+        for turn in range(options.asks // options.turn):
+            for which in range(len(sizes)):
+                which = (which + turn) % len(sizes)
+                _turn(server, proxy, cells[which], which, hosts, watcher, options.turn)
+    return cells
+
+
+def _turn(
+    server: Server,
+    proxy: int | None,
+    cell: Cell,
+    which: int,
+    hosts: Sequence[Connection],
+    watcher: Connection,
+    n_asks: int,
+) -> None:
+    def cpu_s() -> tuple[float, float]:
+        return server.cpu_s(), _cpu_s(proxy) if proxy else 0.0
+
+    before, began = cpu_s(), time.perf_counter()
+    watcher.send((which, n_asks // ASKS_OF_A_PICTURE))
+    for i, host in enumerate(hosts):
+        host.send((which, len(range(i, n_asks, len(hosts)))))
+    cell.turns.append([step for host in hosts for step in host.recv()])
+    cell.took_s += time.perf_counter() - began
+    cell.pictures += watcher.recv()
+    after = cpu_s()
+    cell.server_s += after[0] - before[0]
+    cell.proxy_s += after[1] - before[1]
+    cell.n_connections = max(cell.n_connections, server.n_connections())
 
 
 @contextmanager
-def _process(body: Callable[..., None], read: Study, url: str, name: str) -> Iterator[Connection]:
+def _process(
+    body: Callable[..., None], read: Sequence[Study], url: str, name: str, *more: Any
+) -> Iterator[Connection]:
+    """A fork of this process."""
     here, there = get_context("fork").Pipe()
-    process = get_context("fork").Process(target=_run, args=(body, there, read, url, name), daemon=True)
+    arguments = body, there, read, url, name, *more
+    process = get_context("fork").Process(target=_run, args=arguments, daemon=True)
     process.start()
     there.close()
     try:
@@ -418,101 +498,60 @@ def _process(body: Callable[..., None], read: Study, url: str, name: str) -> Ite
         process.join()
 
 
-def _run(body: Callable[..., None], to_main: Connection, read: Study, url: str, name: str) -> None:
+def _run(body: Callable[..., None], to_main: Connection, *arguments: Any) -> None:
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_DFL)
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):  # the main process is gone
-        body(to_main, read, url, name)
-
-
-def _measure(
-    server: Server,
-    proxy: int | None,
-    study: Study,
-    space: Space,
-    cell: Cell,
-    hosts: Sequence[Connection],
-    watcher: Connection,
-    n_asks: int,
-    read_s: float,
-) -> list[Step]:
-    begin = _fill(server, study, space, cell.workers, "RUNNING")
-    for i, host in enumerate(hosts):
-        running = tuple(range(begin + i, begin + cell.workers, len(hosts)))
-        host.send(Share(cell.sampler, running, n_asks // len(hosts)))
-    told = [host.recv() for host in hosts]
-    assert told == ["ready"] * len(hosts), told
-    cpu_before, began = (server.cpu_s(), _cpu_s(proxy) if proxy else 0.0), time.perf_counter()
-    for host in hosts:
-        host.send("go")
-    while not hosts[0].poll(0.2):
-        pass
-    n_connections = server.n_connections()
-    steps = [step for host in hosts for step in host.recv()]
-    took_s = time.perf_counter() - began
-    watcher.send("tell")
-    pictures = watcher.recv()
-    cpu_s = server.cpu_s() - cpu_before[0], (_cpu_s(proxy) if proxy else 0.0) - cpu_before[1]
-    _print_cell(cell, steps, pictures, took_s, n_connections, cpu_s, read_s)
-    server.do(
-        f"update trials set state = 'FAIL', datetime_complete = now() where state = 'RUNNING'"
-        f" and study_id = {study.optuna._study_id}"
-    )
-    return steps
+        body(to_main, *arguments)
 
 
 _COLUMNS = {
     "storage": "---",
-    "trials": "---:",
     "workers": "---:",
     "sampler": "---",
-    "ask ms: median (95 %)": "---:",
-    "its CPU": "---:",
-    "draw ms (its CPU)": "---:",
-    "tell ms: median (95 %)": "---:",
-    "tell's CPU": "---:",
-    "picture ms (its CPU)": "---:",
+    "trials": "---:",
+    "ask ms (its CPU)": "---:",
+    "draw": "---:",
+    "tell": "---:",
+    "picture": "---:",
     "trials/s": "---:",
     "connections": "---:",
-    "server's CPU: ms a trial (busy)": "---:",
+    "server's CPU, ms a trial": "---:",
     "proxy's": "---:",
-    "first read s": "---:",
+    "× ask: clock (quartiles)": "---:",
+    "CPU": "---:",
+    "× tell: clock": "---:",
+    "CPU ": "---:",
+    "× draw: CPU": "---:",
+    "× picture: CPU": "---:",
 }
 _HEAD = f"| {' | '.join(_COLUMNS)} |\n| {' | '.join(_COLUMNS.values())} |"
 
 
-def _print_cell(
-    cell: Cell,
-    steps: Sequence[Step],
-    pictures: Sequence[tuple[float, float]],
-    took_s: float,
-    n_connections: int,
-    cpu_s: tuple[float, float],
-    read_s: float,
-) -> None:
-    def told(name: str) -> str:
-        values = sorted(getattr(step, name) for step in steps)
-        return f"{median(values):.1f} ({values[int(0.95 * len(values))]:.1f})"
+def _print_cell(row: Row, size: int, cell: Cell, smallest: Cell) -> None:
+    steps = cell.steps
 
-    server, proxy = (f"{1000 * s / len(steps):.1f} ({100 * s / took_s:.0f} %)" for s in cpu_s)
+    def told(name: str) -> str:
+        return f"{_median(steps, name):.1f} ({_median(steps, name + '_cpu'):.1f})"
+
+    def grown(name: str) -> str:
+        low, middle, high = _growth(cell, smallest, name)
+        return "1" if cell is smallest else f"{middle:.2f} ({low:.2f}–{high:.2f})"
+
+    wall, cpu = map(mean, zip(*cell.pictures, strict=True))
     columns = [
-        cell.storage,
-        f"{cell.trials:,}",
-        f"{cell.workers:,}",
-        cell.sampler,
-        told("ask"),
-        f"{_median(steps, 'ask_cpu'):.1f}",
-        f"{_median(steps, 'draw'):.1f} ({_median(steps, 'draw_cpu'):.1f})",
-        told("tell"),
-        f"{_median(steps, 'tell_cpu'):.1f}",
-        f"{median(wall for wall, _ in pictures):.1f} ({median(cpu for _, cpu in pictures):.1f})"
-        if pictures
-        else "–",
-        f"{len(steps) / took_s:.1f}",
-        str(n_connections),
-        server,
-        proxy if cpu_s[1] else "–",
-        f"{read_s:.1f}",
+        row.storage,
+        f"{row.workers:,}",
+        row.sampler,
+        f"{size:,}",
+        *map(told, ("ask", "draw", "tell")),
+        f"{wall:.1f} ({cpu:.1f})",
+        f"{len(steps) / cell.took_s:.1f}",
+        str(cell.n_connections),
+        f"{1000 * cell.server_s / len(steps):.1f}",
+        f"{1000 * cell.proxy_s / len(steps):.1f}" if cell.proxy_s else "–",
+        *map(grown, ("ask", "ask_cpu", "tell", "tell_cpu", "draw_cpu")),
+        f"{cpu / mean(cpu for _, cpu in smallest.pictures):.2f}",
     ]
     print(f"| {' | '.join(columns)} |", flush=True)
 
@@ -521,21 +560,10 @@ def _median(steps: Sequence[Step], name: str) -> float:
     return median(getattr(step, name) for step in steps)
 
 
-def _print_growth(found: dict[Cell, list[Step]]) -> None:
-    """What the most trials cost against the fewest, of the same storage, workers and sampler."""
-    few, many = min(cell.trials for cell in found), max(cell.trials for cell in found)
-    for cell, steps in found.items():
-        if cell.trials == few < many and (last := found.get(replace(cell, trials=many))):
-            grown = {
-                name: median(getattr(step, name) for step in last)
-                / median(getattr(step, name) for step in steps)
-                for name in ("ask", "tell", "ask_cpu", "tell_cpu", "draw_cpu")
-            }
-            said = ", ".join(f"{name} {ratio:.2f}" for name, ratio in grown.items())
-            print(
-                f"{cell.storage}, {cell.workers} workers, {cell.sampler}: {many:,} trials against {few:,}:"
-                f" {said} (target ≤ {TARGET:g})"
-            )
+def _growth(cell: Cell, smallest: Cell, name: str) -> list[float]:
+    """Quartiles, over the turns, of what something takes in what it takes in the smallest study."""
+    ratios = [_median(a, name) / _median(b, name) for a, b in zip(cell.turns, smallest.turns, strict=True)]
+    return quantiles(ratios) if len(ratios) > 1 else 3 * ratios
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import gc
 import os
 import shutil
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
-    seconds = defaultdict[str, float](float)
-    for item in items:
-        seconds[_group(item)] += _seconds(item)
+    seconds = _seconds(items)
     items.sort(key=lambda item: -seconds[_group(item)])
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu and not torch.cuda.is_available():
@@ -74,11 +72,17 @@ def _group(item: pytest.Item) -> str:
     return str(mark.kwargs.get("name") or mark.args[0])
 
 
-def _seconds(item: pytest.Item) -> float:
-    """About how long a test takes."""
-    if (limit := item.get_closest_marker("timeout")) is not None:
-        return float(limit.args[0]) / 10
-    return 5.0 if item.get_closest_marker("slow") else 0.05
+def _seconds(items: list[pytest.Item]) -> Mapping[str, float]:
+    """About how long each group takes."""
+    seconds, cases = Counter[str](), Counter[tuple[Path, str]]()
+    for item in items:
+        test = item.path, item.name.partition("[")[0]
+        cases[test] += 1
+        if (limit := item.get_closest_marker("timeout")) is not None:
+            seconds[_group(item)] += limit.args[0] // 10
+        elif item.get_closest_marker("slow") and cases[test] <= 6:  # where there are more, each is short
+            seconds[_group(item)] += 5
+    return seconds
 
 
 torch.set_num_threads(1)

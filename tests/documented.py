@@ -140,7 +140,7 @@ class Command:
         """Where it is typed: a folder in that of the page stands for another machine."""
         if "hydra.sweeper.join=true" in self.typed:
             return "second"
-        return "third" if " --storage " in self.typed else ""
+        return "third" if " --storage " in self.typed and "sweeper move" not in self.typed else ""
 
     def run(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
         if not self.left_out:
@@ -252,7 +252,7 @@ def named(step: Step) -> set[str]:
     """The studies that a command needs."""
     typed = step.typed if isinstance(step, Command) else ""
     verb = re.match(
-        r"sweeper (?:best|certify|clean|export|predict|report|reproduce) "
+        r"sweeper (?:best|certify|clean|export|move|predict|report|reproduce) "
         r"(?P<studies>[\w-]+( [\w-]+)*)(?=\s|$)",
         typed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import pty
@@ -86,6 +87,7 @@ def sweeper(folder: Path, *arguments: str, code: int = 0) -> str:
     if sys.platform == "linux":
         if not _warm or not _warm[0].is_alive:
             _warm[:] = [warm.Sweeper()]
+            atexit.register(_warm[0].end)
         done = _warm[0].run(folder, *arguments, env=env, limit_s=280)
     else:
         done = run(folder, "-m", "sweeper", *arguments, env=env, limit_s=280)

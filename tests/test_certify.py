@@ -169,7 +169,7 @@ REFUSED = {
     "it is running": (
         [trial(0.5), trial(state=TrialState.RUNNING, worker="elsewhere-1-a")],
         {"command": ["python", "app.py"]},
-        "the search is running",
+        "trial 1 of it is running",
     ),
     "nothing is done": (
         [trial(state=TrialState.FAIL)],

@@ -212,7 +212,7 @@ def test_a_study_that_does_not_exist_is_not_joined(tmp_path: Path) -> None:
 def test_a_container_that_came_back_under_another_name_goes_on(tmp_path: Path) -> None:
     """After a kill the trials are repeated after the grace, or at once when the person says so."""
     app = App(tmp_path, HOLD)
-    process = hold(app, "hydra.sweeper.heartbeat_s=5", "hydra.sweeper.grace_s=100")
+    process = hold(app, "hydra.sweeper.heartbeat_s=1", "hydra.sweeper.grace_s=100")
     kill_group(process, signal.SIGKILL)
     finish(process)
     app.touch("go")
@@ -249,3 +249,65 @@ def test_a_database_file_is_for_one_host(tmp_path: Path) -> None:
     app.touch("go")
     done = finish(process, 60)
     assert done.returncode == 0, done.stderr
+
+
+# --- trials about which nobody can tell who lives -----------------------------------------------------------
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+storage = JournalStorage(JournalFileBackend("outputs/studies.journal"))
+study = optuna.load_study(study_name="s", storage=storage)
+trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 2)})
+Path("asked").touch()
+while not Path("tell").exists():
+    time.sleep(0.005)
+study.tell(trial, trial.params["x"])
+"""
+"""What anybody may write who knows Optuna, and not this search."""
+
+
+def test_another_program_asks_and_tells_in_the_study(tmp_path: Path) -> None:
+    """Its trial is left alone, counts, is waited for, and ends the search when it is told."""
+    app = App(tmp_path, HOLD)
+    first = begin(app.start(*QUICK, "hydra.sweeper.grace_s=60"))
+    until(lambda: app.has_started(0, 1), limit_s=30)
+    script = begin(start(app.folder, "-c", SCRIPT))
+    until(lambda: (app.folder / "asked").exists(), limit_s=30)
+    app.touch("go")
+    until(lambda: n_done(app) == 5, limit_s=30)
+    app.touch("tell")
+    assert finish(script).returncode == 0
+    done = finish(first, limit_s=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(assert_exactly(app, 6)) == 6
+
+
+def test_nobody_can_see_who_lives(tmp_path: Path) -> None:
+    """A search without a beat and another program were killed: one line says so, take_over repeats them."""
+    app = App(tmp_path, HOLD)
+    alone = begin(app.start("hydra.sweeper.n_jobs=1", "hydra.sweeper.in_process=true"))
+    until(lambda: app.has_started(0), limit_s=30)
+    script = begin(start(app.folder, "-c", SCRIPT))
+    until(lambda: (app.folder / "asked").exists(), limit_s=30)
+    shutil.copytree(app.out / ".sweeper", app.folder / "marks", ignore=shutil.ignore_patterns("*.alive"))
+    for process in (alone, script):
+        kill_group(process)
+        finish(process)
+    app.touch("go")
+    quick = ("hydra.sweeper.heartbeat_s=0.5", "hydra.sweeper.grace_s=1", "hydra.sweeper.join=true")
+    done = run_on_host("other", app, *quick)
+    own = os.uname().nodename
+    assert done.returncode == 1, done.stdout + done.stderr
+    there = f"trial 0 on {own} and trial 1 in another program"
+    assert f"Waiting up to 2 s for {there}" in done.stdout, done.stdout
+    last = done.stderr.splitlines()[-1]
+    assert f"Only 4 of 6 trials ended: {there} still count as running" in last, last
+    assert last.endswith("hydra.sweeper.study_name=s hydra.sweeper.take_over=true"), last
+    again = run_on_host("other", app, *quick, "hydra.sweeper.take_over=true")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert [t.user_attrs.get("retry_of") for t in assert_exactly(app, 6)] == [None] * 6 + [0, 1]

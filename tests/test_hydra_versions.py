@@ -14,6 +14,8 @@ import pytest
 
 from sweeper.conf import IS_HYDRA_1_3
 
+pytestmark = pytest.mark.hydra
+
 ROOT = Path(__file__).parents[1]
 
 ENTRY_POINTS = """\

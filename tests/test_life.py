@@ -19,7 +19,7 @@ from sweeper.record.study_files import StudyFiles
 from sweeper.search import life
 from sweeper.search.heart import Heart
 from sweeper.search.ledger import POOL
-from sweeper.search.life import BEAT, Entry, Observer, Told, is_lost
+from sweeper.search.life import BEAT, LEFT, Entry, Observer, Told, is_lost, is_unseen
 from sweeper.search.storage import open_storage
 from tests.program import run, until
 
@@ -157,7 +157,7 @@ def test_other_code_is_named() -> None:
 # --- whose trials are lost ----------------------------------------------------------------------------------
 
 
-def running(worker: str | None, pool: str | None = None) -> FrozenTrial:
+def running(worker: Any, pool: str | None = None) -> FrozenTrial:
     return create_trial(
         state=TrialState.RUNNING,
         user_attrs={} if worker is None else {"worker": worker},
@@ -191,11 +191,76 @@ def test_in_one_place_the_lock_tells(files: StudyFiles) -> None:
 
 def test_of_older_trials_the_hosts_name_tells(files: StudyFiles) -> None:
     """A study of an earlier version has no pools: it is judged as that version did."""
-    assert is_lost(running(f"{socket.gethostname()}-1-aa"), files)
-    assert not is_lost(running("other-1-aa"), files)
-    assert not is_lost(running("other-1-aa"), None)
-    assert is_lost(running(None), files)
-    assert not is_lost(running(None), None)
+    own = f"{socket.gethostname()}-1-0123abcd"
+    assert is_lost(running(own), files)
+    assert not is_lost(running("other-1-0123abcd"), files)
+    assert not is_lost(running(own), None)
+
+
+@pytest.mark.parametrize("noted", [None, 3, "", "gpu-0", socket.gethostname(), f"{socket.gethostname()}-1-2"])
+def test_a_trial_of_another_program_is_never_lost(files: StudyFiles, noted: Any) -> None:
+    """Plain Optuna leaves nothing that tells who runs a trial; what its script notes as worker is its own."""
+    trial = running(noted)
+    assert (life.worker_of(trial), life.pool_of(trial)) == ("", "")
+    assert not is_lost(trial, files, Told({"a": Entry.here(files, 1, 10.0, None)}, {"a": None}), dead={"a"})
+    assert is_unseen(trial, files, life.NOBODY)
+    assert is_unseen(trial, None, life.NOBODY)
+
+
+def test_a_trial_just_taken_from_the_queue_is_its_pools(files: StudyFiles) -> None:
+    """Its worker was killed before it gave its name; one whose pool was too late is not."""
+    here = Told({"a": Entry.here(files, 1, 10.0, None)}, {"a": 7})
+    taken = running(None, "a")
+    assert is_lost(taken, files, here)
+    assert not is_unseen(taken, files, here)
+    taken.system_attrs[f"{LEFT}a"] = True
+    assert not is_lost(taken, files, here)
+    assert is_unseen(taken, files, here)
+    taken.user_attrs["worker"] = "other-1-0123abcd"  # another host's, which is about to say its pool
+    assert not is_lost(taken, files, here)
+
+
+def test_who_looks_on_hears_those_that_live(files: StudyFiles) -> None:
+    """Of those that are asked about, and no longer than a dead one takes to miss its beats."""
+    study = optuna.create_study(storage=InMemoryStorage())
+    storage, study_id = study._storage, study._study_id
+    for name in ("lives", "gone", "not asked about"):
+        life.register(storage, study_id, name, replace(ELSEWHERE, heartbeat_s=0.1))
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        life.beat(storage, study_id, "lives", 2)
+        life.beat(storage, study_id, "not asked about", 2)
+
+    heard = life.heard(storage, study_id, files, say, among={"lives", "gone"})
+    assert [name for name, _ in heard] == ["lives"]
+    assert said == ["Looking for up to 0 s whether other still runs it …"]
+
+
+def test_nobody_sees_who_has_no_beat_elsewhere(files: StudyFiles) -> None:
+    """A search in its own process is seen by its lock, from where that is; unless it has said its end."""
+    elsewhere, here = replace(ELSEWHERE, heartbeat_s=None), Entry.here(files, 1, None, None)
+    trial = running("other-1-0123abcd", "a")
+    assert is_unseen(trial, files, Told({"a": elsewhere}))
+    assert is_unseen(trial, None, Told({"a": here}))
+    assert not is_unseen(trial, files, Told({"a": here}))
+    assert not is_unseen(trial, files, Told({"a": elsewhere}, {"a": None}))
+    assert not is_unseen(trial, files, told(a=7))
+
+
+def test_trials_are_told_by_where_they_run() -> None:
+    """Each host with its trials, and those of another program, in one sentence."""
+    trials = [running("other-1-0123abcd", "a"), running(None), running(None)]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    there = "trial 0 on other and trials 1 and 2 in another program"
+    assert life.told_running(trials, told(a=7)) == there
+    whether = "as running, and nobody can see from here whether"
+    assert life.told_unseen(trials, told(a=7)) == f"{there} still count {whether} they do"
+    assert life.told_unseen(trials[1:2], told()) == (
+        f"trial 1 in another program still counts {whether} it does"
+    )
 
 
 def test_a_place_is_a_machine_and_a_folder(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from tests.conftest import Cli, Said, mostly_slow
 from tests.pictures import write_classes
 from tests.program import Done, finish, kill_group, run, start, until
 
+pytestmark = pytest.mark.hydra
+
 BAD_INPUT = [
     # what was written                            the line that answers it
     ("optimizer=adamx", r"^optimizer=adamx: .*write one of adam, adamw, rmsprop, sgd$"),
@@ -372,6 +374,7 @@ OPTIONS = {
     "export": ["--format", "--out FILE", "--trust"],
     "dashboard": ["--port INTEGER", "--storage URL"],
     "serve": ["--port INTEGER", "--host HOST", "--storage URL"],
+    "move": ["--storage URL"],
     "clean": ["--keep-top N"],
     "cache": ["--clear"],
     "completion": ["--remove"],

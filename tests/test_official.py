@@ -34,6 +34,8 @@ from sweeper.search.parameter import parse
 from tests.conftest import mostly_slow
 from tests.program import IN_PROCESS
 
+pytestmark = pytest.mark.hydra
+
 Task = Callable[[DictConfig], Any]
 Sweep = Callable[..., optuna.Study]
 Refused = Callable[..., str]

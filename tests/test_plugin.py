@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 
 from sweeper.search.space import Space
 
+pytestmark = pytest.mark.hydra
+
 MakeSpace = Callable[..., Space]
 
 SAMPLERS = {

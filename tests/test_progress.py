@@ -201,6 +201,18 @@ def test_a_log_says_once_a_minute_that_a_worker_lives(capsys: pytest.CaptureFixt
     assert re.match(r"trial   1 running {24}\d+\.\d s  lr=", told[2][1])
 
 
+def test_a_log_says_once_that_jobs_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that are on their way are not worth a line, nor is it said again."""
+    study = a_study()
+    times = iter([0.0, 9.0, 10.0, 20.0])
+    progress = Progress(study, now_s=lambda: next(times, 20.0))
+    progress.n_jobs_waiting = 2
+    for _ in range(8):
+        progress.update(study.trials())
+    told = capsys.readouterr().out.splitlines()
+    assert told == ["2 jobs have not begun"]
+
+
 # ---------------------------------------------------------------------------------------- on a terminal
 
 

@@ -29,6 +29,8 @@ from sweeper.search.space import Draw, Space
 from tests.conftest import mostly_slow
 from tests.program import sweeper
 
+pytestmark = pytest.mark.hydra
+
 GROUPS = ("dataset", "model", "optimizer", "scheduler", "augmentation", "freezing", "loss")
 
 RUN = schema.Run(

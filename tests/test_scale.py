@@ -13,11 +13,13 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.storages import BaseStorage, InMemoryStorage
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import Engine, event
 
 from sweeper import filesystem
 from sweeper.record import study_files
+from sweeper.search import progress
+from sweeper.search.ledger import POOL
 from sweeper.search.locked_study import Worker
 from sweeper.search.parameter import suggest
 from sweeper.search.progress import Progress
@@ -98,11 +100,11 @@ def n_steps(do: Callable[[], object]) -> int:
 def steps_after(n_done: int, folder: Path, space: Space) -> int:
     """What asking, telling and a picture take after so many trials."""
     study = begin(folder, space, n_done)
-    worker, progress = Worker(study.search), Progress(study)
+    worker, shown = Worker(study.search), Progress(study)
 
     def turn() -> None:
         run_one(study, space, worker)
-        progress.update(study.trials())
+        shown.update(study.trials())
 
     for _ in range(3):  # some is only done at first
         turn()
@@ -168,6 +170,68 @@ def test_what_ended_is_read_as_all_is(tmp_path: Path, space: Space) -> None:
     assert here.ledger.trials == there.trials()
     assert here.ledger.read_ends() == []
     worker.end()
+
+
+def test_what_runs_is_read_once_it_has_drawn(tmp_path: Path, space: Space) -> None:
+    """TPE sees what others have drawn that still run; of those that have begun to train it asks no more."""
+    url = f"sqlite:///{tmp_path}/studies.db"
+    here = Study.open(search(tmp_path / "s"), open_storage(url), space, ())
+    there = Study.load(here.search, open_storage(url))
+    worker = Worker(there.search)
+    asked = [there.ask(space, worker) for _ in range(2)]
+    assert None not in asked
+    assert [(t.number, t.params) for t in here.ledger.read_drawn()] == [(0, {}), (1, {})]
+    first, second = (trial for trial in asked if trial is not None)
+    space.draw(suggest(first))
+    space.draw(suggest(second))
+    first.set_user_attr("folder", "0")
+    changed = here.ledger.read_drawn()
+    assert [(t.number, t.params) for t in changed] == [(0, first.params), (1, second.params)]
+    first.report(0.5, step=0)
+    second.set_user_attr("folder", "1")
+    assert [t.number for t in here.ledger.read_drawn()] == [1]
+    assert [t.number for t in here.ledger.read()] == [0]
+    worker.end()
+
+
+def test_what_runs_on_is_compared_once(tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running trials that were read whole, and are as before, are not compared again at each later read."""
+    url = f"sqlite:///{tmp_path}/studies.db"
+    study = Study.open(search(tmp_path / "s"), open_storage(url), space, ())
+    worker = Worker(study.search)
+    for _ in range(2):
+        assert study.ask(space, worker) is not None
+    study.trials()
+    assert study.ledger.read() == []
+
+    def compare(*trials: object) -> bool:
+        raise AssertionError(trials)
+
+    monkeypatch.setattr(FrozenTrial, "__eq__", compare)
+    study.ledger.read_ends()
+    worker.end()
+
+
+def test_what_many_report_is_read_less_often_than_drawn(
+    tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where many trials run, each picture shows what has ended, and not each what they have reported."""
+    monkeypatch.setattr(progress, "_SHOWN_AT_ONCE", 1)
+    url = f"sqlite:///{tmp_path}/studies.db"
+    study = Study.open(search(tmp_path / "s"), open_storage(url), space, ())
+    there, now_s = optuna.storages.RDBStorage(url), 0.0
+    running = create_trial(state=TrialState.RUNNING, system_attrs={POOL: "another"})
+    ids = [there.create_new_trial(study.optuna._study_id, running) for _ in range(3)]
+    shown = Progress(study, now_s=lambda: now_s)
+    seen = []
+    for step in range(4):
+        there.set_trial_intermediate_value(ids[0], step, 0.5)
+        if step == 1:
+            there.set_trial_state_values(ids[2], TrialState.COMPLETE, [0.5])
+        shown.read(tick_s=1.0)
+        seen.append((study.ledger.trials[0].last_step, study.ledger.n_finished))
+        now_s += 1.0
+    assert seen == [(0, 0), (0, 1), (0, 1), (3, 1)]
 
 
 def test_an_ask_and_a_tell_read_no_more_than_the_budget_needs(tmp_path: Path, space: Space) -> None:

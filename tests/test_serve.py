@@ -98,7 +98,7 @@ def test_a_taken_port_is_bad_input(cli: Cli, tmp_path: Path) -> None:
         (["--storage", "grpc://x:1"], "--storage=grpc://x:1: is a proxy already; write --storage"),
         (
             ["--storage", "redis://x"],
-            "cannot be opened (Can't load plugin: sqlalchemy.dialects:redis)",
+            "--storage=redis://x: cannot be opened (Can't load plugin: sqlalchemy.dialects:redis)",
         ),
         (["nothing"], "STUDY=nothing: "),
     ],

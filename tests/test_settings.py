@@ -159,6 +159,17 @@ def test_a_wrong_setting_is_told_under_the_key_that_the_app_keeps_it_in(
         read_settings(dict(space._master.hydra.sweeper.items()), space._master)
 
 
+def test_a_grace_without_effect_is_told(make_space: MakeSpace, caplog: pytest.LogCaptureFixture) -> None:
+    """No pool is taken for dead before it has missed two of its heartbeats."""
+    read(make_space, grace_s=60)
+    assert caplog.messages == []
+    read(make_space, grace_s=5)
+    assert caplog.messages == [
+        "hydra.sweeper.grace_s=5: with hydra.sweeper.heartbeat_s=30 no pool is taken for dead before two "
+        "heartbeats, 60 s; lower that, too"
+    ]
+
+
 def test_a_wrong_type_is_one_line_at_the_command_of_a_foreign_app(tmp_path: Path) -> None:
     """Exit code 2 and nothing else, where Hydra alone would exit with 1 and tell of a stack trace."""
     app = App(tmp_path)

@@ -21,6 +21,8 @@ from sweeper.errors import BadInput
 from sweeper.search.parameter import Parameter, suggest
 from sweeper.search.space import Draw, Space
 
+pytestmark = pytest.mark.hydra
+
 Files = dict[str, dict[str, Any] | str]
 MakeSpace = Callable[..., Space]
 

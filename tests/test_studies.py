@@ -200,7 +200,7 @@ def test_a_trial_whose_process_is_gone_is_shown_as_lost(said: Said, tmp_path: Pa
     """The study stays as it is, and may be deleted."""
     make("a")
     study = optuna.load_study(study_name="a", storage=open_storage(str(Path(JOURNAL).absolute())))
-    study.ask().set_user_attr("worker", f"{socket.gethostname()}-17-abc")
+    study.ask().set_user_attr("worker", f"{socket.gethostname()}-17-0123abcd")
     before = seen(tmp_path)
     head, row, *_ = rows(said("studies")[1])
     assert head[:4] == ["study", "done", "pruned", "lost"]
@@ -213,9 +213,10 @@ def test_a_study_that_runs_on_another_machine_is_not_deleted(said: Said) -> None
     """Its workers are named after their machine."""
     make("a")
     study = optuna.load_study(study_name="a", storage=open_storage(str(Path(JOURNAL).absolute())))
-    study.ask().set_user_attr("worker", "far-away-17-abc")
+    study.ask().set_user_attr("worker", "far-away-17-0123abcd")
     code, text = said("studies", "--delete", "a", "--yes")
-    assert (code, text) == (2, "--delete=a: the study is running on far-away; stop it first\n")
+    if_gone = "if it is gone, take it over: hydra.sweeper.take_over=true"
+    assert (code, text) == (2, f"--delete=a: the study is running on far-away; stop it first; {if_gone}\n")
 
 
 def test_a_study_is_deleted_when_no_other_machine_beats(said: Said) -> None:
@@ -225,7 +226,7 @@ def test_a_study_is_deleted_when_no_other_machine_beats(said: Said) -> None:
     entry = life.Entry("far-away", "another place", heartbeat_s=0.2)
     life.register(study._storage, study._study_id, "silent", entry)
     trial = study.ask()
-    trial.set_user_attr("worker", "far-away-17-abc")
+    trial.set_user_attr("worker", "far-away-17-0123abcd")
     study._storage.set_trial_system_attr(trial._trial_id, POOL, "silent")
     beats = iter(range(2, 10**6))
     ended = threading.Event()

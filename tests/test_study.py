@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.trial import TrialState
 
@@ -22,6 +23,7 @@ from sweeper.errors import BadInput
 from sweeper.record.study_files import StudyFiles
 from sweeper.search.engine import VARIABLE, Order
 from sweeper.search.journal import JournalBackend
+from sweeper.search.ledger import POOL
 from sweeper.search.locked_study import Worker
 from sweeper.search.look import seen
 from sweeper.search.parameter import suggest
@@ -470,7 +472,7 @@ def test_the_trial_of_a_living_worker_is_left_alone(
     search = make_search()
     study = begin(search, plain)
     code = DIE.replace("Heartbeat(Path", "sign = Heartbeat(Path") + "print('ready', flush=True)\ninput()\n"
-    name = f"{socket.gethostname()}-1-alive"
+    name = f"{socket.gethostname()}-1-0123abcd"
     process = start_holding(code, study.files.heartbeats, name)
     study.optuna.ask().set_user_attr("worker", name)
     with study.locked() as locked:
@@ -514,13 +516,89 @@ def test_killed_between_queueing_and_failing_nothing_is_queued_twice(
     assert states(study) == ["FAIL", "WAITING"]
 
 
-def test_a_trial_killed_while_it_was_asked_for_is_only_failed(make_search: MakeSearch, plain: Space) -> None:
-    """A trial without parameters, or without a worker's name, leaves nothing to try again."""
-    search = make_search()
-    study = begin(search, plain)
-    study.optuna.ask()
-    begin(search, plain, study.optuna._storage)
-    assert states(study) == ["FAIL"]
+def take(study: Study, worker: Worker) -> None:
+    """Do with the first trial, which waits, what a worker does before it can give its name."""
+    storage, trial_id = study.optuna._storage, study.optuna.trials[0]._trial_id
+    storage.set_trial_system_attr(trial_id, POOL, worker.pool)
+    assert storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+
+
+def test_a_trial_killed_while_it_was_taken_from_the_queue_is_queued_again(
+    make_search: MakeSearch, plain: Space, worker: Worker
+) -> None:
+    """Its worker had no time to give its name; that of its pool is there before the trial runs."""
+    study = begin(make_search(), plain)
+    study.optuna.enqueue_trial({"x": 0.5})
+    take(study, worker)
+    begin(make_search(), plain, study.optuna._storage)
+    assert states(study) == ["FAIL", "WAITING"]
+
+
+@pytest.mark.parametrize("is_queued", [False, True])
+def test_a_trial_of_another_program_is_left_alone(
+    make_search: MakeSearch, plain: Space, is_queued: bool
+) -> None:
+    """A script of plain Optuna asks and tells in the study, and may take from its queue, undisturbed."""
+    study = begin(make_search(), plain)
+    if is_queued:
+        study.optuna.enqueue_trial({"x": 0.5})
+    theirs = study.optuna.ask({"x": FloatDistribution(0, 1)})
+    begin(make_search(), plain, study.optuna._storage)
+    assert [t.state for t in seen(study.trials(), study.files, study.trials)] == [TrialState.RUNNING]
+    assert [t.number for t in study.unseen()] == [0]
+    study.optuna.tell(theirs, 1.0)
+    assert study.unseen() == []
+    assert study.ledger.n_finished == 1
+
+
+def test_a_trial_beyond_the_budget_is_not_waited_for(make_search: MakeSearch, plain: Space) -> None:
+    """Another program may ask for as many as it likes; those do not keep the search from its end."""
+    study = begin(make_search(n_trials=1), plain)
+    for _ in range(2):
+        study.optuna.ask()
+    assert [t.number for t in study.unseen()] == [0]
+    study.optuna.tell(0, 1.0)
+    assert study.unseen() == []
+    assert study.awaited() == []
+
+
+def test_a_queued_trial_for_which_another_program_was_faster_is_left_alone(
+    make_search: MakeSearch, plain: Space, worker: Worker
+) -> None:
+    """The worker that came too late says that its pool has not taken it."""
+    study = begin(make_search(), plain)
+    study.optuna.enqueue_trial({"x": 0.5})
+    study.trials()
+    theirs = study.optuna.ask()
+    assert not study._under_lock()._pop(study.ledger.trials[0], worker)
+    begin(make_search(), plain, study.optuna._storage)
+    assert states(study) == ["RUNNING"]
+    study.optuna.tell(theirs, 1.0)
+
+
+def test_take_over_repeats_what_another_program_has_left(make_search: MakeSearch, plain: Space) -> None:
+    """Only a person can know that it is gone; its parameters are tried again."""
+    study = begin(make_search(), plain)
+    theirs = study.optuna.ask({"x": FloatDistribution(0, 1)})
+    begin(make_search(take_over=True), plain, study.optuna._storage)
+    assert states(study) == ["FAIL", "WAITING"]
+    assert study.trials()[0].user_attrs["reason"] == "another program ran it, and is said to be gone"
+    assert study.trials()[1].system_attrs["fixed_params"] == theirs.params
+
+
+def test_take_over_leaves_those_alone_who_are_heard(
+    make_search: MakeSearch, plain: Space, tmp_path: Path
+) -> None:
+    """A third host that tells the study that it lives keeps its trials."""
+    study = begin(make_search(), plain)
+    lives, gone = (make_dead(study.search, tmp_path, host) for host in ("one", "other"))
+    for each in (lives, gone):
+        trial = study.ask(plain, each)
+        assert trial is not None
+        plain.draw(suggest(trial))
+    with study.locked() as locked:
+        assert locked.reap(take_over=True, living={lives.pool}) == [1]
+    assert states(study) == ["RUNNING", "FAIL", "WAITING"]
 
 
 def ask_elsewhere(search: Search, space: Space, tmp_path: Path) -> Study:
@@ -586,10 +664,13 @@ def test_whoever_looks_sees_the_dead_and_changes_nothing(
     assert "lost" not in study.trials()[0].user_attrs
 
 
-def test_a_trial_that_is_being_asked_for_is_not_lost(make_search: MakeSearch, plain: Space) -> None:
+def test_a_trial_that_is_being_asked_for_is_not_lost(
+    make_search: MakeSearch, plain: Space, worker: Worker
+) -> None:
     """Who asks holds the study's lock until the trial has a worker's name; without the lock it is lost."""
     study = begin(make_search(), plain)
-    study.optuna.ask()
+    study.optuna.enqueue_trial({"x": 0.5})
+    take(study, worker)
     with study.locked():
         (shown,) = seen(study.trials(), study.files, study.trials)
         assert shown.state == TrialState.RUNNING
@@ -615,6 +696,7 @@ def test_no_trial_begins_that_the_job_s_time_would_not_hold(
         ended.datetime_start = datetime(2026, 1, 1)
         ended.datetime_complete = ended.datetime_start + timedelta(seconds=seconds)
         study.optuna.add_trial(ended)
+    study.trials()
     assert not study.has_time()
     assert study.is_over()
     left(61)

@@ -13,11 +13,15 @@ from optuna.trial import TrialState
 
 from sweeper.record.mark import FORMAT
 from sweeper.record.study_files import StudyFiles
+from sweeper.search.ledger import POOL
 from sweeper.search.storage import open_storage
 from sweeper.search.view import view
 from tests.program import end, run, start_holding
 
-ALIVE, DEAD, ELSEWHERE = f"{socket.gethostname()}-1-aa", f"{socket.gethostname()}-2-bb", "other-host-3-cc"
+ALIVE, DEAD, ELSEWHERE = (
+    f"{host}-{n}-0123abcd"
+    for n, host in enumerate((socket.gethostname(), socket.gethostname(), "other-host"))
+)
 
 LIVE = """
 import sys
@@ -92,8 +96,9 @@ def test_trials_of_the_dead_look_failed_and_stay_as_they_are(
 
 
 def test_a_trial_without_a_worker_yet(storage: BaseStorage, files: StudyFiles) -> None:
-    """Who is being asked for a trial holds the study's lock: until then a trial has no worker's name."""
+    """Who takes one from the queue holds the study's lock: until then it has a pool, and no worker's name."""
     study = begin(storage, files, None)
+    storage.set_trial_system_attr(study.trials[1]._trial_id, POOL, ALIVE)
     asks = start_holding(HOLD, files.lock)
     assert seen(study) == ["COMPLETE", "RUNNING"]
     end(asks)

@@ -25,7 +25,7 @@ from sweeper.caller import Ended, Failed
 from sweeper.commands import completion, page
 from sweeper.errors import BadInput
 from sweeper.fault import find_told
-from sweeper.program import TRUST, program, typed_besides
+from sweeper.program import TRUST, program, storage_option, typed_besides
 
 if TYPE_CHECKING:
     from sweeper.commands.arrival import Source
@@ -112,8 +112,20 @@ def _overrides(function: Callable[..., Any]) -> Callable[..., Any]:
 _TRUST = click.option(
     TRUST, is_flag=True, help="A saved run may import the network of one's own that it names."
 )
+
+
+def _storage(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option that names a storage; what is wrong with that is then told of it, and not of the key."""
+
+    def note(context: click.Context, option: click.Parameter, url: str | None) -> str | None:
+        storage_option[:] = ["--storage"] if url else []
+        return url
+
+    return click.option("--storage", metavar="URL", callback=note, help=what)
+
+
 _SOURCE = [
-    click.option("--storage", metavar="URL", help="Where the study is, if this machine has no folder of it."),
+    _storage("Where the study is, if this machine has no folder of it."),
     click.option(
         "--artifacts", metavar="PLACE", help="Where its weights are; default: as the search had it."
     ),
@@ -177,6 +189,7 @@ def train(overrides: tuple[str, ...], trust: bool, **hydras: Any) -> None:
 
     if sys.argv[1:2] == ["train"]:  # Hydra reads the rest
         del sys.argv[1]
+    storage_option.clear()
     typed_besides[:] = [TRUST] if trust else []
     sys.argv[1:] = [word for word in sys.argv[1:] if word not in typed_besides]
     train.run_app(sys.argv[1:], trust)
@@ -205,7 +218,7 @@ for _option in [*_CONFIG, _TRUST]:
 
 
 @verbs.command()
-@click.option("--storage", metavar="URL", help="Only those of this storage.")
+@_storage("Only those of this storage.")
 @click.option("--delete", metavar="STUDY", shell_complete=completion.studies, help="Remove a study.")
 @click.option("--yes", is_flag=True, help="With --delete: do not ask.")
 def studies(storage: str | None, delete: str | None, yes: bool) -> None:
@@ -404,7 +417,7 @@ def dashboard(port: int, study: str | None, source: Source) -> None:
 
 @verbs.command()
 @_study
-@click.option("--storage", metavar="URL", help="Another storage; default: the journal under outputs/.")
+@_storage("Another storage; default: the journal under outputs/.")
 @click.option(
     "--host",
     metavar="HOST",
@@ -422,6 +435,22 @@ def serve(study: str | None, storage: str | None, host: str, port: int) -> None:
     from sweeper.commands import serve
 
     serve.serve(study, storage, host, port)
+
+
+@verbs.command()
+@_study
+@click.option(
+    "--storage", metavar="URL", required=True, help="Where it goes: a URL, or the path of a journal."
+)
+def move(study: str | None, storage: str) -> None:
+    """Let a study go on in another storage.
+
+    So what one machine has begun, many go on with. Its trials keep their numbers and files, its certificate
+    goes along, and the folder remembers the new storage. STUDY is a name or a folder; default: the newest.
+    """
+    from sweeper.commands import move
+
+    move.move(study, storage)
 
 
 @verbs.command()

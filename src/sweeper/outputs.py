@@ -56,10 +56,11 @@ def _find_study(name: str | None) -> StudyFiles:
     if name is None and known:
         known[-1].read_name()
         return known[-1]
-    begin = f"start one: {program()} -m optimizer=adam,sgd"
+    elsewhere = "name one that is elsewhere by its folder, or with --storage URL"
+    begin = f"{elsewhere}; start one: {program()} -m optimizer=adam,sgd"
     names = [str(files.folder.relative_to(OUTPUTS)) for files in reversed(known)]
     like = nearest(name or "", names)
-    newest = f"{f'did you mean {like}? ' if like else ''}write one of {', '.join(names[:5])}"
+    newest = f"{f'did you mean {like}? ' if like else ''}write one of {', '.join(names[:5])}; {elsewhere}"
     remedy = newest if known else begin
     if name is None:
         raise BadInput("STUDY", None, f"there is no study in {Path(OUTPUTS).absolute()}", remedy)

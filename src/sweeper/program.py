@@ -63,5 +63,8 @@ def use(model: str, trust: str = "") -> str:
 TRUST = "--trust"
 """The option with which a saved run may import what it names."""
 
+storage_option: list[str] = []
+"""``--storage``, where this option has named a storage, which else is named by a key."""
+
 typed_besides: list[str] = []
 """What was typed of this command and is kept from Hydra, which has no such options."""

@@ -61,7 +61,8 @@ class Settings:
     heartbeat_s: Any = 30.0
     """How often the pool of a machine tells the storage that its workers live."""
     grace_s: Any = 120.0
-    """After so long without a sign of life, other machines take a pool for dead and repeat its trials."""
+    """After so long without a sign of life, other machines take a pool for dead and repeat its trials; never
+    before two heartbeats."""
     artifacts: Any = None
     """Where the weights of the best trials go for other machines: a folder, or ``s3://bucket/prefix``."""
     in_process: Any = False
@@ -71,7 +72,8 @@ class Settings:
     max_retries: Any = 1
     """How often the same parameters are tried again after a worker died."""
     take_over: Any = False
-    """Go on with a study whose trials another host was running: that host is gone, or had another name."""
+    """Repeat the trials of which nobody here can tell who lives: their host is gone or had another name, or
+    another program asked for them. Hosts that are heard keep theirs; looking on takes two heartbeats."""
     storage_wait_s: Any = 60.0
     """How long the storage's server is tried again while it cannot be reached."""
     max_failure_rate: Any = 0.25

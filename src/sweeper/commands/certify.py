@@ -25,7 +25,7 @@ from sweeper.results.certificate import Certificate
 from sweeper.results.plan import Plan
 from sweeper.results.study_record import StudyRecord
 from sweeper.screen import whoever_reads
-from sweeper.words import near
+from sweeper.words import listed, near
 
 
 def certify(
@@ -107,8 +107,15 @@ def _check(seen: StudyRecord) -> None:
     if not any(trial.state.name == "COMPLETE" for trial in seen.trials):
         raise BadInput("STUDY", name, "no trial of it is done", "let it search first")
     running = [trial for trial in seen.trials if trial.state.name == "RUNNING"]
-    if running or living(seen.files.heartbeats):
+    if living(seen.files.heartbeats):
         raise BadInput("STUDY", name, "the search is running", "wait for its end, or stop it with Ctrl-C")
+    if running:
+        numbers = listed([str(trial.number) for trial in running])
+        reason = (
+            f"trial{'s' * (len(running) > 1)} {numbers} of it {'is' if len(running) == 1 else 'are'} running"
+        )
+        remedy = "wait; if that is gone, go on with the search and hydra.sweeper.take_over=true"
+        raise BadInput("STUDY", name, reason, remedy)
     if seen.command and seen.elsewhere(name, seen.files.folder) is None:
         reason = "its command holds a password, which nobody has kept"
         raise BadInput("STUDY", name, reason, "search with the password in the environment")

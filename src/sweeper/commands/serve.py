@@ -161,7 +161,7 @@ def _service(storage: BaseStorage) -> Any:
     from optuna.storages._grpc.auto_generated import api_pb2, api_pb2_grpc
     from optuna.storages._grpc.servicer import OptunaStorageProxyService, _to_proto_trial
 
-    from sweeper.search.ledger import POOL
+    from sweeper.search.ledger import has_begun
     from sweeper.search.storage_error import Away
 
     read = _Reading(storage)
@@ -180,7 +180,7 @@ def _service(storage: BaseStorage) -> Any:
             """As GetTrials, without those of the included that still run."""
             known = set(request.included_trial_ids)
             try:
-                trials = read.trials(request.study_id, request.trial_id_greater_than, [*known], POOL)
+                trials = read.trials(request.study_id, request.trial_id_greater_than, [*known], has_begun)
             except KeyError as error:
                 context.abort(code=grpc.StatusCode.NOT_FOUND, details=str(error))
             news = [t for t in trials if t._trial_id not in known or t.state is not TrialState.RUNNING]
@@ -215,22 +215,27 @@ class _Reading:
         """Of each study, the numbers of its trials in the storage; they rise."""
 
     def trials(
-        self, study_id: int, after: int, included: list[int], last_attribute: str | None = None
+        self, study_id: int, after: int, included: list[int], is_settled: Callable[[Any], bool] | None = None
     ) -> list[Any]:
         """Those with an id above ``after``, and those whose ids are included.
 
         Args:
-            last_attribute: see ``changed_trials``.
+            is_settled: see ``changed_trials``.
         """
         from sweeper.search.change import changed_trials
 
         with self._lock:
             ids = self._ids.setdefault(study_id, [])
-            _, new = changed_trials(self._storage, study_id, len(ids), (), last_attribute)
-            ids += [trial._trial_id for trial in new]
             n_known = bisect_right(ids, after)
-            numbers = [bisect_left(ids, trial_id) for trial_id in included if trial_id <= after]
-        return changed_trials(self._storage, study_id, n_known, numbers, last_attribute)[1]
+            there = (bisect_left(ids, trial_id) for trial_id in included if trial_id <= after)
+            numbers = [number for number in there if number < n_known]
+        _, found = changed_trials(self._storage, study_id, n_known, numbers, is_settled)
+        with self._lock:
+            for trial in found:
+                if trial.number == len(ids):
+                    ids.append(trial._trial_id)
+        wanted = {*included}
+        return [trial for trial in found if trial._trial_id > after or trial._trial_id in wanted]
 
 
 # --------------------------------------------------------------------------------------------------- telling

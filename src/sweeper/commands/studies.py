@@ -67,7 +67,7 @@ class Listed:
     objective: str = ""
     searched: str = ""
     running: tuple[str, ...] = ()
-    """The workers of its running trials about whose life no beat tells."""
+    """Where trials run about whose life no beat tells: the hosts, or another program."""
     is_in_storage: bool = True
     problem: str = ""
     """Why its storage cannot be read."""
@@ -100,7 +100,7 @@ def find(storage: str | None = None) -> tuple[list[Listed], dict[str, str]]:
                 raise BadInput("--storage", told_storage(url), "there is none", remedy)
             continue
         try:
-            found += _of_storage(url)
+            found += of_storage(url)
         except Exception as error:  # a driver may raise anything here
             problems[url] = _reason(error)
     known = {study.files.folder for study in found if study.files}
@@ -116,7 +116,8 @@ def is_gone(url: str) -> bool:
     return url == "memory" or (path is not None and not path.is_file())
 
 
-def _of_storage(url: str) -> list[Listed]:
+def of_storage(url: str) -> list[Listed]:
+    """Those that a storage has."""
     import optuna
 
     from sweeper.search import life
@@ -143,6 +144,7 @@ def _listed(
     read_told: Callable[[], Told],
     url: str,
 ) -> Listed:
+    from sweeper.search.life import ANOTHER
     from sweeper.search.look import seen
 
     trials = read_trials()
@@ -169,7 +171,7 @@ def _listed(
         when=max(times, default=None),
         objective=", ".join(begun.get("metrics", ())),
         searched=searched,
-        running=tuple(t.user_attrs.get("worker", "") for t in running if not told.counts(t)),
+        running=tuple(told.host_of(t) or ANOTHER for t in running if not told.counts(t)),
     )
 
 
@@ -339,8 +341,7 @@ def delete(name: str, storage: str | None, is_sure: bool) -> None:
     where = os.path.relpath(study.files.folder) if study.files else told_storage(study.storage)
     n_trials = sum(study.counts.values())
     about = f"{study.name}: {counted(n_trials, 'trial')}, {disk_space(study.n_bytes)}, in {where}"
-    _check_ended(study)
-    _check_silent(study)
+    check_ended(study, "--delete")
     if not is_sure:
         if not sys.stdin.isatty():
             raise BadInput("--delete", name, "cannot be confirmed without a terminal", "write --yes too")
@@ -378,17 +379,25 @@ def _is_at(files: StudyFiles, name: str) -> bool:
     return files.folder == Path(OUTPUTS, name).absolute()
 
 
-def _check_ended(study: Listed) -> None:
-    """Raises BadInput while workers run its trials, here or on another machine."""
+def check_ended(study: Listed, key: str) -> None:
+    """Raises BadInput, about this key, while the study runs here or on another machine."""
+    _check_left(study, key)
+    _check_silent(study, key)
+
+
+def _check_left(study: Listed, key: str) -> None:
+    """Raises BadInput while workers run its trials, for all that can be known without waiting."""
+    from sweeper.search.life import ANOTHER
+
     workers = living(study.files.heartbeats) if study.files else []
-    here = f"{socket.gethostname()}-"
-    elsewhere = [worker for worker in study.running if not worker.startswith(here)]
+    elsewhere = [where for where in study.running if where != socket.gethostname()]
     if workers or elsewhere:
-        where = "" if workers else f" on {elsewhere[0].rsplit('-', 2)[0]}"
-        raise BadInput("--delete", study.name, f"the study is running{where}", "stop it first")
+        where = "" if workers else f"{' in' if elsewhere[0] == ANOTHER else ' on'} {elsewhere[0]}"
+        if_gone = "" if workers else "; if it is gone, take it over: hydra.sweeper.take_over=true"
+        raise BadInput(key, study.name, f"the study is running{where}", f"stop it first{if_gone}")
 
 
-def _check_silent(study: Listed) -> None:
+def _check_silent(study: Listed, key: str) -> None:
     """Raises BadInput while a pool of another machine tells the study that it lives."""
     from sweeper.search import life
     from sweeper.search.storage import look_into_storage
@@ -397,7 +406,7 @@ def _check_silent(study: Listed) -> None:
         storage = look_into_storage(study.storage)
         study_id = storage.get_study_id_from_name(study.name)
         if host := life.watch(storage, study_id, study.files, partial(print, flush=True)):
-            raise BadInput("--delete", study.name, f"the study is running on {host}", "stop it first")
+            raise BadInput(key, study.name, f"the study is running on {host}", "stop it first")
 
 
 def _forget_artifacts(storage: BaseStorage, study_id: int) -> None:
@@ -426,7 +435,7 @@ def _remove(study: Listed) -> int:
         storage.delete_study(storage.get_study_id_from_name(study.name))
         return 0
     with locked(study.files.lock):
-        _check_ended(study)
+        _check_left(study, "--delete")
         trials: Sequence[FrozenTrial] = ()
         if storage is not None:
             study_id = storage.get_study_id_from_name(study.name)

@@ -28,6 +28,7 @@ from sweeper.filesystem import (
 )
 from sweeper.lock import locked
 from sweeper.outcome import Outcome
+from sweeper.program import program
 from sweeper.record.best_files import BestFiles, Choice
 from sweeper.record.mark import FORMAT, MARK, OUTPUTS, check_format, default_journal, study_folders
 from sweeper.record.run_files import PER_CLASS, RunFiles
@@ -280,7 +281,7 @@ class StudyFiles:
             remedy = f"write the name {name} to go on with it, or take another folder (hydra.sweep.dir)"
             raise BadInput("study", study_name, f"{self.folder} is the folder of the study {name}", remedy)
         if url != storage:
-            remedy = "leave it out, as the folder remembers it, or write another name"
+            remedy = f"leave it out, or let it go on there: {program()} move {self.typed} --storage URL"
             reason = f"the study {name} is in another storage ({url})"
             raise BadInput("hydra.sweeper.storage", storage, reason, remedy)
 

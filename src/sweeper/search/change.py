@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
 from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage
@@ -15,13 +15,15 @@ from sweeper.search.proxy import Proxy
 
 log = logging.getLogger(__name__)
 
+IsSettled = Callable[[FrozenTrial], bool]
+
 
 def changed_trials(
     storage: BaseStorage,
     study_id: int,
     n_known: int,
     unfinished: Iterable[int],
-    last_attribute: str | None = None,
+    is_settled: IsSettled | None = None,
 ) -> tuple[int, list[FrozenTrial]]:
     """The trials of a study that may have changed, without going through all: Optuna's storages know them,
     but give only copies of the whole list.
@@ -29,8 +31,8 @@ def changed_trials(
     Args:
         n_known: how many trials the caller knows.
         unfinished: the numbers of those among them that had not ended.
-        last_attribute: the system attribute that a trial gets last when it begins to run. Where it is given,
-            a database is not asked what trials have reported that have it, and still run.
+        is_settled: whether a running trial has all that the caller looks at. Where it is given, a database is
+            asked of such a trial only whether it still runs, which takes far less.
 
     Returns:
         how many trials there are, and the unfinished and new ones; the latter by number.
@@ -38,16 +40,16 @@ def changed_trials(
     known = list(unfinished)
 
     def read(inside: BaseStorage) -> tuple[int, list[FrozenTrial]]:
-        return _changed(inside, study_id, n_known, known, last_attribute)
+        return _changed(inside, study_id, n_known, known, is_settled)
 
     return storage.read(study_id, read) if isinstance(storage, PatientStorage) else read(storage)
 
 
 def _changed(
-    storage: BaseStorage, study_id: int, n_known: int, unfinished: Sequence[int], last_attribute: str | None
+    storage: BaseStorage, study_id: int, n_known: int, unfinished: Sequence[int], is_settled: IsSettled | None
 ) -> tuple[int, list[FrozenTrial]]:
     try:
-        found = _changed_inside(storage, study_id, n_known, unfinished, last_attribute)
+        found = _changed_inside(storage, study_id, n_known, unfinished, is_settled)
     except (AttributeError, ImportError):  # another Optuna than this was written for
         found = None
     if found is None:
@@ -60,7 +62,7 @@ def _changed(
 
 
 def _changed_inside(
-    storage: BaseStorage, study_id: int, n_known: int, unfinished: Iterable[int], last_attribute: str | None
+    storage: BaseStorage, study_id: int, n_known: int, unfinished: Sequence[int], is_settled: IsSettled | None
 ) -> tuple[int, list[FrozenTrial]] | None:
     """The same from the private members of Optuna's storages; None for a storage of somebody else."""
     match storage:
@@ -79,29 +81,42 @@ def _changed_inside(
                 numbers = chain(unfinished, range(n_known, len(trials)))
                 return len(trials), [trials[n] for n in numbers if n < len(trials)]
         case _CachedStorage():
-            if last_attribute is None or not _read_ends(storage, study_id, last_attribute):
+            if not _read_changed(storage, study_id, n_known, unfinished, is_settled):
                 storage._read_trials_from_remote_storage(study_id)
             with storage._lock:
                 return _of_cache(storage._studies[study_id].trials, n_known, unfinished)
         case GrpcStorageProxy():
             with storage._cache.lock:
-                unfinished = list(unfinished)
-                if last_attribute is None or not _ask_ends(storage, study_id, unfinished, last_attribute):
+                if is_settled is None or not _ask_changed(storage, study_id, unfinished, is_settled):
                     storage._cache._read_trials_from_remote_storage(study_id)
                 return _of_cache(storage._cache.studies[study_id].trials, n_known, unfinished)
     return None
 
 
-def _read_ends(storage: _CachedStorage, study_id: int, last_attribute: str) -> bool:
-    """Read the new trials of a database, and those whose state has changed, into Optuna's cache of it.
+def _read_changed(
+    storage: _CachedStorage,
+    study_id: int,
+    n_known: int,
+    unfinished: Iterable[int],
+    is_settled: IsSettled | None,
+) -> bool:
+    """Read the new trials of a database, and those that may have changed, into Optuna's cache of it.
 
-    Optuna's own reading asks for all that unfinished trials have, which takes most of the time of an ask
+    Optuna's own reading asks for all that all unfinished trials have, which takes most of the time of an ask
     where hundreds run.
 
     Returns:
-        False where all must be read: at first, and when the study was deleted.
+        False where all must be read: at first, and by another Optuna than this was written for.
     """
     from sweeper.search.database import Database
+
+    asked = {*unfinished}
+
+    def is_known(trial: FrozenTrial) -> bool:
+        """Whether nothing but another state makes it worth reading."""
+        if is_settled is None:
+            return trial.number < n_known and trial.number not in asked
+        return trial.state is not TrialState.RUNNING or is_settled(trial)
 
     with storage._lock:
         if (study := storage._studies.get(study_id)) is None or not isinstance(storage._backend, Database):
@@ -109,10 +124,7 @@ def _read_ends(storage: _CachedStorage, study_id: int, last_attribute: str) -> b
         numbers = storage._trial_id_to_study_id_and_number
         cached = {i: study.trials[numbers[i][1]] for i in study.unfinished_trial_ids}
         until = max(study.last_finished_trial_id, max(cached, default=-1))
-        known = {
-            i: TrialState.WAITING if _is_beginning(trial, last_attribute) else trial.state
-            for i, trial in cached.items()
-        }
+        known = {i: trial.state if is_known(trial) else None for i, trial in cached.items()}
         trials = storage._backend.read_changed(study_id, known, until)
         if trials is None:
             return False
@@ -126,27 +138,24 @@ def _read_ends(storage: _CachedStorage, study_id: int, last_attribute: str) -> b
     return True
 
 
-def _ask_ends(
-    storage: GrpcStorageProxy, study_id: int, unfinished: Iterable[int], last_attribute: str
+def _ask_changed(
+    storage: GrpcStorageProxy, study_id: int, unfinished: Iterable[int], is_settled: IsSettled
 ) -> bool:
-    """The same from ``sweeper serve``; False also where the proxy is Optuna's own, or a trial waits."""
+    """The same from ``sweeper serve``; False also where the proxy is Optuna's own."""
     study = storage._cache.studies.get(study_id)
     if study is None or not isinstance(storage, Proxy) or not storage.tells_ends:
         return False
     known = {t._trial_id: t for n in unfinished if (t := study.trials.get(n)) is not None}
     if known.keys() != study.unfinished_trial_ids:
         return False
-    if any(t.state is not TrialState.RUNNING or _is_beginning(t, last_attribute) for t in known.values()):
-        return False
     until = max(study.last_finished_trial_id, max(known, default=-1))
-    for trial in storage.ends(study_id, list(known), until) or ():
+    settled = [i for i, t in known.items() if t.state is TrialState.RUNNING and is_settled(t)]
+    found = storage.ends(study_id, settled, until)
+    if found is not None and len(settled) < len(known):
+        found += storage.whole(study_id, [*known.keys() - settled], until)
+    for trial in found or ():
         storage._cache._add_trial_to_cache(study_id, trial)
-    return storage.tells_ends
-
-
-def _is_beginning(trial: FrozenTrial, last_attribute: str) -> bool:
-    """Whether a running trial was read before all was there that it begins with."""
-    return trial.state is TrialState.RUNNING and last_attribute not in trial.system_attrs
+    return found is not None
 
 
 def _of_cache(

@@ -24,6 +24,8 @@ from sweeper.search.settings import (
 from sweeper.secret import hide_known_secrets, hide_secrets
 from sweeper.words import near
 
+_TAKE_OVER = "hydra.sweeper.take_over"
+
 
 def to_go_on(search: Search | None, master: DictConfig) -> str:
     """The command that goes on with a search, or with a certificate, whose own one nobody has typed."""
@@ -34,7 +36,7 @@ def to_go_on(search: Search | None, master: DictConfig) -> str:
     return f"{program()} certify {shlex.quote(search.plan.study if is_found else near(folder))}"
 
 
-def typed(search: Search | None, master: DictConfig) -> str:
+def typed(search: Search | None, master: DictConfig, without: str = "") -> str:
     """This command, as it was typed; with the name of the study, which may have been made of the time.
 
     Where the settings of the search could not be read there was none yet: it is the same command.
@@ -42,7 +44,7 @@ def typed(search: Search | None, master: DictConfig) -> str:
     The folder remembers the storage, whose URL may hold a password; so it is the folder that is named where
     the app would take another one the next time. Until it does, the storage is told, but for a password.
     """
-    arguments = _arguments()
+    arguments = [a for a in _arguments() if key_of(a) != without]
     storage_keys = {"hydra.sweeper.storage", source_key(master, "storage")}
     if search and _is_remembered(search):
         arguments = [a for a in arguments if key_of(a) not in storage_keys]
@@ -52,6 +54,11 @@ def typed(search: Search | None, master: DictConfig) -> str:
     if search and "hydra.sweep.dir" not in given and is_named_by_time(master):
         arguments = [*arguments, override("hydra.sweep.dir", str(search.folder))]
     return " ".join([_started_by(), *map(shlex.quote, arguments)])
+
+
+def to_take_over(search: Search, master: DictConfig) -> str:
+    """The command that goes on with a search, and repeats the trials of which nobody knows who lives."""
+    return f"{typed(search, master, without=_TAKE_OVER)} {_TAKE_OVER}=true"
 
 
 def words() -> list[str]:

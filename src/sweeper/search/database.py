@@ -18,11 +18,12 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from sweeper.errors import BadInput
-from sweeper.search.storage_error import KEY, cannot_be_opened
+from sweeper.search.storage_error import cannot_be_opened, key
 
 _FEW = 2000
 """So many trials are named one by one: the database finds them by their index, whatever its statistics say.
@@ -51,29 +52,42 @@ class Database(RDBStorage):
         return found[0]
 
     def read_changed(
-        self, study_id: int, known: Mapping[int, TrialState], until: int
+        self, study_id: int, known: Mapping[int, TrialState | None], until: int
     ) -> list[FrozenTrial] | None:
         """The trials of a study that are new, and those whose state has changed.
 
         Args:
-            known: the states of trials by their ids, as somebody knows them.
+            known: the states of trials by their ids, as somebody knows them; None reads them in any case.
             until: the largest id that is not new.
 
         Returns:
-            None where that cannot be told: a trial is gone, or this is another Optuna.
+            None where that cannot be told: this is another Optuna.
+
+        Raises:
+            KeyError: if the study was deleted.
         """
         if not _HAS_UTC:
             return None
         trial = models.TrialModel
-        is_new = sqlalchemy.and_(trial.study_id == study_id, trial.trial_id > until)
-        which = sqlalchemy.or_(trial.trial_id.in_(known), is_new) if known else is_new
+        which = sqlalchemy.and_(trial.study_id == study_id, trial.trial_id > until)
+        for state in {*known.values()}:  # what is as it was known stays with the database
+            ids = [trial_id for trial_id, its in known.items() if its is state]
+            found = self._is_one_of(trial.trial_id, ids)
+            if state is not None:
+                found = sqlalchemy.and_(found, trial.state != state)
+            which = sqlalchemy.or_(which, found)
         with _create_scoped_session(self.scoped_session) as session:
             rows = _rows(session, which)
             if not rows:
                 models.StudyModel.find_or_raise_by_id(study_id, session)  # or it was deleted
-            if not {row.trial_id for row in rows} >= known.keys():
-                return None
-            return _whole(session, which, [row for row in rows if known.get(row.trial_id) is not row.state])
+            return _whole(session, which, rows)
+
+    def _is_one_of(self, column: Any, ids: list[int]) -> Any:
+        """PostgreSQL takes the numbers as one value, so that the query is the same for any number of them."""
+        if self.engine.dialect.name != "postgresql":
+            return column.in_(ids)
+        array = sqlalchemy.literal(ids, ARRAY(column.type))
+        return column == sqlalchemy.any_(array)
 
     def _get_trials(
         self,
@@ -251,7 +265,7 @@ def _other_schema(url: str, made_by: str, is_older: bool) -> BadInput:
         else "write: python -m pip install --upgrade optuna"
     )
     reason = f"optuna {made_by} has made its tables, and {optuna.__version__} has others"
-    return BadInput(KEY, url, reason, remedy)
+    return BadInput(key(), url, reason, remedy)
 
 
 _LIBPQ = {

@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-import optuna
 from hydra.types import TaskFunction
 from omegaconf import DictConfig
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeper import caller
 from sweeper.caller import Ended, Failed
@@ -22,7 +21,7 @@ from sweeper.note import write_note
 from sweeper.outcome import shown
 from sweeper.results import belief, sign, study_sign
 from sweeper.screen import Screen, whoever_reads
-from sweeper.search import command, engine, opening
+from sweeper.search import command, engine, life, opening
 from sweeper.search.hooks import Hooks, call_logged
 from sweeper.search.progress import summarize, tell_belief, tell_how_to_make_sure
 from sweeper.search.sampler import is_grid
@@ -68,6 +67,8 @@ def finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | N
         else:
             caller.print_last(sentence(reason))
         raise Ended(Failed(f"study {search.study_name}", reason, "its output says why"))
+    if unseen := _unseen_at_the_end(study):
+        _raise_for_unseen(study, master, unseen)
     on_finish = Hooks.of(task).on_finish if search.plan is None else None
     if on_finish is not None and trials:
         call_logged(on_finish, study.files.folder)
@@ -76,6 +77,26 @@ def finish(study: Study, task: TaskFunction, master: DictConfig, signum: int | N
     elif search.plan is None and _can_certify(study, trials):
         with whoever_reads():
             tell_how_to_make_sure(study.files)
+
+
+def _unseen_at_the_end(study: Study) -> list[FrozenTrial]:
+    """The trials for which this search has left its budget unspent, and which maybe nobody runs any more."""
+    n_trials = study.search.n_trials
+    is_spent = n_trials is not None and study.ledger.n_finished >= n_trials
+    return [] if is_spent or study.is_over() or study.is_decided() else study.unseen()
+
+
+def _raise_for_unseen(study: Study, master: DictConfig, unseen: Sequence[FrozenTrial]) -> NoReturn:
+    """Name the trials that may be lost, and the command that repeats them."""
+    search = study.search
+    noun = "trial" if search.plan is None else "training"
+    of = "" if search.n_trials is None else f"of {counted(search.n_trials, noun)} "
+    still = life.told_unseen(unseen, study.told(), noun)
+    reason = f"only {study.ledger.n_finished} {of}ended: {still}"
+    them = "it" if len(unseen) == 1 else "them"
+    remedy = f"wait for {them}, or repeat what is gone: {command.to_take_over(search, master)}"
+    caller.print_last(f"{reason[:1].upper()}{reason[1:]}; {remedy}")
+    raise Ended(Failed(f"study {search.study_name}", reason, remedy))
 
 
 def _raise_for_failures(study: Study) -> NoReturn:
@@ -91,7 +112,7 @@ def _raise_for_failures(study: Study) -> NoReturn:
     raise Ended(Failed(f"study {search.study_name}", reason, f"{remedy} ({rate})"))
 
 
-def _can_certify(study: Study, trials: Sequence[optuna.trial.FrozenTrial]) -> bool:
+def _can_certify(study: Study, trials: Sequence[FrozenTrial]) -> bool:
     """Whether there is a trial to train again, in a storage that stays, and nobody has yet."""
     is_done = any(t.state == TrialState.COMPLETE for t in trials)
     return is_done and study.files.can_be_read_again and not study.files.certified_by.is_certificate

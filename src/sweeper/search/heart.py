@@ -101,9 +101,12 @@ class Heart:
         return min(shared_s, self.entry.heartbeat_s or shared_s)
 
     def patience_s(self, pool: str) -> float:
-        """How long to wait for another pool: as long as it may be silent, also for one that has no beat."""
+        """How long to wait for another pool: as long as it may be silent, also for one that has no beat.
+
+        No name is that of another program, which is waited for as long.
+        """
         entry = self.told.entries.get(pool)
-        return 0.0 if entry is None else self._observer.patience_s(entry)
+        return self._observer.patience_s(entry or self.entry)
 
     def still_dead(self) -> frozenset[str]:
         """Those of the dead that have not come back since this pool looked last."""

@@ -18,7 +18,7 @@ from optuna.storages.journal._storage import JournalOperation
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import is_refused, locked
-from sweeper.search.storage_error import KEY
+from sweeper.search.storage_error import key
 
 log = logging.getLogger(__name__)
 
@@ -154,4 +154,4 @@ def check_lock(journal: Path) -> None:
         if not had_folder:
             journal.parent.rmdir()
         remedy = f"{fault.remedy}, or write postgresql+psycopg://…"
-        raise BadInput(KEY, journal, f"the file system refuses locks ({fault.reason})", remedy) from fault
+        raise BadInput(key(), journal, f"the file system refuses locks ({fault.reason})", remedy) from fault

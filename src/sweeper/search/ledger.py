@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeper import outcome, ranking
 from sweeper.outcome import FIRST_TRY, is_surplus
 from sweeper.ranking import seconds_of
-from sweeper.search.change import changed_trials
+from sweeper.search.change import IsSettled, changed_trials
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 """The states that the budget counts."""
@@ -110,14 +110,16 @@ class Ledger:
 
         It takes far less from a database: whoever asks and tells need not know that.
         """
-        return self._read(POOL)
+        return self._read(has_begun)
 
-    def _read(self, last_attribute: str | None = None) -> list[FrozenTrial]:
+    def read_drawn(self) -> list[FrozenTrial]:
+        """As ``read``, but only what trials have reported that still run may be older."""
+        return self._read(has_drawn)
+
+    def _read(self, is_settled: IsSettled | None = None) -> list[FrozenTrial]:
         with self._lock:
             unfinished, n_known = [*self.waiting, *self.running], len(self.trials)
-            n_there, found = changed_trials(
-                self._storage, self._study_id, n_known, unfinished, last_attribute
-            )
+            n_there, found = changed_trials(self._storage, self._study_id, n_known, unfinished, is_settled)
             if n_there < len(self.trials):  # a journal has lost its end
                 self._forget()
                 _, found = changed_trials(self._storage, self._study_id, 0, ())
@@ -137,7 +139,14 @@ class Ledger:
         if trial.number >= len(self.trials):
             return True
         known = self.trials[trial.number]
-        return trial is not known and trial != known
+        if trial is known:
+            return False
+        if trial != known:
+            return True
+        for trials in (self.trials, self.running, self.waiting):  # the next time it is the same object
+            if trials is self.trials or trial.number in trials:
+                trials[trial.number] = trial
+        return False
 
     def _take_in(self, trial: FrozenTrial) -> None:
         number = trial.number
@@ -301,6 +310,16 @@ class Ledger:
             if trial._trial_id == trial_id:
                 return trial
         raise KeyError(trial_id)
+
+
+def has_begun(trial: FrozenTrial) -> bool:
+    """Whether a running trial was read when all was there that it begins with."""
+    return POOL in trial.system_attrs
+
+
+def has_drawn(trial: FrozenTrial) -> bool:
+    """Whether a running trial was read when it had all of its parameters."""
+    return has_begun(trial) and was_composed(trial)
 
 
 def was_composed(trial: FrozenTrial) -> bool:

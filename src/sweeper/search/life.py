@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from functools import cache
@@ -29,6 +30,7 @@ from sweeper.lock import is_alive
 from sweeper.record.study_files import StudyFiles
 from sweeper.search.engine import machine
 from sweeper.search.ledger import POOL
+from sweeper.words import listed
 
 POOLS = f"{POOL}:"
 """Of the study, with a pool's name behind it: what that pool has told of itself. All of these are system
@@ -39,9 +41,18 @@ for dead, and have repeated its trials."""
 STOPS = "sweeper:stops"
 """How often somebody has asked all pools of the study to stop."""
 
-LOST = "its process is gone (killed, or the machine went down)"
+LEFT = "sweeper:left:"
+"""System attribute of a trial, with a pool's name behind it: that pool wanted to take it from the queue, and
+somebody else was faster."""
 
-_MIN_GRACE = 2
+LOST = "its process is gone (killed, or the machine went down)"
+ANOTHER = "another program"
+"""What people read instead of a host where a trial is none of ours: plain Optuna has asked for it."""
+
+_NAME = re.compile(r".+-\d+-[0-9a-f]{8}")
+"""Of our workers; what other programs call theirs says nothing of ours."""
+
+MIN_GRACE = 2
 """Heartbeats for which nobody takes a pool for dead, however short the grace of others: one may be late."""
 _LATE = 1.5
 """Heartbeats after which a beat is missed."""
@@ -107,7 +118,9 @@ class Told:
     def why_lost(self, trial: FrozenTrial) -> str:
         """The reason of a trial that nobody runs any more; it names another host."""
         host = self.host_of(trial)
-        if not host or host == socket.gethostname():
+        if not host:
+            return f"{ANOTHER} ran it, and is said to be gone"
+        if host == socket.gethostname():
             return LOST
         return f"nothing is heard any more of the host {host}, which ran it (gone, stopped or cut off)"
 
@@ -122,9 +135,9 @@ class Told:
         return entry is not None and entry.heartbeat_s is not None
 
     def host_of(self, trial: FrozenTrial) -> str:
-        """Where a trial runs, or ran; empty where nobody has said."""
-        entry = self.entries.get(trial.system_attrs.get(POOL, ""))
-        return entry.host if entry is not None else host_of(trial.user_attrs.get("worker", ""))
+        """Where a trial runs, or ran; empty for that of another program."""
+        entry = self.entries.get(pool_of(trial))
+        return entry.host if entry is not None else host_of(worker_of(trial) or pool_of(trial))
 
 
 NOBODY = Told()
@@ -143,6 +156,22 @@ def new_name() -> str:
 def host_of(name: str) -> str:
     """That of a worker's or a pool's name."""
     return name.rsplit("-", 2)[0]
+
+
+def worker_of(trial: FrozenTrial) -> str:
+    """The name of the worker that runs a trial; empty where another program does, whatever it notes there."""
+    name = trial.user_attrs.get("worker")
+    return name if isinstance(name, str) and (POOL in trial.system_attrs or _NAME.fullmatch(name)) else ""
+
+
+def pool_of(trial: FrozenTrial) -> str:
+    """The name of the pool that has begun a trial; empty for that of another program.
+
+    A trial of ours is made with its worker, or has its pool before it is taken from the queue. Others may be
+    faster than the pool that wants it: then it says so.
+    """
+    name = trial.system_attrs.get(POOL)
+    return name if isinstance(name, str) and f"{LEFT}{name}" not in trial.system_attrs else ""
 
 
 # --- what stands in the study -------------------------------------------------------------------------------
@@ -240,26 +269,43 @@ class Observer:
 
     def patience_s(self, entry: Entry) -> float:
         """How long that pool may be silent."""
-        return max(self._grace_s, _MIN_GRACE * (entry.heartbeat_s or 0.0))
+        return max(self._grace_s, MIN_GRACE * (entry.heartbeat_s or 0.0))
 
 
 def watch(storage: BaseStorage, study_id: int, files: StudyFiles | None, say: Callable[[str], None]) -> str:
     """A host elsewhere whose pool lives, looking on for two of its heartbeats; empty where there is none."""
+    return next((entry.host for _, entry in heard(storage, study_id, files, say)), "")
+
+
+def heard(
+    storage: BaseStorage,
+    study_id: int,
+    files: StudyFiles | None,
+    say: Callable[[str], None],
+    among: Collection[str] | None = None,
+) -> Iterator[tuple[str, Entry]]:
+    """The pools elsewhere that live, as they are heard, looking on for two of their heartbeats.
+
+    Args:
+        among: the names of those that matter; None for all.
+    """
     before, waited_s = read(storage, study_id), 0.0
     place = "" if files is None else place_of(files)
-    beating = {n: e for n, e in before.open.items() if e.heartbeat_s is not None and e.place != place}
-    limit_s = max((_MIN_GRACE * (entry.heartbeat_s or 0.0) for entry in beating.values()), default=0.0)
-    if beating:
-        hosts = sorted({entry.host for entry in beating.values()})
+    silent = {n: e for n, e in before.open.items() if e.heartbeat_s is not None and e.place != place}
+    if among is not None:
+        silent = {name: entry for name, entry in silent.items() if name in among}
+    limit_s = max((MIN_GRACE * (entry.heartbeat_s or 0.0) for entry in silent.values()), default=0.0)
+    if silent:
+        hosts = sorted({entry.host for entry in silent.values()})
         say(f"Looking for up to {limit_s:.0f} s whether {' or '.join(hosts)} still runs it …")
-    while waited_s < limit_s:
+    while silent and waited_s < limit_s:
         time.sleep(_WATCH_S)
         waited_s += _WATCH_S
         now = read(storage, study_id)
-        for name in beating.keys() & now.open.keys():
-            if now.beats.get(name) != before.beats.get(name):
-                return beating[name].host
-    return ""
+        for name in [n for n in silent if now.beats.get(n) != before.beats.get(n)]:
+            entry = silent.pop(name)
+            if name in now.open:
+                yield name, entry
 
 
 def is_lost(
@@ -267,21 +313,53 @@ def is_lost(
 ) -> bool:
     """Whether nobody runs a running trial any more, for all that can be known here.
 
+    One that has a pool and no worker was being taken from the queue under the lock of its pool's place. One
+    that has neither is another program's, of which nothing can be known.
+
     Args:
         files: of the study, where its folder is here.
         dead: pools that were seen to be silent.
     """
-    worker, pool = trial.user_attrs.get("worker"), trial.system_attrs.get(POOL)
-    entry = told.entries.get(pool or "")
+    pool = pool_of(trial)
+    name = worker_of(trial) or pool
+    entry = told.entries.get(pool)
     if entry is not None and (files is None or entry.place != place_of(files)):
-        return told.has_ended(str(pool)) or pool in dead
-    if files is None:
+        return told.has_ended(pool) or pool in dead
+    is_left = not pool and POOL in trial.system_attrs
+    if files is None or not name or is_left:
         return False
-    if worker is None:  # it was being asked for, under a lock that those of other places do not see
-        rest = (other for name, other in told.open.items() if name not in dead)
-        return all(other.place == place_of(files) for other in rest)
-    is_elsewhere = entry is None and host_of(worker) != socket.gethostname()  # begun when pools told nothing
-    return not is_elsewhere and not is_alive(files.heartbeats, worker)
+    is_elsewhere = entry is None and host_of(name) != socket.gethostname()  # begun when pools told nothing
+    return not is_elsewhere and not is_alive(files.heartbeats, name)
+
+
+def is_unseen(trial: FrozenTrial, files: StudyFiles | None, told: Told) -> bool:
+    """Whether nothing that is here, or stands in the study, can tell whether a running trial's process lives.
+
+    It is another program's, or that of a search in its own process on another host.
+    """
+    pool = pool_of(trial)
+    entry = told.entries.get(pool)
+    if entry is None:
+        host = host_of(worker_of(trial) or pool)
+        return files is None or host != socket.gethostname()
+    is_here = files is not None and entry.place == place_of(files)
+    return not is_here and entry.heartbeat_s is None and not told.has_ended(pool)
+
+
+def told_running(trials: Iterable[FrozenTrial], told: Told, noun: str = "trial") -> str:
+    """``trial 7 on b and trials 8 and 9 in another program``."""
+    numbers = dict[str, list[str]]()
+    for trial in trials:
+        host = told.host_of(trial)
+        numbers.setdefault(f"on {host}" if host else f"in {ANOTHER}", []).append(str(trial.number))
+    return listed([f"{noun}{'s' * (len(n) > 1)} {listed(n)} {where}" for where, n in numbers.items()])
+
+
+def told_unseen(trials: Sequence[FrozenTrial], told: Told, noun: str = "trial") -> str:
+    """A sentence about running trials that are unseen."""
+    still, do = ("still counts", "it does") if len(trials) == 1 else ("still count", "they do")
+    running = told_running(trials, told, noun)
+    return f"{running} {still} as running, and nobody can see from here whether {do}"
 
 
 def place_of(files: StudyFiles) -> str:

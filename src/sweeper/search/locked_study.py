@@ -20,7 +20,7 @@ from sweeper.results import val_logits
 from sweeper.results.plan import CANDIDATE, REPEAT, Plan
 from sweeper.search import life
 from sweeper.search.ledger import POOL, QUEUED, Ledger
-from sweeper.search.life import is_lost
+from sweeper.search.life import is_lost, pool_of, worker_of
 from sweeper.search.search import Search
 
 
@@ -84,6 +84,7 @@ class LockedStudy:
         is_interrupted: bool = False,
         take_over: bool = False,
         dead: Collection[str] = (),
+        living: Collection[str] = (),
     ) -> list[int]:
         """Fail the trials whose process is gone, and queue their parameters again.
 
@@ -93,6 +94,7 @@ class LockedStudy:
             is_interrupted: whether their pool has killed them, because somebody asked it to stop.
             take_over: whether those whose life no lock shows are taken for lost.
             dead: pools of other hosts that were silent for too long.
+            living: pools of other hosts that were heard just now.
 
         Returns:
             the numbers of the trials.
@@ -100,12 +102,12 @@ class LockedStudy:
         reaped, told = [], None
         self.ledger.read()
         for trial in list(self.ledger.running.values()):
-            worker = trial.user_attrs.get("worker") or ""
-            if worker in spared:
+            worker = worker_of(trial)
+            if worker in spared or pool_of(trial) in living:
                 continue
             told = told or life.read(self._storage, self._study._study_id)
             if take_over:
-                if is_alive(self._files.heartbeats, worker):
+                if worker and is_alive(self._files.heartbeats, worker):
                     continue
             elif not is_lost(trial, self._files, told, dead):
                 continue
@@ -115,7 +117,8 @@ class LockedStudy:
                 trial, reason or told.why_lost(trial), is_retry=not is_interrupted, **says
             ):
                 reaped.append(trial.number)
-            forget(self._files.heartbeats, worker)
+            if worker:
+                forget(self._files.heartbeats, worker)
         if reaped:
             self.write_results()
         return reaped
@@ -209,11 +212,13 @@ class LockedStudy:
     def _pop(self, trial: FrozenTrial, worker: Worker) -> bool:
         """Let a trial that waits run; whether nobody else has.
 
-        Its pool stands there before it runs: other hosts take a running trial of nobody for lost.
+        Its pool stands there before it runs: a running trial of nobody is another program's. That may be
+        faster, and says nothing; so who is too late says so.
         """
         try:
             self._storage.set_trial_system_attr(trial._trial_id, POOL, worker.pool)
             if not self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                self._storage.set_trial_system_attr(trial._trial_id, f"{life.LEFT}{worker.pool}", True)
                 return False
             self._storage.set_trial_user_attr(trial._trial_id, "worker", worker.name)
             self._storage.set_trial_system_attr(trial._trial_id, POOL, worker.pool)
@@ -238,7 +243,7 @@ class LockedStudy:
 
     def give_back_lost(self, worker: Worker) -> None:
         """End what has this worker's name and was never given to it: an answer of the server was lost."""
-        for trial in [t for t in self.ledger.running.values() if t.user_attrs.get("worker") == worker.name]:
+        for trial in [t for t in self.ledger.running.values() if worker_of(t) == worker.name]:
             if trial.number in worker.asked:
                 continue
             if self.ledger.first_try(trial.number) == trial.number:

@@ -16,7 +16,7 @@ from sweeper.record.study_files import StudyFiles
 from sweeper.results import study_record
 from sweeper.results.study_record import StudyRecord
 from sweeper.search import life
-from sweeper.search.life import Told, is_lost
+from sweeper.search.life import Told, is_lost, pool_of, worker_of
 from sweeper.search.storage import look_into_storage
 
 
@@ -28,9 +28,9 @@ def seen(
 ) -> list[FrozenTrial]:
     """The trials as somebody sees them who only looks: those whose process is gone as lost.
 
-    The study stays as it is: the next search on it fails them, and tries their parameters again. Whoever asks
-    for a trial holds the study's lock until the trial has its worker's name: one that has none, before and
-    after the lock was free, has lost its process too.
+    The study stays as it is: the next search on it fails them, and tries their parameters again. Who takes a
+    trial from the queue holds the study's lock until it has its worker's name: one of ours that has none,
+    before and after the lock was free, has lost its process too.
 
     Args:
         files: of the study, where its folder is here.
@@ -48,7 +48,8 @@ def seen(
 
 
 def _without_worker(trials: Sequence[FrozenTrial]) -> set[int]:
-    return {t.number for t in trials if t.state == TrialState.RUNNING and "worker" not in t.user_attrs}
+    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    return {trial.number for trial in running if pool_of(trial) and not worker_of(trial)}
 
 
 def load(files: StudyFiles) -> optuna.Study:

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
 
 from sweeper import caller
 from sweeper.caller import VARIABLE as CALLER
@@ -194,9 +193,10 @@ class Opening:
         """Show how the study stands until no job is left that might change it."""
         began_s = heard_s = time.monotonic()
         while True:
-            trials, now_s = self._study.trials(), time.monotonic()
+            progress.read(_TICK_S)
+            now_s = time.monotonic()
             with whoever_reads():
-                progress.update(trials)
+                progress.update(self._study.ledger.trials)
             present = self._jobs.look()
             self._answer()
             progress.n_jobs_waiting = len(self._jobs.waiting)
@@ -204,7 +204,7 @@ class Opening:
             if self._jobs.has_seen_dead and is_early and not self._is_stopping:
                 self._jobs.has_seen_dead = False
                 self._add_missing()
-            is_running = any(trial.state == TrialState.RUNNING for trial in trials)
+            is_running = bool(self._study.ledger.running)
             if present or is_running:
                 heard_s = now_s
             is_done = self._has_no_work() and not is_running

@@ -17,7 +17,7 @@ from sweeper.fault import FaultElsewhere
 from sweeper.screen import fall_silent, whoever_reads
 from sweeper.search import engine, life
 from sweeper.search.heart import Heart
-from sweeper.search.ledger import POOL, was_composed
+from sweeper.search.ledger import was_composed
 from sweeper.search.patience import PatientStorage
 from sweeper.search.process import (
     LOST,
@@ -30,16 +30,13 @@ from sweeper.search.process import (
     handling,
     is_heard,
 )
-from sweeper.search.progress import Progress
+from sweeper.search.progress import TICK_S, Progress
 from sweeper.search.sampler import is_grid
 from sweeper.search.study import Study
 
 log = logging.getLogger(__name__)
 
 
-_TICK_S = 0.25
-_SHOWN_AT_ONCE = 20
-"""So many running trials are read whole at each tick; the reports of more take many rows of a database."""
 _SAME_SIGTERM_S = 0.5
 _LAST_WORDS_S = 5.0
 """How long workers may take to tell their trials when the pool itself cannot go on."""
@@ -75,7 +72,6 @@ class Pool:
         self._fault = ""
         """What a worker said last that met a disk or a server which failed."""
         self._next_sigterm_s = 0.0
-        self._next_reports_s = 0.0
         self._n_stillborn = 0
         self._n_begun = 0
         self._has_left = False
@@ -96,7 +92,7 @@ class Pool:
             try:
                 while True:
                     self._bury()
-                    self._read()
+                    self._progress.read(self._tick_s)
                     self._repeat_the_lost()
                     if not self._n_requests:
                         self._start_missing()
@@ -113,25 +109,16 @@ class Pool:
         self._show()
         return self._signums[0] if self._signums else None
 
-    def _read(self) -> None:
-        """Read what has ended; what running trials report less often where they are many."""
-        ledger, now_s = self._study.ledger, time.monotonic()
-        if now_s < self._next_reports_s:
-            ledger.read_ends()
-            return
-        ledger.read()
-        self._next_reports_s = now_s + self._tick_s * (len(ledger.running) // _SHOWN_AT_ONCE)
-
     @property
     def _tick_s(self) -> float:
         """Many pools together look at the study as often as a few do."""
-        return max(_TICK_S, self._heart.look_s * _TICK_S)
+        return max(TICK_S, self._heart.look_s * TICK_S)
 
     def _repeat_the_lost(self) -> None:
         """Queue what pools ran that are dead: other hosts' when they were silent for too long."""
         told, dead = self._heart.told, self._heart.dead
         running = list(self._study.ledger.running.values())
-        workers = {t.number: t.user_attrs.get("worker", "") for t in running}
+        workers = {t.number: life.worker_of(t) for t in running}
         own = {name for name in workers.values() if any(p.is_named(name) for p in self._processes)}
         others = [t for t in running if workers.get(t.number) not in own]
         if any(life.is_lost(t, self._study.files, told, dead) for t in others):
@@ -147,13 +134,15 @@ class Pool:
         """
         if self._n_requests or self._n_stillborn >= _MAX_STILLBORN or self._study.is_over():
             return False
-        pools = {t.system_attrs.get(POOL, "") for t in self._study.ledger.running.values()}
+        running = self._study.awaited()
+        pools = set(map(life.pool_of, running))
         if not pools:
             return False
         now_s = time.monotonic()
         if self._waits_until_s is None:
-            patience_s = max(map(self._heart.patience_s, pools))
-            self._waits_until_s = now_s + patience_s + self._study.search.heartbeat_s * (patience_s > 0)
+            wait_s = max(map(self._heart.patience_s, pools)) + self._study.search.heartbeat_s
+            self._waits_until_s = now_s + wait_s
+            self._progress.tell_wait(life.told_running(running, self._heart.told), wait_s)
         return now_s < self._waits_until_s or any(map(self._heart.is_silent, pools))
 
     @property
@@ -209,7 +198,7 @@ class Pool:
         said = [self._board.take(p.index) for p in ended]
         self._fault = self._fault or next(filter(None, said), "")
         self._study.ledger.read()
-        workers = {t.user_attrs.get("worker", "") for t in self._study.ledger.running.values()}
+        workers = {life.worker_of(t) for t in self._study.ledger.running.values()}
         reasons = {name: ending(p.exitcode) for p in ended for name in workers if p.is_named(name)}
         spared = {name for p in self._processes for name in workers if p.is_named(name)}
         with self._study.locked() as study:
@@ -231,7 +220,7 @@ class Pool:
         if n_begun > self._n_begun or self._n_requests:
             self._n_stillborn = 0
         self._n_begun = n_begun
-        workers = {t.user_attrs.get("worker", "") for t in trials if was_composed(t)}
+        workers = {life.worker_of(t) for t in trials if was_composed(t)}
         stillborn = [p for p in died if not any(p.is_named(worker) for worker in workers)]
         at_once = [p for p in stillborn if p.exitcode == LOST]  # with the process that forks them
         self._n_stillborn += len(stillborn) - len(at_once) + bool(at_once)
@@ -283,7 +272,7 @@ class Pool:
             p.terminate()
         limit = time.monotonic() + _LAST_WORDS_S
         while any(p.is_alive() for p in self._processes) and time.monotonic() < limit:
-            wait({p.sentinel for p in self._processes if p.is_alive()}, timeout=_TICK_S)
+            wait({p.sentinel for p in self._processes if p.is_alive()}, timeout=TICK_S)
         for p in self._processes:
             p.kill()
             p.join()

@@ -25,12 +25,19 @@ from sweeper.results import belief, sign
 from sweeper.results.belief import Belief
 from sweeper.results.plan import CANDIDATE, DEFAULTS, REPEAT, Plan
 from sweeper.screen import Bar, Screen, live, whoever_reads
-from sweeper.search.life import host_of
+from sweeper.search.life import ANOTHER, host_of, pool_of, worker_of
 from sweeper.search.study import Study
 from sweeper.words import clock, counted, near, number, objectives, one_line
 
+TICK_S = 0.25
+"""Between two pictures."""
+_SHOWN_AT_ONCE = 20
+"""So many running trials are read whole at each picture; the reports of more take many rows of a database."""
 SILENCE_S = 60.0
 """Without a terminal, a worker whose trial has not ended for so long is told to be alive."""
+
+_ON_THE_WAY_S = 10.0
+"""Without a terminal, jobs that have not begun after so long are told to wait."""
 
 _STYLES = {"done": "green", "pruned": "yellow", "failed": "red", "lost": "red", "stopped": "magenta"}
 _BAR = 10
@@ -56,6 +63,7 @@ class Progress:
         self._study = study
         self._noun = "trial" if study.search.plan is None else "training"
         self._silence_s, self._now_s = silence_s, now_s
+        self._next_reports_s = float("-inf")
         self._screen = Screen()
         self._stack = ExitStack()
         self._live: Live | None = None
@@ -70,6 +78,9 @@ class Progress:
         self._error: str | None = None
         self.n_jobs_waiting = 0
         """Of a launcher: they are in its queue, or on their way."""
+        self._queued_s: float | None = None
+        """Since when there are such."""
+        self._has_told_queue = False
         self._score_widths = [7] * len(self._search.directions)
         self._best = list(study.ledger.best)
         self._told_out: set[str] = set()
@@ -107,6 +118,24 @@ class Progress:
         """Say at the end why no more workers are started."""
         self._error = message
 
+    def tell_wait(self, running: str, wait_s: float) -> None:
+        """Say for which trials of others this search waits, as it has no work left."""
+        told = f"Waiting up to {wait_s:.0f} s for {running}: what fails is repeated here"
+        with whoever_reads():
+            self._screen.say(Text(told, style="dim"))
+
+    def read(self, tick_s: float = TICK_S) -> None:
+        """Read what has ended; what running trials report less often where they are many.
+
+        Args:
+            tick_s: how long it is until the next time.
+        """
+        if self._now_s() < self._next_reports_s:
+            self._ledger.read_ends()
+            return
+        self._ledger.read()
+        self._next_reports_s = self._now_s() + tick_s * (len(self._ledger.running) // _SHOWN_AT_ONCE)
+
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Show how the study stands; what that takes depends on how many trials run, not on all.
 
@@ -126,6 +155,7 @@ class Progress:
         if self._live is not None:
             self._live.refresh()
         else:
+            self._tell_who_waits()
             self._tell_who_lives()
 
     def _changed(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -154,6 +184,17 @@ class Progress:
                 by = "" if out.by is None else f" by {number(out.by)}"
                 who = "the defaults are" if name == DEFAULTS else f"{name} is"
                 self._screen.say(Text(f"{who} out: {reason}{by}", style="bold"))
+
+    def _tell_who_waits(self) -> None:
+        """Say once in a log that jobs have to wait in a queue, and are not only on their way."""
+        if not self.n_jobs_waiting or self._has_told_queue:
+            return
+        now_s = self._now_s()
+        if self._queued_s is None:
+            self._queued_s = now_s
+        if now_s - self._queued_s >= _ON_THE_WAY_S:
+            self._has_told_queue = True
+            self._screen.say(Text(not_begun(self.n_jobs_waiting)))
 
     def _tell_who_lives(self) -> None:
         now_s, running = self._now_s(), self._running()
@@ -221,7 +262,7 @@ class Progress:
 
     def _running(self) -> list[FrozenTrial]:
         running = shown(list(self._ledger.running.values()))
-        return sorted(running, key=lambda t: t.user_attrs.get("worker", ""))
+        return sorted(running, key=worker_of)
 
     def _picture(self) -> Group:
         running = self._running()
@@ -255,7 +296,7 @@ class Progress:
             rest.insert(0, f"{left} left")
         if self._best and len(self._search.directions) == 1 and self._search.plan is None:
             rest.insert(0, f"best {number(self._best[0].values[0])}")
-        if (n_hosts := len({_host(trial) for trial in running})) > 1:
+        if (n_hosts := len({_host(trial) for trial in running} - {ANOTHER})) > 1:
             rest.append(f"{n_hosts} hosts")
         done = None if n_trials is None else n_finished / n_trials
         return Bar(Text(of, style="bold"), done, Text(" · ".join(rest)))
@@ -306,8 +347,8 @@ def _reported(trial: FrozenTrial) -> list[float]:
 
 
 def _host(trial: FrozenTrial) -> str:
-    """The machine of its worker."""
-    return host_of(str(trial.user_attrs.get("worker", "")))
+    """The machine of its worker, or that it is another program's."""
+    return host_of(worker_of(trial) or pool_of(trial)) or ANOTHER
 
 
 def describe(params: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from sweeper.record.study_files import StudyFiles
 from sweeper.results.plan import Plan
 from sweeper.search import artifact, keys
 from sweeper.search.engine import n_cores, order, visible_gpus
+from sweeper.search.life import MIN_GRACE
 from sweeper.search.parameter import written
 from sweeper.search.sampler import build_pruner, find
 from sweeper.search.search import Search
@@ -91,6 +92,7 @@ def read_settings(settings: Mapping[str, Any], master: DictConfig) -> tuple[Sear
         stored_by=source_key(master, "storage"),
         folder_by=_folder_by(master),
     )
+    _check_grace(search)
     build_pruner(search.pruner)
     if (plan := Plan.read(StudyFiles(folder))) is not None:
         search = search.of_plan(plan)
@@ -119,6 +121,15 @@ def _check_launcher(master: DictConfig) -> None:
         launcher = launcher_name(master)
         remedy = "the search starts its own workers; hydra.sweeper.n_jobs says how many"
         log.warning("hydra/launcher=%s: has no effect; %s", launcher, remedy)
+
+
+def _check_grace(search: Search) -> None:
+    """Say that a grace has no effect which is shorter than two heartbeats: one of them may be late."""
+    least_s = MIN_GRACE * search.heartbeat_s
+    if search.grace_s < least_s and order() is None:
+        remedy = f"no pool is taken for dead before two heartbeats, {least_s:g} s; lower that, too"
+        heartbeat = f"hydra.sweeper.heartbeat_s={search.heartbeat_s:g}"
+        log.warning("hydra.sweeper.grace_s=%g: with %s %s", search.grace_s, heartbeat, remedy)
 
 
 def launcher_name(master: DictConfig) -> str:

@@ -20,13 +20,13 @@ from sweeper.search.journal import check_lock, open_journal
 from sweeper.search.patience import Waiting, patient
 from sweeper.search.proxy import open_proxy
 from sweeper.search.storage_error import (
-    KEY,
     WRONG,
     Unreachable,
     Unwritable,
     cannot_be_opened,
     is_away,
     is_sqlalchemys,
+    key,
     missing_package,
     reason_of,
     remedy_of,
@@ -145,14 +145,14 @@ def absolute(url: str | None) -> str:
         return str(default_journal())
     if _SQLITE_IN_MEMORY.match(url):
         reason = "is a database that no other process sees"
-        raise BadInput(KEY, url, reason, "write sqlite:///FILE, or memory")
+        raise BadInput(key(), url, reason, "write sqlite:///FILE, or memory")
     if url.startswith("sqlite:///") and not url.startswith("sqlite:////"):
         return f"sqlite:///{Path(url.removeprefix('sqlite:///')).absolute()}"
     if url == "memory" or "://" in url:
         return url
     if _WITHOUT_SLASHES.match(url):
         reason = "is neither a path nor a URL"
-        raise BadInput(KEY, url, reason, "write a URL with :// in it")
+        raise BadInput(key(), url, reason, "write a URL with :// in it")
     return str(Path(url).absolute())
 
 
@@ -177,8 +177,8 @@ def check_many_machines(url: str) -> None:
     """
     remedy = "write postgresql+psycopg://…, grpc://HOST:PORT (sweeper serve), or a journal that all share"
     if url == "memory":
-        raise BadInput(KEY, url, "is the memory of one process", remedy)
+        raise BadInput(key(), url, "is the memory of one process", remedy)
     if url.startswith("sqlite"):
-        raise BadInput(KEY, url, "a database file of SQLite is for one machine", remedy)
+        raise BadInput(key(), url, "a database file of SQLite is for one machine", remedy)
     if (path := file_of(url)) is not None and (why := why_locks_are_local(path)) is not None:
-        raise BadInput(KEY, url, why, "mount it so that locks are shared, or write postgresql+psycopg://…")
+        raise BadInput(key(), url, why, "mount it so that locks are shared, or write postgresql+psycopg://…")

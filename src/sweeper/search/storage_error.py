@@ -11,10 +11,14 @@ from optuna.exceptions import (
 
 from sweeper.errors import BadInput
 from sweeper.fault import Fault, find_fault, of_disk
+from sweeper.program import storage_option
 
 log = logging.getLogger(__name__)
 
-KEY = "hydra.sweeper.storage"
+
+def key() -> str:
+    """What has named the storage: an option of this command, or else the key."""
+    return storage_option[0] if storage_option else "hydra.sweeper.storage"
 
 
 class StudyDeleted(Fault, KeyError):
@@ -147,14 +151,14 @@ def reason_of(error: BaseException) -> str:
 
 def named(url: str) -> str:
     """The storage as a message names it: a file by itself, a server as it was set."""
-    return f"hydra.sweeper.storage={url}" if "://" in url else url
+    return f"{key()}={url}" if "://" in url else url
 
 
 def cannot_be_opened(url: str, reason: str, remedy: str | None = None) -> BadInput:
     kinds = (
         "write a path for a journal file, sqlite:///FILE, postgresql+psycopg://…, grpc://HOST:PORT or memory"
     )
-    return BadInput(KEY, url, f"cannot be opened ({reason})", remedy or kinds)
+    return BadInput(key(), url, f"cannot be opened ({reason})", remedy or kinds)
 
 
 def remedy_of(url: str, error: Exception) -> str | None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import optuna
@@ -23,7 +24,7 @@ from sweeper.record.study_files import StudyFiles
 from sweeper.results import study_record
 from sweeper.results.plan import CANDIDATE, REPEAT
 from sweeper.results.study_record import StudyRecord
-from sweeper.search import engine, window
+from sweeper.search import engine, life, window
 from sweeper.search.arrival import Arrival
 from sweeper.search.beginning import (
     as_begun,
@@ -35,6 +36,7 @@ from sweeper.search.beginning import (
 )
 from sweeper.search.grid import Points, key_of_point
 from sweeper.search.ledger import Ledger
+from sweeper.search.life import Told
 from sweeper.search.locked_study import LockedStudy, Worker
 from sweeper.search.sampler import build_pruner, build_sampler, is_grid
 from sweeper.search.search import Search
@@ -132,6 +134,7 @@ class Study:
         files = StudyFiles(search.folder)
         if search.is_joined and search.study_name not in [s.study_name for s in storage.get_all_studies()]:
             raise nothing_to_join(search)  # before anything is made here
+        living = _heard(search, storage, files) if search.take_over else ()
         with opening_lock(search.storage), locked(files.lock):
             names = [study.study_name for study in storage.get_all_studies()]
             if search.is_unnamed and (files.is_ours or search.study_name in names):
@@ -146,11 +149,11 @@ class Study:
             check_same(search, study.optuna, begun)
             check_hosts(search, study.optuna)
             locked_study = study._under_lock()
-            locked_study.reap(take_over=search.take_over)
+            locked_study.reap(take_over=search.take_over, living=living)
             study.ledger.read()
             running = list(study.ledger.running.values())
             sweep_up(files.folder, depth=2)
-            forget_the_dead(files.heartbeats, kept=[t.user_attrs.get("worker", "") for t in running])
+            forget_the_dead(files.heartbeats, kept=[life.worker_of(t) for t in running])
             if not search.is_joined:
                 # The first who opens it gives it its id.
                 begun |= {"id": study_id} if (study_id := study.read_id()) else {}
@@ -293,6 +296,21 @@ class Study:
         """Whether a trial was told, by this process or by others; asked of the storage itself."""
         return self.optuna._storage.get_trial(self._id_of(number)).state.is_finished()
 
+    def awaited(self) -> list[FrozenTrial]:
+        """The running trials, as they were read last, that take room in the budget."""
+        return [trial for trial in shown(list(self.ledger.running.values())) if self.ledger.holds(trial)]
+
+    def unseen(self) -> list[FrozenTrial]:
+        """Those of them of which nothing that is here can tell whether their process lives."""
+        self.ledger.read()
+        running = self.awaited()
+        told = self.told() if running else life.NOBODY
+        return [trial for trial in running if life.is_unseen(trial, self.files, told)]
+
+    def told(self) -> Told:
+        """What the pools of the study have told of themselves."""
+        return life.read(self.optuna._storage, self.optuna._study_id)
+
     # -------------------------------------------------------------------------------------- the budget
 
     def has_work(self) -> bool:
@@ -306,7 +324,7 @@ class Study:
         return plan is not None and plan.next_training(shown(self.trials()), self.search.directions) is None
 
     def is_over(self) -> bool:
-        """Whether no trial should begin any more: out of time, or too many failed."""
+        """Whether no trial should begin any more, as the study was read last: no time, or too many failed."""
         if self.search.deadline is not None and time.time() >= self.search.deadline:
             return True
         return self.has_failed() or not self.has_time()
@@ -321,17 +339,26 @@ class Study:
         ends_at = engine.ends_at()
         if ends_at is None:
             return True
-        self.ledger.read()
         took_s = self.ledger.durations_s
         usual_s = took_s[int(_USUAL * (len(took_s) - 1))] if took_s else 0.0
         return time.time() + usual_s < ends_at
 
     def has_failed(self) -> bool:
-        """Whether more trials failed than ``max_failure_rate`` of the whole study admits."""
-        self.ledger.read_ends()
+        """Whether more trials failed than ``max_failure_rate`` admits of all, as the study was read last."""
         n_trials, rate = self.search.n_trials, self.search.max_failure_rate
         whole = max(10, self.ledger.counts.total()) if n_trials is None else n_trials
         return len(self.ledger.failed) > rate * whole
+
+
+def _heard(search: Search, storage: BaseStorage, files: StudyFiles) -> set[str]:
+    """The pools of other hosts that live, of those whose trials run; it takes two of their heartbeats."""
+    if search.study_name not in [study.study_name for study in storage.get_all_studies()]:
+        return set()
+    study_id = storage.get_study_id_from_name(search.study_name)
+    running = storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
+    pools = {life.pool_of(trial) for trial in running}
+    say = partial(print, flush=True)
+    return {name for name, _ in life.heard(storage, study_id, files, say, among=pools)}
 
 
 def _no_key(trial: FrozenTrial) -> None:

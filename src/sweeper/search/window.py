@@ -20,6 +20,8 @@ samplers the best besides. What that means for each:
 
 from __future__ import annotations
 
+import math
+import time
 from bisect import insort
 from collections.abc import Callable, Container, Sequence
 from copy import copy
@@ -48,6 +50,9 @@ _N_BEST = 25
 """Of one objective; TPE takes no more for good ones (``optuna.samplers._tpe.sampler.default_gamma``)."""
 _MOST_OF_FRONT = 200
 """Of several: a front may grow with the study."""
+_DRAW_S = 1.0
+"""A trial draws all of its parameters in view of the same others, if that takes no longer: TPE looks at them
+anew for each, and each time asks the storage."""
 _TAKE_A_PART = (TPESampler, GPSampler)
 _JUDGE_BY_THE_ENDED = (NopPruner, PercentilePruner, ThresholdPruner, WilcoxonPruner)
 """Pruners that compare a trial with none that still runs."""
@@ -59,8 +64,8 @@ class Window:
     Args:
         bracket: of a trial, where the pruner has brackets: samplers are then shown one of them.
         largest: see ``LARGEST``.
-        sees_running: whether samplers, and pruners, look at what running trials have drawn and reported,
-            which takes long to read where many run.
+        sees_running: whether samplers look at what running trials have drawn, and pruners at what they have
+            reported, which takes long to read where many run.
     """
 
     def __init__(
@@ -89,12 +94,12 @@ class Window:
 
     def of_pruner(self) -> list[FrozenTrial]:
         """An even part of the finished trials, and all that have not ended, by number."""
-        self._read(self._pruner_sees)
+        self._read(self._ledger.read if self._pruner_sees else self._ledger.read_ends)
         return self._with([])
 
     def of_sampler(self) -> list[FrozenTrial]:
         """The same, with the best ones."""
-        self._read(self._sampler_sees)
+        self._read(self._ledger.read_drawn if self._sampler_sees else self._ledger.read_ends)
         if self._is_single:
             return self._with([number for best in self._best.values() for _, number in best])
         front = self._ledger.best
@@ -106,11 +111,8 @@ class Window:
             return list(ledger.trials)
         return [ledger.trials[n] for n in sorted({*self._even, *best, *ledger.running, *ledger.waiting})]
 
-    def _read(self, sees_running: bool) -> None:
-        if sees_running:
-            self._ledger.read()
-        else:
-            self._ledger.read_ends()
+    def _read(self, read: Callable[[], object]) -> None:
+        read()
         self._take_in()
 
     def _take_in(self) -> None:
@@ -163,13 +165,28 @@ class WindowedTrial(optuna.Trial):
         self, study: optuna.Study, trial_id: int, window: Window, trial: FrozenTrial | None = None
     ) -> None:
         takes_part = isinstance(study.sampler, _TAKE_A_PART)
-        part = _Part(study._storage, window.of_sampler if takes_part else window.of_all, trial)  # type: ignore[abstract]
+        trials = _for_a_draw(window.of_sampler) if takes_part else window.of_all
+        part = _Part(study._storage, trials, trial)  # type: ignore[abstract]
         self._for_pruner = seen(study, _Part(study._storage, window.of_pruner))  # type: ignore[abstract]
         super().__init__(seen(study, part), trial_id)
         part.known = None
 
     def should_prune(self) -> bool:
         return self.study.pruner.prune(self._for_pruner, self._get_latest_trial())
+
+
+def _for_a_draw(read: Callable[[], list[FrozenTrial]]) -> Callable[[], list[FrozenTrial]]:
+    """The same, which reads again when some time has passed."""
+    found: list[FrozenTrial] = []
+    until_s = -math.inf
+
+    def trials() -> list[FrozenTrial]:
+        nonlocal found, until_s
+        if time.monotonic() > until_s:
+            found, until_s = read(), time.monotonic() + _DRAW_S
+        return found
+
+    return trials
 
 
 def tell(study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:

@@ -130,6 +130,7 @@ def work(
     """
     space = space or Space(app.master, app.arguments, app.context.config_loader)
     study = Study.load(search, storage)
+    study.ledger.read_ends()
     optuna.logging.enable_propagation()  # so that Hydra's log files have Optuna's lines too
     optuna.logging.disable_default_handler()
     worker = Worker(search, search.pool)
@@ -288,7 +289,7 @@ def _tell_result(study: Study, trial: optuna.Trial, files: TrialFiles, job: JobR
     if all(math.isfinite(value) for value in values):
         _tell(study, trial, files, TrialState.COMPLETE, values)
         return
-    if len(values) == 1 and not study.trials()[trial.number].intermediate_values:
+    if len(values) == 1 and not study.optuna._storage.get_trial(trial._trial_id).intermediate_values:
         with contextlib.suppress(UpdateFinishedTrialError):
             trial.report(values[0], step=0)
     _tell(study, trial, files, TrialState.PRUNED, attributes={"diverged": True})
