@@ -229,6 +229,7 @@ def test_a_store_that_cannot_be_written_ends_a_search_before_it_begins(tmp_path:
         cases: list[tuple[str, Mapping[str, str], str]] = [
             ("s3://nobody", {}, "create the bucket, or write another"),
             ("s3://models", none, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+            ("s3://models", {"AWS_PROFILE": "nobody"}, "or AWS_PROFILE"),
             ("s3://models", {"AWS_ENDPOINT_URL": f"http://u:{secret}@127.0.0.1:1"}, "AWS_ENDPOINT_URL"),
             (str(tmp_path / "file" / "x"), {}, "write a folder that can be written to"),
         ]

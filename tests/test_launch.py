@@ -174,6 +174,14 @@ def test_the_words_of_a_job_are_read_as_they_are_meant(monkeypatch: pytest.Monke
     }
 
 
+def test_a_job_joins_the_study_whose_name_was_made_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a resolver said to the command is what its jobs are told, as they would hear something else."""
+    typed = ["+study='at ${now:%f}'", "x='${now:%f}'"]
+    monkeypatch.setattr(sys, "orig_argv", ["python", "app.py", "-m", *typed])
+    words = launch._words(search_of(study_name="at 898210", named_by="study"))
+    assert words[2:] == ["+study='at 898210'", "x='${now:%f}'"]
+
+
 def test_a_launcher_that_is_not_installed_is_one_line(tmp_path: Path) -> None:
     """It names the package to install, also in an app of somebody else."""
     app = App(tmp_path)

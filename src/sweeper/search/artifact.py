@@ -259,7 +259,7 @@ def _code(told: str) -> str | None:
 
 def _remedy(error: Exception) -> str:
     told = f"{type(error).__name__} {error}"
-    if "Credentials" in told or "AccessKey" in told or "Signature" in told:
+    if any(word in told for word in ("Credentials", "AccessKey", "Signature", "ProfileNotFound")):
         return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     if "NoSuchBucket" in told or "404" in told:
         return "create the bucket, or write another"

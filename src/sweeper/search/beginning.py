@@ -109,8 +109,12 @@ def check_same(search: Search, study: optuna.Study, now: dict[str, Any]) -> None
         was = f"the study was started with {', '.join(directions)}"
         raise BadInput("hydra.sweeper.direction", ", ".join(now["directions"]), was, remedy)
     space = before["space"]
-    for name in {**space, **now["space"]}:
-        _check_same_range(name, space.get(name), now["space"].get(name), remedy)
+    ranges = {name: (space.get(name), now["space"].get(name)) for name in {**space, **now["space"]}}
+    for name, (a, b) in ranges.items():
+        _check_same_range(name, a, b, remedy)
+    for name, (a, b) in ranges.items():
+        if a != b:
+            log.warning("%s: the bounds are now %s, before: %s", name, _show(b), _show(a))
     if before["fixed"] != now["fixed"]:
         values = (" ".join(fixed["fixed"]) or "none" for fixed in (now, before))
         log.warning("%s goes on with other values: %s; before: %s", study.study_name, *values)
@@ -130,7 +134,6 @@ def _check_same_range(name: str, before: str | None, now: str | None, remedy: st
         or getattr(a, "log", 0) != getattr(b, "log", 0)
     ):
         raise BadInput(name, _show(now), f"the study was started with {_show(before)}", remedy)
-    log.warning("%s: the bounds are now %s, before: %s", name, _show(now), _show(before))
 
 
 def _show(distribution_json: str | None) -> str:

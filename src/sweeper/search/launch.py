@@ -161,6 +161,7 @@ def _words(search: Search) -> list[str]:
     """
     without = {"hydra.sweeper.take_over", "hydra.sweeper.storage"}
     words = [word for word in sys.orig_argv[1:] if _key(word) not in without]
+    words = [_named(word, search) for word in words]
     words = [
         f"{_key(word)}='${{oc.env:{STORAGE}}}'"
         if _key(word) == search.stored_by and hide_secrets(word) != word
@@ -172,6 +173,14 @@ def _words(search: Search) -> list[str]:
     if search.folder_by == "time":
         words.append(override("hydra.sweep.dir", str(search.folder)))
     return words
+
+
+def _named(word: str, search: Search) -> str:
+    """The word as it is; where it makes the study's name of the time, or by chance, with the name it made."""
+    if _key(word) != search.named_by or "${" not in word:
+        return word
+    before = word.partition(search.named_by)[0]
+    return f"{before}{override(search.named_by, search.study_name)}"
 
 
 def _key(word: str) -> str:
