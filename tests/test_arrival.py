@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from optuna.distributions import FloatDistribution, distribution_to_json
 from PIL import Image
 
 import sweeper as api
-from sweeper import filesystem
+from sweeper import filesystem, origin
 from sweeper.commands.arrival import find_study
 from sweeper.errors import BadInput
 from sweeper.record.study_files import StudyFiles
@@ -105,6 +106,19 @@ def test_a_study_with_its_folder_elsewhere_is_found_by_its_name(
     shutil.rmtree(host.files.folder)
     with pytest.raises(BadInput, match="there is no study in"):
         find_study(None)
+
+
+def test_a_command_that_came_from_a_storage_is_not_run_unasked(there: Host, said: Said) -> None:
+    """Whoever can write the storage could start anything; it is shown, and --trust runs it."""
+    begun = origin.read(there.study._storage, there.study._study_id)
+    space = {"x": distribution_to_json(FloatDistribution(0, 1))}
+    begun |= {"command": ["python", "-m", "timeit", "-n1", "open('bad', 'w')"], "space": space}
+    there.study._storage.set_study_system_attr(there.study._study_id, origin.KEY, begun)
+    code, text = said("certify", "s", "--storage", str(there.journal))
+    assert code == 2
+    assert "a command that stands in the storage: python -m timeit -n1 'open('\"'\"'bad" in text
+    assert "write --trust too if you would type it yourself" in text
+    assert not Path("bad").exists()
 
 
 def test_a_folder_of_another_study_of_that_name_is_refused(there: Host) -> None:

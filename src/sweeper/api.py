@@ -445,7 +445,8 @@ class Study:
             folds: train over so many folds of the train and validation parts, in place of new seeds.
             baseline: whether the defaults are trained, too, as they would run without a search; default: yes.
             choose: whether the cheapest of those about as good as the best becomes ``best``.
-            trust: whether the search's own command may import a network that a saved run names.
+            trust: whether the search's own command may import a network that a saved run names; and whether
+                that command is run at all, where it came from a storage and nobody has typed it here.
 
         Returns:
             What is known, the same as ``certificate.json``. Each of the numbers has another default where

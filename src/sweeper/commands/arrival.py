@@ -289,11 +289,11 @@ def _home(name: str, storage: BaseStorage, url: str, files: StudyFiles) -> Study
             what = "is the folder of another study of that name, which that storage does not hold"
             raise BadInput("STUDY", name, f"{near(files.folder)} {what}", "rename that folder, or remove it")
         if files.read_storage() != url:
-            files.mark(name, url, study_id, travels=True)
+            files.mark(name, url, study_id, travels=True, has_arrived=True)
         return files
     check_study_name(name, "STUDY")
     outputs.refuse_folder_of_others(files.folder, is_search=True)
     if files.folder.exists() and any(files.folder.iterdir()):
         raise BadInput("STUDY", name, f"{near(files.folder)} holds something else", "rename that folder")
-    files.mark(name, url, study_id, travels=True)
+    files.mark(name, url, study_id, travels=True, has_arrived=True)
     return files

@@ -35,7 +35,8 @@ def certify(
 
     Args:
         chooses: whether the choice of the certificate becomes ``best/`` of the search.
-        trust: whether the search's command may import what a saved run names.
+        trust: whether the search's command may import what a saved run names, and is run where it came from a
+            storage, and nobody has typed it here.
 
     Raises:
         BadInput: for what cannot be certified.

@@ -70,7 +70,7 @@ def _move(files: StudyFiles, url: str) -> None:
             raise BadInput("STUDY", name, "it has just been moved", f"{program()} studies shows where")
         with _progress(len(source.get_trials(deepcopy=False))) as advance:
             put(source, files, target, going, advance)
-        files.mark(name, url, begun.get("id"), going)
+        files.mark(name, url, begun.get("id"), going, files.has_arrived)
     if going and (sender := Sender.of(look.load(files), files)) is not None:
         sender.send_study()
     print(f"Moved {name}: {counted(n_trials, 'trial')}, from {told_storage(before)} to {told_storage(url)}")

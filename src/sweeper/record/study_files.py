@@ -204,7 +204,14 @@ class StudyFiles:
         """Whether a file of that name is one of the study's records."""
         return self.is_ours and path in (self.results, self.sweep_config, self.signs, self.certificate)
 
-    def mark(self, study_name: str, storage: str, study_id: str | None = None, travels: bool = False) -> None:
+    def mark(
+        self,
+        study_name: str,
+        storage: str,
+        study_id: str | None = None,
+        travels: bool = False,
+        has_arrived: bool = False,
+    ) -> None:
         """Say whose folder this is, and in which storage the study is.
 
         The URL may hold a password, so only its owner can read it.
@@ -212,8 +219,11 @@ class StudyFiles:
         Args:
             study_id: tells the study from others that had, or will have, its name.
             travels: whether other machines take part that need not see this folder.
+            has_arrived: whether all that is known of it stood in the storage, and nobody has typed its
+                command here.
         """
         known = {} if study_id is None else {"id": study_id, "travels": travels}
+        known |= {"arrived": True} if has_arrived else {}
         write_json(self._mark, {"format": FORMAT, "study": study_name, **known})
         with whole(self._storage, mode=0o600) as path:
             path.write_text(storage, encoding="utf-8")
@@ -260,6 +270,11 @@ class StudyFiles:
     def travels(self) -> bool:
         """Whether trials of the study may have been trained where this folder is not."""
         return self._mark.exists() and read_json(self._mark).get("travels") is True
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether all of it came from the storage: what stands there may be anybody's who can write it."""
+        return self._mark.exists() and read_json(self._mark).get("arrived") is True
 
     def is_of(self, study_name: str, study_id: str | None) -> bool:
         """Whether it is the folder of that very study, however many have had the name."""

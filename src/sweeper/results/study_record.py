@@ -72,16 +72,15 @@ class StudyRecord:
         # The folder remembers the storage.
         return self._command(without={_STORAGE, *self._storage_keys}, changes=[*names, *changes])
 
-    def elsewhere(self, name: str, folder: Path, *options: str) -> tuple[Sequence[str], list[str]] | None:
+    def elsewhere(self, name: str, folder: Path) -> tuple[Sequence[str], list[str]] | None:
         """The command of this search, for a study of another name in a folder that knows its storage.
 
-        Args:
-            options: those that the command gets, whichever it was typed with.
+        Whatever it trusted, this one trusts nobody yet.
 
         Returns:
             the words that start the program, and its arguments; None where nobody knows them.
         """
-        changes = [override(self._named_by, name), override("hydra.sweep.dir", str(folder)), *options]
+        changes = [override(self._named_by, name), override("hydra.sweep.dir", str(folder))]
         without = {_STORAGE, *self._storage_keys, TRUST, "hydra.sweeper.timeout_s"}
         words = self._arguments(changes, without)
         return None if words is None else (self._split[0], words)

@@ -69,15 +69,17 @@ def words(pair: Pair) -> list[str]:
     """What runs the certificate, by this Python.
 
     Raises:
-        BadInput: where the app is not found from here.
+        BadInput: where the app is not found from here, or nobody here has ever typed the command.
     """
-    options = [TRUST] if pair.trust else []
-    found = pair.seen.elsewhere(pair.name, pair.files.folder, *options)
+    found = pair.seen.elsewhere(pair.name, pair.files.folder)
     assert found is not None  # _check has said it
     (first, *rest), arguments = found
+    if pair.seen.files.has_arrived and not pair.trust:
+        reason = f"this would run a command that stands in the storage: {shlex.join(pair.seen.command)}"
+        raise BadInput("STUDY", pair.seen.name, reason, f"write {TRUST} too if you would type it yourself")
     is_python = Path(first).name.startswith("python")
     if Path(first).name == "sweeper" or (is_python and rest == ["-m", "sweeper"]):
-        return [*start(), *arguments]
+        return [*start(), *([TRUST] if pair.trust else []), *arguments]
     if not is_python or not rest:
         reason = f"its search was started by {first}, which sweeper does not run"
         raise BadInput("STUDY", pair.seen.name, reason, "start the search by python APP.py -m")
