@@ -184,6 +184,13 @@ def test_a_deletion_that_was_killed_is_made_up_for(said: Said, state: str) -> No
     assert "There are no studies" in said("studies")[1]
 
 
+def test_a_storage_that_was_named_and_cannot_be_read_is_an_error(said: Said) -> None:
+    """Who asks for that one gets no empty list."""
+    code, text = said("studies", "--storage", "oracle://host/db")
+    assert code == 2
+    assert text.startswith("--storage=oracle://host/db: cannot be opened")
+
+
 def test_a_study_that_runs_is_not_deleted(said: Said) -> None:
     """Nothing of it is touched while one of its workers lives."""
     folder = make("a")

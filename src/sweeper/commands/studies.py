@@ -87,7 +87,8 @@ def find(storage: str | None = None) -> tuple[list[Listed], dict[str, str]]:
         storage: the URL of the only one to ask.
 
     Raises:
-        BadInput: if there is no such storage.
+        BadInput: if there is no such storage, or it cannot be opened.
+        Fault: if it cannot be reached.
     """
     found, problems = list[Listed](), dict[str, str]()
     folders = [] if storage else [StudyFiles(folder.absolute()) for folder in study_folders()]
@@ -102,6 +103,8 @@ def find(storage: str | None = None) -> tuple[list[Listed], dict[str, str]]:
         try:
             found += of_storage(url)
         except Exception as error:  # a driver may raise anything here
+            if storage and isinstance(error, BadInput | Fault):
+                raise
             problems[url] = _reason(error)
     known = {study.files.folder for study in found if study.files}
     found += [_of_folder(files, problems) for files in folders if files.folder not in known]
