@@ -25,6 +25,7 @@ from sweeper.search.storage_error import (
     Unwritable,
     cannot_be_opened,
     is_away,
+    is_refused,
     is_sqlalchemys,
     key,
     missing_package,
@@ -95,7 +96,9 @@ def _patiently(opening: Callable[[], BaseStorage], url: str, wait_s: float) -> B
             elif _has_met_another(error) and n_met < _MAX_MET:
                 time.sleep(_MET_S)
             elif (fault := find_fault(error)) is not None:
-                raise Unwritable(*fault.args) from error
+                if is_refused(error):
+                    raise Unwritable(*fault.args) from error
+                raise
             else:
                 raise cannot_be_opened(url, _why(error), remedy_of(url, error)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 
@@ -43,6 +44,8 @@ class Unwritable(Fault):
 
     exit_code = BadInput.exit_code
 
+
+_REFUSALS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
 
 _HOPELESS = re.compile(r"disk|readonly|no space|unable to open", re.IGNORECASE)
 """What servers and drivers say where waiting is no use."""
@@ -98,6 +101,15 @@ def is_away(error: BaseException, hopeless: re.Pattern[str] = _HOPELESS) -> bool
         and error.__cause__ is not None
         and is_away(error.__cause__, hopeless)
     )
+
+
+def is_refused(error: BaseException | None) -> bool:
+    """Whether the system lets nobody, or not this user, write there; a full disk is no such case."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _sqlstate(error: BaseException) -> str | None:
