@@ -99,7 +99,7 @@ def begin_and_die(folder: Path) -> None:
     study = optuna.create_study(study_name="killed", storage=open_journal(journal))
     study.set_user_attr("sweeper", {"format": FORMAT, "folder": str(files.folder), "max_retries": 1})
     study.tell(study.ask(), 1.0)
-    study.ask().set_user_attr("worker", f"{socket.gethostname()}-1-00")
+    study.ask().set_user_attr("worker", f"{socket.gethostname()}-1-abcdef12")
 
 
 def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:

@@ -354,7 +354,7 @@ def test_the_newest_study_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert outputs.find_study(None).folder.name == "new"
     assert outputs.find_study("old").folder.name == "old"
     assert outputs.find_study(str(tmp_path / "outputs" / "middle")).folder.name == "middle"
-    with pytest.raises(BadInput, match=r"STUDY=other: .*; write one of new, middle, old$"):
+    with pytest.raises(BadInput, match=r"STUDY=other: .*; write one of new, middle, old; name one"):
         outputs.find_study("other")
     with pytest.raises(BadInput, match=r"STUDY=midle: .*; did you mean middle\? write one of new, "):
         outputs.find_study("midle")
