@@ -23,6 +23,7 @@ from sweeper.__main__ import main
 from sweeper.check import to_run
 from sweeper.conf import VERSION_BASE, composing, conf_folder
 from sweeper.lock import locked
+from sweeper.program import storage_option
 from sweeper.search.space import Space
 from tests.program import run
 from tests.server import Postgres, Proxy, postgres_server
@@ -114,9 +115,10 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process knows the passwords that it has met; a test none of the test before."""
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process knows passwords that it has met, and what was typed; a test nothing of the test before."""
     monkeypatch.setattr(secret, "_known", {})
+    storage_option.clear()
 
 
 @pytest.fixture(scope="session")

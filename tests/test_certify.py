@@ -76,7 +76,7 @@ def test_a_search_of_another_app_is_certified(tmp_path: Path) -> None:
     assert found["finished"]
     assert found["study"] == "s"
     assert [len(one["expected"]) for one in found["candidates"]] == [1, 1, 1]
-    assert "is expected to reach value" in said
+    assert re.search(r"(is|are) expected to reach value", said)  # the defaults may be the best of them
     assert "Report:    " in said
     assert "--choose" not in said
 
