@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -321,15 +321,19 @@ def test_a_target_alone_is_refused(refused: Refused) -> None:
 
 
 @pytest.fixture
-def launcher() -> Callable[[str, str], str]:
-    """Store a launcher as another plugin does; its override."""
+def launcher() -> Iterator[Callable[[str, str], str]]:
+    """Store a launcher as another plugin does, for one test; its override."""
+    stored = ConfigStore.instance().repo["hydra"]["launcher"]
+    before = dict(stored)
 
     def store(name: str, target: str) -> str:
         node = {"_target_": target, "n_jobs": 4}
         ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="test")
         return f"hydra/launcher={name}"
 
-    return store
+    yield store
+    stored.clear()
+    stored.update(before)
 
 
 def test_the_basic_launcher_has_no_effect(sweep: Sweep, caplog: pytest.LogCaptureFixture) -> None:
