@@ -17,7 +17,7 @@ from sweeper.results.belief import from_json, lines
 from sweeper.words import number
 from tests.conftest import Said
 from tests.foreign_app import App
-from tests.journal import load_study
+from tests.journal import best_of, load_study
 from tests.program import IN_PROCESS, sweeper
 from tests.studied import certificate_of, on_disk, trial
 
@@ -30,7 +30,7 @@ def test_best_prints_the_best_trial(searched: Path) -> None:
     """``best`` without a name takes the newest study, and shows score, parameters and test accuracy."""
     study = load_study(searched, "digits")
     shown = sweeper(searched, "best")
-    assert f"Best trial: number {study.best_trial.number}, val_accuracy {number(study.best_value)}\n" in shown
+    assert f"Best trial: number {best_of(study).number}, val_accuracy {number(study.best_value)}\n" in shown
     assert "optimizer.lr" in shown
     assert "test_accuracy" in shown
     assert shown == sweeper(searched, "best", "outputs/digits")

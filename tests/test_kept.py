@@ -22,7 +22,7 @@ from sweeper.search.trial import Trial
 from sweeper.training import data, freeze, state
 from sweeper.training.model import build
 from tests.conftest import RunWith, mostly_slow
-from tests.journal import load_study
+from tests.journal import best_of, load_study
 from tests.pictures import write_classes
 from tests.program import IN_PROCESS, sweeper
 
@@ -229,12 +229,12 @@ def test_the_best_of_a_search_is_complete(searched: Path) -> None:
     study = load_study(searched, "digits")
     have = {path.parent.name for path in folder.folder.glob("*/model.json")}
     assert have == {path.parent.name for path in folder.folder.glob("*/weights.safetensors")}
-    assert have == {"best", str(study.best_trial.number)}
+    assert have == {"best", str(best_of(study).number)}
     card, _ = kept(folder.best)
-    assert (card.study, card.trial) == ("digits", study.best_trial.number)
+    assert (card.study, card.trial) == ("digits", best_of(study).number)
     assert card.scores["val_accuracy"] == study.best_value
     assert card.scores["test_accuracy"] == folder.best.read_result()["test_accuracy"]
-    own, _ = kept(folder.run(study.best_trial.number))
+    own, _ = kept(folder.run(best_of(study).number))
     assert own.weights_digest == card.weights_digest
 
 
