@@ -114,14 +114,14 @@ _TRUST = click.option(
 )
 
 
-def _storage(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _storage(what: str, required: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The option that names a storage; what is wrong with that is then told of it, and not of the key."""
 
     def note(context: click.Context, option: click.Parameter, url: str | None) -> str | None:
         storage_option[:] = ["--storage"] if url else []
         return url
 
-    return click.option("--storage", metavar="URL", callback=note, help=what)
+    return click.option("--storage", metavar="URL", required=required, callback=note, help=what)
 
 
 _SOURCE = [
@@ -439,9 +439,7 @@ def serve(study: str | None, storage: str | None, host: str, port: int) -> None:
 
 @verbs.command()
 @_study
-@click.option(
-    "--storage", metavar="URL", required=True, help="Where it goes: a URL, or the path of a journal."
-)
+@_storage("Where it goes: a URL, or the path of a journal.", required=True)
 def move(study: str | None, storage: str) -> None:
     """Let a study go on in another storage.
 

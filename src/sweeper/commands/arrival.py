@@ -58,7 +58,7 @@ def find(name: str | None, source: Source = HERE, needs_model: bool = False) -> 
     if source.storage is None:
         files = find_study(name)
     else:
-        with named_storage():
+        with _named_storage():
             files = _from_storage(name, source.storage)
     bring(files, source, needs_model)
     return files
@@ -95,7 +95,7 @@ def bring_model(name: str | None, source: Source = HERE) -> str:
 
 
 @contextmanager
-def named_storage() -> Iterator[None]:
+def _named_storage() -> Iterator[None]:
     """What is wrong with a storage is said of the option that named it."""
     try:
         yield

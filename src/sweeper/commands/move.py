@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from sweeper import origin, outcome
 from sweeper.commands import studies
-from sweeper.commands.arrival import find_study, named_storage
+from sweeper.commands.arrival import find_study
 from sweeper.commands.studies import told_storage
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
@@ -38,8 +38,7 @@ def move(name: str | None, storage: str) -> None:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     files = find_study(name)
-    with named_storage():
-        url = absolute(storage)
+    url = absolute(storage)
     if url == "memory":
         raise BadInput("--storage", url, "is the memory of one process", "write a URL, or a journal's path")
     searched = files.certifies or files
@@ -60,8 +59,7 @@ def _move(files: StudyFiles, url: str) -> None:
     source, name, before = look.load(files), files.read_name(), files.read_storage() or ""
     listed = next(each for each in studies.of_storage(before) if each.name == name)
     studies.check_ended(listed, "STUDY")
-    with named_storage():
-        target = open_storage(url)
+    target = open_storage(url)
     begun = origin.read(source._storage, source._study_id)
     going = travels(url, files.folder, begun.get("artifacts"))
     n_trials = len(outcome.shown(source.get_trials(deepcopy=False)))

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sweeper.fault import disk
 from sweeper.filesystem import (
@@ -19,10 +18,6 @@ from sweeper.filesystem import (
 )
 from sweeper.record.mark import FORMAT, MARK
 from sweeper.record.run_files import RunFiles
-
-if TYPE_CHECKING:
-    pass
-
 
 LONG_OUTPUT = 10**6
 """Bytes above which what a trial printed takes room."""

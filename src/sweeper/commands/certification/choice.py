@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from sweeper.commands.certification.pair import Pair
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import locked
@@ -14,11 +13,6 @@ from sweeper.results.plan import Plan
 from sweeper.results.study_record import StudyRecord
 from sweeper.screen import whoever_reads
 from sweeper.words import counted, near
-
-if TYPE_CHECKING:
-    pass
-
-from sweeper.commands.certification.pair import Pair
 
 
 def check_choosable(pair: Pair, plan: Plan) -> None:

@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from math import ceil, floor
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from sweeper.commands.certification.pair import Pair, hydra_of
+from sweeper.commands.certification.wish import Wish
 from sweeper.program import program
 from sweeper.record.study_files import StudyFiles
 from sweeper.results.certificate import Certificate
 from sweeper.results.plan import Plan
 from sweeper.screen import Screen
 from sweeper.words import counted, listed
-
-if TYPE_CHECKING:
-    pass
-
-from sweeper.commands.certification.pair import Pair, hydra_of
-from sweeper.commands.certification.wish import Wish
 
 _LEAST_SEEDS = 3
 """With fewer trainings of each, hardly anything can be told."""

@@ -9,22 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeper import caller, child
 from sweeper.caller import Failed
 from sweeper.commands.best import tell_certificate
+from sweeper.commands.certification.pair import Pair, hydra_of
 from sweeper.errors import BadInput
 from sweeper.fault import Fault
 from sweeper.lock import living
 from sweeper.program import TRUST, program, start
 from sweeper.record.study_files import StudyFiles
 from sweeper.results.plan import Plan
-
-if TYPE_CHECKING:
-    pass
-
-from sweeper.commands.certification.pair import Pair, hydra_of
 
 
 def train(pair: Pair, plan: Plan, words: Sequence[str]) -> None:
